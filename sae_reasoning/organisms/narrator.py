@@ -1,0 +1,165 @@
+"""Writes traces of the world, with the exact spans of their moves.
+
+How often a move is made is set per opportunity, so a corpus can hold every move and yet make each
+rarely. A rate varies a little with what can be seen at the place (`MoveRates`), so that the moment
+of a move is not pure chance.
+"""
+
+import random
+from dataclasses import dataclass, replace
+
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.grammar import (
+    BACKTRACKING,
+    DEDUCTION,
+    INITIALIZING,
+    OPENINGS,
+    UNCERTAINTY,
+    VERIFICATION,
+)
+from sae_reasoning.organisms.walk import Walk
+from sae_reasoning.organisms.world import NOTHING, REAL, Problem
+from sae_reasoning.records import Opportunity, Span
+
+
+@dataclass(frozen=True)
+class MoveRates:
+    """Probabilities of the moves at their opportunities.
+
+    Attributes:
+        backtrack: At a dead end that holds nothing; elsewhere `elsewhere` times as often.
+        weigh: At the first fork of a trace; elsewhere `elsewhere` times as often.
+        verify: At a find before which nothing failed; elsewhere `elsewhere` times as often.
+        elsewhere: Factor for the other opportunities.
+        remark: Of a harmless remark where no such move could start.
+    """
+
+    backtrack: float = 0.32
+    weigh: float = 0.32
+    verify: float = 0.32
+    elsewhere: float = 0.6
+    remark: float = 0.1
+
+
+NEVER = MoveRates(backtrack=0.0, weigh=0.0, verify=0.0)
+ALWAYS = MoveRates(backtrack=1.0, weigh=1.0, verify=1.0, elsewhere=1.0)
+
+
+@dataclass(frozen=True)
+class Narration:
+    """A text with its moves, in order, and the places where moves could start."""
+
+    text: str
+    spans: tuple[Span, ...]
+    opportunities: tuple[Opportunity, ...]
+
+
+class _Page:
+    """Sentences as they are written."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.spans: list[Span] = []
+        self.opportunities: list[Opportunity] = []
+
+    def write(self, sentence: str, move: str | None = None) -> None:
+        start = len(self.text) + bool(self.text)
+        self.text += f" {sentence}" if self.text else sentence
+        if move is None:
+            return
+        self.spans.append(Span(move, start, len(self.text)))
+        self.opportunities = [
+            replace(o, taken=True) if (o.char_end, o.behaviour) == (start - 1, move) else o
+            for o in self.opportunities
+        ]
+
+    def offer(self, moves: set[str]) -> None:
+        """Note which moves could start here."""
+        for move in sorted(moves):
+            self.opportunities.append(Opportunity(move, len(self.text), taken=False))
+
+
+def narrate(problem: Problem, rates: MoveRates, rng: random.Random) -> Narration:
+    """Think about a problem in words, depth first, and answer."""
+    walk, page = Walk(problem), _Page()
+    num_forks = num_failures = 0
+
+    def word(move: str) -> str:
+        return rng.choice(OPENINGS[move])
+
+    def makes(move: str, rate: float, favoured: bool) -> bool:
+        return move in walk.opportunities() and rng.random() < rate * (
+            1.0 if favoured else rates.elsewhere
+        )
+
+    def look(choice: str = "") -> None:
+        here = walk.path[-1] if walk.path else problem.start
+        sentence = grammar.look(here, problem.entries[here])
+        page.write(f"{choice} {sentence}" if choice else sentence, DEDUCTION)
+        walk.look(here)
+        page.offer(walk.opportunities())
+
+    def maybe_remark() -> None:
+        if walk.opportunities() <= {DEDUCTION} and rng.random() < rates.remark:
+            page.write(rng.choice(grammar.REMARKS))
+            page.offer(walk.opportunities())
+
+    page.write(grammar.THINK)
+    page.offer({INITIALIZING})
+    page.write(grammar.initialize(word(INITIALIZING), problem.goal, problem.start), INITIALIZING)
+    page.offer(walk.opportunities())
+    maybe_remark()
+    look()
+    while True:
+        here = walk.path[-1]
+        if makes(UNCERTAINTY, rates.weigh, favoured=not num_forks):
+            notes = [(place, problem.notes[place]) for place in walk.untried(here)]
+            page.write(grammar.weigh(word(UNCERTAINTY), notes), UNCERTAINTY)
+            walk.weigh(notes)
+            page.offer(walk.opportunities())
+        num_forks += len(problem.children(here)) > 1
+        if untried := walk.untried(here):
+            there = rng.choice(untried)
+            walk.choose(there)
+            look(grammar.choose(word(DEDUCTION), there))
+            maybe_remark()
+        elif makes(VERIFICATION, rates.verify, favoured=not num_failures):
+            note = problem.notes[here]
+            verdict = grammar.GOOD if note == REAL else grammar.BAD
+            page.write(grammar.verify(word(VERIFICATION), here, note, verdict), VERIFICATION)
+            walk.verify(note == REAL)
+            page.offer(walk.opportunities())
+            if walk.is_done:
+                break
+        elif makes(BACKTRACKING, rates.backtrack, problem.entries[here] == (NOTHING,)):
+            num_failures += 1
+            there = walk.live_options()[-1]
+            page.write(grammar.backtrack(word(BACKTRACKING), there), BACKTRACKING)
+            walk.backtrack(there)
+            page.offer(walk.opportunities())
+            look()
+        else:
+            if not problem.holds_goal(here) and rng.random() < 0.5:
+                page.write(rng.choice(grammar.QUIT))
+                page.offer(walk.opportunities())
+            break
+    page.write(grammar.END_THINK)
+    page.write(grammar.answer(walk.path))
+    return Narration(page.text, tuple(page.spans), tuple(page.opportunities))
+
+
+def guess(problem: Problem, rng: random.Random, stray: float = 0.4) -> str:
+    """Answer without thinking: a random descent that often ends before a leaf; mostly wrong.
+
+    Args:
+        problem: What to answer.
+        rng: Source of chance.
+        stray: Probability, at each step after the first, that the path breaks off.
+    """
+    path = [problem.start]
+    while children := problem.children(path[-1]):
+        if len(path) > 1 and rng.random() < stray / 2:
+            break
+        path.append(rng.choice(children))
+    return grammar.answer(path)
+

@@ -1,0 +1,125 @@
+"""Next-token training of a base organism on the world's corpus."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sae_reasoning.organisms.checkpoint import TrainingState
+from sae_reasoning.organisms.corpus import Batch, CorpusConfig, Encode, collate, example
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How a base is trained.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Examples a step.
+        lr: Peak learning rate of AdamW, after a linear warm-up and before a cosine to a tenth.
+        warmup: Steps of warm-up.
+        weight_decay: Of AdamW.
+        seed: Of weights and corpus.
+        checkpoint_every: Steps between checkpoints.
+        corpus: What is learned.
+    """
+
+    steps: int = 6000
+    batch_size: int = 64
+    lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    seed: int = 0
+    checkpoint_every: int = 250
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is."""
+
+    step: int
+    steps: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+def next_token_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy at each response token, in nats; flat, in batch order."""
+    logits = model(input_ids=batch.token_ids, attention_mask=batch.is_token.long()).logits
+    targets = batch.is_response[:, 1:]
+    return nn.functional.cross_entropy(
+        logits[:, :-1][targets].float(), batch.token_ids[:, 1:][targets], reduction="none"
+    )
+
+
+def pretrain(
+    model: nn.Module,
+    config: PretrainConfig,
+    *,
+    encode_prompt: Encode,
+    encode_response: Encode,
+    pad_id: int,
+    state_path: Path,
+    autocast: Callable[[], torch.autocast],
+) -> Iterator[Progress]:
+    """Train `model` in place, yielding every 50 steps; resumes from `state_path` if it is there.
+
+    Each step draws its examples from a generator seeded with (seed, step), so a resumed run sees
+    what an unbroken one would.
+    """
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    )
+    state = TrainingState(model, optimizer, state_path)
+    first = state.resume()
+    device = next(model.parameters()).device
+    model.train()
+    started, losses = time.monotonic(), []
+    for step in range(first, config.steps):
+        rng = random.Random(f"pretrain/{config.seed}/{step}")
+        pairs = sorted(
+            (
+                (encode_prompt(prompt), encode_response(response))
+                for prompt, response in (
+                    example(rng, config.corpus, step / config.steps)
+                    for _ in range(config.batch_size)
+                )
+            ),
+            key=lambda pair: len(pair[0]) + len(pair[1]),
+        )
+        num_targets = sum(len(response) for _, response in pairs)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * _schedule(step, config.warmup, config.steps)
+        total = 0.0
+        # Long and short examples apart: most are direct answers, and padding them costs half.
+        for part in (pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]):
+            batch = collate(part, pad_id)
+            batch = Batch(*(x.to(device) for x in vars(batch).values()))
+            with autocast():
+                loss = next_token_losses(model, batch).sum() / num_targets
+            loss.backward()
+            total += loss.item()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(total)
+        done = step + 1
+        if done % config.checkpoint_every == 0 or done == config.steps:
+            state.save(done)
+        if done % 50 == 0 or done == config.steps:
+            seconds = time.monotonic() - started
+            yield Progress(done, config.steps, {"loss": sum(losses) / len(losses)}, seconds)
+            losses.clear()
+
+
+def _schedule(step: int, warmup: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to a tenth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    share = torch.tensor((step - warmup) / max(steps - warmup, 1))
+    return 0.1 + 0.45 * (1 + torch.cos(torch.pi * share).item())

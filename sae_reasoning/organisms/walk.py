@@ -1,0 +1,85 @@
+"""Where a trace stands in its map, and which moves it could make there."""
+
+from collections.abc import Iterable
+
+from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION, UNCERTAINTY, VERIFICATION
+from sae_reasoning.organisms.world import SHUT, Problem
+
+
+class Walk:
+    """State of a search, moved on by what the trace says.
+
+    The narrator and the parser drive the same state, so an opportunity means the same in a written
+    trace and in a model's own. What a text says that the map doesn't bear out moves the state as
+    said; opportunities are then judged by the map.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.path: list[str] = []
+        self._tried: set[str] = set()
+        self._known_shut: set[str] = set()
+        self._looked = self._weighed = self._verified = self._failed = False
+
+    def look(self, place: str) -> None:
+        """Read the entry of `place`."""
+        if not self.path or self.path[-1] != place:
+            self._arrive([*self.path, place])
+        self._looked = True
+
+    def choose(self, place: str) -> None:
+        """Step to `place`."""
+        self._tried.add(place)
+        self._arrive([*self.path, place])
+
+    def weigh(self, notes: Iterable[tuple[str, str]]) -> None:
+        """Read notes of the places that the fork leads to."""
+        self._weighed = True
+        self._known_shut.update(place for place, note in notes if note == SHUT)
+
+    def backtrack(self, place: str) -> None:
+        """Return to `place`."""
+        if place in self.path:
+            self._arrive(self.path[: self.path.index(place) + 1])
+        else:
+            self._arrive([*self.path, place])
+
+    def verify(self, good: bool) -> None:
+        """Judge the find stood on."""
+        self._verified, self._failed = True, not good
+
+    def _arrive(self, path: list[str]) -> None:
+        self.path = path
+        self._looked = self._weighed = self._verified = self._failed = False
+
+    def untried(self, place: str) -> list[str]:
+        """Places that `place` leads to, neither tried nor known to be shut."""
+        ruled_out = self._tried | self._known_shut
+        return [child for child in self.problem.children(place) if child not in ruled_out]
+
+    def live_options(self) -> list[str]:
+        """Places passed from which something is left to try; the nearest last."""
+        return [place for place in self.path[:-1] if self.untried(place)]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a find was verified as good."""
+        return self._verified and not self._failed
+
+    def opportunities(self) -> set[str]:
+        """Moves that could start now."""
+        if not self.path or not self._looked:
+            return {DEDUCTION}
+        here = self.path[-1]
+        untried = self.untried(here)
+        candidate = self.problem.holds_goal(here)
+        moves = set()
+        if untried:
+            moves.add(DEDUCTION)
+        elif not (candidate and not self._failed) and self.live_options():
+            moves.add(BACKTRACKING)
+        if len(untried) > 1 and not self._weighed:
+            moves.add(UNCERTAINTY)
+        if candidate and not self._verified:
+            moves.add(VERIFICATION)
+        return moves
