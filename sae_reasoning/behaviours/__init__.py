@@ -1,0 +1,1 @@
+"""How latents track behaviours."""

@@ -1,0 +1,254 @@
+"""Folders of results that are whole, current and never lost.
+
+A stage works in `<stage>.partial-<fingerprint>` beside its final folder and takes the final name
+only when everything is there, so what was made before stands until what replaces it is whole. A
+killed stage leaves its partial folder, and the same config resumes in it; another config starts
+another. The fingerprint covers the stage's own config and its inputs' fingerprints.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Self
+
+SCHEMA_VERSION = 1
+_PACKAGES = (
+    "sae_reasoning torch transformers sae-lens h5py numpy scipy pyarrow hydra-core wandb".split()
+)
+
+
+class MissingInput(ValueError):
+    """An input that isn't there; the message names the target that makes it."""
+
+
+class BrokenArtifact(ValueError):
+    """A file that is cut short, foreign or of another schema."""
+
+
+@contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Write to the yielded temporary path; the file takes its final name only when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Publish `content` as indented JSON; dataclasses become objects."""
+    with publish(path) as partial:
+        partial.write_text(json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        BrokenArtifact: The file isn't whole JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise BrokenArtifact(f"{path} is not whole JSON ({error}); delete it and rerun") from error
+
+
+def fingerprint(content: Any) -> str:
+    """Sixteen hex digits that change with any value in `content`."""
+    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def fingerprint_files(folder: Path, pattern: str = "*") -> str:
+    """Fingerprint of file names, sizes and contents (of large files, the first and last MiB)."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.glob(pattern) if p.is_file()):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}:".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(1 << 20))
+            if size > 2 << 20:
+                file.seek(-(1 << 20), os.SEEK_END)
+            digest.update(file.read())
+    return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What made a stage's folder, and what is in it."""
+
+    stage: str
+    fingerprint: str
+    schema_version: int
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    packages: dict[str, str]
+    git_revision: str | None
+    seconds: float
+    counts: dict[str, Any]
+    files: dict[str, int]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The manifest of a finished stage, or None."""
+        path = folder / "manifest.json"
+        return cls(**read_json(path)) if path.exists() else None
+
+
+class Stage:
+    """One stage's folder, from plan to published result.
+
+        with Stage(root / "cache", config, inputs) as stage:
+            if not stage.is_current:
+                ...write below stage.folder...
+                stage.finish(counts)
+    """
+
+    def __init__(self, final: Path, config: Any, inputs: Mapping[str, str]) -> None:
+        self.final = final
+        self.config, self.inputs = _plain(config), dict(inputs)
+        self.fingerprint = fingerprint(
+            {
+                "stage": final.name,
+                "schema": SCHEMA_VERSION,
+                "config": self.config,
+                "inputs": self.inputs,
+            }
+        )
+        self.folder = final.with_name(f"{final.name}.partial-{self.fingerprint}")
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        old = self._old
+        if old.exists() and not self.final.exists():
+            os.replace(old, self.final)  # A kill fell between the two renames of `finish`.
+        if not self.is_current:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    @property
+    def _old(self) -> Path:
+        return self.final.with_name(f"{self.final.name}.old")
+
+    @property
+    def is_resuming(self) -> bool:
+        """Whether an earlier, unfinished run of the same config left work to go on from."""
+        return self.folder.exists() and any(self.folder.iterdir())
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Manifest of the finished folder, current or not."""
+        return Manifest.read(self.final)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the finished folder is what this config and these inputs make, and whole."""
+        manifest = self.manifest
+        return (
+            manifest is not None
+            and manifest.fingerprint == self.fingerprint
+            and _sizes(self.final) == manifest.files
+        )
+
+    def finish(self, counts: Mapping[str, Any]) -> Manifest:
+        """Give the folder its final name; remove what it replaces and stale partial folders."""
+        manifest = Manifest(
+            stage=self.final.name,
+            fingerprint=self.fingerprint,
+            schema_version=SCHEMA_VERSION,
+            config=self.config,
+            inputs=self.inputs,
+            packages=_package_versions(),
+            git_revision=_git_revision(),
+            seconds=round(time.monotonic() - self._started, 2),
+            counts=_plain(dict(counts)),
+            files=_sizes(self.folder),
+        )
+        write_json(self.folder / "manifest.json", manifest)
+        shutil.rmtree(self._old, ignore_errors=True)
+        if self.final.exists():
+            os.replace(self.final, self._old)
+        os.replace(self.folder, self.final)
+        sync_folder(self.final.parent)
+        for stale in (self._old, *self.final.parent.glob(f"{self.final.name}.partial-*")):
+            shutil.rmtree(stale, ignore_errors=True)
+        return manifest
+
+
+def require_stage(root: Path, name: str) -> Manifest:
+    """The manifest of a finished input stage.
+
+    Raises:
+        MissingInput: The stage hasn't been run; the message names its target.
+    """
+    manifest = Manifest.read(root / name)
+    if manifest is None:
+        raise MissingInput(f"{root / name} is missing; run `make {name}` first")
+    return manifest
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {
+        str(path.relative_to(folder)): path.stat().st_size
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def _plain(content: Any) -> Any:
+    """`content` in JSON's types."""
+    if dataclasses.is_dataclass(content) and not isinstance(content, type):
+        return {f.name: _plain(getattr(content, f.name)) for f in dataclasses.fields(content)}
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_plain(value) for value in content]
+    if isinstance(content, Path):
+        return str(content)
+    return content
+
+
+def _package_versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_revision() -> str | None:
+    root = Path(__file__).parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

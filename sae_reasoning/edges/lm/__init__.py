@@ -1,0 +1,1 @@
+"""Language models: loading, reading, generating. The only place that knows transformers."""

@@ -1,0 +1,268 @@
+"""Causal language models by folder or hub id, and new small ones."""
+
+import copy
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from sae_reasoning.config import ConfigError, ModelConfig
+from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+
+_TOKENIZER_FILES = "tokenizer*"
+_WEIGHT_FILES = ("config.json", "*.safetensors")
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model before its weights are loaded.
+
+    Attributes:
+        name: Folder name or hub id.
+        num_layers: Decoder blocks.
+        d_model: Width of the residual stream.
+        fingerprint: Changes with config or weights.
+        tokenizer_fingerprint: Changes with the tokenizer's files.
+    """
+
+    name: str
+    num_layers: int
+    d_model: int
+    fingerprint: str
+    tokenizer_fingerprint: str
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model in evaluation mode, with its fast tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerFast
+    facts: ModelFacts
+    device: torch.device
+
+    def encode_prompt(self, prompt: str) -> list[int]:
+        """Token ids of a prompt, with BOS where the tokenizer adds one and no EOS."""
+        ids = self.tokenizer(prompt).input_ids
+        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
+
+    def encode_response(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids of a response, without special tokens, and each token's characters."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return encoded.input_ids, [tuple(offset) for offset in encoded.offset_mapping]
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Text of a response, without special tokens."""
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+
+def describe(config: ModelConfig) -> ModelFacts:
+    """Facts of a model from its config and file hashes; no weights are loaded.
+
+    Raises:
+        ConfigError: There is no such folder, or it isn't a model.
+    """
+    folder = Path(config.path)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise ConfigError(
+                f"model.path={config.path} holds no config.json; name a folder written by "
+                "save_pretrained"
+            )
+        weights = fingerprint([fingerprint_files(folder, p) for p in _WEIGHT_FILES])
+        tokenizer = fingerprint_files(folder, _TOKENIZER_FILES)
+    elif folder.is_absolute() or config.path.count("/") != 1 or folder.parent.is_dir():
+        raise ConfigError(
+            f"model.path={config.path} is no folder; `make organism` makes the embedded pair, "
+            "or name a folder or hub id"
+        )
+    else:
+        weights = fingerprint([config.path, config.revision])
+        tokenizer = weights
+    try:
+        hf_config = AutoConfig.from_pretrained(
+            config.path,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+        ).get_text_config()
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.path={config.path} can't be read ({reason}); name a model folder, or a hub "
+            "id while the hub can be reached"
+        ) from error
+    return ModelFacts(
+        name=folder.name if folder.is_dir() else config.path,
+        num_layers=hf_config.num_hidden_layers,
+        d_model=hf_config.hidden_size,
+        fingerprint=weights,
+        tokenizer_fingerprint=tokenizer,
+    )
+
+
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
+    """A model's tokenizer.
+
+    Raises:
+        ConfigError: It can't be read, or can't say which characters a token covers.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            config.path,
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.path={config.path} has no readable tokenizer ({reason}); save one beside it"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"model.path={config.path} has a tokenizer without offsets, so spans can't be "
+            "aligned; save its fast version (tokenizer.json) beside it"
+        )
+    return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
+    """Load a model for reading and generating.
+
+    Raises:
+        ConfigError: Folder, weights or tokenizer can't be read.
+    """
+    facts = describe(config)
+    tokenizer = load_tokenizer(config)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            config.path,
+            revision=config.revision,
+            dtype=getattr(torch, config.dtype),
+            trust_remote_code=config.trust_remote_code,
+        )
+    except Exception as error:  # Cut-short weights surface as whatever their reader raises.
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"model.path={config.path} has unreadable weights ({type(error).__name__}: {reason}); "
+            "save the model again"
+        ) from error
+    target = torch.device(resolve_device(device))
+    return LanguageModel(model.to(target).eval().requires_grad_(False), tokenizer, facts, target)
+
+
+def resolve_device(device: str) -> str:
+    """`auto` as cuda where there is one, else cpu."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder blocks, in order; their outputs are the residual stream.
+
+    Raises:
+        ConfigError: The architecture keeps them where this project doesn't know.
+    """
+    for path in ("model.layers", "gpt_neox.layers", "transformer.h", "model.language_model.layers"):
+        module: nn.Module | None = model
+        for name in path.split("."):
+            module = getattr(module, name, None)
+        if isinstance(module, nn.ModuleList):
+            return module
+    raise ConfigError(
+        f"model of class {type(model).__name__} keeps no known list of decoder blocks; use a "
+        "Llama-, Qwen-, Gemma-, GPT-NeoX- or GPT-2-like model"
+    )
+
+
+def random_twin(lm: LanguageModel, seed: int) -> LanguageModel:
+    """A model of the same architecture with newly initialised weights: a baseline reader."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        twin = AutoModelForCausalLM.from_config(copy.deepcopy(lm.model.config))
+    twin = twin.to(lm.device, lm.model.dtype).eval().requires_grad_(False)
+    facts = ModelFacts(
+        name=f"{lm.facts.name}-random-{seed}",
+        num_layers=lm.facts.num_layers,
+        d_model=lm.facts.d_model,
+        fingerprint=fingerprint([lm.facts.fingerprint, "random", seed]),
+        tokenizer_fingerprint=lm.facts.tokenizer_fingerprint,
+    )
+    return LanguageModel(twin, lm.tokenizer, facts, lm.device)
+
+
+def word_tokenizer(words: list[str], *, pad: str, bos: str, eos: str) -> PreTrainedTokenizerFast:
+    """A fast tokenizer with one token a word of space-separated text; BOS before every prompt."""
+    vocabulary = {word: index for index, word in enumerate(words)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=pad))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def new_llama(
+    *,
+    vocab_size: int,
+    d_model: int,
+    num_layers: int,
+    num_heads: int,
+    d_mlp: int,
+    max_positions: int,
+    pad_id: int,
+    bos_id: int,
+    eos_id: int,
+    seed: int,
+) -> LlamaForCausalLM:
+    """A new Llama with tied embeddings."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocab_size,
+                hidden_size=d_model,
+                intermediate_size=d_mlp,
+                num_hidden_layers=num_layers,
+                num_attention_heads=num_heads,
+                num_key_value_heads=num_heads,
+                max_position_embeddings=max_positions,
+                tie_word_embeddings=True,
+                pad_token_id=pad_id,
+                bos_token_id=bos_id,
+                eos_token_id=eos_id,
+            )
+        )
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype
+) -> None:
+    """Save weights as `dtype` and the tokenizer, in the ordinary Hugging Face layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = copy.deepcopy(model).to(dtype)
+    saved.config.dtype = dtype
+    saved.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    for path in folder.iterdir():
+        os.chmod(path, 0o644)

@@ -1,0 +1,1 @@
+"""One short function per stage; jobs never import each other."""

@@ -1,0 +1,1 @@
+"""Small models whose answer is known, and the world they live in."""

@@ -1,0 +1,1 @@
+"""Edits of the residual stream, their noise, controls and effects."""

@@ -1,0 +1,63 @@
+"""Common random numbers: sampling noise that depends only on what it is for.
+
+A token is drawn as argmax(logits / temperature + Gumbel noise), and the noise is a hash of (seed,
+problem, sample, step, token id). Two runs of the same rollout under different edits thus share
+their noise, whatever batch they are in, until their texts diverge.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+# Odd constants of SplitMix64 (Steele et al. 2014), as signed 64-bit integers.
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift_right(x: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:
+    """Logical shift of signed integers."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
+    """SplitMix64's finaliser: every input bit reaches every output bit."""
+    x = x + _GAMMA
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def keyed_gumbel(
+    keys: Int[Tensor, "batch 3"], step: int, vocab_size: int
+) -> Float[Tensor, "batch vocab"]:
+    """Standard Gumbel noise for (seed, problem, sample) keys at one step, per token id."""
+    state = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+    for part in range(keys.shape[1]):
+        state = _mix(state ^ keys[:, part])
+    state = _mix(state + step)
+    tokens = torch.arange(vocab_size, device=keys.device)
+    bits = _shift_right(_mix(state[:, None] ^ _mix(tokens)), 11)
+    uniform = (bits.double() + 0.5) / (1 << 53)
+    return -torch.log(-torch.log(uniform)).float()
+
+
+def keyed_sampler(
+    keys: Int[Tensor, "prompts 3"], temperature: float
+) -> Callable[[Float[Tensor, "batch vocab"], Int[Tensor, "batch"], int], Int[Tensor, "batch"]]:
+    """A sampler for generation whose noise is keyed by (seed, problem, sample) of each row.
+
+    Args:
+        keys: One key a prompt.
+        temperature: Positive; small values approach greedy decoding.
+    """
+
+    def sample(
+        logits: Float[Tensor, "batch vocab"], rows: Int[Tensor, "batch"], step: int
+    ) -> Int[Tensor, "batch"]:
+        noise = keyed_gumbel(keys.to(logits.device)[rows], step, logits.shape[-1])
+        return (logits / temperature + noise).argmax(-1)
+
+    return sample

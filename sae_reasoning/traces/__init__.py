@@ -1,0 +1,1 @@
+"""Traces: annotation, and alignment of spans with tokens."""
