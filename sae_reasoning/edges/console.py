@@ -1,0 +1,260 @@
+"""What a person at a shell sees of a stage: its plan, its progress, its findings.
+
+On a terminal progress is a bar with rate and time left; elsewhere (a log, a pipe) it is a line
+every few seconds, so that a log stays short and still shows that the stage lives.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, Self, TextIO, TypeVar
+
+from tqdm import tqdm
+
+from sae_reasoning.edges.artifacts import Manifest
+
+Item = TypeVar("Item")
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+class Progress(Generic[Item]):
+    """Work under way: iterate over its items, or enter it and `advance`.
+
+    for shard in console.progress(shards, "shards", "cache base"): ...
+
+    with console.progress(num_tokens, "tokens", "cache base", done=resumed) as progress:
+        progress.advance(len(batch))
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item] | None,
+        total: int | None,
+        unit: str,
+        label: str,
+        done: int,
+        stream: TextIO,
+        interval: float,
+    ) -> None:
+        self._items, self._total, self._unit, self._label = items, total, unit, label
+        self._stream, self._interval = stream, interval
+        self._resumed = self._done = done
+        self._started = self._printed = time.monotonic()
+        self._note = ""
+        self._bar: tqdm[Any] | None = None
+        if stream.isatty():
+            self._bar = tqdm(
+                total=total,
+                initial=done,
+                unit=f" {unit}",
+                desc=label,
+                file=stream,
+                dynamic_ncols=True,
+                unit_scale=total is not None and total >= 10_000,
+                leave=False,
+            )
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Count `amount` as done; `note` (say, the loss) stands behind the rate."""
+        self._done += amount
+        self._note = note or self._note
+        if self._bar is not None:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(amount)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self._interval:
+            self._printed = now
+            self._line(self._state(now))
+
+    def __iter__(self) -> Iterator[Item]:
+        if self._items is None:
+            raise TypeError("progress over a total has no items; enter it and call advance()")
+        with self:
+            for item in self._items:
+                yield item
+                self.advance()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        if kind is None:
+            seconds = time.monotonic() - self._started
+            rate = (self._done - self._resumed) / max(seconds, 1e-9)
+            self._line(
+                f"{self._done:,} {self._unit} in {duration(seconds)} ({_rate(rate, self._unit)})"
+                + (f"  {self._note}" if self._note else "")
+            )
+
+    def _state(self, now: float) -> str:
+        rate = (self._done - self._resumed) / max(now - self._started, 1e-9)
+        parts = [f"{self._done:,}"]
+        if self._total:
+            parts = [f"{self._done:,}/{self._total:,} ({self._done / self._total:.0%})"]
+        parts.append(f"{self._unit}  {_rate(rate, self._unit)}")
+        if self._total and rate > 0:
+            parts.append(f" {duration(max(self._total - self._done, 0) / rate)} left")
+        if self._note:
+            parts.append(f" {self._note}")
+        return " ".join(parts)
+
+    def _line(self, text: str) -> None:
+        print(f"  {self._label}: {text}", file=self._stream, flush=True)
+
+
+class Console:
+    """Prints a stage's plan, progress and findings.
+
+    Args:
+        stream: Where to; none for standard output.
+        interval: Seconds between progress lines where there is no terminal.
+    """
+
+    def __init__(self, stream: TextIO | None = None, interval: float = 5.0) -> None:
+        self._stream = stream
+        self._interval = interval
+
+    @property
+    def stream(self) -> TextIO:
+        """Where lines go; looked up late, so that a redirected standard output is honoured."""
+        return self._stream if self._stream is not None else sys.stdout
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        print(text, file=self.stream, flush=True)
+
+    def plan(self, stage: str, lines: Mapping[str, Any]) -> None:
+        """Print what a stage is about to do: inputs, sizes, disk needed."""
+        self.say(f"\n== {stage}")
+        width = max(map(len, lines), default=0)
+        for name, value in lines.items():
+            self.say(f"  {name:<{width}}  {value}")
+
+    def progress(
+        self,
+        items: Iterable[Item] | int | None,
+        unit: str = "items",
+        label: str = "",
+        *,
+        total: int | None = None,
+        done: int = 0,
+    ) -> Progress[Item]:
+        """A progress over `items`, or over a number that the caller advances.
+
+        Args:
+            items: What to iterate over, or how much there is to do; none where nobody knows.
+            unit: Plural noun of what is counted.
+            label: What is being done, in a few words.
+            total: Number of items where they have no length.
+            done: How much an earlier, killed run had done; it doesn't count towards the rate.
+        """
+        if items is None or isinstance(items, int):
+            things, number = None, items if total is None else total
+        else:
+            things, number = items, total
+            if number is None:
+                with suppress(TypeError):
+                    number = len(items)  # type: ignore[arg-type]
+        return Progress(things, number, unit, label, done, self.stream, self._interval)
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Print a small table; numbers to the right."""
+        rows = [list(row) for row in rows]
+        cells = [[_cell(value) for value in row] for row in rows]
+        widths = [
+            max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)
+        ]
+        numeric = [
+            all(_is_number(row[i]) or row[i] is None for row in rows) and bool(rows)
+            for i in range(len(columns))
+        ]
+
+        def line(values: Sequence[str]) -> str:
+            aligned = (
+                f"{value:>{width}}" if right else f"{value:<{width}}"
+                for value, width, right in zip(values, widths, numeric, strict=True)
+            )
+            return ("  " + "  ".join(aligned)).rstrip()
+
+        self.say(f"\n  {title}")
+        self.say(line(list(columns)))
+        self.say("  " + "  ".join("-" * width for width in widths))
+        for row in cells:
+            self.say(line(row))
+
+    def wrote(self, path: Path, manifest: Manifest) -> None:
+        """Print what a stage has published."""
+        size = megabytes(sum(manifest.files.values()))
+        count = len(manifest.files)
+        files = "1 file" if count == 1 else f"{count} files"
+        self.say(f"  wrote {path} ({files}, {size}) in {duration(manifest.seconds)}")
+
+    def current(self, stage: str, folder: Path) -> None:
+        """Print that a stage has nothing to do."""
+        self.say(f"{stage}: {folder} is up to date")
+
+    def next(self, command: str) -> None:
+        """Print the command that comes next."""
+        self.say(f"  next: {command}")
+
+    def warn(self, text: str) -> None:
+        """Print one line that a person should not miss."""
+        self.say(f"  warning: {text}")
+
+
+def megabytes(num_bytes: float) -> str:
+    """A number of bytes for people: `12.3 MB`."""
+    size = float(num_bytes)
+    for unit in _UNITS:
+        if abs(size) < 1000 or unit == _UNITS[-1]:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    """A time for people: `3.2 s`, `2 min 05 s`, `1 h 04 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _rate(rate: float, unit: str) -> str:
+    return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2f} {unit}/s"
+
+
+def _is_number(value: Any) -> bool:
+    return hasattr(value, "__float__") and not isinstance(value, (str, bool))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if not _is_number(value):
+        return str(value)
+    number = float(value)
+    if number != number:
+        return "-"
+    if (
+        number == int(number)
+        and not isinstance(value, float)
+        and "float" not in type(value).__name__
+    ):
+        return f"{int(number):,}"
+    return f"{number:.3f}" if abs(number) < 1000 else f"{number:,.0f}"

@@ -1,0 +1,106 @@
+"""The console shows plan, progress and findings, with and without a terminal."""
+
+import io
+import time
+from pathlib import Path
+
+from sae_reasoning.edges.artifacts import Stage
+from sae_reasoning.edges.console import Console, duration, megabytes
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_prints_a_line_every_few_seconds_where_there_is_no_terminal():
+    stream = io.StringIO()
+    console = Console(stream, interval=0.01)
+    for _ in console.progress(range(4), "shards", "cache base"):
+        time.sleep(0.02)
+    lines = stream.getvalue().splitlines()
+    assert lines[0].startswith("  cache base: 1/4 (25%) shards")
+    assert "left" in lines[0] and "shards/s" in lines[0]
+    assert lines[-1].startswith("  cache base: 4 shards in ")
+
+
+def test_progress_stays_silent_between_its_lines():
+    stream = io.StringIO()
+    with Console(stream, interval=60).progress(1000, "tokens", "read") as progress:
+        for _ in range(100):
+            progress.advance(10)
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal():
+    stream = Terminal()
+    with Console(stream).progress(100, "steps", "train layer 1", done=40) as progress:
+        progress.advance(10, note="loss 0.5")
+        time.sleep(0.15)
+        progress.advance(10)
+    drawn = stream.getvalue()
+    assert "train layer 1:  40%" in drawn and "/100" in drawn and "loss 0.5" in drawn
+
+
+def test_resumed_work_does_not_count_towards_the_rate():
+    stream = io.StringIO()
+    with Console(stream, interval=0).progress(10_000_000, "t", "x", done=9_999_990) as progress:
+        time.sleep(0.1)
+        progress.advance(1)
+    assert "9,999,991/10,000,000" in stream.getvalue()
+    assert float(stream.getvalue().split("(")[-1].split()[0].replace(",", "")) < 11
+
+
+def test_an_unfinished_progress_does_not_claim_to_be_done():
+    stream = io.StringIO()
+    try:
+        for _ in Console(stream).progress([1, 2, 3], "items", "work"):
+            raise RuntimeError("killed")
+    except RuntimeError:
+        pass
+    assert "3 items" not in stream.getvalue()
+
+
+def test_table_aligns_numbers_to_the_right_and_shows_what_is_missing():
+    stream = io.StringIO()
+    Console(stream).table(
+        "best latents",
+        ["behaviour", "auroc", "n"],
+        [["backtracking", 0.91234, 12345], ["x", float("nan"), 3]],
+    )
+    assert stream.getvalue().splitlines()[1:] == [
+        "  best latents",
+        "  behaviour     auroc       n",
+        "  ------------  -----  ------",
+        "  backtracking  0.912  12,345",
+        "  x                 -       3",
+    ]
+
+
+def test_wrote_names_folder_size_and_time(tmp_path: Path):
+    stream = io.StringIO()
+    with Stage(tmp_path / "cache", {}, {}) as stage:
+        (stage.folder / "x.bin").write_bytes(b"0" * 1500)
+        manifest = stage.finish({})
+    Console(stream).wrote(tmp_path / "cache", manifest)
+    assert f"wrote {tmp_path / 'cache'} (1 file, 1.5 kB) in" in stream.getvalue()
+
+
+def test_plan_current_and_next_are_one_line_each(capsys):
+    console = Console()
+    console.plan("cache", {"traces": "6,000", "disk": megabytes(2.5e6)})
+    console.current("train", Path("runs/default/pair/train"))
+    console.next("make rank")
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "== cache",
+        "  traces  6,000",
+        "  disk    2.5 MB",
+        "train: runs/default/pair/train is up to date",
+        "  next: make rank",
+    ]
+
+
+def test_durations_and_sizes_are_for_people():
+    assert [duration(3.21), duration(125), duration(3840)] == ["3.2 s", "2 min 05 s", "1 h 04 min"]
+    assert [megabytes(12), megabytes(1.5e9)] == ["12 B", "1.5 GB"]
