@@ -32,3 +32,91 @@ class Opportunity:
     behaviour: str
     char_end: int
     taken: bool
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What an annotator says of one response.
+
+    Attributes:
+        spans: Its moves, in order; they don't overlap.
+        opportunities: Where moves could start.
+        correct: The grade, or None where nothing can judge.
+    """
+
+    spans: tuple[Span, ...]
+    opportunities: tuple[Opportunity, ...]
+    correct: bool | None
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """A span with its tokens.
+
+    Attributes:
+        behaviour: Name of the move.
+        char_start: First character in the trace's text.
+        char_end: One past the last character.
+        token_start: Index of the first token, the onset, in the trace's `token_ids`.
+        token_end: One past the last token.
+        annotator: Who says so.
+    """
+
+    behaviour: str
+    char_start: int
+    char_end: int
+    token_start: int
+    token_end: int
+    annotator: str
+
+
+@dataclass(frozen=True)
+class TokenOpportunity:
+    """An opportunity with its token.
+
+    Attributes:
+        behaviour: Name of the move.
+        char_end: One past the last character before the move would start.
+        token: Index of onset-1 in the trace's `token_ids`.
+        taken: Whether the move starts here.
+    """
+
+    behaviour: str
+    char_end: int
+    token: int
+    taken: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One model's rollout on one problem, with its grade and moves.
+
+    Attributes:
+        trace_id: Unique in its table.
+        problem_id: Problem it answers; the unit of resampling.
+        split: `select` or `report`, by problem.
+        writer: `base` or `rl`.
+        model: Name of the writer.
+        prompt: What was asked.
+        text: What was answered, without special tokens.
+        token_ids: BOS where there is one, prompt, response, and EOS where the writer ended.
+        num_prompt_tokens: Tokens before the response, BOS included.
+        correct: The grade, or None.
+        truncated: Whether the rollout was cut.
+        spans: Its moves.
+        opportunities: Where moves could start.
+    """
+
+    trace_id: str
+    problem_id: str
+    split: str
+    writer: str
+    model: str
+    prompt: str
+    text: str
+    token_ids: tuple[int, ...]
+    num_prompt_tokens: int
+    correct: bool | None
+    truncated: bool
+    spans: tuple[TokenSpan, ...]
+    opportunities: tuple[TokenOpportunity, ...]

@@ -26,7 +26,9 @@ class TrainingState:
             tensors |= {f"{key}/{name}": moments[key] for key in _MOMENTS}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".tmp")
-        save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial, {"step": str(step)})
+        save_file(
+            {k: v.contiguous().cpu() for k, v in tensors.items()}, partial, {"step": str(step)}
+        )
         os.replace(partial, self._path)
 
     def resume(self) -> int:

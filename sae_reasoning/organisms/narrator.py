@@ -162,4 +162,3 @@ def guess(problem: Problem, rng: random.Random, stray: float = 0.4) -> str:
             break
         path.append(rng.choice(children))
     return grammar.answer(path)
-

@@ -106,8 +106,7 @@ def _sentence_end(text: str, position: int, opening: re.Pattern[str]) -> int:
 def _weigh(walk: Walk, whole: re.Match[str]) -> None:
     words = whole["notes"].split()
     walk.weigh(
-        (place.removesuffix("#"), note)
-        for place, note in zip(words[::2], words[1::2], strict=True)
+        (place.removesuffix("#"), note) for place, note in zip(words[::2], words[1::2], strict=True)
     )
 
 

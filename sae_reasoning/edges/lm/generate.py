@@ -19,9 +19,7 @@ from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
 ]
-Sampler = Callable[
-    [Float[Tensor, "batch vocab"], Int[Tensor, "batch"], int], Int[Tensor, "batch"]
-]
+Sampler = Callable[[Float[Tensor, "batch vocab"], Int[Tensor, "batch"], int], Int[Tensor, "batch"]]
 
 
 @dataclass(frozen=True)

@@ -55,16 +55,6 @@ class LanguageModel:
     facts: ModelFacts
     device: torch.device
 
-    def encode_prompt(self, prompt: str) -> list[int]:
-        """Token ids of a prompt, with BOS where the tokenizer adds one and no EOS."""
-        ids = self.tokenizer(prompt).input_ids
-        return ids[:-1] if ids and ids[-1] == self.tokenizer.eos_token_id else ids
-
-    def encode_response(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids of a response, without special tokens, and each token's characters."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return encoded.input_ids, [tuple(offset) for offset in encoded.offset_mapping]
-
     def decode(self, token_ids: list[int]) -> str:
         """Text of a response, without special tokens."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
@@ -137,6 +127,20 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
             "aligned; save its fast version (tokenizer.json) beside it"
         )
     return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
+    """Token ids of a prompt, with BOS where the tokenizer adds one and no EOS."""
+    ids = tokenizer(prompt).input_ids
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def encode_response(
+    tokenizer: PreTrainedTokenizerFast, text: str
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a response, without special tokens, and each token's characters."""
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return encoded.input_ids, [tuple(offset) for offset in encoded.offset_mapping]
 
 
 def load(config: ModelConfig, device: str = "auto") -> LanguageModel:

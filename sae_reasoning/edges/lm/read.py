@@ -1,0 +1,215 @@
+"""Teacher forcing: residual streams of given tokens, and losses with a residual replaced.
+
+The activation at token t is the residual stream after a decoder block, having read token t; it
+predicts token t+1. Sequences are packed by length under a token budget and padded on the right: a
+causal model's valid positions don't depend on what follows them, so no attention mask is needed and
+the fast causal attention is used.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float64, Int64
+from torch import Tensor, nn
+
+from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+
+Transform = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
+"""What takes the place of residuals."""
+
+_MAX_LOGITS = 1 << 28
+"""Logits of one pass: 1 GiB as float32. A large vocabulary makes smaller batches."""
+
+
+@dataclass(frozen=True)
+class ReadBatch:
+    """Residual streams of a batch of sequences.
+
+    Attributes:
+        rows: Which sequences, as indices.
+        residuals: By layer; at padding they mean nothing.
+        is_token: Where there is a token, not padding.
+    """
+
+    rows: list[int]
+    residuals: dict[int, Float[Tensor, "batch token d_model"]]
+    is_token: Bool[Tensor, "batch token"]
+
+
+@dataclass(frozen=True)
+class SequenceLosses:
+    """Next-token cross-entropy of each sequence's response.
+
+    Attributes:
+        summed: In nats, over the response's tokens.
+        num_targets: Tokens of the response.
+    """
+
+    summed: Float64[np.ndarray, "sequence"]
+    num_targets: Int64[np.ndarray, "sequence"]
+
+
+def read_residuals(
+    lm: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    token_budget: int,
+) -> Iterator[ReadBatch]:
+    """Read sequences, the longest first; the forward pass stops after the deepest layer.
+
+    Args:
+        lm: Reader.
+        sequences: Token ids, BOS included where the tokenizer adds one.
+        layers: Decoder blocks whose output is wanted.
+        token_budget: Tokens of one pass, padding included; a longer sequence is read alone.
+
+    Raises:
+        ConfigError: A layer that the reader doesn't have.
+    """
+    check_layers(layers, lm.facts.num_layers, lm.facts.name)
+    for rows in pack([len(sequence) for sequence in sequences], token_budget):
+        token_ids, is_token = _pad(lm, [sequences[row] for row in rows])
+        yield ReadBatch(rows, _forward_to_deepest(lm, token_ids, layers), is_token)
+
+
+def splice_losses(
+    lm: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    *,
+    layer: int,
+    transform: Transform | None,
+    keep_from: Sequence[int],
+    response_from: Sequence[int],
+    token_budget: int,
+) -> SequenceLosses:
+    """Losses of the responses when the residual after one block is replaced.
+
+    Args:
+        lm: Reader.
+        sequences: Token ids, BOS included where the tokenizer adds one.
+        layer: Decoder block whose output is replaced.
+        transform: Called with the residuals of all replaced positions of a batch; what it returns
+            takes their place. None replaces nothing.
+        keep_from: First replaced position of each sequence; all later ones are replaced too.
+        response_from: First token of each response, the first whose prediction counts.
+        token_budget: Tokens of one pass, padding included.
+
+    Raises:
+        ConfigError: A layer that the reader doesn't have.
+    """
+    check_layers([layer], lm.facts.num_layers, lm.facts.name)
+    vocab_size = lm.model.get_output_embeddings().weight.shape[0]
+    budget = min(token_budget, max(_MAX_LOGITS // vocab_size, 1))
+    summed = np.zeros(len(sequences), np.float64)
+    for rows in pack([len(sequence) for sequence in sequences], budget):
+        token_ids, is_token = _pad(lm, [sequences[row] for row in rows])
+        is_kept = is_token & _from(keep_from, rows, is_token)
+        is_target = is_token & _from(response_from, rows, is_token)
+        is_target[:, 0] = False  # Nothing predicts the first token.
+        losses = _spliced_losses(lm, token_ids, is_target, layer, transform, is_kept)
+        summed[rows] = losses.double().sum(1).cpu().numpy()
+    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
+    starts = np.maximum(np.asarray(response_from, np.int64), 1)
+    return SequenceLosses(summed, np.maximum(lengths - starts, 0))
+
+
+def check_layers(layers: Sequence[int], num_layers: int, model: str) -> None:
+    """Raise `ConfigError` unless the model has all `layers`."""
+    if any(not 0 <= layer < num_layers for layer in layers):
+        raise ConfigError(
+            f"layers={list(layers)} out of range: {model} has {num_layers} blocks, "
+            f"0..{num_layers - 1}; choose layers below {num_layers}"
+        )
+
+
+def pack(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, the longest first, each padded within the budget."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    start = 0
+    while start < len(order):
+        stop = start + max(token_budget // max(lengths[order[start]], 1), 1)
+        yield order[start:stop]
+        start = stop
+
+
+class _DeepestRead(Exception):  # noqa: N818 - no error: it ends a forward pass early.
+    """The deepest layer's residual is there."""
+
+
+@torch.no_grad()
+def _forward_to_deepest(
+    lm: LanguageModel, token_ids: Tensor, layers: Sequence[int]
+) -> dict[int, Tensor]:
+    residuals: dict[int, Tensor] = {}
+    deepest = max(layers)
+    blocks = decoder_blocks(lm.model)
+    with ExitStack() as stack:
+        for layer in layers:
+
+            def keep(_block: nn.Module, _args: object, output: object, layer: int = layer) -> None:
+                residuals[layer] = _residual(output)
+                if layer == deepest:
+                    raise _DeepestRead
+
+            stack.callback(blocks[layer].register_forward_hook(keep).remove)
+        try:
+            lm.model.base_model(input_ids=token_ids, use_cache=False)
+        except _DeepestRead:
+            return residuals
+    raise AssertionError(f"block {deepest} of {lm.facts.name} was never called")
+
+
+@torch.no_grad()
+def _spliced_losses(
+    lm: LanguageModel,
+    token_ids: Tensor,
+    is_target: Tensor,
+    layer: int,
+    transform: Transform | None,
+    is_kept: Tensor,
+) -> Tensor:
+    """Loss at each target, 0 elsewhere."""
+
+    def splice(_block: nn.Module, _args: object, output: object) -> object:
+        if transform is None:
+            return output
+        resid = _residual(output).clone()
+        resid[is_kept] = transform(resid[is_kept]).to(resid.dtype)
+        return (resid, *output[1:]) if isinstance(output, tuple) else resid
+
+    handle = decoder_blocks(lm.model)[layer].register_forward_hook(splice)
+    try:
+        logits = lm.model(input_ids=token_ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    losses = torch.zeros(token_ids.shape, device=token_ids.device)
+    losses[is_target] = nn.functional.cross_entropy(
+        logits[:, :-1][is_target[:, 1:]].float(), token_ids[is_target], reduction="none"
+    )
+    return losses
+
+
+def _residual(output: object) -> Tensor:
+    """A block's output: a tensor, or the first of a tuple (some architectures, older releases)."""
+    resid = output[0] if isinstance(output, tuple) else output
+    assert isinstance(resid, Tensor)
+    return resid
+
+
+def _pad(lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Right-padded token ids and where they are tokens."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    is_token = torch.arange(int(lengths.max())) < lengths[:, None]
+    token_ids = torch.full(is_token.shape, lm.tokenizer.pad_token_id or 0)
+    token_ids[is_token] = torch.tensor([token for sequence in sequences for token in sequence])
+    return token_ids.to(lm.device), is_token.to(lm.device)
+
+
+def _from(starts: Sequence[int], rows: list[int], like: Tensor) -> Tensor:
+    """Positions from each row's start on."""
+    first = torch.tensor([starts[row] for row in rows], device=like.device)
+    return torch.arange(like.shape[1], device=like.device) >= first[:, None]

@@ -1,0 +1,119 @@
+"""From characters of a response to tokens of a trace.
+
+A span's tokens are those that share a character with it. Onset-1 of an opportunity is the last token
+that starts before the place where the move would start; before the first response token that is the
+last prompt token.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from sae_reasoning.records import (
+    Annotation,
+    Opportunity,
+    Span,
+    TokenOpportunity,
+    TokenSpan,
+    Trace,
+)
+
+Offsets = Sequence[tuple[int, int]]
+
+
+def align_span(span: Span, offsets: Offsets, num_prompt_tokens: int, annotator: str) -> TokenSpan:
+    """The tokens of a span.
+
+    Args:
+        span: Characters of the response.
+        offsets: Characters of each response token, in order.
+        num_prompt_tokens: Tokens before the response.
+        annotator: Who marked the span.
+
+    Raises:
+        ValueError: No token shares a character with the span.
+    """
+    first = bisect_right([end for _, end in offsets], span.char_start)
+    last = bisect_left([start for start, _ in offsets], span.char_end)
+    if not 0 <= span.char_start < span.char_end or first >= last:
+        raise ValueError(
+            f"span {span.behaviour} [{span.char_start}, {span.char_end}) lies outside its text"
+        )
+    return TokenSpan(
+        behaviour=span.behaviour,
+        char_start=span.char_start,
+        char_end=span.char_end,
+        token_start=num_prompt_tokens + first,
+        token_end=num_prompt_tokens + last,
+        annotator=annotator,
+    )
+
+
+def align_opportunity(
+    opportunity: Opportunity, offsets: Offsets, num_prompt_tokens: int
+) -> TokenOpportunity:
+    """The onset-1 token of an opportunity."""
+    before = bisect_left([start for start, _ in offsets], opportunity.char_end)
+    return TokenOpportunity(
+        behaviour=opportunity.behaviour,
+        char_end=opportunity.char_end,
+        token=num_prompt_tokens + before - 1,
+        taken=opportunity.taken,
+    )
+
+
+def build_trace(
+    prompt_ids: Sequence[int],
+    response_ids: Sequence[int],
+    offsets: Offsets,
+    annotation: Annotation,
+    *,
+    end_id: int | None,
+    annotator: str,
+    trace_id: str,
+    problem_id: str,
+    split: str,
+    writer: str,
+    model: str,
+    prompt: str,
+    text: str,
+    truncated: bool,
+) -> Trace:
+    """A trace with its moves aligned to tokens.
+
+    Args:
+        prompt_ids: Tokens of the prompt, BOS included.
+        response_ids: Tokens of the response's text.
+        offsets: Characters of each response token.
+        annotation: Moves, opportunities and grade.
+        end_id: EOS where the writer ended, to be appended.
+        annotator: Who marked the moves.
+        trace_id: As in the record, and so the rest.
+        problem_id: …
+        split: …
+        writer: …
+        model: …
+        prompt: …
+        text: …
+        truncated: …
+    """
+    num_prompt_tokens = len(prompt_ids)
+    return Trace(
+        trace_id=trace_id,
+        problem_id=problem_id,
+        split=split,
+        writer=writer,
+        model=model,
+        prompt=prompt,
+        text=text,
+        token_ids=(*prompt_ids, *response_ids, *(() if end_id is None else (end_id,))),
+        num_prompt_tokens=num_prompt_tokens,
+        correct=annotation.correct,
+        truncated=truncated,
+        spans=tuple(
+            align_span(span, offsets, num_prompt_tokens, annotator) for span in annotation.spans
+        ),
+        opportunities=tuple(
+            align_opportunity(opportunity, offsets, num_prompt_tokens)
+            for opportunity in annotation.opportunities
+        ),
+    )

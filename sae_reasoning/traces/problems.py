@@ -1,0 +1,46 @@
+"""The problems of an experiment, split once into those that select and those that report."""
+
+import random
+from dataclasses import dataclass
+
+from sae_reasoning.organisms.grammar import REMARKS
+from sae_reasoning.organisms.world import Difficulty, sample_problem
+
+SELECT, REPORT = "select", "report"
+
+
+@dataclass(frozen=True)
+class PosedProblem:
+    """A problem as it is posed to the models."""
+
+    problem_id: str
+    split: str
+    prompt: str
+
+
+def draw_search_problems(num_problems: int, report_share: float, seed: int) -> list[PosedProblem]:
+    """Different problems of the organisms' world, `select` first, in the order of their ids.
+
+    The seed's stream is apart from those that the organisms were trained on.
+    """
+    rng = random.Random(f"traces/{seed}")
+    prompts: dict[str, None] = {}
+    while len(prompts) < num_problems:
+        prompts[sample_problem(rng, Difficulty(), REMARKS).prompt()] = None
+    num_report = max(1, min(num_problems - 1, round(num_problems * report_share)))
+    num_select = num_problems - num_report
+    return [
+        PosedProblem(f"p{index:05d}", SELECT if index < num_select else REPORT, prompt)
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def assign_splits(problem_ids: list[str], report_share: float, seed: int) -> dict[str, str]:
+    """A split for each different problem id, by lot."""
+    different = sorted(set(problem_ids))
+    random.Random(f"splits/{seed}").shuffle(different)
+    num_report = max(1, min(len(different) - 1, round(len(different) * report_share)))
+    return {
+        problem_id: REPORT if index < num_report else SELECT
+        for index, problem_id in enumerate(different)
+    }
