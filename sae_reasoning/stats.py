@@ -1,0 +1,267 @@
+"""Statistics on dependent data: the unit of resampling is the problem, never the token.
+
+Every estimate carries its n and a 95 % interval.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy import stats
+
+_MAX_CELLS = 1 << 22
+"""Numbers held at once by a resampling."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: Point estimate.
+        low: Lower bound.
+        high: Upper bound.
+        n: Independent units it rests on.
+        p: Two-sided p-value against no effect, where one was computed.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float = float("nan")
+
+
+@dataclass(frozen=True)
+class AurocEstimates:
+    """AUROCs of the columns of a matrix, with 95 % intervals clustered by problem.
+
+    Attributes:
+        value: Probability that a positive scores higher than a negative, ties counted half.
+        low: Lower bounds.
+        high: Upper bounds.
+        p: Two-sided p-values against 0.5.
+        num_positives: Positive items.
+        num_negatives: Negative items.
+        num_clusters: Problems.
+    """
+
+    value: Float[np.ndarray, "column"]
+    low: Float[np.ndarray, "column"]
+    high: Float[np.ndarray, "column"]
+    p: Float[np.ndarray, "column"]
+    num_positives: int
+    num_negatives: int
+    num_clusters: int
+
+
+def auroc(
+    scores: Float[np.ndarray, "item column"], is_positive: Bool[np.ndarray, "item"]
+) -> Float[np.ndarray, "column"]:
+    """AUROC of each column, ties counted half; NaN where a class is empty."""
+    num_positives = int(is_positive.sum())
+    num_negatives = len(is_positive) - num_positives
+    if not num_positives or not num_negatives:
+        return np.full(scores.shape[1], np.nan)
+    ranks = stats.rankdata(scores, axis=0)
+    excess = ranks[is_positive].sum(0) - num_positives * (num_positives + 1) / 2
+    return excess / (num_positives * num_negatives)
+
+
+def tie_runs(*keys: Shaped[np.ndarray, "item"]) -> Int[np.ndarray, "run"]:
+    """First items of the runs of equal keys, in items that are sorted by them."""
+    changes = np.zeros(len(keys[0]), bool)
+    changes[:1] = True
+    for key in keys:
+        changes[1:] |= key[1:] != key[:-1]
+    return np.flatnonzero(changes)
+
+
+def sparse_concordance(
+    group: Int[np.ndarray, "run"],
+    positives: Float[np.ndarray, "run"],
+    negatives: Float[np.ndarray, "run"],
+    num_positives: Float[np.ndarray, "group"],
+    num_negatives: Float[np.ndarray, "group"],
+) -> Float[np.ndarray, "group"]:
+    """Concordant pairs of each group, ties counted half, from its nonzero scores only.
+
+    What isn't listed scored 0, below all that is; those are one tie. AUROC is the result over
+    `num_positives * num_negatives`.
+
+    Args:
+        group: Group (say, the latent) of each run of equal scores; sorted by group, then score.
+        positives: Positive items of each run.
+        negatives: Negative items of each run.
+        num_positives: Positive items of each group, zeros included.
+        num_negatives: Negative items of each group, zeros included.
+    """
+    num_groups = len(num_positives)
+    silent_positives = num_positives - np.bincount(group, positives, num_groups)
+    silent_negatives = num_negatives - np.bincount(group, negatives, num_groups)
+    below = np.cumsum(negatives) - negatives
+    first = np.searchsorted(group, group)
+    below = below - below[first] + silent_negatives[group]
+    concordant = np.bincount(group, positives * (below + negatives / 2), num_groups)
+    return concordant + silent_positives * silent_negatives / 2
+
+
+def clustered_auroc(
+    scores: Float[np.ndarray, "item column"],
+    is_positive: Bool[np.ndarray, "item"],
+    cluster: Int[np.ndarray, "item"],
+) -> AurocEstimates:
+    """AUROC of each column with intervals and p-values clustered by problem.
+
+    Variance after Obuchowski, Biometrics 53 (1997) 567-578, from the placements of positives among
+    negatives and the reverse, summed within clusters, which may hold both. The interval is
+    Student's on the logit; where the variance is 0 (a perfect score) it is Wilson's with the clusters as n.
+    """
+    num_columns = scores.shape[1]
+    _, cluster = np.unique(cluster, return_inverse=True)
+    num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
+    n1, n0 = int(is_positive.sum()), int((~is_positive).sum())
+    unknown = np.full(num_columns, np.nan)
+    if not n1 or not n0:
+        return AurocEstimates(unknown, unknown, unknown, unknown, n1, n0, num_clusters)
+    ranks = stats.rankdata(scores, axis=0)
+    placed_1 = (ranks[is_positive] - stats.rankdata(scores[is_positive], axis=0)) / n0
+    placed_0 = 1 - (ranks[~is_positive] - stats.rankdata(scores[~is_positive], axis=0)) / n1
+    value = placed_1.mean(0)
+    cluster_1, cluster_0 = cluster[is_positive], cluster[~is_positive]
+    sum_1 = _cluster_sums(placed_1 - value, cluster_1, num_clusters)
+    sum_0 = _cluster_sums(placed_0 - value, cluster_0, num_clusters)
+    with_1, with_0 = len(np.unique(cluster_1)), len(np.unique(cluster_0))
+    if min(with_1, with_0) < 2:
+        return AurocEstimates(value, unknown, unknown, unknown, n1, n0, num_clusters)
+    variance = (
+        with_1 / (with_1 - 1) * (sum_1**2).sum(0) / n1**2
+        + with_0 / (with_0 - 1) * (sum_0**2).sum(0) / n0**2
+        + 2 * num_clusters / (num_clusters - 1) * (sum_1 * sum_0).sum(0) / (n1 * n0)
+    )
+    fewest = min(with_1, with_0)
+    is_flat = variance < 1e-12
+    error = np.sqrt(np.where(is_flat, 0.25 / fewest, variance))
+    p = 2 * stats.t.sf(np.abs(value - 0.5) / error, fewest - 1)
+    inside = np.clip(value, 1e-9, 1 - 1e-9)
+    reach = stats.t.ppf(0.975, fewest - 1) * error / (inside * (1 - inside))
+    with np.errstate(over="ignore"):
+        low, high = (1 / (1 + np.exp(-(_logit(inside) + sign * reach))) for sign in (-1, 1))
+    for column in np.flatnonzero(is_flat):
+        bounds = wilson(float(value[column]) * fewest, fewest)
+        low[column], high[column] = bounds.low, bounds.high
+    return AurocEstimates(value, low, high, p, n1, n0, num_clusters)
+
+
+def bootstrap_auroc(
+    scores: Float[np.ndarray, "item"],
+    is_positive: Bool[np.ndarray, "item"],
+    cluster: Int[np.ndarray, "item"],
+    *,
+    stratum: Int[np.ndarray, "item"] | None = None,
+    num_resamples: int,
+    seed: int,
+) -> Estimate:
+    """AUROC within strata, `sum of concordant pairs / sum of pairs`, with a problem bootstrap.
+
+    Pairs are counted once between every two problems; a resample weighs that table with the times
+    its problems were drawn.
+    """
+    stratum = np.zeros(len(scores), int) if stratum is None else stratum
+    _, cluster = np.unique(cluster, return_inverse=True)
+    num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
+    concordant = np.zeros((num_clusters, num_clusters))
+    pairs = np.zeros((num_clusters, num_clusters))
+    for value in np.unique(stratum[is_positive]):
+        here = stratum == value
+        s, c, y = scores[here], cluster[here], is_positive[here]
+        if y.all():
+            continue
+        levels, level = np.unique(s, return_inverse=True)
+        negatives = np.zeros((len(levels), num_clusters))
+        np.add.at(negatives, (level[~y], c[~y]), 1.0)
+        beaten = np.cumsum(negatives, 0) - negatives / 2
+        np.add.at(concordant, c[y], beaten[level[y]])
+        np.add.at(pairs, c[y], negatives.sum(0))
+    total = pairs.sum()
+    if not total:
+        return Estimate(float("nan"), float("nan"), float("nan"), num_clusters)
+    draws = []
+    for weights in _resample_weights(num_clusters, num_resamples, seed):
+        numerator = np.einsum("rc,rc->r", weights @ concordant, weights)
+        denominator = np.einsum("rc,rc->r", weights @ pairs, weights)
+        draws.append(numerator[denominator > 0] / denominator[denominator > 0])
+    low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
+    return Estimate(float(concordant.sum() / total), float(low), float(high), num_clusters)
+
+
+def paired_bootstrap(
+    differences: Float[np.ndarray, "problem"], num_resamples: int, seed: int
+) -> Estimate:
+    """Mean of one difference per problem, with a percentile interval over resampled problems.
+
+    The p-value is Student's t on the bootstrap's standard error: fine enough for
+    Benjamini-Hochberg, which counts of resamples are not.
+    """
+    differences = np.asarray(differences, np.float64)
+    n = len(differences)
+    if n == 0:
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    means = np.concatenate(
+        [weights @ differences / n for weights in _resample_weights(n, num_resamples, seed)]
+    )
+    value = float(differences.mean())
+    low, high = np.quantile(means, [0.025, 0.975])
+    error = float(means.std())
+    if n < 2 or error == 0:
+        p = 1.0 if value == 0 or n < 2 else 0.0
+    else:
+        p = float(2 * stats.t.sf(abs(value) / error, n - 1))
+    return Estimate(value, float(low), float(high), n, p)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
+    """q-values: the smallest false discovery rate at which each test is rejected; NaN stays NaN."""
+    q = np.full(len(p), np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return q
+
+
+def wilson(successes: float, n: int) -> Estimate:
+    """A proportion with Wilson's 95 % score interval."""
+    if n == 0:
+        return Estimate(float("nan"), 0.0, 1.0, 0)
+    z = float(stats.norm.ppf(0.975))
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n)
+
+
+def _cluster_sums(
+    values: Float[np.ndarray, "item column"], cluster: Int[np.ndarray, "item"], num_clusters: int
+) -> Float[np.ndarray, "cluster column"]:
+    sums = np.zeros((num_clusters, values.shape[1]))
+    np.add.at(sums, cluster, values)
+    return sums
+
+
+def _resample_weights(
+    num_clusters: int, num_resamples: int, seed: int
+) -> Iterator[Float[np.ndarray, "resample cluster"]]:
+    """How often each problem is drawn, a block of resamples at a time."""
+    rng = np.random.default_rng(seed)
+    block = max(_MAX_CELLS // max(num_clusters, 1), 1)
+    for start in range(0, num_resamples, block):
+        size = min(block, num_resamples - start)
+        yield rng.multinomial(
+            num_clusters, np.full(num_clusters, 1 / num_clusters), size=size
+        ).astype(np.float64)
+
+
+def _logit(share: Float[np.ndarray, "column"]) -> Float[np.ndarray, "column"]:
+    return np.log(share) - np.log1p(-share)
