@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TextIO, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, overload, runtime_checkable
 
 from tqdm import tqdm
 
@@ -19,6 +19,21 @@ from sae_reasoning.edges.artifacts import Manifest
 Item = TypeVar("Item")
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Where lines go: standard output, a file, a buffer."""
+
+    def write(self, text: str, /) -> object:
+        """Take some text."""
+
+    def flush(self) -> object:
+        """Pass it on."""
+
+    def isatty(self) -> bool:
+        """Whether a person watches."""
+        ...
 
 
 class Progress(Generic[Item]):
@@ -37,7 +52,7 @@ class Progress(Generic[Item]):
         unit: str,
         label: str,
         done: int,
-        stream: TextIO,
+        stream: Stream,
         interval: float,
     ) -> None:
         self._items, self._total, self._unit, self._label = items, total, unit, label
@@ -123,12 +138,12 @@ class Console:
         interval: Seconds between progress lines where there is no terminal.
     """
 
-    def __init__(self, stream: TextIO | None = None, interval: float = 5.0) -> None:
+    def __init__(self, stream: Stream | None = None, interval: float = 5.0) -> None:
         self._stream = stream
         self._interval = interval
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> Stream:
         """Where lines go; looked up late, so that a redirected standard output is honoured."""
         return self._stream if self._stream is not None else sys.stdout
 
@@ -143,15 +158,37 @@ class Console:
         for name, value in lines.items():
             self.say(f"  {name:<{width}}  {value}")
 
+    @overload
     def progress(
         self,
-        items: Iterable[Item] | int | None,
+        items: int | None,
+        unit: str = ...,
+        label: str = ...,
+        *,
+        total: int | None = ...,
+        done: int = ...,
+    ) -> Progress[None]: ...
+
+    @overload
+    def progress(
+        self,
+        items: Iterable[Item],
+        unit: str = ...,
+        label: str = ...,
+        *,
+        total: int | None = ...,
+        done: int = ...,
+    ) -> Progress[Item]: ...
+
+    def progress(
+        self,
+        items: Iterable[Any] | int | None,
         unit: str = "items",
         label: str = "",
         *,
         total: int | None = None,
         done: int = 0,
-    ) -> Progress[Item]:
+    ) -> Progress[Any]:
         """A progress over `items`, or over a number that the caller advances.
 
         Args:
