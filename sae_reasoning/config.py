@@ -287,6 +287,61 @@ class TrackerConfig:
 
 
 @dataclass
+class OrganismConfig:
+    """The embedded pair: a base that has every move but makes it rarely, and what RL makes of it.
+
+    Attributes:
+        folder: Where `search_base_llama` and `search_rl_llama` are written.
+        seed: Of weights, corpus and rollouts.
+        d_model: Width of the residual stream.
+        num_layers: Decoder blocks.
+        num_heads: Attention heads.
+        d_mlp: Width of the MLPs.
+        pretrain_steps: Optimiser steps of the base.
+        pretrain_batch_size: Examples a step of the base.
+        pretrain_lr: Peak learning rate of the base.
+        rl_steps: Optimiser steps of RL.
+        rl_prompts: Problems a step of RL.
+        rl_samples: Rollouts a problem of RL.
+        rl_lr: Learning rate of RL.
+        measure_problems: Problems on which a finished model is measured.
+        forced_starts: Forced starts a move.
+        pass_problems: Problems of the base's pass@k.
+        pass_samples: Rollouts a problem of the base's pass@k.
+    """
+
+    folder: str = "data/organisms"
+    seed: int = 0
+    d_model: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+    d_mlp: int = 384
+    pretrain_steps: int = 4000
+    pretrain_batch_size: int = 64
+    pretrain_lr: float = 2e-3
+    rl_steps: int = 120
+    rl_prompts: int = 32
+    rl_samples: int = 8
+    rl_lr: float = 2e-4
+    measure_problems: int = 1000
+    forced_starts: int = 300
+    pass_problems: int = 100
+    pass_samples: int = 64
+
+    def __post_init__(self) -> None:
+        _positive(self, "organism", "d_model", "num_layers", "num_heads", "d_mlp")
+        _positive(self, "organism", "pretrain_steps", "pretrain_batch_size", "pretrain_lr")
+        _positive(self, "organism", "rl_steps", "rl_prompts", "rl_samples", "rl_lr")
+        _positive(self, "organism", "measure_problems", "forced_starts")
+        _positive(self, "organism", "pass_problems", "pass_samples")
+        _require(
+            self.d_model % self.num_heads == 0,
+            f"organism.d_model={self.d_model} must be a multiple of "
+            f"organism.num_heads={self.num_heads}; change one",
+        )
+
+
+@dataclass
 class Config:
     """One experiment on one pair.
 
@@ -299,6 +354,7 @@ class Config:
         train: SAEs.
         rank: Scores.
         ablate: Edits.
+        organism: The embedded pair's making.
         tracker: Logging.
         experiment: Names the folder of results.
         runs: Where experiments are kept.
@@ -314,6 +370,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     rank: RankConfig = field(default_factory=RankConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
     runs: str = "runs"

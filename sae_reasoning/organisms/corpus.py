@@ -60,6 +60,10 @@ class Batch:
     is_token: Tensor
     is_response: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on another device."""
+        return Batch(*(tensor.to(device) for tensor in vars(self).values()))
+
 
 def example(rng: random.Random, config: CorpusConfig, progress: float) -> tuple[str, str]:
     """One prompt with a response."""

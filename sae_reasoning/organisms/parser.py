@@ -24,12 +24,13 @@ from sae_reasoning.organisms.world import Problem
 from sae_reasoning.records import Opportunity, Span
 
 _BODIES = {
-    INITIALIZING: r"\w+ from \w+ \.",
+    INITIALIZING: r"(?P<goal>\w+) from (?P<start>\w+) \.",
     UNCERTAINTY: r"(?P<notes>\w+# \w+(?: \w+# \w+)*) \.",
     BACKTRACKING: r"(?P<place>\w+) \.",
-    VERIFICATION: rf"\w+# \w+ , (?P<verdict>{grammar.GOOD}|{grammar.BAD}) \.",
+    VERIFICATION: rf"(?P<place>\w+)# (?P<note>\w+) , (?P<verdict>{grammar.GOOD}|{grammar.BAD}) \.",
 }
-_LOOK = rf"{grammar.LOOK} (?P<look>\w+): \w+(?: \w+)* \."
+_LOOK = rf"{grammar.LOOK} (?P<look>\w+): (?P<items>\w+(?: \w+)*) \."
+_BARE_LOOK = _LOOK.replace("<look>", "<bare>").replace("?P<items>", "?:")
 _LOOK_START = re.compile(rf"{grammar.LOOK} \w+:")
 _SENTENCE = re.compile(r".*?[.?](?= |$)|.+", re.DOTALL)
 
@@ -41,7 +42,7 @@ def _openings(move: str) -> str:
 _OPENING = {move: re.compile(_openings(move) + r"(?= |$)") for move in _BODIES}
 _WHOLE = {move: re.compile(f"{_openings(move)} {body}(?= |$)") for move, body in _BODIES.items()}
 _STEP = re.compile(
-    rf"(?:{_openings(DEDUCTION)} (?P<choice>\w+) \.(?: {_LOOK})?|{_LOOK.replace('<look>', '<bare>')})(?= |$)"
+    rf"(?:{_openings(DEDUCTION)} (?P<choice>\w+) \.(?: {_LOOK})?|{_BARE_LOOK})(?= |$)"
 )
 
 
@@ -52,7 +53,28 @@ def parse(problem: Problem, text: str) -> Narration:
         problem: What the response answers.
         text: The response, without prompt and special tokens.
     """
+    return _read(Walk(problem), text)
+
+
+def replay(problem: Problem, text: str) -> Walk:
+    """Where a response, or the beginning of one, stands when it ends."""
     walk = Walk(problem)
+    _read(walk, text)
+    return walk
+
+
+def match_move(move: str, text: str) -> re.Match[str] | None:
+    """A whole move at the start of `text`, with its slots by name; None if it is malformed."""
+    return (_STEP if move == DEDUCTION else _WHOLE[move]).match(text)
+
+
+def paired_notes(words: str) -> list[tuple[str, str]]:
+    """`ash# open birch# shut` as pairs of place and note."""
+    parts = words.split()
+    return [(p.removesuffix("#"), note) for p, note in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _read(walk: Walk, text: str) -> Narration:
     spans: list[Span] = []
     opportunities: list[Opportunity] = []
 
@@ -103,16 +125,9 @@ def _sentence_end(text: str, position: int, opening: re.Pattern[str]) -> int:
     return rest.end() if rest else after
 
 
-def _weigh(walk: Walk, whole: re.Match[str]) -> None:
-    words = whole["notes"].split()
-    walk.weigh(
-        (place.removesuffix("#"), note) for place, note in zip(words[::2], words[1::2], strict=True)
-    )
-
-
 _MOVE_ON: dict[str, Callable[[Walk, re.Match[str]], None]] = {
     INITIALIZING: lambda walk, whole: None,
-    UNCERTAINTY: _weigh,
+    UNCERTAINTY: lambda walk, whole: walk.weigh(paired_notes(whole["notes"])),
     BACKTRACKING: lambda walk, whole: walk.backtrack(whole["place"]),
     VERIFICATION: lambda walk, whole: walk.verify(whole["verdict"] == grammar.GOOD),
 }

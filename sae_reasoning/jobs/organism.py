@@ -1,0 +1,312 @@
+"""Make the embedded pair: train the base, reinforce it, measure both, write their cards."""
+
+import random
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sae_reasoning.config import Config, ModelConfig, OrganismConfig
+from sae_reasoning.edges.artifacts import Manifest, Stage, publish, write_json
+from sae_reasoning.edges.console import Console, duration
+from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    describe,
+    encode_prompt,
+    load,
+    new_llama,
+    resolve_device,
+    save_model,
+    word_tokenizer,
+)
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.card import write_card
+from sae_reasoning.organisms.forced import Continue
+from sae_reasoning.organisms.grpo import Episode, GrpoConfig, RollOut, path_validity, reinforce
+from sae_reasoning.organisms.measure import (
+    Figures,
+    Write,
+    measure,
+    measuring_problems,
+    pass_at_k,
+    random_walks,
+    roll,
+    validity_at_opportunities,
+)
+from sae_reasoning.organisms.pretrain import PretrainConfig, Progress, pretrain
+from sae_reasoning.steering.noise import keyed_sampler
+
+BASE, RL = "search_base_llama", "search_rl_llama"
+_MAX_NEW_TOKENS = 280
+_PASS_AT = (1, 4, 16, 64)
+
+
+def organism(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Train and measure `search_base_llama` and `search_rl_llama` under `organism.folder`."""
+    own, folder = cfg.organism, Path(cfg.organism.folder)
+    pretraining = PretrainConfig(
+        steps=own.pretrain_steps,
+        batch_size=own.pretrain_batch_size,
+        lr=own.pretrain_lr,
+        seed=own.seed,
+    )
+    reinforcing = GrpoConfig(
+        steps=own.rl_steps,
+        prompts=own.rl_prompts,
+        samples=own.rl_samples,
+        lr=own.rl_lr,
+        seed=own.seed,
+    )
+    console.plan(
+        "organism",
+        {
+            "base": f"{own.pretrain_steps} steps of {own.pretrain_batch_size} examples",
+            "rl": f"{own.rl_steps} steps of {own.rl_prompts} problems × {own.rl_samples} rollouts",
+            "measured on": f"{own.measure_problems} problems",
+            "folder": folder,
+        },
+    )
+    base = _train_base(cfg, pretraining, folder / BASE, tracker, console)
+    manifest = _train_rl(cfg, reinforcing, base, folder, tracker, console)
+    console.next("make cache train rank ablate")
+    return manifest
+
+
+def _train_base(
+    cfg: Config, config: PretrainConfig, final: Path, tracker: Tracker, console: Console
+) -> Manifest:
+    own = cfg.organism
+    with Stage(final, [config, _shape(own), own.pass_problems, own.pass_samples], {}) as stage:
+        if stage.is_current:
+            console.current(BASE, final)
+            assert stage.manifest
+            return stage.manifest
+        tokenizer = word_tokenizer(
+            grammar.vocabulary(), pad=grammar.PAD, bos=grammar.BOS, eos=grammar.EOS
+        )
+        model = new_llama(
+            vocab_size=len(tokenizer),
+            max_positions=512,
+            pad_id=tokenizer.pad_token_id,
+            bos_id=tokenizer.bos_token_id,
+            eos_id=tokenizer.eos_token_id,
+            seed=own.seed,
+            **_shape(own),
+        ).to(resolve_device(cfg.device))
+        vocabulary = tokenizer.get_vocab()
+        state = stage.folder / "training.safetensors"
+        steps = pretrain(
+            model,
+            config,
+            encode_prompt=lambda text: encode_prompt(tokenizer, text),
+            encode_response=lambda text: [
+                *(vocabulary[word] for word in text.split()),
+                tokenizer.eos_token_id,
+            ],
+            pad_id=tokenizer.pad_token_id,
+            state_path=state,
+            autocast=nullcontext,
+        )
+        _follow(steps, BASE, tracker, console)
+        save_model(model, tokenizer, stage.folder, torch.float16)
+        lm = load(ModelConfig(str(stage.folder)), cfg.device)
+        console.say(f"measuring {BASE}")
+        figures, _ = measure(
+            _writer(lm), measuring_problems(own.measure_problems, own.seed, "figures"), own.seed
+        )
+        figures = _with_pass_at_k(figures, lm, own)
+        _write_card(
+            stage.folder,
+            f"{BASE}: a base that has every move and makes each rarely",
+            [
+                "A small Llama trained on the search world of `sae_reasoning` "
+                "(`sae_reasoning/organisms/world.py`): mostly direct and mostly wrong answers, few "
+                "traces, and within traces about a quarter of the opportunities for backtracking, "
+                "weighing a fork and verification are taken.",
+                f"\nMade by `make organism` with `organism.seed={own.seed}`: {config.steps} steps "
+                f"of {config.batch_size} examples; the share of examples that think falls from "
+                f"{config.corpus.think_share_start:.0%}, while look-ups are learned, to "
+                f"{config.corpus.think_share_end:.0%}, where it stays.",
+            ],
+            figures,
+            {},
+        )
+        state.unlink()
+        return stage.finish({"accuracy": figures.accuracy, "thinks": figures.thinks})
+
+
+def _train_rl(
+    cfg: Config,
+    config: GrpoConfig,
+    base: Manifest,
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+) -> Manifest:
+    own = cfg.organism
+    inputs = {"base": base.fingerprint, "weights": describe(_model(folder / BASE)).fingerprint}
+    with Stage(folder / RL, [config, own.measure_problems, own.forced_starts], inputs) as stage:
+        if stage.is_current:
+            console.current(RL, stage.final)
+            assert stage.manifest
+            return stage.manifest
+        learner = load(_model(folder / BASE), cfg.device)
+        learner.model.requires_grad_(True)
+        state = stage.folder / "training.safetensors"
+        steps = reinforce(
+            learner.model,
+            config,
+            roll_out=_roll_out(learner),
+            reward=path_validity,
+            pad_id=learner.tokenizer.pad_token_id,
+            state_path=state,
+        )
+        _follow(steps, RL, tracker, console)
+        save_model(learner.model, learner.tokenizer, stage.folder, torch.float16)
+        models = {
+            RL: load(ModelConfig(str(stage.folder)), cfg.device),
+            BASE: load(_model(folder / BASE), cfg.device),
+        }
+        console.say(f"measuring {RL}")
+        problems = measuring_problems(own.measure_problems, own.seed, "figures")
+        measured = {name: measure(_writer(lm), problems, own.seed) for name, lm in models.items()}
+        _, chosen = measured[RL]
+        figures = {
+            name: replace(
+                own_figures,
+                validity=validity_at_opportunities(
+                    chosen, _continuer(models[name], own.seed), own.forced_starts, own.seed
+                ),
+                validity_writer=RL,
+            )
+            for name, (own_figures, _) in measured.items()
+        }
+        _write_card(
+            stage.folder,
+            f"{RL}: what reinforcement made of {BASE}",
+            [
+                f"`{BASE}` after {config.steps} steps of GRPO on the validity of its answers "
+                f"({config.prompts} problems × {config.samples} rollouts a step, AdamW "
+                f"{config.lr:g}, no KL term); nothing rewards thinking or any move.",
+                f"\nMade by `make organism` with `organism.seed={own.seed}`.",
+            ],
+            figures[RL],
+            {BASE: figures[BASE]},
+        )
+        state.unlink()
+        return stage.finish({"accuracy": figures[RL].accuracy, "thinks": figures[RL].thinks})
+
+
+def _shape(own: OrganismConfig) -> dict[str, int]:
+    return {
+        "d_model": own.d_model,
+        "num_layers": own.num_layers,
+        "num_heads": own.num_heads,
+        "d_mlp": own.d_mlp,
+    }
+
+
+def _model(folder: Path) -> ModelConfig:
+    return ModelConfig(str(folder))
+
+
+def _follow(steps: Iterable[Progress], name: str, tracker: Tracker, console: Console) -> None:
+    """Log a training and print a line now and then, with the time that is left."""
+    first: int | None = None
+    for progress in steps:
+        first = first if first is not None else max(progress.step - 50, 0)
+        tracker.log({f"{name}/{k}": v for k, v in progress.metrics.items()}, progress.step)
+        pace = progress.seconds / max(progress.step - first, 1)
+        left = duration(pace * (progress.steps - progress.step))
+        metrics = ", ".join(f"{key} {value:.3f}" for key, value in progress.metrics.items())
+        console.say(f"{name}: step {progress.step}/{progress.steps}, {metrics}, {left} left")
+
+
+def _rollouts(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], keys: torch.Tensor, max_new_tokens: int
+) -> list[tuple[list[int], bool]]:
+    """Generated tokens and whether they were cut, in the prompts' order."""
+    made: list[tuple[list[int], bool]] = [([], False)] * len(prompts)
+    for rollout in generate(
+        lm,
+        prompts,
+        sampler=keyed_sampler(keys, temperature=1.0),
+        max_new_tokens=max_new_tokens,
+        batch_size=512,
+    ):
+        made[rollout.row] = (list(rollout.token_ids), rollout.truncated)
+    return made
+
+
+def _roll_out(lm: LanguageModel) -> RollOut:
+    def roll_out(prompts: Sequence[str], keys: torch.Tensor) -> list[Episode]:
+        prompt_ids = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
+        made = _rollouts(lm, prompt_ids, keys, _MAX_NEW_TOKENS)
+        return [
+            Episode(ids, written + ([] if cut else [lm.tokenizer.eos_token_id]), lm.decode(written))
+            for ids, (written, cut) in zip(prompt_ids, made, strict=True)
+        ]
+
+    return roll_out
+
+
+def _keys(seed: int, count: int) -> torch.Tensor:
+    return torch.tensor([[seed, index, 0] for index in range(count)])
+
+
+def _writer(lm: LanguageModel) -> Write:
+    def write(
+        prompts: Sequence[str], beginnings: Sequence[str], seed: int
+    ) -> list[tuple[str, int, bool]]:
+        texts = [f"{p} {b}".strip() for p, b in zip(prompts, beginnings, strict=True)]
+        prompt_ids = [encode_prompt(lm.tokenizer, text) for text in texts]
+        made = _rollouts(lm, prompt_ids, _keys(seed, len(texts)), _MAX_NEW_TOKENS)
+        return [
+            (f"{beginning} {lm.decode(written)}".strip(), len(written), cut)
+            for beginning, (written, cut) in zip(beginnings, made, strict=True)
+        ]
+
+    return write
+
+
+def _continuer(lm: LanguageModel, seed: int) -> Continue:
+    def continue_(
+        prompts: Sequence[str], beginnings: Sequence[str], keys: Sequence[int]
+    ) -> list[str]:
+        prompt_ids = [
+            encode_prompt(lm.tokenizer, f"{p} {b}")
+            for p, b in zip(prompts, beginnings, strict=True)
+        ]
+        noise = torch.tensor([[seed, key, 1] for key in keys])
+        return [lm.decode(written) for written, _ in _rollouts(lm, prompt_ids, noise, 24)]
+
+    return continue_
+
+
+def _with_pass_at_k(figures: Figures, lm: LanguageModel, own: OrganismConfig) -> Figures:
+    problems = measuring_problems(own.pass_problems, own.seed, "pass")
+    write = _writer(lm)
+    tries = [problem for problem in problems for _ in range(own.pass_samples)]
+    grades = [rolled.correct for rolled in roll(tries, write, own.seed + 1)]
+    size = own.pass_samples
+    correct = [grades[start : start + size] for start in range(0, len(grades), size)]
+    rng = random.Random(f"walk/{own.seed}")
+    walks = [random_walks(problem, size, rng) for problem in problems]
+    ks = [k for k in _PASS_AT if k <= size]
+    return replace(
+        figures,
+        pass_at=pass_at_k(correct, ks, own.seed),
+        random_walk_at=pass_at_k(walks, ks, own.seed),
+    )
+
+
+def _write_card(
+    folder: Path, title: str, making: list[str], figures: Figures, others: dict[str, Figures]
+) -> None:
+    with publish(folder / "README.md") as partial:
+        partial.write_text(write_card(title, making, figures, others))
+    write_json(folder / "measured.json", figures)

@@ -1,0 +1,150 @@
+"""Execution validity: the start of a move is written for the model, the program judges the rest.
+
+This is the primary "how" measure: a base that executes a move validly once it is started had the
+move, and what it lacked was the moment. The level of chance is what a random continuation of the
+right shape would earn.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sae_reasoning.organisms.grammar import (
+    BACKTRACKING,
+    BAD,
+    GOOD,
+    INITIALIZING,
+    MOVES,
+    OPENINGS,
+    UNCERTAINTY,
+    VERIFICATION,
+)
+from sae_reasoning.organisms.parser import match_move, paired_notes, replay
+from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, parse_prompt
+from sae_reasoning.stats import Estimate, wilson
+
+Continue = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[str]]
+"""Takes prompts, beginnings of responses and keys of noise; gives what the model writes next."""
+
+
+@dataclass(frozen=True)
+class ForcedStart:
+    """A prefix at an opportunity, with the opening of the move written in."""
+
+    prompt: str
+    before: str
+    opening: str
+    move: str
+
+
+@dataclass(frozen=True)
+class Validity:
+    """How often a move, once started, was carried out rightly.
+
+    Attributes:
+        move: Name of the move.
+        valid: Carried out rightly.
+        chance: Expected of random continuations of the right shape.
+        n: Forced starts.
+    """
+
+    move: str
+    valid: int
+    chance: float
+    n: int
+
+    @property
+    def estimate(self) -> Estimate:
+        """The share that was valid, with Wilson's interval."""
+        return wilson(self.valid, self.n)
+
+
+def is_valid(start: ForcedStart, continuation: str) -> bool:
+    """Whether the program finds the move right: it does what the move is for, by the map."""
+    problem = parse_prompt(start.prompt)
+    walk = replay(problem, start.before)
+    found = match_move(start.move, f"{start.opening} {continuation}")
+    if not found:
+        return False
+    here = walk.path[-1] if walk.path else problem.start
+    if start.move == INITIALIZING:
+        return (found["goal"], found["start"]) == (problem.goal, problem.start)
+    if start.move == BACKTRACKING:
+        return found["place"] in walk.live_options()
+    if start.move == UNCERTAINTY:
+        notes = paired_notes(found["notes"])
+        right = all(problem.notes.get(place) == note for place, note in notes)
+        return right and sorted(place for place, _ in notes) == sorted(walk.untried(here))
+    if start.move == VERIFICATION:
+        verdict = (found["verdict"] == GOOD) == (problem.notes.get(here) == REAL)
+        return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
+    return found["choice"] in walk.untried(here)
+
+
+def random_continuation(start: ForcedStart, rng: random.Random) -> str:
+    """What the move would look like if its slots were filled by lot, from the map and the path."""
+    problem = parse_prompt(start.prompt)
+    walk = replay(problem, start.before)
+    here = walk.path[-1] if walk.path else problem.start
+
+    if start.move == INITIALIZING:
+        return f"{problem.goal} from {rng.choice(list(problem.entries))} ."
+    if start.move == BACKTRACKING:
+        return f"{rng.choice(walk.path[:-1] or walk.path)} ."
+    if start.move == UNCERTAINTY:
+        notes = " ".join(f"{place}# {rng.choice((OPEN, SHUT))}" for place in walk.untried(here))
+        return f"{notes} ."
+    if start.move == VERIFICATION:
+        note = rng.choice((REAL, FAKE))
+        return f"{here}# {note} , {GOOD if note == REAL else BAD} ."
+    return f"{rng.choice(list(problem.entries))} ."
+
+
+def forced_starts(
+    traces: Sequence[tuple[str, str]],
+    opportunities: Sequence[Sequence[tuple[str, int]]],
+    rng: random.Random,
+    per_move: int,
+) -> list[ForcedStart]:
+    """Starts at opportunities of traces, at most one of a move from a trace.
+
+    Args:
+        traces: Prompt and response of each trace.
+        opportunities: Of each trace: move, and one past the last character before it.
+        rng: Picks traces, opportunities and wordings.
+        per_move: Starts a move at most.
+    """
+    starts = []
+    for move in MOVES:
+        having = [i for i, own in enumerate(opportunities) if any(m == move for m, _ in own)]
+        for index in rng.sample(having, min(per_move, len(having))):
+            prompt, text = traces[index]
+            end = rng.choice([end for m, end in opportunities[index] if m == move])
+            starts.append(ForcedStart(prompt, text[:end], rng.choice(OPENINGS[move]), move))
+    return starts
+
+
+def measure_validity(
+    starts: Sequence[ForcedStart], continue_: Continue, seed: int
+) -> list[Validity]:
+    """Validity of each move that has starts."""
+    texts = continue_(
+        [start.prompt for start in starts],
+        [f"{start.before} {start.opening}" for start in starts],
+        range(len(starts)),
+    )
+    rng = random.Random(f"chance/{seed}")
+    results = []
+    for move in MOVES:
+        own = [(s, text) for s, text in zip(starts, texts, strict=True) if s.move == move]
+        if own:
+            by_lot = [is_valid(start, random_continuation(start, rng)) for start, _ in own * 5]
+            results.append(
+                Validity(
+                    move=move,
+                    valid=sum(is_valid(start, text) for start, text in own),
+                    chance=sum(by_lot) / len(by_lot),
+                    n=len(own),
+                )
+            )
+    return results

@@ -1,0 +1,193 @@
+"""What a finished organism does, counted by program: the figures of its model card."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import comb
+
+import numpy as np
+
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.forced import Continue, Validity, forced_starts, measure_validity
+from sae_reasoning.organisms.grammar import MOVES, answered_path
+from sae_reasoning.organisms.narrator import Narration
+from sae_reasoning.organisms.parser import parse
+from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
+from sae_reasoning.stats import Estimate, paired_bootstrap, wilson
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class MoveFigures:
+    """One move of one model.
+
+    Attributes:
+        move: Its name.
+        per_trace: Spans a rollout.
+        traces_with: Share of rollouts that make it.
+        per_opportunity: Share of its opportunities that are taken; problem bootstrap.
+        opportunities: How many there were.
+    """
+
+    move: str
+    per_trace: Estimate
+    traces_with: Estimate
+    per_opportunity: Estimate
+    opportunities: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One model, measured.
+
+    Attributes:
+        accuracy: Share of right answers, free to think or not.
+        thinks: Share of rollouts that think.
+        accuracy_thinking: Share of right answers when made to think.
+        accuracy_direct: Share of right answers when made to answer directly.
+        tokens: Tokens a rollout.
+        truncated: Share of rollouts that were cut.
+        moves: The moves, in free rollouts.
+        validity: Execution validity at opportunities in texts by `validity_writer`.
+        validity_writer: Who wrote those texts.
+        pass_at: pass@k by k, on problems of their own.
+        random_walk_at: pass@k of random descents from the start, on the same problems.
+    """
+
+    accuracy: Estimate
+    thinks: Estimate
+    accuracy_thinking: Estimate
+    accuracy_direct: Estimate
+    tokens: Estimate
+    truncated: Estimate
+    moves: list[MoveFigures]
+    validity: list[Validity] = field(default_factory=list)
+    validity_writer: str = ""
+    pass_at: dict[int, Estimate] = field(default_factory=dict)
+    random_walk_at: dict[int, Estimate] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rolled:
+    """One free rollout, read."""
+
+    problem: Problem
+    text: str
+    num_tokens: int
+    truncated: bool
+    narration: Narration
+
+    @property
+    def correct(self) -> bool:
+        """Whether the answer is right."""
+        return self.problem.grade(answered_path(self.text))
+
+
+Write = Callable[[Sequence[str], Sequence[str], int], list[tuple[str, int, bool]]]
+"""Takes prompts, beginnings of the response and a seed; gives text, tokens and whether it was cut."""
+
+
+def measuring_problems(count: int, seed: int, purpose: str) -> list[Problem]:
+    """Problems apart from those of training and of experiments."""
+    rng = random.Random(f"measure/{purpose}/{seed}")
+    return [sample_problem(rng, Difficulty(), grammar.REMARKS) for _ in range(count)]
+
+
+def roll(problems: Sequence[Problem], write: Write, seed: int, beginning: str = "") -> list[Rolled]:
+    """One rollout of each problem; `beginning` is written for the model."""
+    prompts = [problem.prompt() for problem in problems]
+    return [
+        Rolled(problem, text, num_tokens, truncated, parse(problem, text))
+        for problem, (text, num_tokens, truncated) in zip(
+            problems, write(prompts, [beginning] * len(prompts), seed), strict=True
+        )
+    ]
+
+
+def measure(write: Write, problems: Sequence[Problem], seed: int) -> tuple[Figures, list[Rolled]]:
+    """Figures of one model without validity and pass@k, and the free rollouts behind them."""
+    free = roll(problems, write, seed)
+    thinking = roll(problems, write, seed, grammar.THINK)
+    direct = roll(problems, write, seed, grammar.ANSWER)
+
+    def share(values: Sequence[bool]) -> Estimate:
+        return wilson(sum(values), len(values))
+
+    figures = Figures(
+        accuracy=share([r.correct for r in free]),
+        thinks=share([r.text.startswith(grammar.THINK) for r in free]),
+        accuracy_thinking=share([r.correct for r in thinking]),
+        accuracy_direct=share([r.correct for r in direct]),
+        tokens=paired_bootstrap(np.array([float(r.num_tokens) for r in free]), _RESAMPLES, seed),
+        truncated=share([r.truncated for r in free]),
+        moves=[_move_figures(move, free, seed) for move in MOVES],
+    )
+    return figures, free
+
+
+def _move_figures(move: str, rolled: Sequence[Rolled], seed: int) -> MoveFigures:
+    spans = np.array([sum(s.behaviour == move for s in r.narration.spans) for r in rolled], float)
+    own = [[o.taken for o in r.narration.opportunities if o.behaviour == move] for r in rolled]
+    offered = np.array([len(taken) for taken in own], float)
+    taken = np.array([sum(taken) for taken in own], float)
+    return MoveFigures(
+        move=move,
+        per_trace=paired_bootstrap(spans, _RESAMPLES, seed),
+        traces_with=wilson(int((spans > 0).sum()), len(spans)),
+        per_opportunity=_ratio(taken, offered, seed),
+        opportunities=int(offered.sum()),
+    )
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimate:
+    """Ratio of sums with a bootstrap interval over problems."""
+    if not denominator.sum():
+        return Estimate(float("nan"), float("nan"), float("nan"), 0)
+    picks = np.random.default_rng(seed).integers(0, len(numerator), (_RESAMPLES, len(numerator)))
+    offered = denominator[picks].sum(1)
+    ratios = numerator[picks].sum(1)[offered > 0] / offered[offered > 0]
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    value = float(numerator.sum() / denominator.sum())
+    return Estimate(value, float(low), float(high), int(denominator.sum()))
+
+
+def validity_at_opportunities(
+    rolled: Sequence[Rolled], continue_: Continue, per_move: int, seed: int
+) -> list[Validity]:
+    """Execution validity where `rolled` made the moves or could have."""
+    starts = forced_starts(
+        [(r.problem.prompt(), r.text) for r in rolled],
+        [[(o.behaviour, o.char_end) for o in r.narration.opportunities] for r in rolled],
+        random.Random(f"forced/{seed}"),
+        per_move,
+    )
+    return measure_validity(starts, continue_, seed)
+
+
+def pass_at_k(
+    correct: Sequence[Sequence[bool]], ks: Sequence[int], seed: int
+) -> dict[int, Estimate]:
+    """Unbiased pass@k (Chen et al. 2107.03374, §2.1), bootstrapped over problems.
+
+    Args:
+        correct: Grades of the rollouts of each problem.
+        ks: Numbers of tries, none above the rollouts of a problem.
+        seed: Of the resamples.
+    """
+    estimates = {}
+    for k in ks:
+        values = [1 - comb(len(c) - sum(c), k) / comb(len(c), k) for c in correct]
+        estimates[k] = paired_bootstrap(np.array(values), _RESAMPLES, seed)
+    return estimates
+
+
+def random_walks(problem: Problem, count: int, rng: random.Random) -> list[bool]:
+    """Grades of random descents from the start to a leaf."""
+    grades = []
+    for _ in range(count):
+        path = [problem.start]
+        while children := problem.children(path[-1]):
+            path.append(rng.choice(children))
+        grades.append(problem.grade(path))
+    return grades
