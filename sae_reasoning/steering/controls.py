@@ -1,0 +1,80 @@
+"""Edits that should do nothing, as large as the edit they control for.
+
+*matched_latent*: the same edit on other latents of the same dictionaries, shortlisted for nothing,
+matched one to one in how often they fire and how strongly. Ablating one then removes about as much,
+about as often; a clamp's size is made equal at each position (`Intervention.norm_of`).
+*random_direction*: the size of the edit at each position, along a direction drawn once.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+NUM_NEAR = 8
+"""Matches are drawn among this many nearest latents, so that draws differ."""
+
+
+@dataclass(frozen=True)
+class LatentSizes:
+    """How often and how strongly each latent of one dictionary fires.
+
+    Attributes:
+        firing_rate: Share of tokens.
+        mean_active: Mean value where it fires.
+        max_active: Largest value.
+    """
+
+    firing_rate: np.ndarray
+    mean_active: np.ndarray
+    max_active: np.ndarray
+
+
+def match_latents(
+    latents: Sequence[tuple[int, int]],
+    sizes: Mapping[int, LatentSizes],
+    excluded: Collection[tuple[int, int]],
+    rng: np.random.Generator,
+) -> list[tuple[int, int]]:
+    """For each latent another of its layer, near in firing rate and mean active value.
+
+    Distance is Euclidean in the logarithms of both, so a match is near in their product too. Each
+    match is drawn among the `NUM_NEAR` nearest that are left, in random order of the latents.
+
+    Args:
+        latents: (layer, latent) to find matches for.
+        sizes: By layer.
+        excluded: (layer, latent) that may not be chosen.
+        rng: Of the draw.
+
+    Raises:
+        ValueError: A layer has too few latents that fire and aren't excluded.
+    """
+    free = {}
+    for layer in {layer for layer, _ in latents}:
+        barred = {latent for l, latent in (*excluded, *latents) if l == layer}
+        alive = np.flatnonzero(sizes[layer].firing_rate > 0)
+        free[layer] = [latent for latent in alive.tolist() if latent not in barred]
+    chosen: dict[tuple[int, int], int] = {}
+    for index in rng.permutation(len(latents)):
+        layer, latent = latents[index]
+        if not free[layer]:
+            raise ValueError(f"layer {layer} has too few latents beside the shortlists")
+        distance = np.hypot(
+            *(
+                np.log(np.maximum(values[free[layer]], 1e-9) / max(values[latent], 1e-9))
+                for values in (sizes[layer].firing_rate, sizes[layer].mean_active)
+            )
+        )
+        nearest = np.argsort(distance, kind="stable")[:NUM_NEAR]
+        chosen[layer, latent] = free[layer].pop(int(rng.choice(nearest)))
+    return [(layer, chosen[layer, latent]) for layer, latent in latents]
+
+
+def random_direction(d_model: int, rng: np.random.Generator) -> Float[Tensor, " d_model"]:
+    """A direction of unit norm, uniform on the sphere."""
+    direction = torch.from_numpy(rng.standard_normal(d_model)).float()
+    return direction / direction.norm()

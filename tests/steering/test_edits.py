@@ -1,0 +1,163 @@
+"""Edits of the residual stream."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_reasoning.steering.edits import (
+    Intervention,
+    LatentChange,
+    RowEdits,
+    ablate,
+    add,
+    clamp,
+    scale,
+)
+
+D_MODEL, D_SAE, K = 8, 20, 4
+
+
+@pytest.fixture
+def decoder() -> Tensor:
+    directions = torch.randn(D_SAE, D_MODEL, generator=torch.Generator().manual_seed(0))
+    return directions / directions.norm(dim=1, keepdim=True)
+
+
+@pytest.fixture
+def encode(decoder: Tensor):
+    def topk(resid: Tensor) -> Tensor:
+        best = (resid @ decoder.T).relu().topk(K, dim=1)
+        return torch.zeros(len(resid), D_SAE).scatter(1, best.indices, best.values)
+
+    return topk
+
+
+@pytest.fixture
+def resid() -> Tensor:
+    return torch.randn(12, D_MODEL, generator=torch.Generator().manual_seed(1))
+
+
+def run(interventions, which, encode, decoder, resid) -> Tensor:
+    edits = RowEdits(interventions, torch.tensor(which), {3: (encode, decoder)})
+    return edits.by_layer[3](resid, torch.arange(len(resid)))
+
+
+def test_ablation_removes_the_direction_and_nothing_else(encode, decoder, resid):
+    latents = encode(resid)
+    chosen = [int(latents.sum(0).argmax())]
+    edited = ablate(resid, latents[:, chosen], decoder[chosen])
+    torch.testing.assert_close(resid - edited, latents[:, chosen] * decoder[chosen])
+    # What the SAE doesn't explain is what it was.
+    kept = latents.clone()
+    kept[:, chosen] = 0
+    torch.testing.assert_close(edited - kept @ decoder, resid - latents @ decoder)
+
+
+def test_clamp_moves_latents_to_their_values_and_keeps_the_error(encode, decoder, resid):
+    latents, chosen, target = encode(resid), [2, 5], torch.tensor([1.5, 0.25])
+    edited = clamp(resid, latents[:, chosen], decoder[chosen], target)
+    clamped = latents.clone()
+    clamped[:, chosen] = target
+    torch.testing.assert_close(edited - clamped @ decoder, resid - latents @ decoder)
+
+
+def test_clamp_at_zero_is_ablation(encode, decoder, resid):
+    latents = encode(resid)[:, :3]
+    assert torch.equal(clamp(resid, latents, decoder[:3], 0.0), ablate(resid, latents, decoder[:3]))
+
+
+def test_scale_and_add_by_hand():
+    resid, latents = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])
+    direction = torch.tensor([[0.0, 1.0]])
+    assert scale(resid, latents, direction, 2.0).tolist() == [[1.0, 5.0]]
+    assert add(resid, direction[0], -2.0).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_edits_that_change_nothing_are_bit_exact(encode, decoder, resid, dtype):
+    latents, resid = encode(resid), resid.to(dtype)
+    silent = torch.zeros(len(resid), 2)
+    assert torch.equal(ablate(resid, silent, decoder[:2]), resid)
+    assert torch.equal(scale(resid, latents, decoder, 1.0), resid)
+    assert torch.equal(clamp(resid, latents[:, :2], decoder[:2], latents[:, :2]), resid)
+    assert torch.equal(add(resid, decoder[0], 0.0), resid)
+
+
+def test_rows_without_an_edit_are_bit_exact(encode, decoder, resid):
+    edit = Intervention({3: LatentChange.clamp([1], [9.0])})
+    edited = run([Intervention(), edit], [0, 1] * 6, encode, decoder, resid)
+    assert torch.equal(edited[::2], resid[::2])
+    assert not torch.isclose(edited[1::2], resid[1::2]).all(1).any()
+
+
+def test_row_edits_do_what_the_plain_functions_do(encode, decoder, resid):
+    latents = encode(resid)
+    interventions = [
+        Intervention({3: LatentChange.ablate([0, 7])}),
+        Intervention({3: LatentChange.clamp([7, 4], [2.0, 3.0])}),
+        Intervention({3: LatentChange.scale([5], 4.0)}),
+    ]
+    edited = run(interventions, [0, 1, 2] * 4, encode, decoder, resid)
+    expected = torch.stack(
+        [
+            ablate(resid, latents[:, [0, 7]], decoder[[0, 7]])[0::3],
+            clamp(resid, latents[:, [7, 4]], decoder[[7, 4]], torch.tensor([2.0, 3.0]))[1::3],
+            scale(resid, latents[:, [5]], decoder[[5]], 4.0)[2::3],
+        ],
+        dim=1,
+    ).reshape(resid.shape)
+    torch.testing.assert_close(edited, expected)
+
+
+def test_rows_with_different_edits_do_not_influence_each_other(encode, decoder, resid):
+    interventions = [Intervention({3: LatentChange.clamp([latent], [5.0])}) for latent in range(12)]
+    together = run(interventions, list(range(12)), encode, decoder, resid)
+    for row in range(12):
+        alone = run([interventions[row]], [0], encode, decoder, resid[row : row + 1])
+        torch.testing.assert_close(together[row], alone[0])
+
+
+def test_rows_may_leave_the_batch(encode, decoder, resid):
+    edits = RowEdits(
+        [Intervention({3: LatentChange.clamp([row], [5.0])}) for row in range(12)],
+        torch.arange(12),
+        {3: (encode, decoder)},
+    )
+    rows = torch.tensor([10, 2, 7])
+    all_rows = edits.by_layer[3](resid, torch.arange(12))
+    torch.testing.assert_close(edits.by_layer[3](resid[rows], rows), all_rows[rows])
+
+
+def test_controls_are_as_large_as_the_edit_at_every_position(encode, decoder, resid):
+    edit = {3: LatentChange.clamp([1, 2], [4.0, 6.0])}
+    direction = torch.nn.functional.normalize(torch.arange(1.0, D_MODEL + 1), dim=0)
+    interventions = [
+        Intervention(edit),
+        Intervention({3: LatentChange.clamp([8, 9], [1.0, 30.0])}, norm_of=edit),
+        Intervention(norm_of=edit, along={3: direction}),
+    ]
+    changes = [run([i], [0] * 12, encode, decoder, resid) - resid for i in interventions]
+    for control in changes[1:]:
+        torch.testing.assert_close(control.norm(dim=1), changes[0].norm(dim=1))
+    torch.testing.assert_close(changes[2], changes[0].norm(dim=1)[:, None] * direction)
+
+
+def test_a_random_direction_stays_still_where_the_edit_does(encode, decoder, resid):
+    latents = encode(resid)
+    edit = {3: LatentChange.ablate([0])}
+    along = {3: decoder[1]}
+    control = run([Intervention(norm_of=edit, along=along)], [0] * 12, encode, decoder, resid)
+    silent = latents[:, 0] == 0
+    assert 0 < silent.sum() < 12
+    assert torch.equal(control[silent], resid[silent])
+
+
+def test_norms_count_edited_positions_up_to_the_end_of_each_row(encode, decoder, resid):
+    interventions = [Intervention(), Intervention({3: LatentChange.clamp([0], [50.0])})]
+    edits = RowEdits(interventions, torch.tensor([0, 1, 1]), {3: (encode, decoder)})
+    for step in range(3):
+        edits.by_layer[3](resid[3 * step : 3 * step + 3], torch.arange(3))
+    total, count = edits.norms(torch.tensor([3, 3, 1]))
+    size = (50 - encode(resid)[:9, 0]).reshape(3, 3)
+    assert count.tolist() == [0, 3, 1]
+    torch.testing.assert_close(total, torch.stack([torch.zeros(()), size[:, 1].sum(), size[0, 2]]))

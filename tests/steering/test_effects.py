@@ -1,0 +1,155 @@
+"""Outcomes of rollouts and paired effects, on values small enough to check by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.steering.effects import (
+    COLUMNS,
+    Judged,
+    ProblemBootstrap,
+    by_problem,
+    count,
+    effects,
+    findings,
+    repetition_share,
+)
+
+
+def rollout(moves: int, offered: int, taken: int, correct: bool | None = True) -> Judged:
+    return Judged(
+        text="so birch .",
+        num_tokens=3,
+        truncated=False,
+        correct=correct,
+        spans=tuple(Span("backtracking", 10 * i, 10 * i + 5) for i in range(moves)),
+        opportunities=tuple(
+            Opportunity("backtracking", 10 * i, taken=i < taken) for i in range(offered)
+        ),
+    )
+
+
+def test_outcomes_of_one_rollout_by_hand():
+    counts = count(rollout(moves=3, offered=4, taken=2), ["backtracking", "verification"])
+    assert counts["rate_per_trace/backtracking"] == (3, 1)
+    assert counts["rate_per_opportunity/backtracking"] == (2, 4)
+    assert counts["in_place/backtracking"] == (2, 3)
+    assert counts["rate_per_trace/verification"] == (0, 1)
+    assert counts["rate_per_opportunity/verification"] == (0, 0)
+    assert counts["accuracy"] == (1, 1)
+    assert counts["length"] == (3, 1)
+    assert counts["truncated"] == (0, 1)
+
+
+def test_a_rollout_that_nothing_can_judge_has_no_accuracy():
+    assert count(rollout(0, 0, 0, correct=None), [])["accuracy"] == (0, 0)
+
+
+def test_repetition_is_the_share_of_stretches_that_came_before():
+    assert repetition_share("a b c") == 0
+    assert repetition_share(" ".join(map(str, range(50)))) == 0
+    # Twelve equal words hold five stretches of eight, four of them repeats.
+    assert repetition_share("x " * 12) == pytest.approx(4 / 5)
+
+
+def generations(rates: dict[str, list[int]], num_draws: int = 2) -> tuple[pd.DataFrame, list]:
+    """One rollout a problem, condition and draw, with that many moves of four opportunities."""
+    rows, counts = [], []
+    for condition, moves in rates.items():
+        for draw in range(num_draws if "_" in condition else 1):
+            for problem, made in enumerate(moves):
+                rows.append(
+                    {
+                        "model": "rl",
+                        "behaviour": "" if condition == "none" else "backtracking",
+                        "edit": "none" if condition == "none" else "ablate",
+                        "dose": 0.0,
+                        "condition": condition,
+                        "draw": draw,
+                        "layer": "1",
+                        "latents": f"1:{draw}",
+                        "problem_id": f"p{problem}",
+                        "norm_sum": 6.0,
+                        "num_edited": 3,
+                    }
+                )
+                counts.append(count(rollout(made, 4, made), ["backtracking", "verification"]))
+    return pd.DataFrame(rows), counts
+
+
+RATES = {
+    "none": [4, 2, 3, 3],
+    "edit": [1, 0, 1, 0],
+    "matched_latent": [4, 2, 3, 2],
+    "random_direction": [4, 2, 3, 3],
+}
+
+
+@pytest.fixture
+def found() -> pd.DataFrame:
+    return effects(*generations(RATES), num_resamples=500, seed=0)
+
+
+def value(found: pd.DataFrame, condition: str, outcome: str) -> pd.Series:
+    (row,) = found[(found.condition == condition) & (found.outcome == outcome)].itertuples()
+    return row
+
+
+def test_paired_effects_by_hand(found):
+    assert list(found.columns) == COLUMNS
+    edit = value(found, "edit", "rate_per_trace/backtracking")
+    assert (edit.value, edit.difference) == (0.5, -2.5)
+    assert edit.difference_from_control == pytest.approx(0.5 - 2.75)
+    assert edit.difference_from_random == pytest.approx(-2.5)
+    assert (edit.n, edit.num_problems, edit.edit_norm) == (4, 4, 2.0)
+    # Each problem's own difference is -3, -2, -2, -3: no resample leaves that range.
+    assert -3 <= edit.low <= -2.5 <= edit.high <= -2
+    per_opportunity = value(found, "edit", "rate_per_opportunity/backtracking")
+    assert (per_opportunity.value, per_opportunity.n) == (2 / 16, 16)
+    matched = value(found, "matched_latent", "rate_per_trace/backtracking")
+    assert (matched.difference, matched.n) == (-0.25, 8)
+    assert value(found, "none", "rate_per_trace/backtracking").value == 3
+    assert np.isnan(value(found, "none", "accuracy").difference)
+
+
+def test_an_edit_that_changes_nothing_has_no_effect(found):
+    same = value(found, "random_direction", "rate_per_trace/backtracking")
+    assert (same.difference, same.low, same.high, same.q) == (0, 0, 0, 1)
+    assert same.variance_reduction == pytest.approx(1)
+
+
+def test_what_was_never_counted_is_unknown_not_zero(found):
+    off_target = value(found, "edit", "off_target/rate_per_opportunity/verification")
+    assert np.isnan([off_target.value, off_target.difference, off_target.low]).all()
+    assert off_target.n == 0
+
+
+def test_findings_name_the_change_in_percent(found):
+    (row,) = findings(found).itertuples()
+    assert (row.none, row.edited, row.problems) == (3, 0.5, 4)
+    assert row.change.startswith("-83%")
+    assert (row.matched, row.random) == ("-8%", "+0%")
+
+
+def test_intervals_agree_with_scipy_on_a_mean():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 1, 60), rng.normal(0, 1, 60)
+    bootstrap = ProblemBootstrap(60, 4000, seed=0)
+
+    def ratios(x):
+        return bootstrap.ratios(np.stack([x, np.ones(60)], axis=-1)[:, None, :])
+
+    ours = bootstrap.differences(ratios(a), ratios(b))
+    theirs = stats.bootstrap(
+        (a - b,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert ours.value[0] == pytest.approx((a - b).mean())
+    assert [ours.low[0], ours.high[0]] == pytest.approx([theirs.low, theirs.high], abs=0.04)
+    assert np.log10(ours.p[0]) == pytest.approx(np.log10(stats.ttest_rel(a, b).pvalue), abs=0.5)
+
+
+def test_counts_are_summed_by_problem():
+    counts = np.array([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]])
+    assert by_problem(counts, np.array([1, 0, 1]), 3)[:, 0].tolist() == [[3, 4], [6, 8], [0, 0]]
