@@ -111,21 +111,15 @@ def train_sae(
         if run.step == 0:
             run.start(batch)
         output = run.advance(batch)
-        is_saved = checkpoint is not None and (
-            run.step % config.checkpoint_every == 0 or run.step == config.steps
-        )
-        if run.step % every == 0 or run.step == config.steps or is_saved:
+        is_last = run.step == config.steps
+        if run.step % every == 0 or is_last:
             record = run.record(output)
-            if not math.isfinite(record.loss):
-                raise ConfigError(
-                    f"train.lr={config.lr} made the loss {record.loss} at step {run.step}; lower "
-                    f"train.lr, say to {config.lr / 10:g}"
-                )
-            if run.step % every == 0 or run.step == config.steps:
-                run.records.append(record)
-                if on_step is not None:
-                    on_step(record)
-        if is_saved:
+            _check_finite(record.loss, run.step, config)
+            run.records.append(record)
+            if on_step is not None:
+                on_step(record)
+        if checkpoint is not None and (run.step % config.checkpoint_every == 0 or is_last):
+            _check_finite(output.loss.item(), run.step, config)
             run.save(checkpoint)
     return finish(sae, run.scale)
 
@@ -221,6 +215,14 @@ class _Run:
             return float(coefficient)
         share = self.step / coefficient.warm_up_steps if coefficient.warm_up_steps else 1.0
         return coefficient.value * min(share, 1.0)
+
+
+def _check_finite(loss: float, step: int, config: TrainConfig) -> None:
+    if not math.isfinite(loss):
+        raise ConfigError(
+            f"train.lr={config.lr:g} made the loss {loss} at step {step}; lower train.lr, say to "
+            f"{config.lr / 10:g}"
+        )
 
 
 def _fired(active: Tensor) -> Tensor:

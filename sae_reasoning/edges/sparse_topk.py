@@ -86,20 +86,20 @@ class _Autoencode(torch.autograd.Function):
         norms = decoder.norm(dim=1)
         scaled, latents = top_k(torch.addmm(encoder_bias * norms, centred, encoder * norms), k)
         values = scaled.relu_().div_(norms[latents])
-        reconstruction = embedding_bag(latents, decoder, per_sample_weights=values, mode="sum")
-        ctx.save_for_backward(centred, encoder, decoder, values, latents)
-        ctx.mark_non_differentiable(values, latents)
-        return reconstruction.add_(decoder_bias), values, latents
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        centred, encoder, decoder, values, latents = ctx.saved_tensors
-        d_sae, k = len(decoder), values.shape[1]
-        grad = grad.contiguous()
         with torch.enable_grad():
             weights = values.detach().requires_grad_()
             bag = embedding_bag(latents, decoder.detach(), per_sample_weights=weights, mode="sum")
-        (grad_values,) = torch.autograd.grad(bag, weights, grad)
+        ctx.bag, ctx.bag_weights = bag, weights
+        ctx.save_for_backward(centred, encoder, values, latents)
+        ctx.mark_non_differentiable(values, latents)
+        return bag.detach() + decoder_bias, values, latents
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        centred, encoder, values, latents = ctx.saved_tensors
+        d_sae, k = encoder.shape[1], values.shape[1]
+        grad = grad.contiguous()
+        (grad_values,) = torch.autograd.grad(ctx.bag, ctx.bag_weights, grad)
         grad_pre = grad_values * (values > 0)
 
         flat = latents.flatten()
