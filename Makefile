@@ -1,0 +1,89 @@
+# Each stage is `python -m sae_reasoning <stage>`; make adds the set-up. Options go in ARGS:
+#   make cache train rank ablate ARGS="train.sae.k=8 experiment=narrow"
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+VENV ?= .venv
+ARGS ?=
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+PYTHON_BIN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+STAGES := traces cache train rank ablate organism bench
+# The CPU build: an unpinned torch from PyPI brings some 3 GB of CUDA.
+CPU_TORCH := torch==2.13.0
+CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup check test format clean $(STAGES)
+
+help:  ## list every target
+	@grep -hE '^[a-z ]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo '  Options of the stages: make <stage…> ARGS="pair=… train.sae.k=…"; all of them:'
+	@echo '  $(PYTHON_BIN) -m sae_reasoning --help'
+
+setup: $(READY)  ## make .venv with everything in it; every target does so when needed
+
+traces: $(READY)  ## roll out both models on the same problems, grade and annotate
+cache: $(READY)  ## activations of both models on all traces, to HDF5 (makes traces if missing)
+train: $(READY)  ## one SAE a layer on the cache
+rank: $(READY)  ## score every latent for every behaviour; two shortlists
+ablate: $(READY)  ## edit the shortlist in both models, with controls
+organism: $(READY)  ## make the embedded pair anew: pretraining, RL, model cards
+bench: $(READY)  ## our speed against the peers', to bench.json
+
+$(STAGES):
+	@$(PYTHON_BIN) -m sae_reasoning $@ $(ARGS)
+
+test: $(READY)  ## all tests; offline, no GPU; ARGS="-k tracker" chooses
+	@$(PYTHON_BIN) -m pytest $(ARGS)
+
+check: $(READY)  ## format, lint, types
+	@$(PYTHON_BIN) -m ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }
+	@$(PYTHON_BIN) -m ruff check --quiet .
+	@$(PYTHON_BIN) -m mypy
+
+format: $(READY)  ## put every file into the format that check asks for
+	@$(PYTHON_BIN) -m ruff format .
+	@$(PYTHON_BIN) -m ruff check --fix .
+
+clean:  ## remove the tools' caches and what killed stages left in runs/; results stay
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find runs -maxdepth 3 -type d -name '*.partial-*' -prune -exec rm -rf {} + 2>/dev/null || true
+
+$(READY): pyproject.toml
+	@set -euo pipefail; \
+	if [ ! -x $(PYTHON_BIN) ]; then \
+	    if command -v uv > /dev/null; then \
+	        uv venv --quiet --allow-existing --python '>=3.11' $(VENV); \
+	    else \
+	        for python in $${PYTHON:-} python3 python3.13 python3.12 python3.11 python; do \
+	            if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; \
+	            then found=$$python; break; fi; \
+	        done; \
+	        if [ -z "$${found:-}" ]; then \
+	            echo "error: $$(python3 --version 2>&1) is too old; install Python 3.11 or newer," \
+	                "or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; \
+	        fi; \
+	        $$found -m venv $(VENV); \
+	    fi; \
+	fi; \
+	if ! $(PYTHON_BIN) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+	    echo "error: $(VENV) has $$($(PYTHON_BIN) --version); Python 3.11 or newer is needed:" \
+	        "remove $(VENV) and run make again" >&2; exit 2; \
+	fi; \
+	if command -v uv > /dev/null; then \
+	    install() { uv pip install --quiet --python $(PYTHON_BIN) "$$@"; }; \
+	else \
+	    install() { $(PYTHON_BIN) -m pip install --quiet "$$@"; }; \
+	fi; \
+	echo "setting up $(VENV) (once; a minute or two)"; \
+	if $(PYTHON_BIN) -c 'import torch' 2> /dev/null; then :; \
+	elif command -v nvidia-smi > /dev/null; then install torch; \
+	elif [ -n "$(UV_FIND_LINKS)" ]; then install '$(CPU_TORCH)'; \
+	else install '$(CPU_TORCH)' --index-url $(CPU_TORCH_INDEX) || install '$(CPU_TORCH)'; fi; \
+	install --editable '.[dev]'; \
+	touch $@
