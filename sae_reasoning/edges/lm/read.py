@@ -49,8 +49,8 @@ class SequenceLosses:
         num_targets: Tokens of the response.
     """
 
-    summed: Float64[np.ndarray, "sequence"]
-    num_targets: Int64[np.ndarray, "sequence"]
+    summed: Float64[np.ndarray, " sequence"]
+    num_targets: Int64[np.ndarray, " sequence"]
 
 
 def read_residuals(

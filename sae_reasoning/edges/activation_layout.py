@@ -1,0 +1,138 @@
+"""From traces to shards: which token stands in which row, and the filling of the shards.
+
+Rows are in trace order, then position order. Reading is packed by length, which is another order;
+so traces are read a shard at a time, and the reordering stays within one shard's buffer.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from sae_reasoning.edges.activation_store import RowIndex, StoreWriter
+from sae_reasoning.edges.lm.read import ReadBatch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which tokens are kept and where each stands; the same for every reader and layer.
+
+    Attributes:
+        first_kept: First kept position of each trace; all later ones are kept too.
+        row_of_trace: Row of each trace's first kept token; one more, for the end.
+        shards: Traces of each shard.
+    """
+
+    first_kept: Int64[np.ndarray, " trace"]
+    row_of_trace: Int64[np.ndarray, " trace_and_end"]
+    shards: tuple[range, ...]
+
+    @classmethod
+    def plan(cls, lengths: Sequence[int], first_kept: Sequence[int], shard_tokens: int) -> "Layout":
+        """Lay out traces of `lengths` tokens in shards of up to `shard_tokens` rows.
+
+        A trace is never split, so a longer one makes a longer shard.
+        """
+        first = np.minimum(np.asarray(first_kept, np.int64), np.asarray(lengths, np.int64))
+        rows = np.concatenate([[0], np.cumsum(np.asarray(lengths, np.int64) - first)])
+        shards, start = [], 0
+        while start < len(first):
+            fitting = int(np.searchsorted(rows, rows[start] + shard_tokens, side="right")) - 1
+            stop = max(fitting, start + 1)
+            shards.append(range(start, stop))
+            start = stop
+        return cls(first, rows, tuple(shards))
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows in all."""
+        return int(self.row_of_trace[-1])
+
+    def rows_of_shard(self, shard: int) -> range:
+        """Rows of one shard."""
+        traces = self.shards[shard]
+        return range(int(self.row_of_trace[traces.start]), int(self.row_of_trace[traces.stop]))
+
+
+def fill_shards(
+    writers: Mapping[int, StoreWriter],
+    layout: Layout,
+    sequences: Sequence[Sequence[int]],
+    read: Callable[[Sequence[Sequence[int]]], Iterable[ReadBatch]],
+) -> Iterator[int]:
+    """Read and write the shards that are missing; all layers come from one forward pass.
+
+    A shard's traces are read in whatever order `read` likes and scattered into a buffer of the
+    shard's size, already in the dtype of the disk; it is written while the next shard is read.
+
+    Args:
+        writers: By layer.
+        layout: Of the rows.
+        sequences: Token ids of every trace.
+        read: Yields the residuals of the sequences it is given.
+
+    Yields:
+        Tokens read since the last.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending: list[Future[None]] = []
+        for shard in missing_shards(writers.values(), layout):
+            traces, rows = layout.shards[shard], layout.rows_of_shard(shard)
+            group = [sequences[trace] for trace in traces]
+            buffers = {layer: writer.buffer(len(rows)) for layer, writer in writers.items()}
+            for batch in read(group):
+                source, target = _scatter(layout, [traces[row] for row in batch.rows], batch)
+                for layer, buffer in buffers.items():
+                    resid = batch.residuals[layer].flatten(0, 1)
+                    kept = resid[source.to(resid.device)].to(buffer.dtype)
+                    buffer[target - rows.start] = kept.cpu()
+                yield sum(len(group[row]) for row in batch.rows)
+            index = _row_index(layout, traces, group)
+            for done in pending:
+                done.result()
+            pending = [
+                pool.submit(writer.write, shard, buffers[layer], index)
+                for layer, writer in writers.items()
+            ]
+        for done in pending:
+            done.result()
+
+
+def missing_shards(writers: Iterable[StoreWriter], layout: Layout) -> list[int]:
+    """Shards that some store hasn't got yet."""
+    stores = tuple(writers)
+    return [
+        shard
+        for shard in range(len(layout.shards))
+        if not all(writer.has(shard) for writer in stores)
+    ]
+
+
+def _scatter(layout: Layout, traces: Sequence[int], batch: ReadBatch) -> tuple[Tensor, Tensor]:
+    """Where a batch's kept tokens stand in it, flat, and the rows they go to."""
+    width = next(iter(batch.residuals.values())).shape[1]
+    source, target = [], []
+    for place, trace in enumerate(traces):
+        rows = torch.arange(int(layout.row_of_trace[trace]), int(layout.row_of_trace[trace + 1]))
+        first = place * width + int(layout.first_kept[trace])
+        source.append(torch.arange(first, first + len(rows)))
+        target.append(rows)
+    return torch.cat(source), torch.cat(target)
+
+
+def _row_index(layout: Layout, traces: range, group: Sequence[Sequence[int]]) -> RowIndex:
+    first = [int(layout.first_kept[trace]) for trace in traces]
+    ends = [len(sequence) for sequence in group]
+    return RowIndex(
+        token_id=np.concatenate(
+            [np.asarray(s[start:], np.int32) for s, start in zip(group, first, strict=True)]
+        ),
+        trace_index=np.repeat(np.asarray(traces, np.int32), np.subtract(ends, first)),
+        position=np.concatenate(
+            [np.arange(start, end, dtype=np.int32) for start, end in zip(first, ends, strict=True)]
+        ),
+    )

@@ -1,0 +1,496 @@
+"""Activations on disk (HDF5): one row a token, in trace order, in shards that appear whole or not.
+
+A store is one reader's residual stream after one layer: a folder of `shard_00000.h5`, ... with the
+datasets
+
+    activations [token, d_model]    float32, float16, or bfloat16 kept bit for bit as uint16
+    token_id    [token]             what the reader had just read
+    trace_index [token]             row of its trace in traces.parquet
+    position    [token]             index into the trace's token_ids
+
+A shard holds whole traces and its datasets are contiguous: they are written in one piece and read
+at their offset as plain bytes, at the speed of a raw file. Each is written under a temporary name,
+synced and renamed, so after a kill every published shard is whole and work goes on at the first
+missing one.
+"""
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int32, Int64
+from torch import Tensor
+
+from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput, fingerprint, publish
+
+SCHEMA_VERSION = 1
+_ON_DISK = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_INDICES = ("token_id", "trace_index", "position")
+INDEX_BYTES = 12
+"""Bytes of a row besides its activations: token_id, trace_index and position."""
+_HEADER_BYTES = 1 << 15
+_BLOCKS_MIXED = 256  # At least so many places of the store meet in a mixing buffer.
+_MAX_BLOCK = 1024  # Rows; larger blocks read no faster.
+
+
+@dataclass(frozen=True)
+class StoreAttributes:
+    """What every shard of a store says of itself.
+
+    Attributes:
+        model: Name of the reader.
+        revision: Its hub revision, or "".
+        model_fingerprint: Changes with its weights.
+        tokenizer_fingerprint: Changes with its tokenizer.
+        traces_fingerprint: Changes with the traces that were read.
+        layer: Decoder block whose output is stored.
+        dtype: Of the stored values.
+        d_model: Width of a row.
+        num_traces: Traces read, also those that keep no token.
+        num_tokens: Rows of all shards.
+        num_shards: Shards of the store.
+    """
+
+    model: str
+    revision: str
+    model_fingerprint: str
+    tokenizer_fingerprint: str
+    traces_fingerprint: str
+    layer: int
+    dtype: str
+    d_model: int
+    num_traces: int
+    num_tokens: int
+    num_shards: int
+
+
+@dataclass(frozen=True)
+class RowIndex:
+    """Which token each row is.
+
+    Attributes:
+        token_id: What the reader had just read.
+        trace_index: Row of its trace in the table of traces.
+        position: Index into the trace's token ids.
+    """
+
+    token_id: Int32[np.ndarray, " row"]
+    trace_index: Int32[np.ndarray, " row"]
+    position: Int32[np.ndarray, " row"]
+
+
+@dataclass(frozen=True)
+class ActivationBatch:
+    """Rows of a store with the token each belongs to."""
+
+    activations: Float32[Tensor, "row d_model"]
+    token_id: Int32[np.ndarray, " row"]
+    trace_index: Int32[np.ndarray, " row"]
+    position: Int32[np.ndarray, " row"]
+
+
+class StoreWriter:
+    """Writes the shards of one store.
+
+    Args:
+        folder: Of the store.
+        attributes: What each shard says of itself.
+        trace_ids: For messages.
+    """
+
+    def __init__(self, folder: Path, attributes: StoreAttributes, trace_ids: Sequence[str]) -> None:
+        self.folder, self.attributes = folder, attributes
+        self._trace_ids = trace_ids
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is published, and so whole."""
+        return shard_path(self.folder, shard).exists()
+
+    def buffer(self, num_rows: int) -> Float[Tensor, "row d_model"]:
+        """Room for a shard in memory, in the dtype of the disk."""
+        dtype: torch.dtype = getattr(torch, self.attributes.dtype)
+        return torch.empty(num_rows, self.attributes.d_model, dtype=dtype)
+
+    def write(self, shard: int, activations: Float[Tensor, "row d_model"], index: RowIndex) -> None:
+        """Publish one shard.
+
+        Args:
+            shard: Its number; one that is there stays.
+            activations: Its rows, in the store's dtype, on the CPU.
+            index: Which token each row is.
+
+        Raises:
+            ConfigError: A value isn't finite, or the disk refuses; shards already there stay.
+        """
+        if self.has(shard):
+            return
+        self._check_finite(activations, index)
+        if self.attributes.dtype == "bfloat16":
+            activations = activations.view(torch.uint16)  # Which NumPy and HDF5 know.
+        stored = activations.numpy()
+        assert stored.dtype == _ON_DISK[self.attributes.dtype]
+        try:
+            with publish(shard_path(self.folder, shard)) as partial:
+                _claim(partial, stored.nbytes + INDEX_BYTES * len(stored) + _HEADER_BYTES)
+                self._write(partial, shard, stored, index)
+        except (OSError, RuntimeError) as error:
+            raise ConfigError(
+                f"{self.folder} can't be written ({_reason(error)}); free disk there or set runs= "
+                "to another disk, and run again: shards that are done stay"
+            ) from error
+
+    def _write(self, path: Path, shard: int, stored: np.ndarray, index: RowIndex) -> None:
+        with h5py.File(path, "w") as file:
+            own = {"schema_version": SCHEMA_VERSION, "shard": shard, "num_rows": len(stored)}
+            named = {"fingerprint": fingerprint(self.attributes)}
+            file.attrs.update(asdict(self.attributes) | own | named)
+            file.create_dataset("activations", data=stored)
+            for name in _INDICES:
+                file.create_dataset(name, data=getattr(index, name))
+
+    def _check_finite(self, activations: Tensor, index: RowIndex) -> None:
+        # The extremes tell in one pass each: NaN propagates through them.
+        low, high = activations.aminmax()
+        if torch.isfinite(low) and torch.isfinite(high):
+            return
+        row = int((~activations.isfinite().all(1)).nonzero()[0])
+        trace = self._trace_ids[int(index.trace_index[row])]
+        kind = "NaN" if activations[row].isnan().any() else "infinite"
+        dtype = self.attributes.dtype
+        remedy = "set the model's dtype=float32 (pair.base.dtype, pair.rl.dtype)"
+        if kind == "infinite" and dtype == "float16":
+            remedy = "float16 ends at 65504: set cache.dtype=bfloat16"
+        raise ConfigError(
+            f"cache.dtype={dtype}: activations of {self.attributes.model} after layer "
+            f"{self.attributes.layer} are {kind} on trace {trace}, position "
+            f"{int(index.position[row])}; {remedy}"
+        )
+
+
+def shard_path(folder: Path, shard: int) -> Path:
+    """File of one shard."""
+    return folder / f"shard_{shard:05d}.h5"
+
+
+def _claim(path: Path, num_bytes: int) -> None:
+    """Notice a full disk before HDF5 is half-way through a file, where it fails at length."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Where a shard's activations lie."""
+
+    path: Path
+    first_row: int
+    num_rows: int
+    offset: int
+
+
+class ActivationStore:
+    """A whole store, opened for reading; files are held open only while they are read."""
+
+    def __init__(self, folder: Path, attributes: StoreAttributes, shards: Sequence[_Shard]) -> None:
+        self.folder, self.attributes = folder, attributes
+        self.num_tokens, self.d_model = attributes.num_tokens, attributes.d_model
+        self.layer, self.dtype = attributes.layer, attributes.dtype
+        self._shards = tuple(shards)
+        self._first_rows = [shard.first_row for shard in shards]
+        self._stored_dtype: torch.dtype = getattr(torch, attributes.dtype)
+        self._row_bytes = attributes.d_model * np.dtype(_ON_DISK[attributes.dtype]).itemsize
+
+    @classmethod
+    def open(cls, folder: Path, expected: Mapping[str, Any] | None = None) -> Self:
+        """Open a store after checking every shard.
+
+        Args:
+            folder: Of the store.
+            expected: Attributes that it must have, by name, such as `model_fingerprint`.
+
+        Raises:
+            MissingInput: There is no store.
+            BrokenArtifact: A shard is missing, cut short, of another schema or from elsewhere.
+        """
+        folder = Path(folder)
+        paths = sorted(folder.glob("shard_*.h5"))
+        if not paths:
+            raise MissingInput(f"{folder} holds no activations; run `make cache` first")
+        attributes, shards, first_row = None, [], 0
+        for number, path in enumerate(paths):
+            if path != shard_path(folder, number):
+                raise _broken(shard_path(folder, number), "is missing")
+            found, shard = _open_shard(path, number, first_row)
+            if attributes is None:
+                attributes = found
+                _check_expected(path, found, expected or {})
+            elif found != attributes:
+                name = next(f.name for f in fields(found) if _differs(found, attributes, f.name))
+                raise _broken(
+                    path,
+                    f"is foreign ({name}={getattr(found, name)}, its neighbours have "
+                    f"{getattr(attributes, name)})",
+                )
+            shards.append(shard)
+            first_row += shard.num_rows
+        assert attributes is not None
+        if len(shards) != attributes.num_shards:
+            raise _broken(shard_path(folder, len(shards)), f"is missing of {attributes.num_shards}")
+        if first_row != attributes.num_tokens:
+            raise _broken(folder, f"holds {first_row} rows instead of {attributes.num_tokens}")
+        return cls(folder, attributes, shards)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Nothing is held open between reads."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with model, tokenizer, traces, layer, dtype or layout."""
+        return fingerprint(self.attributes)
+
+    @cached_property
+    def token_id(self) -> Int32[np.ndarray, " row"]:
+        """Token that each row has just read."""
+        return self._column("token_id")
+
+    @cached_property
+    def trace_index(self) -> Int32[np.ndarray, " row"]:
+        """Trace of each row, as row of the table of traces."""
+        return self._column("trace_index")
+
+    @cached_property
+    def position(self) -> Int32[np.ndarray, " row"]:
+        """Index of each row into its trace's token ids."""
+        return self._column("position")
+
+    @cached_property
+    def row_of_trace(self) -> Int64[np.ndarray, " trace_and_end"]:
+        """Row of each trace's first kept token; one more, for the end."""
+        traces = np.arange(self.attributes.num_traces + 1)
+        return np.searchsorted(self.trace_index, traces).astype(np.int64)
+
+    def read(
+        self, rows: slice | range | Int64[np.ndarray, " row"] | Int64[Tensor, " row"]
+    ) -> Float32[Tensor, "row d_model"]:
+        """Activations of some rows, in the order asked for; neighbours are read in one piece."""
+        if isinstance(rows, slice):
+            rows = range(*rows.indices(self.num_tokens))
+        if isinstance(rows, range) and rows.step == 1:
+            return self._read_block(self._checked(rows)).float()
+        index = np.asarray(rows, np.int64)
+        if not len(index):
+            return torch.empty(0, self.d_model)
+        wanted, place = np.unique(index, return_inverse=True)
+        self._checked(range(int(wanted[0]), int(wanted[-1]) + 1))
+        runs = np.split(wanted, np.flatnonzero(np.diff(wanted) > 1) + 1)
+        found = self._room(len(wanted))
+        start = 0
+        for run in runs:
+            self._fill(found[start : start + len(run)], int(run[0]))
+            start += len(run)
+        return found[torch.from_numpy(place)].float()
+
+    def batches(self, rows: range | None, size: int) -> Iterator[ActivationBatch]:
+        """Rows in order, `size` at a time; the last batch is what is left."""
+        rows = self._checked(rows)
+        for start in range(rows.start, rows.stop, size):
+            part = range(start, min(start + size, rows.stop))
+            here = slice(part.start, part.stop)
+            yield ActivationBatch(
+                self._read_block(part).float(),
+                self.token_id[here],
+                self.trace_index[here],
+                self.position[here],
+            )
+
+    def shuffled_batches(
+        self,
+        batch_size: int,
+        seed: int,
+        rows: range | None = None,
+        mixing_tokens: int = 65536,
+        skip_batches: int = 0,
+    ) -> Iterator[Float32[Tensor, "batch d_model"]]:
+        """Endless shuffled batches: each epoch visits every row once, in an order of its own.
+
+        An epoch's blocks of neighbouring rows are shuffled, read a mixing buffer at a time, and the
+        buffer's rows are shuffled. A batch may straddle two epochs. Any point of the stream follows
+        from (seed, epoch, buffer), so a resumed training skips without reading.
+
+        Args:
+            batch_size: Rows of a batch.
+            seed: Of the order.
+            rows: Which rows take part; none for all.
+            mixing_tokens: Rows of the mixing buffer, which bounds memory.
+            skip_batches: Batches to leave out at the start.
+        """
+        rows = self._checked(rows)
+        if not len(rows):
+            raise ValueError(f"{self.folder}: no rows to shuffle; choose a split that has traces")
+        batch = torch.empty(batch_size, self.d_model)
+        filled = 0
+        epoch, skipped = divmod(skip_batches * batch_size, len(rows))
+        while True:
+            for piece in self._shuffled_epoch(rows, mixing_tokens, (seed, epoch), skipped):
+                left = piece
+                while len(left):
+                    taken = min(len(left), batch_size - filled)
+                    batch[filled : filled + taken] = left[:taken]
+                    left, filled = left[taken:], filled + taken
+                    if filled == batch_size:
+                        yield batch
+                        batch, filled = torch.empty(batch_size, self.d_model), 0
+            epoch, skipped = epoch + 1, 0
+
+    def _shuffled_epoch(
+        self, rows: range, mixing_tokens: int, seeds: tuple[int, int], skipped: int
+    ) -> Iterator[Tensor]:
+        """One epoch's rows, shuffled, in small pieces; its first `skipped` rows left out."""
+        block = min(max(mixing_tokens // _BLOCKS_MIXED, 1), _MAX_BLOCK)
+        starts = np.arange(rows.start, rows.stop, block)
+        np.random.default_rng(seeds).shuffle(starts)
+        per_buffer = max(mixing_tokens // block, 1)
+        for first in range(0, len(starts), per_buffer):
+            parts = [
+                range(start, min(start + block, rows.stop))
+                for start in starts[first : first + per_buffer].tolist()
+            ]
+            num_rows = sum(map(len, parts))
+            if skipped >= num_rows:
+                skipped -= num_rows
+                continue
+            held = self._room(num_rows)
+            filled = 0
+            for part in parts:
+                self._fill(held[filled : filled + len(part)], part.start)
+                filled += len(part)
+            order = np.random.default_rng((*seeds, first)).permutation(num_rows)
+            for piece in torch.from_numpy(order[skipped:]).split(_MAX_BLOCK):
+                yield held[piece]
+            del held  # Before the next buffer is filled: one at a time.
+            skipped = 0
+
+    def _checked(self, rows: range | None) -> range:
+        rows = range(self.num_tokens) if rows is None else rows
+        if rows.step != 1 or (len(rows) and (rows.start < 0 or rows.stop > self.num_tokens)):
+            raise IndexError(
+                f"{rows} isn't a run of rows of {self.folder} ({self.num_tokens} rows)"
+            )
+        return rows
+
+    def _column(self, name: str) -> np.ndarray:
+        column = np.empty(self.num_tokens, np.int32)
+        for shard in self._shards:
+            with h5py.File(shard.path, "r") as file:
+                column[shard.first_row : shard.first_row + shard.num_rows] = file[name][:]
+        return column
+
+    def _read_block(self, rows: range) -> Tensor:
+        return self._fill(self._room(len(rows)), rows.start)
+
+    def _room(self, num_rows: int) -> Tensor:
+        return torch.empty(num_rows, self.d_model, dtype=self._stored_dtype)
+
+    def _fill(self, out: Tensor, start: int) -> Tensor:
+        """Copy rows from `start` on into `out`, as they are on disk."""
+        rest = out
+        while len(rest):
+            shard = self._shards[bisect_right(self._first_rows, start) - 1]
+            here = rest[: shard.first_row + shard.num_rows - start]
+            with shard.path.open("rb") as file:
+                file.seek(shard.offset + (start - shard.first_row) * self._row_bytes)
+                if (
+                    file.readinto(here.view(torch.uint8).numpy().data)
+                    != len(here) * self._row_bytes
+                ):
+                    raise _broken(shard.path, "was cut short while it was read")
+            rest, start = rest[len(here) :], start + len(here)
+        return out
+
+
+def check_same_rows(*stores: ActivationStore) -> None:
+    """Make sure that row i is the same token in all stores.
+
+    Raises:
+        BrokenArtifact: Two stores are of different traces or keep different tokens.
+    """
+    first, *others = stores
+    for other in others:
+        for name in ("traces_fingerprint", "num_tokens", "num_traces"):
+            if _differs(first.attributes, other.attributes, name):
+                raise _broken(other.folder, f"has other rows than {first.folder} ({name} differs)")
+
+
+def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttributes, _Shard]:
+    try:
+        with h5py.File(path, "r") as file:
+            schema = file.attrs.get("schema_version")
+            if schema != SCHEMA_VERSION:
+                raise _broken(path, f"has schema {schema}, this version reads {SCHEMA_VERSION}")
+            attributes = StoreAttributes(
+                **{f.name: _plain(file.attrs[f.name]) for f in fields(StoreAttributes)}
+            )
+            num_rows, layer = int(file.attrs["num_rows"]), attributes.layer
+            if int(file.attrs["shard"]) != number:
+                raise _broken(path, f"says that it is shard {file.attrs['shard']}")
+            offset = file["activations"].id.get_offset()
+            shapes = {name: (file[name].shape, file[name].dtype) for name in _INDICES}
+            shapes["activations"] = (file["activations"].shape, file["activations"].dtype)
+    except (OSError, RuntimeError) as error:
+        raise _broken(path, f"is cut short or no HDF5 file ({_reason(error)})") from error
+    except KeyError as error:
+        raise _broken(path, f"lacks an attribute or dataset ({_reason(error)})") from error
+    wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
+        name: ((num_rows,), np.dtype(np.int32)) for name in _INDICES
+    }
+    stored = np.dtype(_ON_DISK.get(attributes.dtype, np.void))
+    wanted["activations"] = ((num_rows, attributes.d_model), stored)
+    if offset is None or shapes != wanted:
+        raise _broken(path, "has datasets of another shape, type or layout than it says")
+    named = re.fullmatch(r"layer_(\d+)", path.parent.name)
+    if named and int(named[1]) != layer:
+        raise _broken(path, f"is of layer {layer}, not of its folder's")
+    return attributes, _Shard(path, first_row, num_rows, offset)
+
+
+def _check_expected(path: Path, found: StoreAttributes, expected: Mapping[str, Any]) -> None:
+    for name, value in expected.items():
+        if getattr(found, name) != value:
+            raise _broken(path, f"has {name}={getattr(found, name)}, wanted is {value}")
+
+
+def _broken(path: Path, what: str) -> BrokenArtifact:
+    cache = next((p for p in path.parents if p.name == "cache"), path.parent)
+    return BrokenArtifact(f"{path} {what}; delete {cache} and run `make cache` again")
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as Python's own int or str."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _differs(one: StoreAttributes, other: StoreAttributes, name: str) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip("\"'").splitlines()[0]
