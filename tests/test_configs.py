@@ -1,0 +1,139 @@
+"""Every YAML of conf/ composes, and what can't be composed says why in one line."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from sae_reasoning.compose import CONF, ROOT, changed_parts, compose, group_options, option_names
+from sae_reasoning.config import Config, ConfigError, SaeConfig
+
+OWN_PAIR = ["pair.name=mine", "pair.base.path=/models/base", "pair.rl.path=/models/rl"]
+CHOICES = [(group, choice) for group, choices in group_options().items() for choice in choices]
+
+
+def test_every_group_has_files():
+    assert {group for group, _ in CHOICES} == {
+        "pair", "behaviours", "train.sae", "tracker", "experiment",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_yaml_composes(group: str, choice: str):
+    needs = OWN_PAIR[1:] if (group, choice) == ("pair", "local") else []
+    assert isinstance(compose([f"{group}={choice}", *needs]), Config)
+
+
+def test_every_yaml_is_in_a_group_or_the_root():
+    files = {path.relative_to(CONF) for path in CONF.rglob("*.yaml")}
+    assert {len(path.parts) for path in files} <= {1, 2}
+    assert {path for path in files if len(path.parts) == 1} == {Path("config.yaml")}
+
+
+def test_without_overrides_it_is_the_embedded_pair():
+    config = compose()
+    assert (config.experiment, config.pair.name) == ("default", "organism_deployed_llama")
+    assert config.folder == Path("runs/default/organism_deployed_llama")
+    assert config.train.sae == SaeConfig()
+
+
+@pytest.mark.parametrize("architecture", group_options()["train.sae"])
+def test_each_sae_is_what_its_file_is_called(architecture: str):
+    assert compose([f"train.sae={architecture}"]).train.sae.architecture == architecture
+    assert compose([f"sae={architecture}"]) == compose([f"train.sae={architecture}"])
+
+
+def test_an_experiment_with_an_overlay_applies_it():
+    config = compose(["experiment=tiny"])
+    assert config.experiment == "tiny"
+    assert config.train.sae.d_sae == 64
+
+
+def test_an_experiment_without_an_overlay_only_names_its_folder():
+    named = asdict(compose(["experiment=narrow"]))
+    assert named == asdict(compose()) | {"experiment": "narrow"}
+
+
+def test_options_win_over_the_overlay_wherever_they_stand():
+    assert compose(["train.steps=7", "experiment=tiny"]).train.steps == 7
+    assert compose(["experiment=tiny", "train.steps=7"]).train.steps == 7
+
+
+def test_the_full_experiment_asks_for_more_of_everything():
+    full, default = compose(["experiment=full"]), compose()
+    assert full.train.sae.d_sae == 2048
+    assert len(full.layers) > len(default.layers)
+    assert full.traces.num_problems > default.traces.num_problems
+    assert full.ablate.controls > default.ablate.controls
+
+
+def test_behaviours_are_a_file_or_a_list():
+    assert len(compose(["behaviours=search_moves"]).behaviours) == 5
+    assert compose(["behaviours=[backtracking]"]).behaviours == ["backtracking"]
+
+
+def test_data_of_the_project_is_found_from_anywhere(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = compose([*OWN_PAIR, "pair.base.path=conf"]).pair.base.path
+    assert Path(path) == ROOT / "conf"
+
+
+def test_a_path_from_where_one_stands_comes_first(tmp_path: Path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert compose([*OWN_PAIR, "pair.base.path=conf"]).pair.base.path == "conf"
+
+
+def test_a_hub_id_stays_a_hub_id():
+    assert compose(["pair=hub"]).pair.base.path == "Qwen/Qwen2.5-1.5B"
+
+
+def test_changed_parts_are_the_stages_that_a_command_line_concerns():
+    overrides = ["train.sae.k=8", "traces.seed=1", "layers=[1]", "sae@train.sae=topk"]
+    assert changed_parts(overrides) == {"train", "traces", "layers", "sae"}
+
+
+def test_every_option_is_dotted_and_unique():
+    names = option_names()
+    assert len(set(names)) == len(names)
+    assert {"train.sae.k", "pair.base.path", "layers"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("train.sae.kk=3", "did you mean train.sae.k?"),
+        ("train.k=3", "did you mean train.sae.k?"),
+        ("behaviors=search_moves", "did you mean behaviours?"),
+        ("frobnicate=1", "is no option"),
+        ("+train.extra=1", "is no option"),
+        ("train.sae.k=abc", "train.sae.k"),
+        ("train.sae.k=999", "train.sae.k=999 exceeds train.sae.d_sae=512; lower k"),
+        ("train={steps: 3}", "sets a whole part"),
+        ("train={steps:3}", "sets a whole part"),
+        ("train.seed=1,2", "names several values"),
+        ("pair=nowhere", "choose one of hub, local, organism_deployed_llama"),
+        ("tracker=mlflow", "choose one of none, wandb"),
+        ("pair=local", "pair.base.path isn't set"),
+        ("layers=3", "layers"),
+        ("layers=[]", "name at least one"),
+        ("layers=[-1]", "0 the first"),
+        ("layers=[one]", "Integer"),
+        ("experiment=../elsewhere", "leaves runs=runs"),
+        ("experiment=/tmp", "leaves runs=runs"),
+        ("experiment=a/b", "leaves runs=runs"),
+        ("pair.name=../elsewhere", "must be one folder name"),
+        ("cache.dtype=float8", "choose one of float16, bfloat16, float32"),
+        ("traces.report_share=1.5", "between 0 and 1"),
+        ("train.lr=0", "must be positive"),
+        ("~pair", "can't be read"),
+        ("train.steps", "can't be read"),
+    ],
+)
+def test_a_bad_override_is_refused_in_one_line_with_its_remedy(override: str, says: str):
+    with pytest.raises(ConfigError) as refusal:
+        compose([override])
+    message = str(refusal.value)
+    assert says in message
+    assert "\n" not in message
+    assert len(message) < 250
