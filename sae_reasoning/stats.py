@@ -47,18 +47,18 @@ class AurocEstimates:
         num_clusters: Problems.
     """
 
-    value: Float[np.ndarray, "column"]
-    low: Float[np.ndarray, "column"]
-    high: Float[np.ndarray, "column"]
-    p: Float[np.ndarray, "column"]
+    value: Float[np.ndarray, " column"]
+    low: Float[np.ndarray, " column"]
+    high: Float[np.ndarray, " column"]
+    p: Float[np.ndarray, " column"]
     num_positives: int
     num_negatives: int
     num_clusters: int
 
 
 def auroc(
-    scores: Float[np.ndarray, "item column"], is_positive: Bool[np.ndarray, "item"]
-) -> Float[np.ndarray, "column"]:
+    scores: Float[np.ndarray, "item column"], is_positive: Bool[np.ndarray, " item"]
+) -> Float[np.ndarray, " column"]:
     """AUROC of each column, ties counted half; NaN where a class is empty."""
     num_positives = int(is_positive.sum())
     num_negatives = len(is_positive) - num_positives
@@ -69,7 +69,7 @@ def auroc(
     return excess / (num_positives * num_negatives)
 
 
-def tie_runs(*keys: Shaped[np.ndarray, "item"]) -> Int[np.ndarray, "run"]:
+def tie_runs(*keys: Shaped[np.ndarray, " item"]) -> Int[np.ndarray, " run"]:
     """First items of the runs of equal keys, in items that are sorted by them."""
     changes = np.zeros(len(keys[0]), bool)
     changes[:1] = True
@@ -79,12 +79,12 @@ def tie_runs(*keys: Shaped[np.ndarray, "item"]) -> Int[np.ndarray, "run"]:
 
 
 def sparse_concordance(
-    group: Int[np.ndarray, "run"],
-    positives: Float[np.ndarray, "run"],
-    negatives: Float[np.ndarray, "run"],
-    num_positives: Float[np.ndarray, "group"],
-    num_negatives: Float[np.ndarray, "group"],
-) -> Float[np.ndarray, "group"]:
+    group: Int[np.ndarray, " run"],
+    positives: Float[np.ndarray, " run"],
+    negatives: Float[np.ndarray, " run"],
+    num_positives: Float[np.ndarray, " group"],
+    num_negatives: Float[np.ndarray, " group"],
+) -> Float[np.ndarray, " group"]:
     """Concordant pairs of each group, ties counted half, from its nonzero scores only.
 
     What isn't listed scored 0, below all that is; those are one tie. AUROC is the result over
@@ -109,14 +109,15 @@ def sparse_concordance(
 
 def clustered_auroc(
     scores: Float[np.ndarray, "item column"],
-    is_positive: Bool[np.ndarray, "item"],
-    cluster: Int[np.ndarray, "item"],
+    is_positive: Bool[np.ndarray, " item"],
+    cluster: Int[np.ndarray, " item"],
 ) -> AurocEstimates:
     """AUROC of each column with intervals and p-values clustered by problem.
 
     Variance after Obuchowski, Biometrics 53 (1997) 567-578, from the placements of positives among
     negatives and the reverse, summed within clusters, which may hold both. The interval is
-    Student's on the logit; where the variance is 0 (a perfect score) it is Wilson's with the clusters as n.
+    Student's on the logit; where the variance is 0 (a perfect score) it is Wilson's with the
+    clusters as n.
     """
     num_columns = scores.shape[1]
     _, cluster = np.unique(cluster, return_inverse=True)
@@ -155,11 +156,11 @@ def clustered_auroc(
 
 
 def bootstrap_auroc(
-    scores: Float[np.ndarray, "item"],
-    is_positive: Bool[np.ndarray, "item"],
-    cluster: Int[np.ndarray, "item"],
+    scores: Float[np.ndarray, " item"],
+    is_positive: Bool[np.ndarray, " item"],
+    cluster: Int[np.ndarray, " item"],
     *,
-    stratum: Int[np.ndarray, "item"] | None = None,
+    stratum: Int[np.ndarray, " item"] | None = None,
     num_resamples: int,
     seed: int,
 ) -> Estimate:
@@ -197,7 +198,7 @@ def bootstrap_auroc(
 
 
 def paired_bootstrap(
-    differences: Float[np.ndarray, "problem"], num_resamples: int, seed: int
+    differences: Float[np.ndarray, " problem"], num_resamples: int, seed: int
 ) -> Estimate:
     """Mean of one difference per problem, with a percentile interval over resampled problems.
 
@@ -221,7 +222,7 @@ def paired_bootstrap(
     return Estimate(value, float(low), float(high), n, p)
 
 
-def benjamini_hochberg(p: Float[np.ndarray, "test"]) -> Float[np.ndarray, "test"]:
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """q-values: the smallest false discovery rate at which each test is rejected; NaN stays NaN."""
     q = np.full(len(p), np.nan)
     tested = np.flatnonzero(~np.isnan(p))
@@ -243,7 +244,7 @@ def wilson(successes: float, n: int) -> Estimate:
 
 
 def _cluster_sums(
-    values: Float[np.ndarray, "item column"], cluster: Int[np.ndarray, "item"], num_clusters: int
+    values: Float[np.ndarray, "item column"], cluster: Int[np.ndarray, " item"], num_clusters: int
 ) -> Float[np.ndarray, "cluster column"]:
     sums = np.zeros((num_clusters, values.shape[1]))
     np.add.at(sums, cluster, values)
@@ -263,5 +264,5 @@ def _resample_weights(
         ).astype(np.float64)
 
 
-def _logit(share: Float[np.ndarray, "column"]) -> Float[np.ndarray, "column"]:
+def _logit(share: Float[np.ndarray, " column"]) -> Float[np.ndarray, " column"]:
     return np.log(share) - np.log1p(-share)

@@ -1,0 +1,257 @@
+"""What any latent must beat, measured as the latents are.
+
+Fitted or picked on the select split, reported as span AUROC on the report split, with the problems
+as clusters:
+
+* `random_reader`: the best latent of a dictionary trained on a randomly initialised reader;
+* `random_direction`: the best of many random directions of the residual stream;
+* `ngram`: token unigrams and bigrams, no model at all;
+* `probe`: logistic regression on the mean activation over the span; the ceiling.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Int
+from torch import Tensor
+
+from sae_reasoning.behaviours.streams import SparseMaxima, interval_rows
+from sae_reasoning.behaviours.windows import WRITERS, Intervals, cell_index
+from sae_reasoning.stats import auroc, clustered_auroc, tie_runs
+
+RANDOM_READER, RANDOM_DIRECTION, NGRAM, PROBE = BASELINES = (
+    "random_reader",
+    "random_direction",
+    "ngram",
+    "probe",
+)
+
+
+@dataclass(frozen=True)
+class BaselineScore:
+    """A baseline's span AUROC on the report split.
+
+    Attributes:
+        behaviour: Move.
+        layer: Decoder block; -1 where none is read.
+        reader: Whose activations; `text` where none are read.
+        writer: Whose traces.
+        baseline: Which.
+        span_auroc: Estimate.
+        low: Lower bound.
+        high: Upper bound.
+        n_pos: Spans.
+        n_neg: Windows.
+    """
+
+    behaviour: str
+    layer: int
+    reader: str
+    writer: str
+    baseline: str
+    span_auroc: float
+    low: float
+    high: float
+    n_pos: int
+    n_neg: int
+
+
+Scorer = Callable[[int, int], Float[np.ndarray, " interval"] | None]
+"""Scores of the report cell's intervals, given the select cell and the report cell."""
+
+
+def score_baseline(
+    baseline: str,
+    scorer: Scorer,
+    intervals: Intervals,
+    behaviours: Sequence[str],
+    *,
+    layer: int,
+    reader: str,
+) -> Iterator[BaselineScore]:
+    """Report one baseline wherever both splits hold spans and windows."""
+    for number, behaviour in enumerate(behaviours):
+        for writer in WRITERS:
+            select, report = (cell_index(number, writer, s) for s in ("select", "report"))
+            if not all(_both_kinds(intervals, cell) for cell in (select, report)):
+                continue
+            scores = scorer(select, report)
+            if scores is None:
+                continue
+            here = intervals.of_cell(report)
+            found = clustered_auroc(
+                scores[:, None].astype(np.float64),
+                intervals.is_positive[here],
+                intervals.problem[here],
+            )
+            yield BaselineScore(
+                behaviour,
+                layer,
+                reader,
+                writer,
+                baseline,
+                float(found.value[0]),
+                float(found.low[0]),
+                float(found.high[0]),
+                found.num_positives,
+                found.num_negatives,
+            )
+
+
+def best_latent(maxima: SparseMaxima) -> Scorer:
+    """The latent that is best on the select cell."""
+
+    def score(select: int, report: int) -> np.ndarray:
+        best = int(np.nanargmax(maxima.aurocs(select)))
+        return maxima.columns(report, np.array([best]))[:, 0]
+
+    return score
+
+
+class IntervalActivations:
+    """Mean activation, and largest projections on directions, over each interval."""
+
+    def __init__(
+        self, intervals: Intervals, directions: Float[Tensor, "direction d_model"]
+    ) -> None:
+        self.intervals, self._directions = intervals, directions
+        num = len(intervals.start)
+        self.mean = np.zeros((num, directions.shape[1]), np.float32)
+        self.largest = np.full((num, len(directions)), -np.inf, np.float32)
+        self._row, self._interval = interval_rows(intervals)
+        self._size = (intervals.stop - intervals.start)[:, None].astype(np.float32)
+
+    def add(self, first_row: int, activations: Float32[Tensor, "row d_model"]) -> None:
+        """Take the next rows."""
+        bounds = np.searchsorted(self._row, [first_row, first_row + len(activations)])
+        interval = self._interval[slice(*bounds)]
+        if not len(interval):
+            return
+        order = np.argsort(interval, kind="stable")
+        interval, row = interval[order], self._row[slice(*bounds)][order] - first_row
+        starts = tie_runs(interval)
+        found = interval[starts]
+        self.mean[found] += np.add.reduceat(activations.numpy()[row], starts) / self._size[found]
+        projected = (activations @ self._directions.T).numpy()[row]
+        largest = np.maximum.reduceat(projected, starts)
+        self.largest[found] = np.maximum(self.largest[found], largest)
+
+    def best_direction(self, select: int, report: int) -> np.ndarray:
+        """The direction that is best on the select cell."""
+        here = self.intervals.of_cell(select)
+        found = auroc(self.largest[here].astype(np.float64), self.intervals.is_positive[here])
+        return self.largest[self.intervals.of_cell(report), int(np.argmax(found))]
+
+    def probe(self, select: int, report: int) -> np.ndarray:
+        """A logistic probe fitted on the select cell."""
+        here = self.intervals.of_cell(select)
+        fitted = fit_probe(self.mean[here], self.intervals.is_positive[here])
+        return fitted.scores(self.mean[self.intervals.of_cell(report)])
+
+
+def random_directions(num: int, d_model: int, seed: int) -> Float32[Tensor, "direction d_model"]:
+    """Unit vectors, uniform on the sphere."""
+    drawn = torch.randn(num, d_model, generator=torch.Generator().manual_seed(seed))
+    return drawn / drawn.norm(dim=1, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe."""
+
+    weights: Float[np.ndarray, " d_model"]
+    bias: float
+
+    def scores(self, features: Float[np.ndarray, "item d_model"]) -> Float[np.ndarray, " item"]:
+        """Logits."""
+        return features @ self.weights + self.bias
+
+
+def fit_probe(
+    features: Float[np.ndarray, "item d_model"],
+    is_positive: Bool[np.ndarray, " item"],
+    inverse_penalty: float = 1.0,
+) -> Probe:
+    """L2-penalised logistic regression on standardised features.
+
+    Args:
+        features: One row an item.
+        is_positive: Its label.
+        inverse_penalty: scikit-learn's C: sum of losses times it, plus half the squared weights.
+    """
+    mean, scale = features.mean(0), features.std(0) + 1e-6
+    x = torch.from_numpy((features - mean) / scale).double()
+    y = torch.from_numpy(is_positive).double()
+    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        logits = x @ weights[:-1] + weights[-1]
+        fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)
+        total = fit + weights[:-1].square().sum() / (2 * inverse_penalty * len(y))
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    fitted = weights.detach().numpy()
+    raw = fitted[:-1] / scale
+    return Probe(raw, float(fitted[-1] - raw @ mean))
+
+
+class NgramScorer:
+    """Log-odds of tokens, given the token before where that pair was seen, over the text alone."""
+
+    def __init__(self, intervals: Intervals, token_id: Int[np.ndarray, " row"]) -> None:
+        self._intervals, self._token_id = intervals, token_id
+
+    def __call__(self, select: int, report: int) -> np.ndarray:
+        """Fit on the select cell; the mean or the largest over the span, whichever fits better."""
+        fitted = self._fit(select)
+        here = self._intervals.of_cell(select)
+        is_positive = self._intervals.is_positive[here]
+        ways = (np.mean, np.max)
+        fits = [
+            auroc(np.array([way(s) for s in self._scores(select, fitted)])[:, None], is_positive)[0]
+            for way in ways
+        ]
+        way = ways[int(np.argmax(fits))]
+        return np.array([way(s) for s in self._scores(report, fitted)])
+
+    def _pairs(self, cell: int) -> Iterator[tuple[bool, list[tuple[int, int]]]]:
+        here = self._intervals.of_cell(cell)
+        token = self._token_id
+        for start, stop, hit in zip(
+            self._intervals.start[here].tolist(),
+            self._intervals.stop[here].tolist(),
+            self._intervals.is_positive[here].tolist(),
+            strict=True,
+        ):
+            # The first response token follows the last prompt token, which is cached too.
+            before = token[start - 1 : stop - 1].tolist() if start else [-1]
+            yield hit, list(zip(before, token[start:stop].tolist(), strict=False))
+
+    def _fit(self, cell: int) -> dict[tuple[int, ...], float]:
+        counts: dict[bool, Counter[tuple[int, ...]]] = {True: Counter(), False: Counter()}
+        sizes = {True: 0, False: 0}
+        for hit, pairs in self._pairs(cell):
+            sizes[hit] += len(pairs)
+            counts[hit].update(pairs)
+            counts[hit].update((token,) for _, token in pairs)
+        prior = np.log((sizes[True] + 1) / (sizes[False] + 1))
+        return {
+            key: float(np.log((counts[True][key] + 0.5) / (counts[False][key] + 0.5)) - prior)
+            for key in counts[True] | counts[False]
+        }
+
+    def _scores(self, cell: int, fitted: dict[tuple[int, ...], float]) -> Iterator[list[float]]:
+        for _, pairs in self._pairs(cell):
+            yield [fitted.get(pair, fitted.get(pair[1:], 0.0)) for pair in pairs]
+
+
+def _both_kinds(intervals: Intervals, cell: int) -> bool:
+    is_positive = intervals.is_positive[intervals.of_cell(cell)]
+    return bool(is_positive.any() and not is_positive.all())

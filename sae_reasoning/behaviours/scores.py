@@ -1,0 +1,309 @@
+"""Point estimates for all latents x behaviours x writers x splits, from one pass over a reader.
+
+1. `label_rows` says, once for all readers and layers, which rows are which move's.
+2. `LatentScores.add` takes each batch of sparse latents in row order.
+3. `LatentScores.result` turns sums, value tables and interval maxima into the table of scores.
+
+Tokens before a response (where they are cached) take no part; the last prompt position does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
+from sae_reasoning.behaviours.streams import (
+    Active,
+    ClassSums,
+    MaximaStream,
+    SparseMaxima,
+    ValueTable,
+    WordSums,
+    matched_strata,
+)
+from sae_reasoning.behaviours.windows import (
+    NO_SPANS,
+    SPLITS,
+    WRITERS,
+    Classes,
+    Intervals,
+    Rows,
+    cell_index,
+    classify_rows,
+    group_index,
+    label_bits,
+    move_status,
+    onset_intervals,
+    onset_tokens,
+    span_intervals,
+)
+from sae_reasoning.records import Trace
+
+_NUM_SHIFTS = 3
+"""Circular shifts of the labels whose mean mutual information is the null."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the cached rows are, the same for all readers and layers.
+
+    Attributes:
+        behaviours: Names, in the order of bits and cells.
+        status: What can be said of each behaviour and writer.
+        spans: Spans and their windows.
+        onsets: Rows at onset-1 of opportunities.
+        moves: Rows by the moves they belong to.
+        shifted: The same with moves shifted round their traces.
+        near_cue: Rows by the behaviours whose cue words are near.
+        cues: Rows near each cue word.
+        onset_ids: First tokens of each behaviour's spans on the select split; also its cue words.
+    """
+
+    behaviours: tuple[str, ...]
+    status: Mapping[tuple[str, str], str]
+    spans: Intervals
+    onsets: Intervals
+    moves: Classes
+    shifted: tuple[Classes, ...]
+    near_cue: Classes
+    cues: CueWindows
+    onset_ids: Mapping[str, tuple[int, ...]]
+
+    def cells(self) -> list[tuple[int, str, str]]:
+        """Behaviour, writer and split of everything that is scored."""
+        return [
+            (b, writer, split)
+            for b, behaviour in enumerate(self.behaviours)
+            for writer in WRITERS
+            for split in SPLITS
+            if self.status[behaviour, writer] != NO_SPANS
+        ]
+
+
+def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], seed: int) -> Labels:
+    """Label the cached rows; windows and shifts are drawn here, once."""
+    bits = label_bits(traces, rows, behaviours)
+    moves = classify_rows(bits, traces, rows, shift_seed=None)
+    trace_of_row = np.repeat(np.arange(len(traces)), np.diff(rows.row_of_trace))
+    cue_ids = onset_tokens(traces, behaviours)
+    cues = cue_windows(rows.token_id, np.where(moves.of_row >= 0, trace_of_row, -1), cue_ids)
+    return Labels(
+        behaviours=tuple(behaviours),
+        status=move_status(traces, behaviours),
+        spans=span_intervals(traces, rows, behaviours, seed),
+        onsets=onset_intervals(traces, rows, behaviours, seed),
+        moves=moves,
+        shifted=tuple(
+            classify_rows(bits, traces, rows, shift_seed=seed + shift)
+            for shift in range(_NUM_SHIFTS)
+        ),
+        near_cue=classify_rows(cues.bits(len(bits)), traces, rows, shift_seed=None),
+        cues=cues,
+        onset_ids=cue_ids,
+    )
+
+
+@dataclass(frozen=True)
+class ReaderScores:
+    """Scores of one dictionary's latents on one reader.
+
+    Attributes:
+        points: One row a latent, behaviour, writer and split.
+        latents: Firing rate and size of each latent on the select split, by writer.
+        maxima: Largest activations over spans and windows, for intervals later.
+        onsets: Activations at onset-1.
+    """
+
+    points: pd.DataFrame
+    latents: pd.DataFrame
+    maxima: SparseMaxima
+    onsets: SparseMaxima
+
+
+class LatentScores:
+    """Gathers the scores of one dictionary on one reader while its latents stream by."""
+
+    def __init__(self, labels: Labels, num_latents: int, capacity: int = 1 << 23) -> None:
+        self._labels, self._num_latents = labels, num_latents
+        self._moves = ClassSums(labels.moves, num_latents)
+        self._shifted = [ClassSums(classes, num_latents) for classes in labels.shifted]
+        self._near = ClassSums(labels.near_cue, num_latents)
+        num_groups = len(WRITERS) * len(SPLITS)
+        cues = labels.cues
+        self._words = WordSums(
+            cues.row, cues.word, labels.moves, len(cues.word_behaviour), num_groups, num_latents
+        )
+        self._table = ValueTable(labels.moves, num_latents, capacity)
+        self._spans = MaximaStream(labels.spans, num_latents)
+        self._onsets = MaximaStream(labels.onsets, num_latents)
+        self._max = np.zeros((num_groups, num_latents), np.float32)
+
+    def add(self, active: Active) -> None:
+        """Take the next rows."""
+        self._moves.add(active)
+        self._near.add(active)
+        for shifted in self._shifted:
+            shifted.add(active, values=False)
+        self._words.add(active)
+        self._table.add(active)
+        self._spans.add(active)
+        self._onsets.add(active)
+        of_row = self._labels.moves.of_row[active.row]
+        scored = of_row >= 0
+        group = self._labels.moves.group[of_row[scored]]
+        np.maximum.at(self._max, (group, active.latent[scored]), active.value[scored])
+
+    def result(self) -> ReaderScores:
+        """All point estimates."""
+        spans, onsets = self._spans.result(), self._onsets.result()
+        num_behaviours = len(self._labels.behaviours)
+        token_aurocs = {
+            (writer, split): self._table.aurocs(group_index(writer, split), num_behaviours)
+            for writer in WRITERS
+            for split in SPLITS
+        }
+        blocks = [
+            pd.DataFrame(
+                self._identity(b, writer, split)
+                | {"token_auroc": token_aurocs[writer, split][b]}
+                | _interval_scores(spans, onsets, cell_index(b, writer, split))
+                | self._dependence(b, group_index(writer, split))
+            )
+            for b, writer, split in self._labels.cells()
+        ]
+        points = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
+        return ReaderScores(points, self._latents(), spans, onsets)
+
+    def _identity(self, behaviour: int, writer: str, split: str) -> dict[str, object]:
+        spans = self._labels.spans
+        here = spans.of_cell(cell_index(behaviour, writer, split))
+        is_positive = spans.is_positive[here]
+        name = self._labels.behaviours[behaviour]
+        return {
+            "latent": np.arange(self._num_latents),
+            "behaviour": name,
+            "writer": writer,
+            "split": split,
+            "status": self._labels.status[name, writer],
+            "n_pos": int(is_positive.sum()),
+            "n_neg": int((~is_positive).sum()),
+            "num_problems": len(np.unique(spans.problem[here])),
+        }
+
+    def _dependence(self, behaviour: int, group: int) -> dict[str, np.ndarray]:
+        """Rates, correlation, information and ReasonScore, over the tokens of one group."""
+        n_in, fired_in = _split_sum(self._moves, "count", behaviour, group, inside=True)
+        n_out, fired_out = _split_sum(self._moves, "count", behaviour, group, inside=False)
+        _, total_in = _split_sum(self._moves, "total", behaviour, group, inside=True)
+        _, total_out = _split_sum(self._moves, "total", behaviour, group, inside=False)
+        _, square_in = _split_sum(self._moves, "square", behaviour, group, inside=True)
+        _, square_out = _split_sum(self._moves, "square", behaviour, group, inside=False)
+        null = [
+            mutual_information(
+                _split_sum(shifted, "count", behaviour, group, inside=True)[1],
+                _split_sum(shifted, "count", behaviour, group, inside=False)[1],
+                n_in,
+                n_out,
+            )
+            for shifted in self._shifted
+        ]
+        n_near, near = _split_sum(self._near, "total", behaviour, group, inside=True)
+        n_far, far = _split_sum(self._near, "total", behaviour, group, inside=False)
+        words = self._words.means(group, self._labels.cues.word_behaviour == behaviour)
+        return {
+            "rate_in": fired_in / max(n_in, 1),
+            "rate_out": fired_out / max(n_out, 1),
+            "point_biserial": point_biserial(
+                total_in, total_out, square_in + square_out, n_in, n_out
+            ),
+            "mutual_information": mutual_information(fired_in, fired_out, n_in, n_out),
+            "mutual_information_null": np.mean(null, 0),
+            "reason_score": reason_score(near / max(n_near, 1), far / max(n_far, 1), words),
+        }
+
+    def _latents(self) -> pd.DataFrame:
+        blocks = []
+        for writer in WRITERS:
+            group = group_index(writer, "select")
+            here = self._labels.moves.group == group
+            count, total = self._moves.count[here].sum(0), self._moves.total[here].sum(0)
+            blocks.append(
+                pd.DataFrame(
+                    {
+                        "latent": np.arange(self._num_latents),
+                        "writer": writer,
+                        "firing_rate": count / max(self._moves.num_rows[here].sum(), 1),
+                        "mean_active": total / np.maximum(count, 1),
+                        "max_active": self._max[group],
+                    }
+                )
+            )
+        return pd.concat(blocks, ignore_index=True)
+
+
+def point_biserial(
+    total_in: Float[np.ndarray, " latent"],
+    total_out: Float[np.ndarray, " latent"],
+    square: Float[np.ndarray, " latent"],
+    n_in: float,
+    n_out: float,
+) -> Float[np.ndarray, " latent"]:
+    """Correlation of activation and label from sums; NaN where either doesn't vary."""
+    n = n_in + n_out
+    if not n_in or not n_out:
+        return np.full(len(square), np.nan)
+    variance = square / n - ((total_in + total_out) / n) ** 2
+    gap = total_in / n_in - total_out / n_out
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = gap * np.sqrt(n_in * n_out) / n / np.sqrt(np.maximum(variance, 0))
+    return np.where(variance > 0, r, np.nan)
+
+
+def mutual_information(
+    fired_in: Float[np.ndarray, " latent"],
+    fired_out: Float[np.ndarray, " latent"],
+    n_in: float,
+    n_out: float,
+) -> Float[np.ndarray, " latent"]:
+    """Mutual information of firing and label in bits."""
+    n = n_in + n_out
+    if not n:
+        return np.zeros(len(fired_in))
+    fired = fired_in + fired_out
+    information = np.zeros(len(fired_in))
+    for joint, of_firing, of_label in (
+        (fired_in, fired, n_in),
+        (fired_out, fired, n_out),
+        (n_in - fired_in, n - fired, n_in),
+        (n_out - fired_out, n - fired, n_out),
+    ):
+        expected = of_firing * of_label / n
+        ratio = np.where(
+            (joint > 0) & (expected > 0), joint / np.where(expected > 0, expected, 1), 1
+        )
+        information += joint / n * np.log2(ratio)
+    return np.maximum(information, 0)
+
+
+def _interval_scores(spans: SparseMaxima, onsets: SparseMaxima, cell: int) -> dict[str, object]:
+    strata, share = matched_strata(onsets.intervals, cell)
+    taken = onsets.intervals.is_positive[onsets.intervals.of_cell(cell)]
+    return {
+        "span_auroc": spans.aurocs(cell),
+        "onset_auroc": onsets.aurocs(cell, strata),
+        "onset_matched_share": share,
+        "n_taken": int(taken.sum()),
+        "n_untaken": int((~taken).sum()),
+        "rate_at_opportunities": onsets.firing_rates(cell),
+    }
+
+
+def _split_sum(
+    sums: ClassSums, what: str, behaviour: int, group: int, *, inside: bool
+) -> tuple[float, np.ndarray]:
+    """Rows, and a sum over them, in or out of a move among one group's."""
+    here = (sums.classes.group == group) & (sums.classes.has(behaviour) == inside)
+    return float(sums.num_rows[here].sum()), getattr(sums, what)[here].sum(0)

@@ -1,0 +1,292 @@
+"""Candidates chosen on the select split, intervals and q on the report split, two shortlists.
+
+*Trackers* say that a move is under way (span AUROC); *announcers* that one is about to start
+(attribution of the onset logit, or onset AUROC). Both are taken where the move is deployed: in the
+RL reader, on the RL writer's text; on the base's where the RL model never makes the move.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_reasoning.behaviours.streams import SparseMaxima, matched_strata
+from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
+from sae_reasoning.stats import Estimate, benjamini_hochberg, bootstrap_auroc, clustered_auroc
+
+IDENTITY = ["layer", "latent", "behaviour", "reader", "writer"]
+
+MaximaOf = Callable[[str, int], SparseMaxima]
+"""Maxima of a reader and layer."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A shortlisted latent; figures are of the report split unless they say select.
+
+    Attributes:
+        dictionary: Name of its SAE.
+        layer: Decoder block.
+        latent: Index.
+        reader: Whose activations.
+        writer: Whose traces.
+        status: What can be said of the behaviour in this writer's text.
+        span_auroc: Estimate.
+        span_auroc_low: Lower bound.
+        span_auroc_high: Upper bound.
+        select_span_auroc: What it was chosen by, among trackers.
+        q: Of the span AUROC against 0.5.
+        n_pos: Spans.
+        n_neg: Windows.
+        firing_rate: Share of tokens, on the select split.
+        mean_active: Mean activation where it fires, on the select split.
+        max_active: Largest activation on the select split.
+    """
+
+    dictionary: str
+    layer: int
+    latent: int
+    reader: str
+    writer: str
+    status: str
+    span_auroc: float
+    span_auroc_low: float
+    span_auroc_high: float
+    select_span_auroc: float
+    q: float
+    n_pos: int
+    n_neg: int
+    firing_rate: float
+    mean_active: float
+    max_active: float
+
+
+@dataclass(frozen=True)
+class Announcer(Entry):
+    """A shortlisted announcer.
+
+    Attributes:
+        onset_auroc: Estimate.
+        onset_auroc_low: Lower bound, by problem bootstrap.
+        onset_auroc_high: Upper bound.
+        select_onset_auroc: On the select split.
+        onset_attribution: Nats per opportunity, on the select split; what it was chosen by, if
+            announcers are chosen so.
+    """
+
+    onset_auroc: float
+    onset_auroc_low: float
+    onset_auroc_high: float
+    select_onset_auroc: float
+    onset_attribution: float
+
+
+def mark_candidates(
+    scores: pd.DataFrame, *, candidates: int, announcers: int, announce_by: str
+) -> pd.Series:
+    """Which rows get intervals: the best on the select split, per layer and behaviour.
+
+    The best of any reader and writer are tested in all of them, so that the same latent can be
+    compared across the grid.
+    """
+    select = scores[scores.split == "select"]
+    groups = ["behaviour", "layer", "reader", "writer"]
+    key = ["behaviour", "layer", "latent"]
+    chosen = pd.concat(
+        select.sort_values(by, ascending=False).dropna(subset=by).groupby(groups).head(size)[key]
+        for by, size in (("span_auroc", candidates), (announce_column(announce_by), announcers))
+    ).drop_duplicates()
+    wanted = pd.MultiIndex.from_frame(chosen)
+    return pd.Series(pd.MultiIndex.from_frame(scores[key]).isin(wanted), index=scores.index)
+
+
+def announce_column(announce_by: str) -> str:
+    """Column of the scores that picks announcers."""
+    return "onset_attribution" if announce_by == "attribution" else "onset_auroc"
+
+
+def add_intervals(
+    scores: pd.DataFrame, maxima_of: MaximaOf, behaviours: Sequence[str]
+) -> pd.DataFrame:
+    """Intervals, p and q of the candidates, on the report split.
+
+    q is Benjamini-Hochberg's over latents, layers and behaviours, for each reader and writer. What
+    is only positional isn't tested.
+    """
+    scores = scores.assign(span_auroc_low=np.nan, span_auroc_high=np.nan, p=np.nan, q=np.nan)
+    tested = scores[scores.is_candidate & (scores.split == "report")]
+    for (reader, layer), part in tested.groupby(["reader", "layer"]):
+        maxima = maxima_of(str(reader), int(layer))
+        for (behaviour, writer), rows in part.groupby(["behaviour", "writer"]):
+            cell = cell_index(behaviours.index(str(behaviour)), str(writer), "report")
+            here = maxima.intervals.of_cell(cell)
+            found = clustered_auroc(
+                maxima.columns(cell, rows.latent.to_numpy()),
+                maxima.intervals.is_positive[here],
+                maxima.intervals.problem[here],
+            )
+            scores.loc[rows.index, "span_auroc_low"] = found.low
+            scores.loc[rows.index, "span_auroc_high"] = found.high
+            if (rows.status == TESTED).all():
+                scores.loc[rows.index, "p"] = found.p
+    for _, rows in scores[scores.p.notna()].groupby(["reader", "writer"]):
+        scores.loc[rows.index, "q"] = benjamini_hochberg(rows.p.to_numpy())
+    return scores
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Both lists, by behaviour, the best first."""
+
+    trackers: dict[str, list[Entry]]
+    announcers: dict[str, list[Announcer]]
+
+
+def draw_up(
+    scores: pd.DataFrame,
+    latents: pd.DataFrame,
+    onsets_of: MaximaOf,
+    behaviours: Sequence[str],
+    *,
+    trackers: int,
+    announcers: int,
+    announce_by: str,
+    bootstrap: int,
+    seed: int,
+) -> Shortlist:
+    """Pick the best of each behaviour on the select split; show the report split's figures."""
+    table = _side_by_side(scores).merge(
+        latents, on=["dictionary", "layer", "latent", "reader", "writer"], how="left"
+    )
+    lists = Shortlist({}, {})
+    for number, behaviour in enumerate(behaviours):
+        home = _home(table[table.behaviour == behaviour])
+        best = home.sort_values("select_span_auroc", ascending=False, kind="stable")
+        lists.trackers[behaviour] = [
+            Entry(**_fields(row, Entry)) for row in _records(best.head(trackers))
+        ]
+        by = announce_column(announce_by)
+        by, floor = (by, 0.0) if by == "onset_attribution" else ("select_onset_auroc", 0.5)
+        best = home[home[by] > floor].sort_values(by, ascending=False, kind="stable")
+        lists.announcers[behaviour] = [
+            Announcer(
+                **_fields(row | _onset_interval(row, onsets_of, number, bootstrap, seed), Announcer)
+            )
+            for row in _records(best.head(announcers))
+        ]
+    return lists
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
+
+
+def _fields(row: dict[str, Any], kind: type) -> dict[str, Any]:
+    return {field.name: row[field.name] for field in fields(kind)}
+
+
+def _side_by_side(scores: pd.DataFrame) -> pd.DataFrame:
+    """The report split's rows with what the select split said."""
+    select = scores[scores.split == "select"].rename(
+        columns={"span_auroc": "select_span_auroc", "onset_auroc": "select_onset_auroc"}
+    )
+    keys = ["dictionary", *IDENTITY]
+    wanted = [*keys, "select_span_auroc", "select_onset_auroc", "onset_attribution"]
+    report = scores[scores.split == "report"].drop(columns="onset_attribution")
+    return report.merge(select[wanted], on=keys)
+
+
+def _home(rows: pd.DataFrame) -> pd.DataFrame:
+    """Scores where the move is deployed."""
+    rows = rows[rows.reader == "rl"]
+    on_rl = rows[rows.writer == "rl"]
+    home = on_rl if len(on_rl) else rows
+    return home[home.select_span_auroc.notna()]
+
+
+def _onset_interval(
+    row: dict[str, Any], onsets_of: MaximaOf, behaviour: int, bootstrap: int, seed: int
+) -> dict[str, float]:
+    onsets = onsets_of(str(row["reader"]), int(row["layer"]))
+    cell = cell_index(behaviour, str(row["writer"]), "report")
+    strata, _ = matched_strata(onsets.intervals, cell)
+    here = onsets.intervals.of_cell(cell)
+    found = Estimate(float("nan"), float("nan"), float("nan"), 0)
+    if here.stop > here.start:
+        found = bootstrap_auroc(
+            onsets.columns(cell, np.array([row["latent"]], np.int64))[:, 0],
+            onsets.intervals.is_positive[here],
+            onsets.intervals.problem[here],
+            stratum=strata,
+            num_resamples=bootstrap,
+            seed=seed,
+        )
+    return {"onset_auroc_low": found.low, "onset_auroc_high": found.high}
+
+
+def shortlist_content(lists: Shortlist, dictionaries: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """What `shortlist.json` holds; a figure that couldn't be computed is null."""
+
+    def plain(entry: Entry) -> dict[str, Any]:
+        return {
+            name: None if isinstance(value, float) and np.isnan(value) else value
+            for name, value in asdict(entry).items()
+        }
+
+    return {
+        "schema_version": 1,
+        "dictionaries": dictionaries,
+        "trackers": {b: [plain(e) for e in entries] for b, entries in lists.trackers.items()},
+        "announcers": {b: [plain(e) for e in entries] for b, entries in lists.announcers.items()},
+    }
+
+
+def findings(
+    scores: pd.DataFrame, baselines: pd.DataFrame, lists: Shortlist, behaviours: Sequence[str]
+) -> pd.DataFrame:
+    """Per behaviour: the best latent in both readers on one writer's text, beside its baselines."""
+    report = scores[scores.split == "report"]
+    rows: list[dict[str, Any]] = []
+    for behaviour in behaviours:
+        if not lists.trackers.get(behaviour):
+            rows.append({"behaviour": behaviour, "latent": "skipped: no spans on both splits"})
+            continue
+        best = lists.trackers[behaviour][0]
+        here = report[
+            (report.behaviour == behaviour)
+            & (report.writer == best.writer)
+            & (report.layer == best.layer)
+            & (report.latent == best.latent)
+        ].set_index("reader")
+        rivals = baselines[
+            (baselines.behaviour == behaviour)
+            & (baselines.writer == best.writer)
+            & baselines.layer.isin([best.layer, -1])
+            & baselines.reader.isin(["rl", "random", "text"])
+        ].set_index("baseline")
+        announcers = lists.announcers[behaviour]
+        rows.append(
+            {
+                "behaviour": behaviour,
+                "latent": f"{best.layer}/{best.latent}",
+                "text": best.writer,
+                "spans": best.n_pos,
+                **{
+                    f"{reader} reader": _interval(here.loc[reader])
+                    for reader in ("base", "rl")
+                    if reader in here.index
+                },
+                **{str(name): float(rivals.span_auroc[name]) for name in rivals.index},
+                "announcer": f"{announcers[0].layer}/{announcers[0].latent}" if announcers else "-",
+                "attribution": announcers[0].onset_attribution if announcers else np.nan,
+                "note": best.status if best.status == POSITIONAL else "",
+            }
+        )
+    frame = pd.DataFrame(rows)
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def _interval(row: pd.Series) -> str:
+    return f"{row.span_auroc:.3f} [{row.span_auroc_low:.3f}, {row.span_auroc_high:.3f}]"

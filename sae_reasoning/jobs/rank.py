@@ -1,0 +1,462 @@
+"""Score every latent for every behaviour, hold it against baselines, and draw up the shortlists."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sae_reasoning.behaviours.announce import attribute, draw_onsets
+from sae_reasoning.behaviours.baselines import (
+    NGRAM,
+    PROBE,
+    RANDOM_DIRECTION,
+    RANDOM_READER,
+    BaselineScore,
+    IntervalActivations,
+    NgramScorer,
+    best_latent,
+    random_directions,
+    score_baseline,
+)
+from sae_reasoning.behaviours.scores import Labels, LatentScores, label_rows
+from sae_reasoning.behaviours.shortlist import (
+    MaximaOf,
+    add_intervals,
+    draw_up,
+    findings,
+    mark_candidates,
+    shortlist_content,
+)
+from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima
+from sae_reasoning.behaviours.windows import NO_SPANS, Rows, span_intervals
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
+from sae_reasoning.edges.artifacts import (
+    BrokenArtifact,
+    Manifest,
+    Stage,
+    publish,
+    read_json,
+    require_stage,
+    write_json,
+)
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.attribute import onset_gradients
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    describe,
+    load,
+    random_twin,
+    resolve_device,
+)
+from sae_reasoning.edges.lm.read import read_residuals
+from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
+from sae_reasoning.edges.sae_training import train_sae
+from sae_reasoning.edges.tables import read_table, read_traces, write_table
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.records import Trace
+
+READERS = ("base", "rl")
+
+_BATCH = 8192
+_RANDOM_READER_TRACES = 150
+"""Traces with moves, per writer and split, that the randomly initialised reader reads."""
+_RANDOM_READER_STEPS = 500
+_ORDER = [
+    "dictionary",
+    "layer",
+    "latent",
+    "behaviour",
+    "reader",
+    "writer",
+    "split",
+    "status",
+    "n_pos",
+    "n_neg",
+    "num_problems",
+    "span_auroc",
+    "span_auroc_low",
+    "span_auroc_high",
+    "token_auroc",
+    "onset_auroc",
+    "onset_matched_share",
+    "n_taken",
+    "n_untaken",
+    "point_biserial",
+    "mutual_information",
+    "mutual_information_null",
+    "reason_score",
+    "rate_in",
+    "rate_out",
+    "rate_at_opportunities",
+    "onset_attribution",
+    "is_candidate",
+    "p",
+    "q",
+]
+
+
+def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `rank/`: scores, latents, baselines, shortlist."""
+    inputs = {
+        name: require_stage(cfg.folder, name).fingerprint for name in ("traces", "cache", "train")
+    }
+    inputs |= {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
+    settings = [cfg.rank, cfg.layers, cfg.behaviours]
+    with Stage(cfg.folder / "rank", settings, inputs) as stage:
+        if stage.is_current:
+            console.current("rank", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        data = _open(cfg, inputs)
+        _plan(cfg, data, stage, console)
+        parts = stage.folder / "parts"
+        for reader in READERS:
+            _attribute(cfg, data, reader, parts, console)
+            for layer in cfg.layers:
+                _score(cfg, data, reader, layer, parts, console)
+        _score_rivals(cfg, data, parts, console)
+        scores, latents, baselines = _gather(cfg, data, parts)
+        with console.progress(1, "tables", "intervals") as bar:
+            scores = add_intervals(scores, _maxima(data, parts, "spans"), cfg.behaviours)
+            lists = draw_up(
+                scores,
+                latents,
+                _maxima(data, parts, "onsets"),
+                cfg.behaviours,
+                trackers=cfg.rank.trackers,
+                announcers=cfg.rank.announcers,
+                announce_by=cfg.rank.announce_by,
+                bootstrap=cfg.rank.bootstrap,
+                seed=cfg.rank.seed,
+            )
+            bar.advance()
+        write_table(stage.folder / "scores.parquet", scores[_ORDER])
+        write_table(stage.folder / "latents.parquet", latents)
+        write_table(stage.folder / "baselines.parquet", baselines)
+        write_json(stage.folder / "shortlist.json", shortlist_content(lists, data.known(cfg)))
+        shutil.rmtree(parts)
+        found = findings(scores, baselines, lists, cfg.behaviours)
+        manifest = stage.finish(
+            {
+                "scores": len(scores),
+                "candidates": int(scores.is_candidate.sum()),
+                "tokens": len(data.rows.token_id),
+                "spans": int(data.labels.spans.is_positive.sum()),
+            }
+        )
+    tracker.table("findings", found)
+    tracker.table("top latents", _top(scores))
+    tracker.summary(manifest.counts)
+    console.table("findings on the report split: span AUROC", list(found), found.values.tolist())
+    console.wrote(stage.final, manifest)
+    console.next("make ablate")
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Everything that is read, checked to belong together."""
+
+    traces: list[Trace]
+    rows: Rows
+    labels: Labels
+    stores: dict[tuple[str, int], ActivationStore]
+    dictionaries: dict[int, Dictionary]
+
+    def known(self, cfg: Config) -> dict[str, dict[str, str]]:
+        """The dictionaries as the shortlist names them."""
+        return {
+            d.name: {
+                "folder": f"train/{cfg.train.readers}/layer_{layer}",
+                "fingerprint": d.fingerprint,
+            }
+            for layer, d in self.dictionaries.items()
+        }
+
+
+def _open(cfg: Config, inputs: dict[str, str]) -> _Data:
+    """Open traces, stores and dictionaries; refuse what doesn't belong together."""
+    traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+    if not any(span.behaviour in cfg.behaviours for trace in traces for span in trace.spans):
+        raise ConfigError(
+            f"behaviours={cfg.behaviours} have no span in {len(traces)} traces; annotate other "
+            "behaviours, or raise traces.num_problems"
+        )
+    stores, dictionaries = {}, {}
+    for layer in cfg.layers:
+        for reader in READERS:
+            expected = {
+                "traces_fingerprint": inputs["traces"],
+                "model_fingerprint": inputs[reader],
+                "layer": layer,
+            }
+            folder = cfg.folder / "cache" / reader / f"layer_{layer}"
+            stores[reader, layer] = ActivationStore.open(folder, expected)
+        folder = cfg.folder / "train" / cfg.train.readers / f"layer_{layer}"
+        dictionary = load_dictionary(folder, resolve_device(cfg.device))
+        _check(dictionary, folder, layer, stores["rl", layer].d_model)
+        dictionaries[layer] = dictionary
+    first, *others = stores.values()
+    check_same_rows(first, *others)
+    starts = first.row_of_trace
+    places = np.minimum(starts[:-1], max(first.num_tokens - 1, 0))
+    rows = Rows(first.token_id, starts, first.position[places])
+    labels = label_rows(traces, rows, cfg.behaviours, cfg.rank.seed)
+    return _Data(traces, rows, labels, stores, dictionaries)
+
+
+def _check(dictionary: Dictionary, folder: Path, layer: int, d_model: int) -> None:
+    remedy = "delete it and run `make train` again"
+    if dictionary.d_in != d_model:
+        raise BrokenArtifact(
+            f"{folder} reads residuals of width {dictionary.d_in}, the cache holds {d_model}; "
+            f"{remedy}"
+        )
+    if dictionary.layer not in (layer, -1):
+        raise BrokenArtifact(f"{folder} holds an SAE of layer {dictionary.layer}; {remedy}")
+    quality = folder / "quality.json"
+    if quality.exists() and read_json(quality)["fingerprint"] != dictionary.fingerprint:
+        raise BrokenArtifact(f"{folder} holds another SAE than `make train` measured; {remedy}")
+
+
+def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
+    spans = data.labels.spans
+    console.plan(
+        "rank",
+        {
+            "activations": f"{len(data.rows.token_id):,} tokens, readers {', '.join(READERS)}, "
+            f"layers {', '.join(map(str, cfg.layers))}",
+            "latents": ", ".join(f"{d.name}: {d.d_sae}" for d in data.dictionaries.values()),
+            "spans": f"{int(spans.is_positive.sum()):,} with "
+            f"{int((~spans.is_positive).sum()):,} windows, of {len(cfg.behaviours)} behaviours",
+            "onsets": f"{len(data.labels.onsets.start):,} opportunities",
+            "resuming": "yes" if stage.is_resuming else "no",
+        },
+    )
+    for (behaviour, writer), status in data.labels.status.items():
+        if status == NO_SPANS:
+            console.warn(f"{behaviour}: too few spans by {writer} for both splits; skipped there")
+
+
+def _attribute(cfg: Config, data: _Data, reader: str, parts: Path, console: Console) -> None:
+    """Mean attribution of the onset logit to every latent of every layer, in one reader."""
+    path = parts / f"{reader}_attribution.parquet"
+    if path.exists():
+        return
+    onsets = [
+        onset
+        for onset in draw_onsets(
+            data.traces, cfg.behaviours, cfg.rank.attribution_onsets, cfg.rank.seed
+        )
+        if data.labels.onset_ids[onset.behaviour]
+    ]
+    lm = load(getattr(cfg.pair, reader), cfg.device)
+    keys = sorted({(onset.behaviour, onset.writer) for onset in onsets})
+    group = torch.tensor([keys.index((onset.behaviour, onset.writer)) for onset in onsets])
+    totals = {
+        layer: torch.zeros(len(keys), d.d_sae, device=d.device)
+        for layer, d in data.dictionaries.items()
+    }
+    prefixes = [onset.token_ids for onset in onsets]
+    wanted = [data.labels.onset_ids[onset.behaviour] for onset in onsets]
+    with console.progress(len(onsets), "onsets", f"{reader} announces") as bar:
+        for found in onset_gradients(lm, prefixes, wanted, cfg.layers, cfg.cache.token_budget):
+            of_row = group[found.rows]
+            for layer, dictionary in data.dictionaries.items():
+                sparse = dictionary.encode_sparse(found.residuals[layer])
+                for key in of_row.unique().tolist():
+                    here = (of_row == key).to(sparse.values.device)
+                    totals[layer][key] += attribute(
+                        sparse.values[here],
+                        sparse.latents[here],
+                        found.gradients[layer][here],
+                        dictionary.W_dec,
+                    )
+            bar.advance(len(found.rows))
+    columns = ["layer", "latent", "behaviour", "writer", "onset_attribution"]
+    blocks = [pd.DataFrame(columns=columns)] if not keys else []
+    for layer, total in totals.items():
+        for key, (behaviour, writer) in enumerate(keys):
+            mean = (total[key] / (group == key).sum()).cpu().numpy()
+            block = (layer, np.arange(len(mean)), behaviour, writer, mean)
+            blocks.append(pd.DataFrame(dict(zip(columns, block, strict=True))))
+    write_table(path, pd.concat(blocks, ignore_index=True))
+
+
+def _score(
+    cfg: Config, data: _Data, reader: str, layer: int, parts: Path, console: Console
+) -> None:
+    """One pass over one store: points, maxima, and the baselines that read activations."""
+    prefix = f"{reader}_layer_{layer}"
+    if (parts / f"{prefix}_points.parquet").exists():
+        return
+    store, dictionary = data.stores[reader, layer], data.dictionaries[layer]
+    scores = LatentScores(data.labels, dictionary.d_sae)
+    directions = random_directions(cfg.rank.random_directions, store.d_model, cfg.rank.seed)
+    raw = IntervalActivations(data.labels.spans, directions)
+    first_row = 0
+    with console.progress(store.num_tokens, "tokens", f"{reader} layer {layer}") as bar:
+        for batch in store.batches(None, _BATCH):
+            scores.add(_active(dictionary, first_row, batch.activations))
+            raw.add(first_row, batch.activations)
+            first_row += len(batch.activations)
+            bar.advance(len(batch.activations))
+        result = scores.result()
+        rivals = [
+            asdict(row)
+            for name, scorer in ((RANDOM_DIRECTION, raw.best_direction), (PROBE, raw.probe))
+            for row in score_baseline(
+                name, scorer, data.labels.spans, cfg.behaviours, layer=layer, reader=reader
+            )
+        ]
+    identity = {"dictionary": dictionary.name, "layer": layer, "reader": reader}
+    for kind, maxima in (("spans", result.maxima), ("onsets", result.onsets)):
+        _save_maxima(parts / f"{prefix}_{kind}.npz", maxima)
+    _write_baselines(parts / f"{prefix}_baselines.parquet", rivals)
+    write_table(parts / f"{prefix}_latents.parquet", result.latents.assign(**identity))
+    write_table(parts / f"{prefix}_points.parquet", result.points.assign(**identity))
+
+
+def _score_rivals(cfg: Config, data: _Data, parts: Path, console: Console) -> None:
+    """Baselines that read no trained model: the text alone, and randomly initialised weights."""
+    text = parts / "text_baselines.parquet"
+    if not text.exists():
+        ngrams = NgramScorer(data.labels.spans, data.rows.token_id)
+        scored = score_baseline(
+            NGRAM, ngrams, data.labels.spans, cfg.behaviours, layer=-1, reader="text"
+        )
+        _write_baselines(text, [asdict(row) for row in scored])
+    missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
+    if not missing:
+        return
+    traces = _some_with_moves(data.traces, cfg)
+    twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
+    rows, residuals = _read_in_memory(cfg, traces, twin, missing)
+    num_select = int(rows.row_of_trace[sum(trace.split == "select" for trace in traces)])
+    intervals = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)
+    for layer in missing:
+        steps = min(cfg.train.steps, _RANDOM_READER_STEPS)
+        with console.progress(steps, "steps", f"random reader layer {layer}") as bar:
+            dictionary = train_sae(
+                replace(cfg.train, steps=steps),
+                _shuffled(residuals[layer][:num_select], cfg.train.batch_size, cfg.rank.seed),
+                d_in=twin.facts.d_model,
+                seed=cfg.rank.seed,
+                device=resolve_device(cfg.device),
+            )
+            bar.advance(steps)
+        stream = MaximaStream(intervals, dictionary.d_sae)
+        for start in range(0, len(residuals[layer]), _BATCH):
+            part = residuals[layer][start : start + _BATCH]
+            stream.add(_active(dictionary, start, part))
+        scorer = best_latent(stream.result())
+        scored = score_baseline(
+            RANDOM_READER, scorer, intervals, cfg.behaviours, layer=layer, reader="random"
+        )
+        _write_baselines(
+            parts / f"random_{layer}_baselines.parquet", [asdict(row) for row in scored]
+        )
+
+
+def _some_with_moves(traces: list[Trace], cfg: Config) -> list[Trace]:
+    """A bounded number of traces that make moves, of both writers and splits, in order."""
+    rng = np.random.default_rng(cfg.rank.seed)
+    chosen: list[int] = []
+    for split in ("select", "report"):
+        for writer in READERS:
+            there = [
+                t
+                for t, trace in enumerate(traces)
+                if (trace.split, trace.writer) == (split, writer) and trace.spans
+            ]
+            chosen += rng.permutation(there)[:_RANDOM_READER_TRACES].astype(int).tolist()
+    return [traces[t] for t in sorted(chosen)]
+
+
+def _read_in_memory(
+    cfg: Config, traces: list[Trace], lm: LanguageModel, layers: list[int]
+) -> tuple[Rows, dict[int, torch.Tensor]]:
+    """Residuals of the responses, from the last prompt position on, in trace order."""
+    first = np.array([trace.num_prompt_tokens - 1 for trace in traces])
+    lengths = np.array([len(trace.token_ids) for trace in traces])
+    starts = np.concatenate([[0], np.cumsum(lengths - first)])
+    token_id = np.concatenate(
+        [trace.token_ids[skip:] for trace, skip in zip(traces, first, strict=True)]
+    )
+    held = {layer: torch.empty(int(starts[-1]), lm.facts.d_model) for layer in layers}
+    sequences = [trace.token_ids for trace in traces]
+    for batch in read_residuals(lm, sequences, layers, cfg.cache.token_budget):
+        for place, row in enumerate(batch.rows):
+            for layer in layers:
+                read = batch.residuals[layer][place, first[row] : lengths[row]]
+                held[layer][starts[row] : starts[row + 1]] = read.float().cpu()
+    return Rows(token_id, starts, first), held
+
+
+def _shuffled(x: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield x[torch.randint(len(x), (size,), generator=generator)]
+
+
+def _active(dictionary: Dictionary, first_row: int, activations: torch.Tensor) -> Active:
+    sparse = dictionary.encode_sparse(activations.to(dictionary.device))
+    return Active.of(first_row, sparse.values.cpu().numpy(), sparse.latents.cpu().numpy())
+
+
+def _gather(
+    cfg: Config, data: _Data, parts: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """All parts as three tables, candidates marked."""
+
+    def joined(pattern: str) -> pd.DataFrame:
+        return pd.concat(
+            [read_table(path) for path in sorted(parts.glob(pattern))], ignore_index=True
+        )
+
+    attributions = pd.concat(
+        [read_table(parts / f"{r}_attribution.parquet").assign(reader=r) for r in READERS]
+    ).assign(split="select")
+    keys = ["layer", "latent", "behaviour", "reader", "writer", "split"]
+    scores = joined("*_points.parquet").merge(attributions, on=keys, how="left")
+    scores["is_candidate"] = mark_candidates(
+        scores,
+        candidates=cfg.rank.candidates,
+        announcers=cfg.rank.announcers,
+        announce_by=cfg.rank.announce_by,
+    )
+    return scores, joined("*_latents.parquet"), joined("*_baselines.parquet")
+
+
+def _maxima(data: _Data, parts: Path, kind: str) -> MaximaOf:
+    intervals = data.labels.spans if kind == "spans" else data.labels.onsets
+
+    @cache
+    def load_maxima(reader: str, layer: int) -> SparseMaxima:
+        with np.load(parts / f"{reader}_layer_{layer}_{kind}.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("interval", "latent", "value")}
+        return SparseMaxima(intervals, data.dictionaries[layer].d_sae, **arrays)
+
+    return load_maxima
+
+
+def _save_maxima(path: Path, maxima: SparseMaxima) -> None:
+    with publish(path) as partial, partial.open("wb") as file:
+        np.savez(file, interval=maxima.interval, latent=maxima.latent, value=maxima.value)
+
+
+def _write_baselines(path: Path, rows: list[dict[str, object]]) -> None:
+    write_table(path, pd.DataFrame(rows, columns=list(BaselineScore.__dataclass_fields__)))
+
+
+def _top(scores: pd.DataFrame) -> pd.DataFrame:
+    """The candidates that a person looks at first."""
+    tested = scores[scores.is_candidate & (scores.split == "report")]
+    best = tested.sort_values("span_auroc", ascending=False)
+    return best.groupby(["behaviour", "reader", "writer"]).head(10)[_ORDER]
