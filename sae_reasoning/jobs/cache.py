@@ -1,0 +1,235 @@
+"""Teacher-force every trace of both writers through both readers; keep the residual streams."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from sae_reasoning.config import CacheConfig, Config, ConfigError, ModelConfig
+from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
+from sae_reasoning.edges.activation_store import (
+    INDEX_BYTES,
+    ActivationStore,
+    StoreAttributes,
+    StoreWriter,
+)
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.console import Console, megabytes
+from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
+from sae_reasoning.edges.lm.read import check_layers, read_residuals
+from sae_reasoning.edges.tables import read_traces
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.records import Trace
+
+
+def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces."""
+    made = require_stage(cfg.folder, "traces").fingerprint
+    readers = _describe_readers(cfg)
+    dtypes = {name: reader.config.dtype for name, reader in readers.items()}
+    settings = {"cache": cfg.cache, "layers": cfg.layers, "dtypes": dtypes}
+    inputs = {"traces": made} | {name: r.facts.fingerprint for name, r in readers.items()}
+    _check_writable(cfg.folder)
+    with Stage(cfg.folder / "cache", settings, inputs) as stage:
+        if stage.is_current:
+            console.current("cache", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+        layout = _lay_out(traces, cfg.cache, list(readers.values()))
+        stores = {
+            name: _writers(stage.folder / name, reader, traces, layout, cfg, made)
+            for name, reader in readers.items()
+        }
+        _plan(cfg, console, stage, traces, layout, stores)
+        counts = {
+            name: _read(reader, stores[name], traces, layout, cfg, console, f"{name} reads")
+            for name, reader in readers.items()
+        }
+        for writers in stores.values():
+            for writer in writers.values():
+                ActivationStore.open(writer.folder)
+        manifest = stage.finish({"traces": len(traces), "rows": layout.num_tokens} | counts)
+    tracker.summary({"cache": manifest.counts})
+    columns = ("tokens", "seconds", "tokens_per_second", "bytes")
+    rows = [[name, *(counts[name][column] for column in columns)] for name in readers]
+    console.table("activations by reader", ["reader", *columns], rows)
+    console.wrote(stage.final, manifest)
+    console.next("make train")
+    return manifest
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A model that reads, before its weights are loaded."""
+
+    config: ModelConfig
+    facts: ModelFacts
+    vocabulary: dict[str, int]
+    bos_id: int | None
+
+
+def _describe_readers(cfg: Config) -> dict[str, _Reader]:
+    readers = {}
+    for name, config in (("base", cfg.pair.base), ("rl", cfg.pair.rl)):
+        facts = describe(config)
+        check_layers(cfg.layers, facts.num_layers, config.path)
+        tokenizer = load_tokenizer(config)
+        readers[name] = _Reader(config, facts, tokenizer.get_vocab(), tokenizer.bos_token_id)
+    base, rl = readers["base"], readers["rl"]
+    # Files may differ where the tokens are the same (a chat template), so the tokens decide.
+    if base.vocabulary != rl.vocabulary:
+        raise ConfigError(
+            f"pair.rl.path={rl.config.path} has another tokenizer than pair.base.path="
+            f"{base.config.path}, so it can't read the same tokens; choose two models that share "
+            "a tokenizer"
+        )
+    return readers
+
+
+def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reader]) -> Layout:
+    """Rows of the kept tokens; padding never has a row, and BOS neither.
+
+    Raises:
+        ConfigError: A token that the readers don't have, or nothing is kept.
+    """
+    highest = max(readers[0].vocabulary.values())
+    bos_ids = {reader.bos_id for reader in readers}
+    first_kept = []
+    for trace in traces:
+        if max(trace.token_ids, default=0) > highest:
+            raise ConfigError(
+                f"pair.base.path={readers[0].config.path} has no token {max(trace.token_ids)}, "
+                f"which trace {trace.trace_id} holds; run `make traces` with this pair"
+            )
+        # The last prompt position is onset-1 of whatever comes first.
+        first = max(trace.num_prompt_tokens - 1, 0) if cfg.tokens == "response" else 0
+        starts_with_bos = bool(trace.token_ids) and trace.token_ids[0] in bos_ids
+        first_kept.append(max(first, int(starts_with_bos)))
+    lengths = [len(trace.token_ids) for trace in traces]
+    layout = Layout.plan(lengths, first_kept, cfg.shard_tokens)
+    if not layout.num_tokens:
+        raise ConfigError(
+            f"cache.tokens={cfg.tokens} keeps none of {len(traces)} traces' tokens; set "
+            "cache.tokens=all, or make longer traces (traces.max_new_tokens)"
+        )
+    return layout
+
+
+def _writers(
+    folder: Path,
+    reader: _Reader,
+    traces: Sequence[Trace],
+    layout: Layout,
+    cfg: Config,
+    traces_fingerprint: str,
+) -> dict[int, StoreWriter]:
+    return {
+        layer: StoreWriter(
+            folder / f"layer_{layer}",
+            StoreAttributes(
+                model=reader.facts.name,
+                revision=reader.config.revision or "",
+                model_fingerprint=reader.facts.fingerprint,
+                tokenizer_fingerprint=reader.facts.tokenizer_fingerprint,
+                traces_fingerprint=traces_fingerprint,
+                layer=layer,
+                dtype=cfg.cache.dtype,
+                d_model=reader.facts.d_model,
+                num_traces=len(traces),
+                num_tokens=layout.num_tokens,
+                num_shards=len(layout.shards),
+            ),
+            [trace.trace_id for trace in traces],
+        )
+        for layer in cfg.layers
+    }
+
+
+def _plan(
+    cfg: Config,
+    console: Console,
+    stage: Stage,
+    traces: Sequence[Trace],
+    layout: Layout,
+    stores: dict[str, dict[int, StoreWriter]],
+) -> None:
+    """Say what will be read and written; refuse a disk that can't hold it."""
+    for leftover in stage.folder.rglob(".*.tmp"):
+        leftover.unlink()  # Half a shard, of a run that was killed.
+    writers = [writer for by_layer in stores.values() for writer in by_layer.values()]
+    needed = sum(
+        len(layout.rows_of_shard(shard)) * _row_bytes(writer)
+        for writer in writers
+        for shard in missing_shards([writer], layout)
+    )
+    free = shutil.disk_usage(stage.folder).free
+    num_read = sum(len(trace.token_ids) for trace in traces)
+    there = sum(len(layout.shards) - len(missing_shards([writer], layout)) for writer in writers)
+    console.plan(
+        "cache",
+        {
+            "traces": f"{len(traces):,} ({num_read:,} tokens, {layout.num_tokens:,} kept)",
+            "readers": f"{', '.join(stores)} after layers {', '.join(map(str, cfg.layers))}",
+            "shards": f"{len(writers) * len(layout.shards)} as {cfg.cache.dtype}, {there} there",
+            "disk": f"{megabytes(needed)} needed, {megabytes(free)} free",
+        },
+    )
+    if needed > free:
+        raise ConfigError(
+            f"runs={cfg.runs} has {megabytes(free)} free, the cache needs {megabytes(needed)}; "
+            "free disk, set runs= to another disk, or read fewer layers"
+        )
+
+
+def _read(
+    reader: _Reader,
+    writers: dict[int, StoreWriter],
+    traces: Sequence[Trace],
+    layout: Layout,
+    cfg: Config,
+    console: Console,
+    label: str,
+) -> dict[str, float]:
+    """Fill one reader's stores; the model is loaded only if a shard is missing."""
+    missing = missing_shards(writers.values(), layout)
+    lengths = [len(trace.token_ids) for trace in traces]
+    todo = sum(lengths[trace] for shard in missing for trace in layout.shards[shard])
+    started = time.monotonic()
+    if missing:
+        lm = load(reader.config, cfg.device)
+        read = partial(read_residuals, lm, layers=cfg.layers, token_budget=cfg.cache.token_budget)
+        started = time.monotonic()
+        with console.progress(sum(lengths), "tokens", label, done=sum(lengths) - todo) as progress:
+            sequences = [trace.token_ids for trace in traces]
+            for num_tokens in fill_shards(writers, layout, sequences, read):
+                progress.advance(num_tokens)
+    seconds = time.monotonic() - started
+    return {
+        "tokens": sum(lengths),
+        "seconds": round(seconds, 2),
+        "tokens_per_second": round(todo / seconds) if missing else 0,
+        "bytes": sum(layout.num_tokens * _row_bytes(writer) for writer in writers.values()),
+    }
+
+
+def _row_bytes(writer: StoreWriter) -> int:
+    dtype: torch.dtype = getattr(torch, writer.attributes.dtype)
+    return writer.attributes.d_model * dtype.itemsize + INDEX_BYTES
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise `ConfigError` if nothing can be written below `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"runs: {folder} can't be written ({error.strerror}); set runs= to a folder that can"
+        ) from error
