@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
 
 from sae_reasoning.config import ConfigError, SaeConfig
 from sae_reasoning.edges.artifacts import (
@@ -99,9 +101,27 @@ class Dictionary:
         """Reconstruction of raw residuals."""
         return torch.addmm(self.b_dec, latents, self.W_dec)
 
+    @torch.no_grad()
+    def decode_sparse(self, latents: Sparse) -> Float[Tensor, "n d_in"]:
+        """The same reconstruction from the active latents only."""
+        decoded = embedding_bag(
+            latents.latents, self.W_dec, per_sample_weights=latents.values, mode="sum"
+        )
+        return decoded.add_(self.b_dec)
+
     def save(self, folder: Path) -> None:
-        """Write sae-lens's two files; its `SAE.load_from_disk` reads them."""
-        self._sae.save_model(folder)
+        """Write sae-lens's two files; its `SAE.load_from_disk` reads them.
+
+        Raises:
+            ConfigError: The disk refuses.
+        """
+        try:
+            self._sae.save_model(folder)
+        except SafetensorError as error:
+            raise ConfigError(
+                f"runs: {folder} can't be written ({error}); free disk there or set runs= to "
+                "another disk, and run again: training goes on from its checkpoint"
+            ) from error
         self.name, self.fingerprint = _name(folder), _fingerprint(folder)
 
 

@@ -94,7 +94,7 @@ class CrossEntropyProbe:
         return float(losses.summed.sum()) / max(num_tokens, 1), num_tokens
 
 
-def measure_fit(dictionary: Dictionary, batches: Iterable[Float[Tensor, "n d_in"]]) -> Fit:
+def measure_fit(dictionary: Dictionary, batches: Iterable[Float[Tensor, "_ d_in"]]) -> Fit:
     """Stream over raw activations; sums in float64, around `b_dec` so that nothing cancels."""
     num_tokens, active = 0, 0
     error = squares = 0.0
@@ -102,14 +102,14 @@ def measure_fit(dictionary: Dictionary, batches: Iterable[Float[Tensor, "n d_in"
     fired = torch.zeros(dictionary.d_sae, dtype=torch.bool, device=dictionary.device)
     for batch in batches:
         x = batch.to(dictionary.device)
-        latents = dictionary.encode(x)
-        error += (x - dictionary.decode(latents)).square().sum(dtype=torch.float64).item()
+        sparse = dictionary.encode_sparse(x)
+        error += (x - dictionary.decode_sparse(sparse)).square().sum(dtype=torch.float64).item()
         centred = x - dictionary.b_dec
         total += centred.sum(0, dtype=torch.float64)
         squares += centred.square().sum(dtype=torch.float64).item()
-        is_active = latents > 0
-        active += int(is_active.sum())
-        fired |= is_active.any(0)
+        latents = sparse.latents[sparse.values > 0]
+        active += len(latents)
+        fired[latents] = True
         num_tokens += len(x)
     mean = total / max(num_tokens, 1)
     variance = squares - num_tokens * mean.square().sum().item()

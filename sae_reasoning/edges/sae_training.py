@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from sae_reasoning.config import ConfigError, TrainConfig
@@ -187,7 +187,10 @@ class _Run:
         tensors["records"] = torch.tensor(rows, dtype=torch.float64)
         metadata = {"step": str(self.step), "scale": self.scale.hex()}
         with publish(path) as partial:
-            save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial, metadata)
+            # Not by `save_file`, whose error on a full disk isn't the operating system's.
+            partial.write_bytes(
+                save({k: v.contiguous().cpu() for k, v in tensors.items()}, metadata)
+            )
 
     def load(self, path: Path) -> None:
         with safe_open(path, framework="pt") as file:

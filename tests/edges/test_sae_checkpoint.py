@@ -127,6 +127,7 @@ def test_bare_sae_lens_reads_the_folder_and_gives_the_same_latents(
     torch.testing.assert_close(
         torch.zeros_like(latents).scatter(1, sparse.latents, sparse.values), latents
     )
+    torch.testing.assert_close(read.decode_sparse(sparse), read.decode(latents))
     assert sparse.values.shape[1] == (
         K if architecture == "topk" else max(int((latents > 0).sum(1).max()), 1)
     )

@@ -1,4 +1,6 @@
+import errno
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from itertools import islice
@@ -117,3 +119,23 @@ def test_a_loss_that_is_not_finite_names_learning_rate_and_remedy(tmp_path: Path
     with pytest.raises(ConfigError, match=r"train\.lr=1e\+30 made the loss .*lower train\.lr"):
         train_sae(config(lr=1e30), batches(), d_in=D_IN, seed=0, checkpoint=checkpoint)
     assert not checkpoint.exists()
+
+
+def test_a_full_disk_is_an_error_of_the_disk_and_costs_nothing_already_made(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill_disk(record: StepRecord) -> None:
+        if record.step == 15:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            train_sae(
+                config(), batches(), d_in=D_IN, seed=0, checkpoint=checkpoint, on_step=fill_disk
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert raised.value.errno == errno.EFBIG
+    assert batches_done(checkpoint) == 10
+    assert list(tmp_path.iterdir()) == [checkpoint]
