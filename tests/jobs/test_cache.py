@@ -1,10 +1,8 @@
 import io
 import json
-import os
+import multiprocessing
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -136,29 +134,15 @@ def test_interrupted_cache_resumes_to_the_same_bytes(tiny_config):
     folder = tiny_config.folder / "cache"
     whole = contents(folder)
     shutil.rmtree(folder)
-    script = (
-        "import io, sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\n"
-        "from sae_reasoning.config import Config, ModelConfig, PairConfig\n"
-        "from sae_reasoning.edges.console import Console\n"
-        "from sae_reasoning.edges.tracker import NullTracker\n"
-        "from sae_reasoning.jobs.cache import cache\n"
-        "runs, base, rl = sys.argv[1:]\n"
-        "pair = PairConfig('tiny', base=ModelConfig(base), rl=ModelConfig(rl))\n"
-        "cfg = Config(pair=pair, behaviours=['x'], layers=[0, 1], runs=runs, device='cpu')\n"
-        "cfg.cache.shard_tokens, cfg.cache.token_budget = 100, 200\n"
-        "cache(cfg, tracker=NullTracker(), console=Console(io.StringIO()))\n"
-    )
-    pair = tiny_config.pair
-    command = [sys.executable, "-c", script, tiny_config.runs, pair.base.path, pair.rl.path]
-    process = subprocess.Popen(command)
+    process = multiprocessing.get_context("fork").Process(target=run, args=(tiny_config,))
+    process.start()
     deadline = time.monotonic() + 60
     while len(list(tiny_config.folder.glob("cache.partial-*/*/*/shard_*.h5"))) < 9:
-        assert process.poll() is None, "the cache ended before it could be killed"
+        assert process.is_alive(), "the cache ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert not folder.exists()
     (partial,) = tiny_config.folder.glob("cache.partial-*")
     published = {path: path.stat().st_mtime_ns for path in partial.rglob("shard_*.h5")}
