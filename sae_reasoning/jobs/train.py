@@ -31,6 +31,12 @@ from sae_reasoning.records import Trace
 READERS = ("base", "rl")
 SCHEMA_VERSION = 1
 
+_SPARSER = {
+    "jumprelu": "raise train.sae.l0_coefficient",
+    "standard": "raise train.sae.l1_coefficient",
+}
+"""How to make an SAE sparser that has no k."""
+
 _PROBED_TRACES = 200
 """Report traces on which cross-entropy recovered is measured; both writers, evenly spread."""
 
@@ -61,7 +67,7 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     for row in quality[~quality.passes].itertuples():
         console.warn(
             f"{row.dictionary} has L0 {row.l0:.1f} on {row.reader}, over d_model/8; "
-            "lower train.sae.k (or raise its sparsity penalty)"
+            f"{_SPARSER.get(cfg.train.sae.architecture, 'lower train.sae.k')}"
         )
     console.wrote(stage.final, manifest)
     console.next("make rank")
@@ -81,9 +87,6 @@ class _Data:
     @property
     def d_model(self) -> int:
         return next(iter(self.stores.values())).d_model
-
-    def num_select_traces(self) -> int:
-        return sum(trace.split == "select" for trace in self.traces)
 
 
 def _open(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -> _Data:
