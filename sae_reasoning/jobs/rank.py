@@ -107,7 +107,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         name: require_stage(cfg.folder, name).fingerprint for name in ("traces", "cache", "train")
     }
     inputs |= {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
-    settings = [cfg.rank, cfg.layers, cfg.behaviours]
+    settings = {"rank": cfg.rank, "layers": cfg.layers, "behaviours": cfg.behaviours}
     with Stage(cfg.folder / "rank", settings, inputs) as stage:
         if stage.is_current:
             console.current("rank", stage.final)

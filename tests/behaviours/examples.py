@@ -7,7 +7,7 @@ import numpy as np
 
 from sae_reasoning.behaviours.windows import Rows
 from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.narrator import MoveRates, narrate
+from sae_reasoning.organisms.narrator import ALWAYS, MoveRates, narrate
 from sae_reasoning.organisms.world import Difficulty, sample_problem
 from sae_reasoning.records import Annotation, TokenOpportunity, TokenSpan, Trace
 from sae_reasoning.traces.align import build_trace
@@ -23,7 +23,7 @@ def narrated_traces(
         num_problems: Problems.
         seed: Of everything.
     """
-    rates = {"base": MoveRates(), "rl": MoveRates(backtrack=0.9, weigh=0.9, verify=0.9)}
+    rates = {"base": MoveRates(backtrack=0.7), "rl": ALWAYS}
     rng = random.Random(seed)
     traces = []
     for number in range(num_problems):

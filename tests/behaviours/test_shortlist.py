@@ -1,0 +1,125 @@
+"""Intervals and q under the null, and whom the lists name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from behaviours.examples import made_up_trace, rows_of
+
+from sae_reasoning.behaviours.scores import LatentScores, label_rows
+from sae_reasoning.behaviours.shortlist import add_intervals, draw_up, mark_candidates
+from sae_reasoning.behaviours.streams import Active
+from sae_reasoning.behaviours.windows import TESTED
+
+NUM_LATENTS = 60
+
+
+def _autocorrelated(num_rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Activations that stay up for about ten tokens and are 0 half of the time."""
+    x = np.zeros((num_rows, NUM_LATENTS))
+    for row in range(1, num_rows):
+        x[row] = 0.9 * x[row - 1] + rng.normal(size=NUM_LATENTS)
+    return np.maximum(x, 0).astype(np.float32)
+
+
+def test_independent_labels_on_autocorrelated_activations_are_significant_by_chance_only() -> None:
+    rng = np.random.default_rng(0)
+    traces = []
+    for i in range(160):
+        starts = rng.choice(np.arange(4, 56, 8), size=3, replace=False)
+        spans = [("a", int(s), int(s) + 6) for s in np.sort(starts)]
+        split = ("select", "report")[i >= 80]
+        traces.append(made_up_trace(i // 2, spans=spans, length=64, split=split, writer="rl"))
+    rows = rows_of(traces)
+    labels = label_rows(traces, rows, ["a"], seed=0)
+    dense = _autocorrelated(len(rows.token_id), rng)
+    stream = LatentScores(labels, NUM_LATENTS)
+    stream.add(Active.of(0, dense, np.tile(np.arange(NUM_LATENTS), (len(dense), 1))))
+    result = stream.result()
+    points = result.points.assign(layer=0, reader="rl", is_candidate=True)
+    found = add_intervals(points, lambda _reader, _layer: result.maxima, ["a"])
+    report = found[found.split == "report"]
+    assert report.status.eq(TESTED).all()
+    assert (report.p < 0.05).mean() < 0.12  # 0.05, up to three standard errors of 60 latents.
+    assert (report.q < 0.05).sum() == 0
+    covered = (report.span_auroc_low <= 0.5) & (report.span_auroc_high >= 0.5)
+    assert covered.mean() > 0.88
+    # The same labels tested token by token reject far more than their level: what not to do.
+    of_row = labels.moves.of_row
+    mine = labels.moves.group[of_row] == labels.moves.group.max()
+    y, x = labels.moves.has(0)[of_row][mine], dense[mine]
+    gap = x[y].mean(0) - x[~y].mean(0)
+    error = np.sqrt(x[y].var(0) / y.sum() + x[~y].var(0) / (~y).sum())
+    assert (np.abs(gap / error) > 1.96).mean() > 0.2
+
+
+def _table() -> pd.DataFrame:
+    """Four latents; the select and the report split disagree on which is best."""
+    rows = []
+    for split, aurocs in (("select", [0.9, 0.8, 0.7, 0.6]), ("report", [0.6, 0.7, 0.8, 0.9])):
+        for latent, value in enumerate(aurocs):
+            rows.append(
+                {
+                    "dictionary": "pooled/layer_0",
+                    "layer": 0,
+                    "latent": latent,
+                    "behaviour": "a",
+                    "reader": "rl",
+                    "writer": "rl",
+                    "split": split,
+                    "status": TESTED,
+                    "span_auroc": value,
+                    "onset_auroc": 1 - value,
+                    "onset_attribution": [-1.0, 0.0, 0.5, 0.2][latent],
+                    "span_auroc_low": 0.0,
+                    "span_auroc_high": 1.0,
+                    "q": 0.01,
+                    "n_pos": 5,
+                    "n_neg": 5,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_candidates_are_the_best_of_the_select_split_by_either_measure() -> None:
+    table = _table()
+    marked = mark_candidates(table, candidates=1, announcers=1, announce_by="attribution")
+    assert sorted(set(table.latent[marked])) == [0, 2]
+    marked = mark_candidates(table, candidates=1, announcers=1, announce_by="onset_auroc")
+    assert sorted(set(table.latent[marked])) == [0, 3]
+
+
+@pytest.mark.parametrize(("by", "expected"), [("attribution", [2, 3]), ("onset_auroc", [])])
+def test_lists_choose_on_select_and_show_report(by: str, expected: list[int]) -> None:
+    traces = [made_up_trace(0, spans=[("a", 9, 12)])]
+    labels = label_rows(traces, rows_of(traces), ["a"], seed=0)
+    onsets = LatentScores(labels, 4).result().onsets
+    latents = pd.DataFrame(
+        {
+            "dictionary": "pooled/layer_0",
+            "layer": 0,
+            "latent": range(4),
+            "reader": "rl",
+            "writer": "rl",
+            "firing_rate": 0.1,
+            "mean_active": 1.0,
+            "max_active": 2.0,
+        }
+    )
+    table = _table()
+    table.loc[table.split == "select", "onset_auroc"] = [0.1, 0.2, 0.3, 0.4]
+    lists = draw_up(
+        table,
+        latents,
+        lambda _reader, _layer: onsets,
+        ["a", "z"],
+        trackers=2,
+        announcers=3,
+        announce_by=by,
+        bootstrap=10,
+        seed=0,
+    )
+    assert [entry.latent for entry in lists.trackers["a"]] == [0, 1]
+    first = lists.trackers["a"][0]
+    assert (first.select_span_auroc, first.span_auroc, first.max_active) == (0.9, 0.6, 2.0)
+    assert [entry.latent for entry in lists.announcers["a"]] == expected
+    assert lists.trackers["z"] == lists.announcers["z"] == []

@@ -1,0 +1,311 @@
+"""The rank job on narrated traces, read by the tiny pair, with a latent planted in a real SAE."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from behaviours.examples import narrated_traces
+from safetensors.torch import load_file, save_file
+
+from sae_reasoning.behaviours.shortlist import mark_candidates
+from sae_reasoning.behaviours.windows import POSITIONAL
+from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
+from sae_reasoning.edges.activation_store import ActivationStore
+from sae_reasoning.edges.artifacts import (
+    BrokenArtifact,
+    Manifest,
+    MissingInput,
+    Stage,
+    read_json,
+    write_json,
+)
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import load_tokenizer
+from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
+from sae_reasoning.edges.tables import read_table, read_traces, write_traces
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs import rank as rank_job
+from sae_reasoning.jobs.cache import cache
+from sae_reasoning.jobs.rank import rank
+from sae_reasoning.jobs.train import train
+from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION, INITIALIZING
+
+PLANTED = 63
+LAYER = 0
+
+
+class Ranked(NamedTuple):
+    """A finished ranking and what it printed."""
+
+    config: Config
+    printed: str
+
+
+def _quiet() -> dict:
+    return {"tracker": NullTracker(), "console": Console(io.StringIO())}
+
+
+def _write_traces(config: Config) -> None:
+    """Narrated traces as if the stage had rolled them out."""
+    tokenizer = load_tokenizer(config.pair.base)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
+    with Stage(config.folder / "traces", {"narrated": 1}, {}) as stage:
+        write_traces(stage.folder / "traces.parquet", narrated_traces(encode, 40))
+        stage.finish({})
+
+
+def _plant(config: Config) -> None:
+    """Make one direction of the cached residuals say `backtracking`, and one latent read it.
+
+    The direction is emptied, then set to `mark` within the spans, in both readers; the rest of the
+    residuals and of the SAE stays as it was.
+    """
+    mark, gain = 0.5, 1000.0  # The gain wins the latent a place among the k.
+    direction = torch.nn.functional.normalize(
+        torch.randn(32, generator=torch.manual_seed(0)), dim=0
+    )
+    traces = read_traces(config.folder / "traces" / "traces.parquet")
+    for reader in ("base", "rl"):
+        store = ActivationStore.open(config.folder / "cache" / reader / f"layer_{LAYER}")
+        is_move = np.zeros(store.num_tokens, bool)
+        for t, trace in enumerate(traces):
+            for span in trace.spans:
+                if span.behaviour == BACKTRACKING:
+                    here = (store.trace_index == t) & (store.position >= span.token_start)
+                    is_move |= here & (store.position < span.token_end)
+        x = store.read(slice(None))
+        mark = 0.05 * float(x.norm(dim=1).mean())  # Small: it hardly stirs the other latents.
+        x += (torch.from_numpy(is_move) * mark - x @ direction)[:, None] * direction
+        start = 0
+        for path in sorted(store.folder.glob("*.h5")):
+            with h5py.File(path, "r+") as file:
+                stop = start + len(file["activations"])
+                file["activations"][:] = x[start:stop].numpy()
+                start = stop
+    folder = config.folder / "train" / config.train.readers / f"layer_{LAYER}"
+    tensors = load_file(folder / "sae_weights.safetensors")
+    gain = 1000 / mark  # Wins the latent a place among the k.
+    cut = mark / 4 - direction @ tensors["b_dec"]  # sae-lens takes b_dec off its input.
+    tensors["W_enc"][:, PLANTED] = gain * direction
+    tensors["b_enc"][PLANTED] = -gain * cut
+    tensors["W_dec"][PLANTED] = direction
+    save_file(tensors, folder / "sae_weights.safetensors")
+    quality = read_json(folder / "quality.json")
+    known = quality | {"fingerprint": load_dictionary(folder).fingerprint}
+    write_json(folder / "quality.json", known)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, tiny_pair: PairConfig) -> Path:
+    """Traces, cache and SAEs, made once; tests rank copies."""
+    folder = tmp_path_factory.mktemp("rank")
+    config = _config(folder, tiny_pair)
+    _write_traces(config)
+    cache(config, **_quiet())
+    train(config, **_quiet())
+    _plant(config)
+    return folder
+
+
+def _config(folder: Path, pair: PairConfig) -> Config:
+    config = Config(
+        pair=pair,
+        behaviours=[INITIALIZING, DEDUCTION, BACKTRACKING, "example-testing"],
+        runs=str(folder / "runs"),
+    )
+    config.layers, config.device, config.tracker.kind = [0, 1], "cpu", "none"
+    config.train.sae.d_sae, config.train.sae.k = 64, 4
+    config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
+    config.rank.bootstrap, config.rank.random_directions = 50, 8
+    config.rank.trackers = config.rank.announcers = config.rank.candidates = 5
+    config.rank.attribution_onsets = 12
+    return config
+
+
+@pytest.fixture
+def config(tmp_path: Path, template: Path, tiny_pair: PairConfig) -> Config:
+    shutil.copytree(template / "runs", tmp_path / "runs")
+    return _config(tmp_path, tiny_pair)
+
+
+@pytest.fixture(scope="module")
+def ranked(
+    tmp_path_factory: pytest.TempPathFactory, template: Path, tiny_pair: PairConfig
+) -> Ranked:
+    """One finished ranking: its config and what it printed."""
+    folder = tmp_path_factory.mktemp("ranked")
+    shutil.copytree(template / "runs", folder / "runs")
+    config, printed = _config(folder, tiny_pair), io.StringIO()
+    rank(config, tracker=NullTracker(), console=Console(printed))
+    return Ranked(config, printed.getvalue())
+
+
+def test_rank_puts_the_planted_latent_first(ranked: Ranked) -> None:
+    config = ranked.config
+    shortlist = read_json(config.folder / "rank" / "shortlist.json")
+    best = shortlist["trackers"][BACKTRACKING][0]
+    assert (best["layer"], best["latent"]) == (LAYER, PLANTED)
+    assert best["span_auroc"] == 1.0
+    assert best["span_auroc_low"] > 0.75
+    assert best["q"] < 1e-3
+    assert (best["reader"], best["writer"]) == ("rl", "rl")
+    scores = read_table(config.folder / "rank" / "scores.parquet")
+    here = scores[(scores.behaviour == BACKTRACKING) & (scores.reader == "rl")]
+    for column in ("span_auroc", "point_biserial", "mutual_information"):
+        top = here[(here.split == "report") & (here.writer == "rl")].nlargest(1, column).iloc[0]
+        assert (top.layer, top.latent) == (LAYER, PLANTED), column
+
+
+def test_scores_hold_every_latent_of_the_grid_on_both_splits(ranked: Ranked) -> None:
+    config = ranked.config
+    scores = read_table(config.folder / "rank" / "scores.parquet")
+    grid = scores.groupby(["behaviour", "reader", "writer", "split", "layer"]).latent.nunique()
+    assert (grid == 64).all()
+    assert len(grid) == 3 * 2 * 2 * 2 * 2
+    assert scores.q.notna().any()
+    assert scores[scores.q.notna()].split.eq("report").all()
+    assert scores[~scores.is_candidate].span_auroc_low.isna().all()
+    tested = scores[scores.is_candidate & (scores.split == "report")]
+    per_cell = tested.groupby(["behaviour", "reader", "writer", "layer"]).size()
+    assert per_cell.min() >= config.rank.candidates
+
+
+def test_a_move_at_a_fixed_place_is_called_positional_and_not_tested(ranked: Ranked) -> None:
+    config, printed = ranked.config, ranked.printed
+    scores = read_table(config.folder / "rank" / "scores.parquet")
+    here = scores[scores.behaviour == INITIALIZING]
+    assert (here.status == POSITIONAL).all()
+    assert here.q.isna().all()
+    assert POSITIONAL in printed
+
+
+def test_a_behaviour_without_spans_is_named_and_skipped(ranked: Ranked) -> None:
+    config, printed = ranked.config, ranked.printed
+    assert "warning: example-testing: too few spans by base for both splits" in printed
+    assert "skipped: no spans on both splits" in printed
+    shortlist = read_json(config.folder / "rank" / "shortlist.json")
+    assert shortlist["trackers"]["example-testing"] == []
+    assert "next: make ablate" in printed
+
+
+def test_baselines_stand_beside_every_cell(ranked: Ranked) -> None:
+    config = ranked.config
+    found = read_table(config.folder / "rank" / "baselines.parquet")
+    here = found[(found.behaviour == BACKTRACKING) & (found.writer == "rl")].set_index("baseline")
+    assert set(here.index) == {"random_reader", "random_direction", "ngram", "probe"}
+    assert here.loc["ngram", "span_auroc"] > 0.95  # Its wordings give the move away.
+    assert here.loc["probe"].span_auroc.min() > 0.7
+    assert set(here.loc["random_reader", "reader"]) == {"random"}
+    several = found.dropna(subset="low")  # Of one problem there is no interval.
+    assert (several.low <= several.span_auroc).all()
+
+
+def test_announcers_push_towards_the_move_and_are_described(ranked: Ranked) -> None:
+    config = ranked.config
+    shortlist = read_json(config.folder / "rank" / "shortlist.json")
+    latents = read_table(config.folder / "rank" / "latents.parquet")
+    assert len(latents) == 2 * 2 * 2 * 64
+    for entries in shortlist["announcers"].values():
+        attributions = [entry["onset_attribution"] for entry in entries]
+        assert attributions == sorted(attributions, reverse=True)
+        assert min(attributions, default=1) > 0
+    assert shortlist["announcers"][BACKTRACKING]
+    known = shortlist["dictionaries"]["pooled/layer_0"]
+    assert (config.folder / known["folder"] / "cfg.json").exists()
+
+
+def test_a_second_run_does_nothing(ranked: Ranked) -> None:
+    printed = io.StringIO()
+    again = rank(ranked.config, tracker=NullTracker(), console=Console(printed))
+    assert again == Manifest.read(ranked.config.folder / "rank")
+    assert printed.getvalue() == f"rank: {ranked.config.folder / 'rank'} is up to date\n"
+
+
+def test_another_config_ranks_again_and_can_announce_by_onset_auroc(
+    config: Config, ranked: Ranked
+) -> None:
+    config.rank.announce_by, config.rank.attribution_onsets = "onset_auroc", 4
+    first = Manifest.read(ranked.config.folder / "rank")
+    assert first is not None
+    assert rank(config, **_quiet()).fingerprint != first.fingerprint
+    shortlist = read_json(config.folder / "rank" / "shortlist.json")
+    onset_aurocs = [e["select_onset_auroc"] for e in shortlist["announcers"][BACKTRACKING]]
+    assert onset_aurocs == sorted(onset_aurocs, reverse=True)
+
+
+def test_a_killed_ranking_goes_on_at_the_first_missing_part(
+    config: Config, ranked: Ranked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[tuple[str, int]] = []
+    score = rank_job._score
+
+    def killed_at_the_third(cfg, data, reader, layer, parts, console) -> None:
+        part = parts / f"{reader}_layer_{layer}_points.parquet"
+        if not part.exists():
+            scored.append((reader, layer))
+        if len(scored) == 3:
+            raise KeyboardInterrupt
+        score(cfg, data, reader, layer, parts, console)
+
+    monkeypatch.setattr(rank_job, "_score", killed_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        rank(config, **_quiet())
+    assert not (config.folder / "rank").exists()
+    monkeypatch.setattr(rank_job, "_score", score)
+    rank(config, **_quiet())
+    assert not list(config.folder.glob("rank.partial-*"))
+    other = ranked.config
+    for name in ("scores", "latents", "baselines"):
+        one = read_table(config.folder / "rank" / f"{name}.parquet")
+        two = read_table(other.folder / "rank" / f"{name}.parquet")
+        assert one.equals(two), name
+
+
+def test_nothing_of_the_report_split_decides_what_is_a_candidate(ranked: Ranked) -> None:
+    traces = read_traces(ranked.config.folder / "traces" / "traces.parquet")
+    problems = [{t.problem_id for t in traces if t.split == s} for s in ("select", "report")]
+    assert not problems[0] & problems[1]
+    scores = read_table(ranked.config.folder / "rank" / "scores.parquet")
+    report = np.flatnonzero(scores.split == "report")
+    shuffled = np.random.default_rng(0).permutation(report)
+    for column in ("span_auroc", "onset_auroc"):
+        scores.loc[report, column] = scores[column].to_numpy()[shuffled]
+    again = mark_candidates(scores, candidates=5, announcers=5, announce_by="attribution")
+    assert (again == scores.is_candidate).all()
+
+
+@pytest.mark.parametrize("stage", ["traces", "cache", "train"])
+def test_a_missing_input_names_its_target(config: Config, stage: str) -> None:
+    shutil.rmtree(config.folder / stage)
+    with pytest.raises(MissingInput, match=f"run `make {stage}` first"):
+        rank(config, **_quiet())
+
+
+def test_a_dictionary_of_another_width_is_refused(config: Config) -> None:
+    sae = build_training_sae(SaeConfig(d_sae=16, k=2), d_in=24, seed=0, steps=1)
+    finish(sae, 1.0).save(config.folder / "train" / "pooled" / "layer_1")
+    with pytest.raises(BrokenArtifact, match="width 24, the cache holds 32; delete it and run"):
+        rank(config, **_quiet())
+    assert not (config.folder / "rank").exists()
+
+
+def test_a_dictionary_that_was_exchanged_is_refused(config: Config) -> None:
+    pooled = config.folder / "train" / "pooled"
+    shutil.rmtree(pooled / "layer_1")
+    shutil.copytree(pooled / "layer_0", pooled / "layer_1")
+    with pytest.raises(BrokenArtifact, match="holds an SAE of layer 0"):
+        rank(config, **_quiet())
+
+
+def test_behaviours_that_nobody_makes_are_refused_in_one_line(config: Config) -> None:
+    config.behaviours = ["example-testing"]
+    with pytest.raises(ConfigError, match=r"behaviours=\['example-testing'\] have no span"):
+        rank(config, **_quiet())
