@@ -102,7 +102,7 @@ class Manifest:
     stage: str
     fingerprint: str
     schema_version: int
-    config: dict[str, Any]
+    config: Any
     inputs: dict[str, str]
     packages: dict[str, str]
     git_revision: str | None
@@ -120,10 +120,10 @@ class Manifest:
 class Stage:
     """One stage's folder, from plan to published result.
 
-        with Stage(root / "cache", config, inputs) as stage:
-            if not stage.is_current:
-                ...write below stage.folder...
-                stage.finish(counts)
+    with Stage(root / "cache", config, inputs) as stage:
+        if not stage.is_current:
+            ...write below stage.folder...
+            stage.finish(counts)
     """
 
     def __init__(self, final: Path, config: Any, inputs: Mapping[str, str]) -> None:
@@ -146,6 +146,8 @@ class Stage:
             os.replace(old, self.final)  # A kill fell between the two renames of `finish`.
         if not self.is_current:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for unfinished in self.folder.rglob(".*.tmp"):
+                unfinished.unlink()  # A kill fell within `publish`.
         return self
 
     def __exit__(self, *_: object) -> None:

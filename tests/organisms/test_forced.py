@@ -1,0 +1,88 @@
+"""The program's judgement of a move whose start was written for the model."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.forced import ForcedStart, forced_starts, is_valid, measure_validity
+from sae_reasoning.organisms.narrator import ALWAYS, narrate
+from sae_reasoning.organisms.world import Difficulty, sample_problem
+
+PROMPT = (
+    "map ash: birch cedar , birch: none , cedar: elm , elm: gold ; "
+    "notes birch# open cedar# open elm# fake ; from ash find gold ?"
+)
+AT_DEAD_END = (
+    "<think> the task is gold from ash . at ash: birch cedar . so birch . at birch: none ."
+)
+AT_FORK = "<think> the task is gold from ash . at ash: birch cedar ."
+AT_FIND = f"{AT_FORK} so cedar . at cedar: elm . so elm . at elm: gold ."
+
+
+@pytest.mark.parametrize(
+    ("before", "move", "continuation", "valid"),
+    [
+        (AT_DEAD_END, "backtracking", "ash .", True),
+        (AT_DEAD_END, "backtracking", "birch .", False),
+        (AT_DEAD_END, "backtracking", "ash birch", False),
+        (AT_FORK, "uncertainty-estimation", "birch# open cedar# open . so cedar .", True),
+        (AT_FORK, "uncertainty-estimation", "birch# open cedar# shut .", False),
+        (AT_FORK, "uncertainty-estimation", "birch# open .", False),
+        (AT_FIND, "verification", "elm# fake , bad .", True),
+        (AT_FIND, "verification", "elm# fake , good .", False),
+        (AT_FIND, "verification", "elm# real , good .", False),
+        (AT_FORK, "deduction", "cedar . at cedar: elm .", True),
+        (AT_FORK, "deduction", "elm . at elm: gold .", False),
+        ("<think>", "initializing", "gold from ash .", True),
+        ("<think>", "initializing", "salt from ash .", False),
+    ],
+)
+def test_the_program_judges_what_follows_the_opening(
+    before: str, move: str, continuation: str, valid: bool
+) -> None:
+    for opening in grammar.OPENINGS[move]:
+        assert is_valid(ForcedStart(PROMPT, before, opening, move), continuation) is valid
+
+
+@given(st.integers(0, 10_000))
+def test_the_narrators_own_moves_are_valid(seed: int) -> None:
+    problem = sample_problem(random.Random(seed), Difficulty(), grammar.REMARKS)
+    narration = narrate(problem, ALWAYS, random.Random(seed))
+    for span in narration.spans:
+        said = narration.text[span.char_start :]
+        opening = next(
+            (o for o in grammar.OPENINGS[span.behaviour] if said.startswith(f"{o} ")), ""
+        )
+        if opening:
+            before = narration.text[: span.char_start - 1]
+            start = ForcedStart(problem.prompt(), before, opening, span.behaviour)
+            assert is_valid(start, said.removeprefix(opening).strip())
+
+
+def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
+    problems = [sample_problem(random.Random(s), Difficulty()) for s in range(120)]
+    narrations = [narrate(p, ALWAYS, random.Random(i)) for i, p in enumerate(problems)]
+    by_prompt = {p.prompt(): n.text for p, n in zip(problems, narrations, strict=True)}
+    starts = forced_starts(
+        [(p.prompt(), n.text) for p, n in zip(problems, narrations, strict=True)],
+        [[(o.behaviour, o.char_end) for o in n.opportunities if o.taken] for n in narrations],
+        random.Random(0),
+        per_move=50,
+    )
+
+    def oracle(prompts: list[str], beginnings: list[str], keys: range) -> list[str]:
+        """What the narrator wrote there; its wording may differ from the forced one."""
+        texts = []
+        for start, prompt in zip(starts, prompts, strict=True):
+            said = by_prompt[prompt][len(start.before) :].strip()
+            opening = next(o for o in grammar.OPENINGS[start.move] if said.startswith(f"{o} "))
+            texts.append(said.removeprefix(opening).strip())
+        return texts
+
+    starts = [s for s in starts if s.move != grammar.DEDUCTION]
+    for validity in measure_validity(starts, oracle, seed=0):
+        assert validity.valid == validity.n > 20
+        assert validity.chance < 0.95

@@ -1,0 +1,179 @@
+"""The world: problems, traces, and a parser that finds what the narrator wrote."""
+
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.grammar import (
+    BACKTRACKING,
+    MOVES,
+    OPENINGS,
+    UNCERTAINTY,
+    VERIFICATION,
+    answered_path,
+)
+from sae_reasoning.organisms.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
+from sae_reasoning.organisms.parser import parse
+from sae_reasoning.organisms.world import Difficulty, Problem, parse_prompt, sample_problem
+
+SEEDS = st.integers(0, 2**32)
+PROBLEM = Problem(
+    remark="",
+    entries={
+        "ash": ("birch", "cedar"),
+        "birch": ("none",),
+        "cedar": ("elm",),
+        "elm": ("gold",),
+    },
+    notes={"birch": "open", "cedar": "open", "elm": "real"},
+    start="ash",
+    goal="gold",
+)
+
+
+def problem_of(seed: int) -> Problem:
+    return sample_problem(random.Random(seed), Difficulty(), grammar.REMARKS)
+
+
+@given(SEEDS)
+def test_a_prompt_tells_its_problem(seed: int) -> None:
+    problem = problem_of(seed)
+    assert parse_prompt(problem.prompt()) == problem
+
+
+@given(SEEDS, st.sampled_from([NEVER, MoveRates(), MoveRates(0.6, 0.6, 0.6), ALWAYS]))
+def test_the_parser_returns_the_narrators_spans_and_opportunities_exactly(
+    seed: int, rates: MoveRates
+) -> None:
+    problem = problem_of(seed)
+    narration = narrate(problem, rates, random.Random(seed + 1))
+    assert parse(problem, narration.text) == narration
+    ends = [0, *(span.char_end for span in narration.spans)]
+    assert all(s.char_start >= end for s, end in zip(narration.spans, ends, strict=False))
+
+
+@given(SEEDS, st.floats(0, 1))
+def test_a_cut_response_parses_and_its_spans_stay_inside(seed: int, share: float) -> None:
+    problem = problem_of(seed)
+    text = narrate(problem, ALWAYS, random.Random(seed)).text
+    text = text[: int(share * len(text))]
+    for span in parse(problem, text).spans:
+        assert 0 <= span.char_start < span.char_end <= len(text)
+
+
+@given(SEEDS, st.lists(st.sampled_from(grammar.vocabulary()), max_size=60))
+def test_any_words_parse(seed: int, words: list[str]) -> None:
+    text = " ".join([grammar.THINK, *words])
+    for span in parse(problem_of(seed), text).spans:
+        assert 0 <= span.char_start < span.char_end <= len(text)
+
+
+@given(SEEDS)
+def test_a_trace_that_makes_every_move_is_right(seed: int) -> None:
+    problem = problem_of(seed)
+    text = narrate(problem, ALWAYS, random.Random(seed)).text
+    assert problem.grade(answered_path(text))
+
+
+@pytest.mark.parametrize("without", ["backtrack", "weigh", "verify"])
+def test_leaving_out_one_move_costs_answers(without: str) -> None:
+    rates = MoveRates(
+        **{"backtrack": 1.0, "weigh": 1.0, "verify": 1.0, without: 0.0}, elsewhere=1.0
+    )
+    problems = [problem_of(seed) for seed in range(300)]
+    texts = [narrate(p, rates, random.Random(i)).text for i, p in enumerate(problems)]
+    right = sum(p.grade(answered_path(t)) for p, t in zip(problems, texts, strict=True))
+    assert right < 0.85 * len(problems)
+
+
+def test_direct_guesses_are_mostly_wrong() -> None:
+    problems = [problem_of(seed) for seed in range(500)]
+    right = sum(p.grade(answered_path(guess(p, random.Random(1)))) for p in problems)
+    assert right < 0.25 * len(problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        (["ash", "cedar", "elm"], True),
+        (["ash", "birch"], False),
+        (["ash", "elm"], False),
+        (["cedar", "elm"], False),
+        ([], False),
+    ],
+)
+def test_the_grader_takes_a_path_from_start_to_find_and_nothing_else(
+    path: list[str], right: bool
+) -> None:
+    assert PROBLEM.grade(path) is right
+
+
+def test_a_path_through_a_shut_place_or_to_a_fake_find_is_wrong() -> None:
+    for place, note in (("cedar", "shut"), ("elm", "fake")):
+        spoiled = Problem("", PROBLEM.entries, {**PROBLEM.notes, place: note}, "ash", "gold")
+        assert not spoiled.grade(["ash", "cedar", "elm"])
+
+
+def test_opportunities_are_where_the_map_allows_the_move() -> None:
+    text = (
+        "<think> the task is gold from ash . at ash: birch cedar . so birch . at birch: none . "
+        "wait , dead end , back to ash . at ash: birch cedar . so cedar . at cedar: elm . "
+        "so elm . at elm: gold . </think> answer : ash cedar elm ."
+    )
+    found = {
+        move: [
+            (text[: o.char_end].rsplit(" at ", 1)[-1], o.taken)
+            for o in parse(PROBLEM, text).opportunities
+            if o.behaviour == move
+        ]
+        for move in (BACKTRACKING, UNCERTAINTY, VERIFICATION)
+    }
+    assert found == {
+        BACKTRACKING: [("birch: none .", True)],
+        UNCERTAINTY: [("ash: birch cedar .", False)],
+        VERIFICATION: [("elm: gold .", False)],
+    }
+
+
+def test_a_malformed_move_counts_as_a_move() -> None:
+    text = "<think> at ash: birch cedar . wait , dead end , back to nowhere at all . so cedar ."
+    spans = parse(PROBLEM, text).spans
+    assert [span.behaviour for span in spans] == ["deduction", "backtracking", "deduction"]
+    assert text[spans[1].char_start : spans[1].char_end].endswith("at all .")
+
+
+def test_every_move_has_wordings_and_every_cue_word_is_also_harmless() -> None:
+    harmless = {word for remark in grammar.REMARKS for word in remark.split()}
+    for move in MOVES:
+        assert len(set(OPENINGS[move])) >= 4
+        if move != grammar.DEDUCTION:
+            # the definite article and the like are no cues
+            cues = {opening.split()[0] for opening in OPENINGS[move]} - {"the"}
+            assert cues <= harmless, (move, cues - harmless)
+
+
+def test_no_remark_reads_as_a_move() -> None:
+    for remark in grammar.REMARKS:
+        assert parse(PROBLEM, f"{grammar.THINK} {remark}").spans == ()
+
+
+def test_openings_are_prefix_free() -> None:
+    openings = [f"{opening} " for move in MOVES for opening in OPENINGS[move]]
+    clashes = [(a, b) for a in openings for b in openings if a != b and b.startswith(a)]
+    assert not clashes
+
+
+@given(SEEDS)
+def test_every_word_is_in_the_vocabulary(seed: int) -> None:
+    problem = problem_of(seed)
+    text = narrate(problem, MoveRates(), random.Random(seed)).text
+    assert set(re.split(" ", f"{problem.prompt()} {text}")) <= set(grammar.vocabulary())
+
+
+def test_a_foreign_prompt_is_refused() -> None:
+    with pytest.raises(ValueError, match="not a prompt"):
+        parse_prompt("What is 2 + 2?")

@@ -1,0 +1,48 @@
+"""Characters to tokens, by one convention."""
+
+import pytest
+
+from sae_reasoning.config import PairConfig
+from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
+from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.traces.align import align_opportunity, align_span
+
+# "ab cd. ef" cut as a tokenizer with leading spaces would
+OFFSETS = [(0, 2), (2, 5), (5, 6), (6, 9)]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "tokens"),
+    [(0, 2, (10, 11)), (3, 5, (11, 12)), (0, 9, (10, 14)), (7, 9, (13, 14)), (1, 4, (10, 12))],
+)
+def test_a_span_covers_the_tokens_that_share_a_character(
+    start: int, end: int, tokens: tuple[int, int]
+) -> None:
+    span = align_span(Span("x", start, end), OFFSETS, 10, "a")
+    assert (span.token_start, span.token_end) == tokens
+
+
+def test_onset_minus_one_of_the_first_move_is_the_last_prompt_token() -> None:
+    assert align_opportunity(Opportunity("x", 0, True), OFFSETS, 10).token == 9
+
+
+def test_onset_minus_one_precedes_the_spans_first_token() -> None:
+    opportunity = align_opportunity(Opportunity("x", 6, True), OFFSETS, 10)
+    span = align_span(Span("x", 7, 9), OFFSETS, 10, "a")
+    assert opportunity.token == span.token_start - 1 == 12
+
+
+def test_a_span_outside_its_text_is_refused() -> None:
+    with pytest.raises(ValueError, match="outside its text"):
+        align_span(Span("x", 9, 12), OFFSETS, 10, "a")
+
+
+def test_spans_survive_retokenisation(tiny_pair: PairConfig) -> None:
+    tokenizer = load_tokenizer(tiny_pair.base)
+    text = "<think> wait , dead end , back to ash . so birch ."
+    ids, offsets = encode_response(tokenizer, text)
+    start = text.index("wait")
+    span = align_span(Span("backtracking", start, text.index(" so")), offsets, 0, "a")
+    assert tokenizer.decode(ids[span.token_start : span.token_end]) == (
+        "wait , dead end , back to ash ."
+    )
