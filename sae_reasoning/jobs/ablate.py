@@ -44,14 +44,16 @@ from sae_reasoning.steering.effects import effects, findings, judged_counts
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 
-_EDITS = {"base": (CLAMP, ABLATE), "rl": (ABLATE, CLAMP)}
+_MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
+"""Sufficiency where the moves are rare, necessity where they are deployed; the other edit of each
+model is made too, with one draw of each control."""
 _POSITIONAL = "positional, not testable"
 
 
 def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `ablate/generations.parquet` and `ablate/effects.parquet`, on report problems only."""
     inputs = _input_stages(cfg)
-    facts = {model: describe(getattr(cfg.pair, model)) for model in _EDITS}
+    facts = {model: describe(getattr(cfg.pair, model)) for model in _MAIN_EDIT}
     inputs |= {model: fact.fingerprint for model, fact in facts.items()}
     config = {"ablate": cfg.ablate, "behaviours": cfg.behaviours, "source": cfg.traces.source}
     with Stage(cfg.folder / "ablate", config, inputs) as stage:
@@ -171,7 +173,7 @@ def _prepare(cfg: Config) -> _Experiment:
             f"traces.report_share={cfg.traces.report_share} leaves no problem to report on; "
             "raise it"
         )
-    sizes = {model: _sizes(cfg, latents, model, dictionaries) for model in _EDITS}
+    sizes = {model: _sizes(cfg, latents, model, dictionaries) for model in _MAIN_EDIT}
     listed = {
         LatentId(entry["layer"], entry["latent"])
         for lists in (shortlist["trackers"], shortlist["announcers"])
@@ -182,15 +184,14 @@ def _prepare(cfg: Config) -> _Experiment:
         conditions = {
             model: plan_conditions(
                 chosen,
-                edits,
+                {main: cfg.ablate.controls} | {edit: 1 for edit in (ABLATE, CLAMP) if edit != main},
                 sizes=sizes[model],
                 shortlisted=listed,
                 clamp_multiple=cfg.ablate.clamp_multiple,
-                num_draws=cfg.ablate.controls,
                 d_model=next(iter(dictionaries.values())).d_in,
                 seed=cfg.ablate.seed,
             )
-            for model, edits in _EDITS.items()
+            for model, main in _MAIN_EDIT.items()
         }
     except ValueError as error:
         raise ConfigError(
@@ -329,7 +330,7 @@ def _roll_out(
     edits = RowEdits(
         [condition.intervention for condition in conditions],
         which,
-        {layer: (d.encode, d.W_dec) for layer, d in experiment.dictionaries.items()},
+        {layer: (d.encode_sparse, d.W_dec) for layer, d in experiment.dictionaries.items()},
     )
     keys = torch.tensor([[cfg.ablate.seed, row.problem.key, row.sample] for row in batch])
     rollouts: list[Rollout] = sorted(

@@ -61,12 +61,11 @@ UNEDITED = Condition("", NONE, 0.0, NONE, 0, (), NO_EDIT)
 
 def plan_conditions(
     chosen: Mapping[str, Sequence[LatentId]],
-    edits: Sequence[str],
+    num_draws: Mapping[str, int],
     *,
     sizes: Mapping[int, LatentSizes],
     shortlisted: Collection[LatentId],
     clamp_multiple: float,
-    num_draws: int,
     d_model: int,
     seed: int,
 ) -> list[Condition]:
@@ -74,11 +73,10 @@ def plan_conditions(
 
     Args:
         chosen: Latents to edit together, by move.
-        edits: `ablate`, `clamp`.
+        num_draws: Edits to make (`ablate`, `clamp`), and how many draws of each control to make.
         sizes: By layer; clamps aim at `clamp_multiple` of `max_active`.
         shortlisted: Latents that may not serve as controls.
         clamp_multiple: Dose of clamps.
-        num_draws: Draws of each control.
         d_model: Width of the residual stream.
         seed: Of the draws.
 
@@ -86,27 +84,28 @@ def plan_conditions(
         ValueError: A layer has too few latents to serve as controls.
     """
     conditions = [UNEDITED]
+    most = max(num_draws.values())
     for number, (behaviour, latents) in enumerate(chosen.items()):
-        generators = [np.random.default_rng([seed, number, draw]) for draw in range(num_draws)]
+        generators = [np.random.default_rng([seed, number, draw]) for draw in range(most)]
         matches = [match_latents(latents, sizes, shortlisted, rng) for rng in generators]
         layers = sorted({latent.layer for latent in latents})
         randoms = [
             {layer: random_direction(d_model, rng) for layer in layers} for rng in generators
         ]
-        for edit in edits:
+        for edit, draws in num_draws.items():
             dose = clamp_multiple if edit == CLAMP else 0.0
             changes = _changes(latents, edit, dose, sizes)
             conditions.append(
                 Condition(behaviour, edit, dose, EDIT, 0, tuple(latents), Intervention(changes))
             )
-            for draw, match in enumerate(matches):
+            for draw, match in enumerate(matches[:draws]):
                 # An ablation takes what is there; only a clamp can be made as large as another.
                 control = Intervention(
                     _changes(match, edit, dose, sizes), changes if edit == CLAMP else {}
                 )
                 ids = tuple(LatentId(*latent) for latent in match)
                 conditions.append(Condition(behaviour, edit, dose, MATCHED, draw, ids, control))
-            for draw, along in enumerate(randoms):
+            for draw, along in enumerate(randoms[:draws]):
                 control = Intervention(norm_of=changes, along=along)
                 conditions.append(
                     Condition(behaviour, edit, dose, RANDOM, draw, tuple(latents), control)

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Encode = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_sae"]]
+Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Residuals [row, d_model] to the active latents: values [row, k] and indices [row, k]."""
 
 
 def ablate(
@@ -198,8 +199,12 @@ class _LayerEdit:
         norms = [i.norm_of.get(layer) for i in interventions]
         moved = sorted({n for c in (*changes, *norms) if c is not None for n in c.latents})
         column = {latent: index for index, latent in enumerate(moved)}
-        self._latents = torch.tensor(moved, dtype=torch.int64, device=device)
-        self._directions = decoder[self._latents].float()
+        self._directions = decoder[torch.tensor(moved, dtype=torch.int64, device=device)].float()
+        # Latents that nothing moves share one more column, which is dropped.
+        self._column_of = torch.full((len(decoder),), len(moved), device=device)
+        self._column_of[torch.tensor(moved, dtype=torch.int64)] = torch.arange(
+            len(moved), device=device
+        )
         self._gains, self._offsets = _tables(changes, column, device)
         self._norm_gains, self._norm_offsets = _tables(norms, column, device)
         self._takes_norm = torch.tensor([n is not None for n in norms], device=device)
@@ -222,7 +227,9 @@ class _LayerEdit:
             return resid
         rows, before = rows[edited], resid[edited]
         which = self._intervention[rows]
-        latents = self._encode(before).index_select(1, self._latents).float()
+        values, active = self._encode(before)
+        table = values.new_zeros((len(values), len(self._directions) + 1), dtype=torch.float32)
+        latents = table.scatter_(1, self._column_of[active], values.float())[:, :-1]
         change = self._change(latents, self._gains[which], self._offsets[which])
         if self._any_along:
             change = change + self._along[which]

@@ -69,11 +69,10 @@ def plan():
     shortlisted = {LatentId(0, 4), LatentId(1, 2), LatentId(1, 9), LatentId(0, 1)}
     return plan_conditions(
         chosen,
-        (ABLATE, CLAMP),
+        {ABLATE: 2, CLAMP: 1},
         sizes={0: sizes_of(60), 1: sizes_of(60, 1)},
         shortlisted=shortlisted,
         clamp_multiple=0.5,
-        num_draws=2,
         d_model=8,
         seed=0,
     )
@@ -81,9 +80,12 @@ def plan():
 
 def test_every_edit_has_its_controls_and_all_share_one_condition_without():
     conditions = plan()
-    assert [c.kind for c in conditions] == [NONE] + 4 * [EDIT, MATCHED, MATCHED, RANDOM, RANDOM]
-    assert [c.edit for c in conditions] == [NONE] + 2 * (5 * [ABLATE] + 5 * [CLAMP])
-    assert [c.dose for c in conditions] == [0.0] + 2 * (5 * [0.0] + 5 * [0.5])
+    assert [c.kind for c in conditions] == [NONE] + 2 * [
+        *[EDIT, MATCHED, MATCHED, RANDOM, RANDOM],
+        *[EDIT, MATCHED, RANDOM],
+    ]
+    assert [c.edit for c in conditions] == [NONE] + 2 * (5 * [ABLATE] + 3 * [CLAMP])
+    assert [c.dose for c in conditions] == [0.0] + 2 * (5 * [0.0] + 3 * [0.5])
     assert conditions[1].layers == "0+1"
     assert conditions[1].latent_names == "0:4 1:2"
 

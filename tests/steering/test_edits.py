@@ -25,11 +25,13 @@ def decoder() -> Tensor:
 
 @pytest.fixture
 def encode(decoder: Tensor):
-    def topk(resid: Tensor) -> Tensor:
-        best = (resid @ decoder.T).relu().topk(K, dim=1)
-        return torch.zeros(len(resid), D_SAE).scatter(1, best.indices, best.values)
+    return lambda resid: (resid @ decoder.T).relu().topk(K, dim=1)
 
-    return topk
+
+@pytest.fixture
+def latents(encode, resid) -> Tensor:
+    values, indices = encode(resid)
+    return torch.zeros(len(resid), D_SAE).scatter(1, indices, values)
 
 
 @pytest.fixture
@@ -42,8 +44,7 @@ def run(interventions, which, encode, decoder, resid) -> Tensor:
     return edits.by_layer[3](resid, torch.arange(len(resid)))
 
 
-def test_ablation_removes_the_direction_and_nothing_else(encode, decoder, resid):
-    latents = encode(resid)
+def test_ablation_removes_the_direction_and_nothing_else(encode, decoder, resid, latents):
     chosen = [int(latents.sum(0).argmax())]
     edited = ablate(resid, latents[:, chosen], decoder[chosen])
     torch.testing.assert_close(resid - edited, latents[:, chosen] * decoder[chosen])
@@ -53,16 +54,16 @@ def test_ablation_removes_the_direction_and_nothing_else(encode, decoder, resid)
     torch.testing.assert_close(edited - kept @ decoder, resid - latents @ decoder)
 
 
-def test_clamp_moves_latents_to_their_values_and_keeps_the_error(encode, decoder, resid):
-    latents, chosen, target = encode(resid), [2, 5], torch.tensor([1.5, 0.25])
+def test_clamp_moves_latents_to_their_values_and_keeps_the_error(encode, decoder, resid, latents):
+    chosen, target = [2, 5], torch.tensor([1.5, 0.25])
     edited = clamp(resid, latents[:, chosen], decoder[chosen], target)
     clamped = latents.clone()
     clamped[:, chosen] = target
     torch.testing.assert_close(edited - clamped @ decoder, resid - latents @ decoder)
 
 
-def test_clamp_at_zero_is_ablation(encode, decoder, resid):
-    latents = encode(resid)[:, :3]
+def test_clamp_at_zero_is_ablation(encode, decoder, resid, latents):
+    latents = latents[:, :3]
     assert torch.equal(clamp(resid, latents, decoder[:3], 0.0), ablate(resid, latents, decoder[:3]))
 
 
@@ -74,8 +75,8 @@ def test_scale_and_add_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_edits_that_change_nothing_are_bit_exact(encode, decoder, resid, dtype):
-    latents, resid = encode(resid), resid.to(dtype)
+def test_edits_that_change_nothing_are_bit_exact(encode, decoder, resid, latents, dtype):
+    resid = resid.to(dtype)
     silent = torch.zeros(len(resid), 2)
     assert torch.equal(ablate(resid, silent, decoder[:2]), resid)
     assert torch.equal(scale(resid, latents, decoder, 1.0), resid)
@@ -90,8 +91,7 @@ def test_rows_without_an_edit_are_bit_exact(encode, decoder, resid):
     assert not torch.isclose(edited[1::2], resid[1::2]).all(1).any()
 
 
-def test_row_edits_do_what_the_plain_functions_do(encode, decoder, resid):
-    latents = encode(resid)
+def test_row_edits_do_what_the_plain_functions_do(encode, decoder, resid, latents):
     interventions = [
         Intervention({3: LatentChange.ablate([0, 7])}),
         Intervention({3: LatentChange.clamp([7, 4], [2.0, 3.0])}),
@@ -142,8 +142,7 @@ def test_controls_are_as_large_as_the_edit_at_every_position(encode, decoder, re
     torch.testing.assert_close(changes[2], changes[0].norm(dim=1)[:, None] * direction)
 
 
-def test_a_random_direction_stays_still_where_the_edit_does(encode, decoder, resid):
-    latents = encode(resid)
+def test_a_random_direction_stays_still_where_the_edit_does(encode, decoder, resid, latents):
     edit = {3: LatentChange.ablate([0])}
     along = {3: decoder[1]}
     control = run([Intervention(norm_of=edit, along=along)], [0] * 12, encode, decoder, resid)
@@ -152,12 +151,12 @@ def test_a_random_direction_stays_still_where_the_edit_does(encode, decoder, res
     assert torch.equal(control[silent], resid[silent])
 
 
-def test_norms_count_edited_positions_up_to_the_end_of_each_row(encode, decoder, resid):
+def test_norms_count_edited_positions_up_to_the_end_of_each_row(encode, decoder, resid, latents):
     interventions = [Intervention(), Intervention({3: LatentChange.clamp([0], [50.0])})]
     edits = RowEdits(interventions, torch.tensor([0, 1, 1]), {3: (encode, decoder)})
     for step in range(3):
         edits.by_layer[3](resid[3 * step : 3 * step + 3], torch.arange(3))
     total, count = edits.norms(torch.tensor([3, 3, 1]))
-    size = (50 - encode(resid)[:9, 0]).reshape(3, 3)
+    size = (50 - latents[:9, 0]).reshape(3, 3)
     assert count.tolist() == [0, 3, 1]
     torch.testing.assert_close(total, torch.stack([torch.zeros(()), size[:, 1].sum(), size[0, 2]]))
