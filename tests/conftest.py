@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 # Before any library reads them: tests never reach for a hub, a server or the user's folders.
@@ -24,15 +25,30 @@ import shutil  # noqa: E402
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook("sae_reasoning", "shape_checker.checked")
+# The rooms that hold tensors; the organisms' world is plain Python called a million times.
+install_import_hook(
+    [f"sae_reasoning.{room}" for room in ("behaviours", "edges", "jobs", "stats", "steering")],
+    "shape_checker.checked",
+)
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from command_runner import Outcome, run_command  # noqa: E402
 from hypothesis import settings  # noqa: E402
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 from sae_reasoning.config import Config, ModelConfig, PairConfig  # noqa: E402
-from sae_reasoning.edges.lm.load import new_llama, save_model, word_tokenizer  # noqa: E402
+from sae_reasoning.edges.lm.load import (  # noqa: E402
+    encode_prompt,
+    encode_response,
+    new_llama,
+    save_model,
+    word_tokenizer,
+)
 from sae_reasoning.organisms import grammar  # noqa: E402
+from sae_reasoning.organisms.corpus import CorpusConfig  # noqa: E402
+from sae_reasoning.organisms.narrator import MoveRates  # noqa: E402
+from sae_reasoning.organisms.pretrain import PretrainConfig, pretrain  # noqa: E402
 
 torch.set_num_threads(1)
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
@@ -40,32 +56,132 @@ settings.register_profile("suite", deadline=None, max_examples=50, derandomize=T
 settings.load_profile("suite")
 
 
+def _new_tiny(seed: int) -> LlamaForCausalLM:
+    words = grammar.vocabulary()
+    return new_llama(
+        vocab_size=len(words),
+        d_model=32,
+        num_layers=3,
+        num_heads=2,
+        d_mlp=64,
+        max_positions=1024,
+        pad_id=words.index(grammar.PAD),
+        bos_id=words.index(grammar.BOS),
+        eos_id=words.index(grammar.EOS),
+        seed=seed,
+    )
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer(grammar.vocabulary(), pad=grammar.PAD, bos=grammar.BOS, eos=grammar.EOS)
+
+
 @pytest.fixture(scope="session")
 def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
     """Two random Llamas of three blocks that speak the organisms' words, saved as folders."""
     root = tmp_path_factory.mktemp("models")
-    words = grammar.vocabulary()
-    pad, bos, eos = grammar.PAD, grammar.BOS, grammar.EOS
-    tokenizer = word_tokenizer(words, pad=pad, bos=bos, eos=eos)
     for seed, name in enumerate(("tiny_base", "tiny_rl")):
-        model = new_llama(
-            vocab_size=len(words),
-            d_model=32,
-            num_layers=3,
-            num_heads=2,
-            d_mlp=64,
-            max_positions=1024,
-            pad_id=words.index(pad),
-            bos_id=words.index(bos),
-            eos_id=words.index(eos),
-            seed=seed,
-        )
-        save_model(model, tokenizer, root / name, torch.float32)
+        save_model(_new_tiny(seed), _tokenizer(), root / name, torch.float32)
     return PairConfig(
         name="tiny",
         base=ModelConfig(path=str(root / "tiny_base")),
         rl=ModelConfig(path=str(root / "tiny_rl")),
     )
+
+
+@pytest.fixture(scope="session")
+def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
+    """Two stages of one short training: they babble, with moves in it, and find nothing."""
+    root = tmp_path_factory.mktemp("talking")
+    tokenizer, model = _tokenizer(), _new_tiny(0)
+    config = PretrainConfig(
+        steps=150,
+        batch_size=12,
+        lr=1e-2,
+        warmup=10,
+        checkpoint_every=150,
+        corpus=CorpusConfig(
+            think_share_start=1.0,
+            think_share_end=1.0,
+            rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
+        ),
+    )
+    for progress in pretrain(
+        model,
+        config,
+        encode_prompt=lambda text: encode_prompt(tokenizer, text),
+        encode_response=lambda text: [
+            *encode_response(tokenizer, text)[0],
+            tokenizer.eos_token_id,
+        ],
+        pad_id=tokenizer.pad_token_id,
+        state_path=root / "state",
+        autocast=lambda: torch.autocast("cpu", enabled=False),
+    ):
+        name = {100: "talking_base", 150: "talking_rl"}.get(progress.step)
+        if name:
+            save_model(model, tokenizer, root / name, torch.float32)
+    return PairConfig(
+        name="talking",
+        base=ModelConfig(path=str(root / "talking_base")),
+        rl=ModelConfig(path=str(root / "talking_rl")),
+    )
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder in which commands are run, and the options that make them small.
+
+    Attributes:
+        folder: Where the commands are run.
+        options: Of every command.
+    """
+
+    folder: Path
+    options: tuple[str, ...]
+
+    @property
+    def results(self) -> Path:
+        """Where the stages are."""
+        return self.folder / "runs" / "tiny" / "talking"
+
+    def run(self, *arguments: str, **limits: int) -> Outcome:
+        """Run a command with the project's options, which later ones override."""
+        return run_command([*arguments, *self.options], self.folder, **limits)
+
+    def copy(self, folder: Path, *stages: str) -> "Project":
+        """A new project with copies of some finished stages."""
+        copied = Project(folder, self.options)
+        for stage in stages:
+            shutil.copytree(self.results / stage, copied.results / stage)
+        return copied
+
+
+STAGES = ("traces", "cache", "train", "rank", "ablate")
+
+
+@pytest.fixture(scope="session")
+def made_project(talking_pair: PairConfig, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which all stages have been run; tests copy it before they touch it."""
+    project = Project(
+        tmp_path_factory.mktemp("project"),
+        (
+            "experiment=tiny",
+            "pair=local",
+            "pair.name=talking",
+            f"pair.base.path={talking_pair.base.path}",
+            f"pair.rl.path={talking_pair.rl.path}",
+            "tracker=none",
+            "device=cpu",
+            "threads=1",
+            "traces.num_problems=16",
+            "traces.base_samples=4",
+            "traces.max_new_tokens=72",
+        ),
+    )
+    outcome = project.run(*STAGES)
+    assert outcome.code == 0, outcome.output
+    return project
 
 
 @pytest.fixture
