@@ -52,9 +52,7 @@ _POSITIONAL = "positional, not testable"
 
 def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `ablate/generations.parquet` and `ablate/effects.parquet`, on report problems only."""
-    inputs = _input_stages(cfg)
-    facts = {model: describe(getattr(cfg.pair, model)) for model in _MAIN_EDIT}
-    inputs |= {model: fact.fingerprint for model, fact in facts.items()}
+    inputs = _inputs(cfg)
     config = {"ablate": cfg.ablate, "behaviours": cfg.behaviours, "source": cfg.traces.source}
     with Stage(cfg.folder / "ablate", config, inputs) as stage:
         if stage.is_current:
@@ -83,18 +81,26 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     return manifest
 
 
-def _input_stages(cfg: Config) -> dict[str, str]:
-    """Fingerprints of what is read; the shortlist must be of the present traces and dictionaries.
+def _inputs(cfg: Config) -> dict[str, str]:
+    """Fingerprints of what is read; the shortlist must be of these traces, dictionaries, models.
 
     Otherwise the problems that selected its latents might be among those reported on.
     """
     manifests = {name: require_stage(cfg.folder, name) for name in ("traces", "train", "rank")}
-    for name in ("traces", "train"):
-        if manifests["rank"].inputs.get(name) != manifests[name].fingerprint:
+    inputs = {name: manifest.fingerprint for name, manifest in manifests.items()}
+    inputs |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in _MAIN_EDIT}
+    for name, remedy in {
+        "traces": "rank",
+        "train": "rank",
+        "base": "traces cache train rank",
+        "rl": "traces cache train rank",
+    }.items():
+        if manifests["rank"].inputs.get(name) != inputs[name]:
             raise BrokenArtifact(
-                f"{cfg.folder / 'rank'} was made from another `make {name}`; run `make rank` again"
+                f"{cfg.folder / 'rank'} was made from another {name} than there is now; "
+                f"run `make {remedy}` again"
             )
-    return {name: manifest.fingerprint for name, manifest in manifests.items()}
+    return inputs
 
 
 @dataclass(frozen=True)

@@ -262,6 +262,10 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                 f"{_percent(edited.high, none)}]",
                 "matched": change(MATCHED),
                 "random": change(RANDOM),
+                "per opportunity": " > ".join(
+                    f"{values.value[kind, f'rate_per_opportunity/{behaviour}']:.3f}"
+                    for kind in (NONE, EDIT)
+                ),
                 "accuracy": values.value[NONE, "accuracy"],
                 "edited accuracy": values.value[EDIT, "accuracy"],
                 "problems": int(edited.num_problems),

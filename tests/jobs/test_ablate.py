@@ -22,6 +22,7 @@ from sae_reasoning.edges.artifacts import (
     write_json,
 )
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
 from sae_reasoning.edges.tables import read_table, read_traces, write_table, write_traces
 from sae_reasoning.edges.tracker import NullTracker
@@ -58,6 +59,7 @@ def make_inputs(cfg: Config) -> None:
             ],
         )
         made = {"traces": stage.finish({}).fingerprint}
+    made |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
     with Stage(cfg.folder / "train", {"made": "by hand"}, made) as stage:
         for layer in cfg.layers:
             sae = build_training_sae(
@@ -297,10 +299,11 @@ def test_a_missing_stage_is_named(cfg, stage):
         run(cfg)
 
 
-def test_a_shortlist_of_an_older_training_is_refused(cfg):
-    made = {"traces": require_stage(cfg.folder, "traces").fingerprint, "train": "0" * 16}
-    write_rank(cfg, SHORTLIST, made)
-    with pytest.raises(BrokenArtifact, match=r"another `make train`; run `make rank` again"):
+@pytest.mark.parametrize("changed", ["traces", "train", "base", "rl"])
+def test_a_shortlist_made_from_other_inputs_is_refused(cfg, changed):
+    made = require_stage(cfg.folder, "rank").inputs
+    write_rank(cfg, SHORTLIST, made | {changed: "0" * 16})
+    with pytest.raises(BrokenArtifact, match=f"another {changed} than there is now; run `make"):
         run(cfg)
 
 
