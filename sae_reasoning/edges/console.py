@@ -4,6 +4,7 @@ On a terminal progress is a bar with rate and time left; elsewhere (a log, a pip
 every few seconds, so that a log stays short and still shows that the stage lives.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -210,7 +211,10 @@ class Console:
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Print a small table; numbers to the right."""
         rows = [list(row) for row in rows]
-        cells = [[_cell(value) for value in row] for row in rows]
+        counts = [_are_counts([row[i] for row in rows]) for i in range(len(columns))]
+        cells = [
+            [_cell(value, count) for value, count in zip(row, counts, strict=True)] for row in rows
+        ]
         widths = [
             max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(columns)
         ]
@@ -280,18 +284,23 @@ def _is_number(value: Any) -> bool:
     return hasattr(value, "__float__") and not isinstance(value, (str, bool))
 
 
-def _cell(value: Any) -> str:
+def _are_counts(values: Sequence[Any]) -> bool:
+    """Whether a column holds whole numbers, be it as floats since one of them is missing."""
+    numbers = [float(value) for value in values if _is_number(value)]
+    numbers = [number for number in numbers if math.isfinite(number)]
+    whole = all(number.is_integer() for number in numbers)
+    floats = any("float" in type(value).__name__ for value in values)
+    return whole and (not floats or max(map(abs, numbers), default=0) > 1)
+
+
+def _cell(value: Any, is_count: bool) -> str:
     if value is None:
         return "-"
     if not _is_number(value):
         return str(value)
     number = float(value)
-    if number != number:
-        return "-"
-    if (
-        number == int(number)
-        and not isinstance(value, float)
-        and "float" not in type(value).__name__
-    ):
-        return f"{int(number):,}"
-    return f"{number:.3f}" if abs(number) < 1000 else f"{number:,.0f}"
+    if not math.isfinite(number):
+        return "-" if math.isnan(number) else str(number)
+    if is_count or abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.3f}"

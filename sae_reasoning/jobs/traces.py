@@ -39,10 +39,9 @@ _WRITERS = ("base", "rl")
 
 def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `traces/traces.parquet`: rows sorted by split, problem, writer and sample."""
-    inputs = {
-        "base": describe(cfg.pair.base).fingerprint,
-        "rl": describe(cfg.pair.rl).fingerprint,
-    }
+    facts = {"base": describe(cfg.pair.base), "rl": describe(cfg.pair.rl)}
+    inputs = {writer: fact.fingerprint for writer, fact in facts.items()}
+    inputs |= {f"{writer}_tokenizer": f.tokenizer_fingerprint for writer, f in facts.items()}
     if cfg.traces.source not in ANNOTATORS:
         source = Path(cfg.traces.source)
         inputs["source"] = fingerprint_files(source.parent, source.name)

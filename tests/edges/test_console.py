@@ -77,6 +77,16 @@ def test_table_aligns_numbers_to_the_right_and_shows_what_is_missing():
     ]
 
 
+def test_counts_that_came_as_floats_read_as_counts():
+    stream = io.StringIO()
+    rows = [[14.0, 1.0, 0.5], [float("nan"), 0.0, 2.0]]
+    Console(stream).table("counts and shares", ["n", "share", "x"], rows)
+    assert [line.split() for line in stream.getvalue().splitlines()[4:]] == [
+        ["14", "1.000", "0.500"],
+        ["-", "0.000", "2.000"],
+    ]
+
+
 def test_wrote_names_folder_size_and_time(tmp_path: Path):
     stream = io.StringIO()
     with Stage(tmp_path / "cache", {}, {}) as stage:

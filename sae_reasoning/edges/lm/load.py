@@ -19,9 +19,13 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils import logging as transformers_logging
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+
+# Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
+transformers_logging.disable_progress_bar()
 
 _TOKENIZER_FILES = "tokenizer*"
 _WEIGHT_FILES = ("config.json", "*.safetensors")

@@ -1,0 +1,244 @@
+"""Bad input is one line that names option, value and remedy, and harms nothing already made."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Project
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).parents[1]
+
+
+def python_m(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The command in a fresh interpreter."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "sae_reasoning", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=environment, check=False
+    )
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    """Everything that has been made, but what the command printed."""
+    return {p: p.read_bytes() for p in sorted((folder / "runs").rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def untouched(tmp_path: Path):
+    """Checks that the refused command left every finished stage as it was."""
+    before: dict[Path, bytes] = {}
+
+    def remember(project: Project) -> Project:
+        before.update(snapshot(project.folder))
+        return project
+
+    yield remember
+    after = snapshot(tmp_path)
+    assert {path: after.get(path) for path in before} == before
+
+
+def test_help_comes_at_once_and_names_every_stage():
+    started = time.monotonic()
+    done = python_m("--help")
+    seconds = time.monotonic() - started
+    assert done.returncode == 0
+    for stage in ("traces", "cache", "train", "rank", "ablate", "organism", "bench"):
+        assert f"  {stage}" in done.stdout
+    assert "train.sae" in done.stdout
+    # About a second on a free core; a busy box gets some more.
+    assert seconds < 4
+
+
+def test_errors_in_the_config_come_before_anything_heavy():
+    program = (
+        "import sys; from sae_reasoning.__main__ import main\n"
+        "try: main(['train', 'train.sae.k=999'])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stderr == "error: train.sae.k=999 exceeds train.sae.d_sae=512; lower k\n"
+    assert done.stdout == "2 False\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "train.sae.q=3"], "no option"),
+        (["train", "train.sae.k=99"], "lower k"),
+        (["cache", "experiment=../../elsewhere"], "leaves runs=runs"),
+        (["fly"], "fly is no stage; choose of traces, cache"),
+        (["layers=[1]"], "no stage is named"),
+    ],
+)
+def test_a_bad_command_line_is_refused(
+    made_project: Project, tmp_path: Path, arguments: list[str], says: str
+):
+    project = Project(tmp_path, () if "fly" in arguments else made_project.options)
+    assert says in Project(tmp_path, ()).run(*project.options, *arguments).error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_layer_that_the_model_does_not_have(made_project: Project, tmp_path, untouched):
+    project = untouched(made_project.copy(tmp_path, "traces", "cache"))
+    assert "layers=" in project.run("cache", "layers=[0,7]").error
+
+
+def test_a_missing_model_folder(made_project: Project, tmp_path, untouched):
+    project = untouched(made_project.copy(tmp_path, "traces"))
+    error = replaced(project, "pair.base.path", "/nowhere/at/all").run("cache").error
+    assert "/nowhere/at/all" in error
+
+
+def replaced(project: Project, option: str, value: object) -> Project:
+    """The project with another value of one option."""
+    kept = tuple(o for o in project.options if not o.startswith(f"{option}="))
+    return Project(project.folder, (*kept, f"{option}={value}"))
+
+
+def on_traces_there(project: Project) -> Project:
+    """The project with no option of the traces, so that a command takes those that are there."""
+    kept = tuple(o for o in project.options if not o.startswith("traces."))
+    return Project(project.folder, kept)
+
+
+def copy_of_model(made_project: Project, which: str, folder: Path) -> Path:
+    (option,) = [o for o in made_project.options if o.startswith(f"pair.{which}.path=")]
+    return Path(shutil.copytree(option.split("=", 1)[1], folder / f"another_{which}"))
+
+
+def test_a_tokenizer_without_offsets(made_project: Project, tmp_path, untouched):
+    model = copy_of_model(made_project, "base", tmp_path)
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    project = untouched(made_project.copy(tmp_path, "traces"))
+    error = replaced(project, "pair.base.path", model).run("traces").error
+    assert str(model) in error
+    assert "offsets" in error
+
+
+def test_weights_cut_short(made_project: Project, tmp_path, untouched):
+    model = copy_of_model(made_project, "base", tmp_path)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    project = untouched(made_project.copy(tmp_path, "traces"))
+    assert str(model) in replaced(project, "pair.base.path", model).run("traces").error
+
+
+def imported(**changes: object) -> list[dict[str, object]]:
+    """Four good traces, the last with changes."""
+    span = {"behaviour": "backtracking", "char_start": 0, "char_end": 4}
+    rows: list[dict[str, object]] = [
+        {
+            "problem_id": f"p{number}",
+            "writer": writer,
+            "prompt": "okay",
+            "text": "wait . so",
+            "spans": [span],
+        }
+        for number in range(2)
+        for writer in ("base", "rl")
+    ]
+    rows[-1] |= changes
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([], "empty"),
+        (imported()[:1], "both"),
+        (
+            imported(spans=[{"behaviour": "backtracking", "char_start": 3, "char_end": 99}]),
+            "outside its text",
+        ),
+        (imported(writer="nobody"), "writer"),
+        (imported(text=None), "line 4"),
+    ],
+)
+def test_traces_that_are_empty_or_malformed(
+    made_project: Project, tmp_path, untouched, rows: list[dict[str, object]], says: str
+):
+    source = tmp_path / "annotated.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    project = untouched(made_project.copy(tmp_path, "traces"))
+    error = project.run("traces", f"traces.source={source}").error
+    assert f"traces.source={source}" in error
+    assert says in error
+
+
+def test_traces_that_do_not_exist(made_project: Project, tmp_path):
+    project = Project(tmp_path, made_project.options)
+    assert "traces.source=none.jsonl" in project.run("traces", "traces.source=none.jsonl").error
+
+
+def test_a_shard_cut_short(made_project: Project, tmp_path):
+    project = made_project.copy(tmp_path, "traces", "cache")
+    shard = project.results / "cache" / "base" / "layer_0" / "shard_00001.h5"
+    shard.write_bytes(shard.read_bytes()[:3000])
+    assert str(shard.relative_to(tmp_path)) in project.run("train").error
+
+
+def test_a_shard_of_another_model(made_project: Project, tmp_path):
+    project = made_project.copy(tmp_path, "traces", "cache")
+    shard = project.results / "cache" / "base" / "layer_0" / "shard_00001.h5"
+    shutil.copy(project.results / "cache" / "rl" / "layer_0" / "shard_00001.h5", shard)
+    error = project.run("train").error
+    assert "shard_00001.h5" in error
+    assert "model" in error
+
+
+def test_a_cache_that_was_harmed_is_made_again_by_cache(made_project: Project, tmp_path):
+    project = made_project.copy(tmp_path, "traces", "cache")
+    shard = project.results / "cache" / "base" / "layer_0" / "shard_00001.h5"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:3000])
+    assert project.run("cache").code == 0
+    assert shard.stat().st_size == len(whole)
+
+
+def test_activations_that_are_no_numbers(made_project: Project, tmp_path, untouched):
+    model = copy_of_model(made_project, "base", tmp_path)
+    weights = load_file(model / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"][0] = float("nan")
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    project = untouched(made_project.copy(tmp_path, "traces"))
+    error = on_traces_there(replaced(project, "pair.base.path", model)).run("cache").error
+    assert "layer" in error
+    assert "nan" in error.lower() or "finite" in error
+
+
+def test_a_shortlist_of_another_dictionary(made_project: Project, tmp_path):
+    project = made_project.copy(tmp_path, "traces", "cache", "train", "rank")
+    assert project.run("train", "train.seed=7").code == 0
+    assert "make rank" in project.run("ablate").error
+
+
+def test_a_full_disk_costs_nothing_that_was_made(made_project: Project, tmp_path, untouched):
+    project = on_traces_there(untouched(made_project.copy(tmp_path, "traces", "cache")))
+    assert project.run("cache", "cache.dtype=float32", max_file_bytes=20_000).error
+    assert project.run("cache").output.count("up to date") == 1
+
+
+def test_a_place_where_nothing_can_be_written(made_project: Project, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    project = Project(tmp_path, made_project.options)
+    assert "runs=file/runs" in project.run("traces", "runs=file/runs").error
+
+
+def test_an_interrupted_command_says_so(made_project: Project, monkeypatch, capsys):
+    from sae_reasoning import __main__ as command
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_run", interrupted)
+    assert command.main(["traces"]) == 130
+    assert "goes on from here" in capsys.readouterr().err
