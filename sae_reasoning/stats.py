@@ -5,6 +5,7 @@ Every estimate carries its n and a 95 % interval.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -100,9 +101,9 @@ def sparse_concordance(
     num_groups = len(num_positives)
     silent_positives = num_positives - np.bincount(group, positives, num_groups)
     silent_negatives = num_negatives - np.bincount(group, negatives, num_groups)
-    below = np.cumsum(negatives) - negatives
-    first = np.searchsorted(group, group)
-    below = below - below[first] + silent_negatives[group]
+    below = np.concatenate([[0.0], np.cumsum(negatives)])
+    first = np.searchsorted(group, np.arange(num_groups))
+    below = below[:-1] + (silent_negatives - below[first])[group]
     concordant = np.bincount(group, positives * (below + negatives / 2), num_groups)
     return concordant + silent_positives * silent_negatives / 2
 
@@ -255,13 +256,18 @@ def _resample_weights(
     num_clusters: int, num_resamples: int, seed: int
 ) -> Iterator[Float[np.ndarray, "resample cluster"]]:
     """How often each problem is drawn, a block of resamples at a time."""
-    rng = np.random.default_rng(seed)
     block = max(_MAX_CELLS // max(num_clusters, 1), 1)
     for start in range(0, num_resamples, block):
-        size = min(block, num_resamples - start)
-        yield rng.multinomial(
-            num_clusters, np.full(num_clusters, 1 / num_clusters), size=size
-        ).astype(np.float64)
+        yield _draw_block(num_clusters, min(block, num_resamples - start), (seed, start))
+
+
+@lru_cache(maxsize=2)  # Many latents are resampled with the same problems.
+def _draw_block(
+    num_clusters: int, num_resamples: int, seed: tuple[int, int]
+) -> Float[np.ndarray, "resample cluster"]:
+    shares = np.full(num_clusters, 1 / num_clusters)
+    drawn = np.random.default_rng(seed).multinomial(num_clusters, shares, size=num_resamples)
+    return drawn.astype(np.float64)
 
 
 def _logit(share: Float[np.ndarray, " column"]) -> Float[np.ndarray, " column"]:

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
-from sae_reasoning.behaviours.streams import SparseMaxima, interval_rows
+from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import WRITERS, Intervals, cell_index
-from sae_reasoning.stats import auroc, clustered_auroc, tie_runs
+from sae_reasoning.stats import auroc, clustered_auroc
 
 RANDOM_READER, RANDOM_DIRECTION, NGRAM, PROBE = BASELINES = (
     "random_reader",
@@ -121,28 +121,33 @@ class IntervalActivations:
         num = len(intervals.start)
         self.mean = np.zeros((num, directions.shape[1]), np.float32)
         self.largest = np.full((num, len(directions)), -np.inf, np.float32)
-        self._row, self._interval = interval_rows(intervals)
         self._size = (intervals.stop - intervals.start)[:, None].astype(np.float32)
 
     def add(self, first_row: int, activations: Float32[Tensor, "row d_model"]) -> None:
         """Take the next rows."""
-        bounds = np.searchsorted(self._row, [first_row, first_row + len(activations)])
-        interval = self._interval[slice(*bounds)]
-        if not len(interval):
-            return
-        order = np.argsort(interval, kind="stable")
-        interval, row = interval[order], self._row[slice(*bounds)][order] - first_row
-        starts = tie_runs(interval)
-        found = interval[starts]
-        self.mean[found] += np.add.reduceat(activations.numpy()[row], starts) / self._size[found]
-        projected = (activations @ self._directions.T).numpy()[row]
-        largest = np.maximum.reduceat(projected, starts)
-        self.largest[found] = np.maximum(self.largest[found], largest)
+        stop_row = first_row + len(activations)
+        here = np.flatnonzero((self.intervals.start < stop_row) & (self.intervals.stop > first_row))
+        start = np.maximum(self.intervals.start[here], first_row)
+        length = np.minimum(self.intervals.stop[here], stop_row) - start
+        raw = activations.numpy()
+        projected = (activations @ self._directions.T).numpy()
+        # The longest first, so that those with a further row are always the first few.
+        order = np.argsort(-length, kind="stable")
+        here, start, length = here[order], start[order] - first_row, length[order]
+        total = np.zeros((len(here), raw.shape[1]), np.float32)
+        largest = np.full((len(here), projected.shape[1]), -np.inf, np.float32)
+        for offset in range(int(length[0]) if len(length) else 0):
+            num = int(np.searchsorted(-length, -offset))
+            row = start[:num] + offset
+            total[:num] += raw[row]
+            np.maximum(largest[:num], projected[row], out=largest[:num])
+        self.mean[here] += total / self._size[here]
+        self.largest[here] = np.maximum(self.largest[here], largest)
 
     def best_direction(self, select: int, report: int) -> np.ndarray:
         """The direction that is best on the select cell."""
         here = self.intervals.of_cell(select)
-        found = auroc(self.largest[here].astype(np.float64), self.intervals.is_positive[here])
+        found = auroc(self.largest[here], self.intervals.is_positive[here])
         return self.largest[self.intervals.of_cell(report), int(np.argmax(found))]
 
     def probe(self, select: int, report: int) -> np.ndarray:

@@ -27,7 +27,9 @@ class CueWindows:
     def bits(self, num_rows: int) -> Int[np.ndarray, " row"]:
         """Behaviours that each row is near a cue of, bit b for behaviour b."""
         bits = np.zeros(num_rows, np.int64)
-        np.bitwise_or.at(bits, self.row, 1 << self.word_behaviour[self.word])
+        of_pair = self.word_behaviour[self.word]
+        for behaviour in np.unique(of_pair).tolist():
+            bits[self.row[of_pair == behaviour]] |= 1 << behaviour
         return bits
 
 

@@ -139,7 +139,7 @@ class LatentScores:
         self._table = ValueTable(labels.moves, num_latents, capacity)
         self._spans = MaximaStream(labels.spans, num_latents)
         self._onsets = MaximaStream(labels.onsets, num_latents)
-        self._max = np.zeros((num_groups, num_latents), np.float32)
+        self._max = np.zeros(num_groups * num_latents, np.float32)
 
     def add(self, active: Active) -> None:
         """Take the next rows."""
@@ -154,7 +154,8 @@ class LatentScores:
         of_row = self._labels.moves.of_row[active.row]
         scored = of_row >= 0
         group = self._labels.moves.group[of_row[scored]]
-        np.maximum.at(self._max, (group, active.latent[scored]), active.value[scored])
+        key = group * self._num_latents + active.latent[scored]
+        np.maximum.at(self._max, key, active.value[scored])
 
     def result(self) -> ReaderScores:
         """All point estimates."""
@@ -237,7 +238,7 @@ class LatentScores:
                         "writer": writer,
                         "firing_rate": count / max(self._moves.num_rows[here].sum(), 1),
                         "mean_active": total / np.maximum(count, 1),
-                        "max_active": self._max[group],
+                        "max_active": self._max.reshape(-1, self._num_latents)[group],
                     }
                 )
             )

@@ -140,6 +140,7 @@ class ValueTable:
         self._counts = np.empty(0, np.int64)
         self._pending: list[np.ndarray] = []
         self._num_pending = 0
+        self._decoded: tuple[np.ndarray, np.ndarray] | None = None
         self.dropped_bits = 0
 
     def add(self, active: Active) -> None:
@@ -160,6 +161,7 @@ class ValueTable:
         keys = np.concatenate([self._keys, *self._pending])
         counts = np.concatenate([self._counts, np.ones(self._num_pending, np.int64)])
         self._pending, self._num_pending = [], 0
+        self._decoded = None
         if self.dropped_bits:
             value, of_class = np.divmod(keys, self._num_classes)
             value = (value >> self.dropped_bits) << self.dropped_bits
@@ -173,14 +175,20 @@ class ValueTable:
         self._keys = keys[starts]
         self._counts = np.add.reduceat(counts, starts) if len(starts) else counts
 
-    def aurocs(self, group: int, num_behaviours: int) -> Float[np.ndarray, "behaviour latent"]:
-        """AUROC of every latent for every behaviour, over the tokens of a writer and split."""
+    def _of_group(self, group: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Values (with their latent), classes and counts of one group, sorted by value."""
         if self._pending:
             self._merge()
+        if self._decoded is None:
+            self._decoded = np.divmod(self._keys, self._num_classes)
+        values, of_class = self._decoded
+        here = np.flatnonzero((self._classes.group == group)[of_class])
+        return values[here], of_class[here], self._counts[here]
+
+    def aurocs(self, group: int, num_behaviours: int) -> Float[np.ndarray, "behaviour latent"]:
+        """AUROC of every latent for every behaviour, over the tokens of a writer and split."""
         classes = self._classes
-        values, of_class = np.divmod(self._keys, self._num_classes)
-        here = classes.group[of_class] == group
-        values, of_class, counts = values[here], of_class[here], self._counts[here]
+        values, of_class, counts = self._of_group(group)
         starts = tie_runs(values)
         latent = values[starts] >> _CODE_BITS
         found = np.full((num_behaviours, self._num_latents), np.nan)

@@ -265,8 +265,10 @@ def _attribute(cfg: Config, data: _Data, reader: str, parts: Path, console: Cons
     }
     prefixes = [onset.token_ids for onset in onsets]
     wanted = [data.labels.onset_ids[onset.behaviour] for onset in onsets]
+    # Gradients keep every block's activations, so a quarter of what a plain reading takes.
+    budget = max(cfg.cache.token_budget // 4, 1)
     with console.progress(len(onsets), "onsets", f"{reader} announces") as bar:
-        for found in onset_gradients(lm, prefixes, wanted, cfg.layers, cfg.cache.token_budget):
+        for found in onset_gradients(lm, prefixes, wanted, cfg.layers, budget):
             of_row = group[found.rows]
             for layer, dictionary in data.dictionaries.items():
                 sparse = dictionary.encode_sparse(found.residuals[layer])

@@ -155,7 +155,7 @@ def test_rank_puts_the_planted_latent_first(ranked: Ranked) -> None:
     assert (best["layer"], best["latent"]) == (LAYER, PLANTED)
     assert best["span_auroc"] == 1.0
     assert best["span_auroc_low"] > 0.75
-    assert best["q"] < 1e-3
+    assert best["q"] < 0.05
     assert (best["reader"], best["writer"]) == ("rl", "rl")
     scores = read_table(config.folder / "rank" / "scores.parquet")
     here = scores[(scores.behaviour == BACKTRACKING) & (scores.reader == "rl")]
