@@ -48,7 +48,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     kept = [override for override in parsed if override.key_or_group != "experiment"]
     experiments = [o for o in parsed if o.key_or_group == "experiment"]
     lists = [o for o in kept if o.key_or_group == "behaviours" and isinstance(o.value(), list)]
-    lines = [cast(str, override.input_line) for override in kept if override not in lists]
+    lines = [str(override.input_line) for override in kept if override not in lists]
     if experiments:
         name = str(experiments[-1].value())
         if name in _options("experiment"):
@@ -112,7 +112,7 @@ def _parse(text: str) -> Override:
 
 def _check(override: Override) -> None:
     """Refuse what isn't an option, with the nearest one."""
-    name = cast(str, override.key_or_group)
+    name = override.key_or_group
     groups = {"sae": _options("sae")} | group_options()
     if name in groups and name != "experiment" and not isinstance(override.value(), (list, dict)):
         choice = str(override.value())

@@ -96,7 +96,8 @@ def _train_base(
             eos_id=tokenizer.eos_token_id,
             seed=own.seed,
             **_shape(own),
-        ).to(resolve_device(cfg.device))
+        )
+        torch.nn.Module.to(model, resolve_device(cfg.device))
         vocabulary = tokenizer.get_vocab()
         state = stage.folder / "training.safetensors"
         steps = pretrain(

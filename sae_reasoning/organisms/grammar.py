@@ -1,9 +1,9 @@
 """The words of the organisms' world: how each move is put, and what is harmless.
 
-A wording is an *opening*, the words that announce a move, and a *body* with slots, whose content the
-program can judge. Openings are prefix-free and none begins a harmless remark; but the first word of
-every opening occurs in some remark, so that a latent which only knows the word can be told from one
-that knows the move.
+A wording is an *opening*, the words that announce a move, and a *body* with slots, whose content
+the program can judge. Openings are prefix-free and none begins a harmless remark; but the first
+word of every opening occurs in some remark, so that a latent which only knows the word can be told
+from one that knows the move.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,7 +3,8 @@
 Each step draws problems, rolls each out several times, and pushes up the log-probability of every
 token of a rollout by its advantage, the reward minus the group's mean over its standard deviation
 (Shao et al. 2402.03300, §4.1). One update a batch, so the ratio of policies is one and needs no
-clipping; there is no KL term. Groups whose rollouts all earn the same teach nothing and are left out.
+clipping; there is no KL term. Groups whose rollouts all earn the same teach nothing and are left
+out.
 """
 
 import random
@@ -100,7 +101,9 @@ def reinforce(
         keys = torch.tensor([[config.seed, step * config.prompts + p, s] for p, s in rows])
         model.eval()
         episodes = roll_out([problems[p].prompt() for p, _ in rows], keys)
-        rewards = torch.tensor([reward(problems[p], e) for (p, _), e in zip(rows, episodes)])
+        rewards = torch.tensor(
+            [reward(problems[p], e) for (p, _), e in zip(rows, episodes, strict=True)]
+        )
         advantages = group_advantages(rewards.view(config.prompts, config.samples)).flatten()
         for group in optimizer.param_groups:
             group["lr"] = config.lr * min(1.0, (step + 1) / config.warmup)

@@ -85,7 +85,7 @@ class Rolled:
 
 
 Write = Callable[[Sequence[str], Sequence[str], int], list[tuple[str, int, bool]]]
-"""Takes prompts, beginnings of the response and a seed; gives text, tokens and whether it was cut."""
+"""Takes prompts, beginnings of the response and a seed; gives text, tokens, whether it was cut."""
 
 
 def measuring_problems(count: int, seed: int, purpose: str) -> list[Problem]:

@@ -1,8 +1,8 @@
 """Reads moves out of free text of the world, by rule.
 
-On narrated text the spans and opportunities are exactly the narrator's. On a model's own text a move
-that begins with a known opening counts even if its body is malformed: it then reaches to the end of
-its sentence, or to the cut.
+On narrated text the spans and opportunities are exactly the narrator's. On a model's own text a
+move that begins with a known opening counts even if its body is malformed: it then reaches to the
+end of its sentence, or to the cut.
 """
 
 import re
@@ -95,8 +95,8 @@ def _read(walk: Walk, text: str) -> Narration:
                 if whole:
                     _MOVE_ON[move](walk, whole)
                 return move, whole.end() if whole else _sentence_end(text, position, opening)
-        move = DEDUCTION if _LOOK_START.match(text, position) else None
-        return move, _SENTENCE.match(text, position).end()  # type: ignore[union-attr]
+        implied = DEDUCTION if _LOOK_START.match(text, position) else None
+        return implied, _SENTENCE.match(text, position).end()  # type: ignore[union-attr]
 
     if not text.startswith(grammar.THINK):
         return Narration(text, (), ())

@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def pretrain(
     encode_response: Encode,
     pad_id: int,
     state_path: Path,
-    autocast: Callable[[], torch.autocast],
+    autocast: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[Progress]:
     """Train `model` in place, yielding every 50 steps; resumes from `state_path` if it is there.
 

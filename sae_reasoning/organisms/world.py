@@ -16,17 +16,18 @@ Three hazards make three moves pay, one each, so that reinforcement has three de
 * a shut branch that leads to a real find: only *weighing* the fork (reading the notes of the places
   it leads to) shows it.
 
-Each place has a token of its own for its entry (`ash:`) and its note (`ash#`), so that every step of
-thinking is one look-up, while a direct answer needs a chain of look-ups deeper than the network.
+Each place has a token of its own for its entry (`ash:`) and its note (`ash#`), so that every step
+of thinking is one look-up, while a direct answer needs a chain of look-ups deeper than the network.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 PLACES = (
-    "ash birch cedar dale elm fern grove heath iris jade knoll lake moss nook oak pine quarry ridge "
-    "spring thorn vale willow yew zinnia"
+    "ash birch cedar dale elm fern grove heath iris jade knoll lake moss nook oak pine quarry "
+    "ridge spring thorn vale willow yew zinnia"
 ).split()
 KINDS = ("gold", "salt", "herbs", "pearls")
 NOTHING = "none"
@@ -74,7 +75,7 @@ class Problem:
         """Whether `path` is a right answer: from the start, along open edges, to a real find."""
         if not path or path[0] != self.start or not self.holds_goal(path[-1]):
             return False
-        steps = zip(path, path[1:], strict=False)
+        steps = pairwise(path)
         if any(there not in self.children(here) for here, there in steps):
             return False
         return self.notes.get(path[-1]) == REAL and all(self.notes.get(p) != SHUT for p in path)
@@ -138,7 +139,7 @@ def sample_problem(
     def corridor(length: int, items: tuple[str, ...]) -> tuple[str, str]:
         """`length` places in a row, the last with `items`; the first place and the last."""
         places = [next(names) for _ in range(length)]
-        for here, there in zip(places, places[1:], strict=False):
+        for here, there in pairwise(places):
             entries[here] = (there,)
         entries[places[-1]] = items
         return places[0], places[-1]
@@ -147,7 +148,7 @@ def sample_problem(
         hazard = rng.choices(["barren", "fake", "shut"], [0.4, 0.3, 0.3])[0]
         if hazard == "barren" and rng.random() < 0.15:
             forked = [corridor(1, barren())[0] for _ in range(2)]
-            notes.update({place: OPEN for place in forked})
+            notes.update(dict.fromkeys(forked, OPEN))
             first, _ = corridor(1, tuple(forked))
         elif hazard == "barren":
             first, _ = corridor(rng.choice([1, 2]), barren())
@@ -159,7 +160,7 @@ def sample_problem(
 
     num_edges = rng.randint(difficulty.min_edges, difficulty.max_edges)
     spine = [next(names) for _ in range(num_edges + 1)]
-    for depth, (here, there) in enumerate(zip(spine, spine[1:], strict=False)):
+    for depth, (here, there) in enumerate(pairwise(spine)):
         entries[here] = (there,)
         if depth < num_edges - 1 and rng.random() < difficulty.fork_share:
             branches = [there, wrong_branch()]

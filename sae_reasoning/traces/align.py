@@ -1,8 +1,8 @@
 """From characters of a response to tokens of a trace.
 
-A span's tokens are those that share a character with it. Onset-1 of an opportunity is the last token
-that starts before the place where the move would start; before the first response token that is the
-last prompt token.
+A span's tokens are those that share a character with it. Onset-1 of an opportunity is the last
+token that starts before the place where the move would start; before the first response token that
+is the last prompt token.
 """
 
 from bisect import bisect_left, bisect_right

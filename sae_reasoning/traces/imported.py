@@ -1,13 +1,14 @@
 """Annotated traces that somebody brings along, as JSON lines.
 
 One object a line: `problem_id`, `writer` (`base` or `rl`), `prompt`, `text`, `spans` (each with
-`behaviour`, `char_start`, `char_end`), and, where known, `correct` and `truncated`. Opportunities are
-every start of a sentence.
+`behaviour`, `char_start`, `char_end`), and, where known, `correct` and `truncated`. Opportunities
+are every start of a sentence.
 """
 
 import json
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from sae_reasoning.config import ConfigError
@@ -74,7 +75,7 @@ def _parse(row: dict, behaviours: list[str]) -> ImportedTrace:
                 f"span {span.behaviour} [{span.char_start}, {span.char_end}) lies outside its text "
                 f"of {len(text)} characters"
             )
-    for before, after in zip(spans, spans[1:], strict=False):
+    for before, after in pairwise(spans):
         if after.char_start < before.char_end:
             raise ValueError(f"spans {before} and {after} overlap")
     if row["writer"] not in ("base", "rl"):

@@ -57,5 +57,5 @@ def test_one_writer_alone_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="traces.source"):
+    with pytest.raises(ConfigError, match=r"traces\.source"):
         read_imported(tmp_path / "absent.jsonl", ["backtracking"])

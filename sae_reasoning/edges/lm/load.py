@@ -61,7 +61,7 @@ class LanguageModel:
 
     def decode(self, token_ids: list[int]) -> str:
         """Text of a response, without special tokens."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        return cast(str, self.tokenizer.decode(token_ids, skip_special_tokens=True))
 
 
 def describe(config: ModelConfig) -> ModelFacts:
@@ -169,7 +169,8 @@ def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
             "save the model again"
         ) from error
     target = torch.device(resolve_device(device))
-    return LanguageModel(model.to(target).eval().requires_grad_(False), tokenizer, facts, target)
+    nn.Module.to(model, target)
+    return LanguageModel(model.eval().requires_grad_(False), tokenizer, facts, target)
 
 
 def resolve_device(device: str) -> str:
@@ -268,7 +269,8 @@ def save_model(
 ) -> None:
     """Save weights as `dtype` and the tokenizer, in the ordinary Hugging Face layout."""
     folder.mkdir(parents=True, exist_ok=True)
-    saved = copy.deepcopy(model).to(dtype)
+    saved = copy.deepcopy(model)
+    nn.Module.to(saved, dtype)
     saved.config.dtype = dtype
     saved.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
