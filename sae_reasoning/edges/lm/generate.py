@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache
 
+from sae_reasoning.edges.lm.kv_cache import roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 
 ResidualEdit = Callable[
@@ -84,7 +84,7 @@ def _generate_batch(
     rows = torch.tensor(list(row_range), device=lm.device)
     written = torch.full((len(row_range), max_new_tokens), pad_id, device=lm.device)
     alive = torch.ones(len(row_range), dtype=torch.bool, device=lm.device)
-    cache = DynamicCache(config=lm.model.config)
+    cache = roomy_cache(lm.model.config)
     position = mask[:, :width].cumsum(1).sub(1).clamp_min(0)
     for step in range(max_new_tokens):
         with _edited(lm, edits, rows):
