@@ -81,8 +81,13 @@ def test_blocks_that_return_tuples_are_read_too(lm, sequences):
 def test_batches_hold_like_lengths_and_keep_the_budget():
     lengths = [5, 90, 5, 80, 4, 200]
     batches = list(pack(lengths, token_budget=180))
-    assert batches == [[5], [1, 3], [0, 2, 4]]
-    assert all(max(lengths[i] for i in b) * len(b) <= 180 or len(b) == 1 for b in batches)
+    assert batches == [[5], [1], [3], [0, 2, 4]]
+    lengths = np.random.default_rng(0).integers(20, 300, 400).tolist()
+    batches = list(pack(lengths, token_budget=4096))
+    assert sorted(index for batch in batches for index in batch) == list(range(400))
+    padded = [max(lengths[i] for i in batch) * len(batch) for batch in batches]
+    assert max(padded) <= 4096
+    assert sum(padded) < 1.05 * sum(lengths)
 
 
 def test_layer_out_of_range_names_the_layers_there_are(lm, sequences):
