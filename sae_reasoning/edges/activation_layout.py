@@ -78,18 +78,22 @@ def fill_shards(
     Yields:
         Tokens read since the last.
     """
+    missing = missing_shards(writers.values(), layout)
+    most = max((len(layout.rows_of_shard(shard)) for shard in missing), default=0)
+    # Used in turn, as touching new memory costs as much as writing it: one fills, one is written.
+    rooms = [{layer: writer.buffer(most) for layer, writer in writers.items()} for _ in missing[:2]]
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending: list[Future[None]] = []
-        for shard in missing_shards(writers.values(), layout):
+        for turn, shard in enumerate(missing):
             traces, rows = layout.shards[shard], layout.rows_of_shard(shard)
             group = [sequences[trace] for trace in traces]
-            buffers = {layer: writer.buffer(len(rows)) for layer, writer in writers.items()}
+            buffers = {layer: room[: len(rows)] for layer, room in rooms[turn % 2].items()}
             for batch in read(group):
                 source, target = _scatter(layout, [traces[row] for row in batch.rows], batch)
                 for layer, buffer in buffers.items():
                     resid = batch.residuals[layer].flatten(0, 1)
-                    kept = resid[source.to(resid.device)].to(buffer.dtype)
-                    buffer[target - rows.start] = kept.cpu()
+                    kept = resid.index_select(0, source.to(resid.device)).to(buffer.dtype)
+                    buffer.index_copy_(0, target - rows.start, kept.cpu())
                 yield sum(len(group[row]) for row in batch.rows)
             index = _row_index(layout, traces, group)
             for done in pending:
