@@ -1,0 +1,40 @@
+"""The bench measures what it says, at sizes of no account."""
+
+import io
+import json
+
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs.bench import GOALS, Sizes, bench
+
+SIZES = Sizes(
+    repeats=2,
+    d_model=64,
+    num_layers=3,
+    layer=1,
+    num_sequences=8,
+    token_budget=512,
+    d_sae=128,
+    k=4,
+    batch_size=64,
+    steps=3,
+    rows=16,
+    new_tokens=8,
+    edited_d_model=64,
+    edited_d_sae=64,
+    edited_latents=2,
+)
+
+
+def test_bench_writes_every_ratio_with_its_goal(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stream = io.StringIO()
+    bench(tiny_config, tracker=NullTracker(), console=Console(stream), sizes=SIZES)
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert {name: ratio["goal"] for name, ratio in written.items()} == GOALS
+    for name, ratio in written.items():
+        assert set(ratio) == {"value", "goal", "n", "spread"}
+        assert ratio["n"] == 2
+        assert 0 < ratio["value"] < 100, name
+        assert name in stream.getvalue()
+    assert not list((tmp_path / "runs").glob(".bench-*"))
