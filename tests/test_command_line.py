@@ -24,9 +24,9 @@ def python_m(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProces
     )
 
 
-def snapshot(folder: Path) -> dict[Path, bytes]:
-    """Everything that has been made, but what the command printed."""
-    return {p: p.read_bytes() for p in sorted((folder / "runs").rglob("*")) if p.is_file()}
+def snapshot(folder: Path, stage: str = "*") -> dict[Path, bytes]:
+    """Everything that has been made of a stage, or of all."""
+    return {p: p.read_bytes() for p in folder.glob(f"runs/*/*/{stage}/**/*") if p.is_file()}
 
 
 @pytest.fixture
@@ -101,12 +101,6 @@ def replaced(project: Project, option: str, value: object) -> Project:
     """The project with another value of one option."""
     kept = tuple(o for o in project.options if not o.startswith(f"{option}="))
     return Project(project.folder, (*kept, f"{option}={value}"))
-
-
-def on_traces_there(project: Project) -> Project:
-    """The project with no option of the traces, so that a command takes those that are there."""
-    kept = tuple(o for o in project.options if not o.startswith("traces."))
-    return Project(project.folder, kept)
 
 
 def copy_of_model(made_project: Project, which: str, folder: Path) -> Path:
@@ -204,27 +198,31 @@ def test_a_cache_that_was_harmed_is_made_again_by_cache(made_project: Project, t
     assert shard.stat().st_size == len(whole)
 
 
-def test_activations_that_are_no_numbers(made_project: Project, tmp_path, untouched):
+def test_activations_that_are_no_numbers(made_project: Project, tmp_path):
     model = copy_of_model(made_project, "base", tmp_path)
     weights = load_file(model / "model.safetensors")
     weights["model.layers.1.mlp.down_proj.weight"][0] = float("nan")
     save_file(weights, model / "model.safetensors", {"format": "pt"})
-    project = untouched(made_project.copy(tmp_path, "traces"))
-    error = on_traces_there(replaced(project, "pair.base.path", model)).run("cache").error
+    project = made_project.copy(tmp_path, "traces", "cache")
+    cache = snapshot(tmp_path, "cache")
+    error = replaced(project, "pair.base.path", model).run("cache").error
     assert "layer" in error
-    assert "nan" in error.lower() or "finite" in error
+    assert "NaN" in error
+    assert snapshot(tmp_path, "cache") == cache
 
 
 def test_a_shortlist_of_another_dictionary(made_project: Project, tmp_path):
     project = made_project.copy(tmp_path, "traces", "cache", "train", "rank")
     assert project.run("train", "train.seed=7").code == 0
-    assert "make rank" in project.run("ablate").error
+    error = project.run("ablate", "train.seed=7").error
+    assert "rank was made from another train" in error
+    assert "make rank" in error
 
 
 def test_a_full_disk_costs_nothing_that_was_made(made_project: Project, tmp_path, untouched):
-    project = on_traces_there(untouched(made_project.copy(tmp_path, "traces", "cache")))
+    project = untouched(made_project.copy(tmp_path, "traces", "cache"))
     assert project.run("cache", "cache.dtype=float32", max_file_bytes=20_000).error
-    assert project.run("cache").output.count("up to date") == 1
+    assert project.run("cache").output.count("up to date") == 2
 
 
 def test_a_place_where_nothing_can_be_written(made_project: Project, tmp_path):
