@@ -1,8 +1,8 @@
 """The command line: `python -m sae_reasoning <stage…> [option=value…]`.
 
-Inputs that are cheap and local are made first, if they're missing or the command line changes their
-config; a stage whose other inputs are missing names the stage that makes them. Nothing heavy is
-imported before the config is checked, so that help and errors come at once.
+Inputs that are cheap and local are made first, where they aren't up to date; a stage whose other
+inputs are missing or stale names the stage that makes them. Nothing heavy is imported before the
+config is checked, so that help and errors come at once.
 """
 
 import importlib
@@ -95,15 +95,14 @@ def _fail(message: str) -> NoReturn:
 
 
 def _run(names: Sequence[str], overrides: Sequence[str]) -> int:
-    from sae_reasoning.compose import changed_parts, compose
+    from sae_reasoning.compose import compose
     from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
 
     try:
         config = compose(overrides)
         _set_up(config)
-        changed = changed_parts(overrides)
         for name in names:
-            for stage in (*_inputs_to_make(name, names, config, changed), name):
+            for stage in (*_inputs_to_make(name, names), name):
                 _run_stage(stage, config)
     except (ConfigError, MissingInput, BrokenArtifact) as error:
         _fail(str(error))
@@ -118,16 +117,9 @@ def _run(names: Sequence[str], overrides: Sequence[str]) -> int:
     return 0
 
 
-def _inputs_to_make(
-    name: str, asked: Sequence[str], config: Config, changed: set[str]
-) -> list[str]:
-    """Cheap inputs of a stage that are missing, or whose config this command line changes."""
-    return [
-        stage
-        for stage in _CHEAP_INPUTS.get(name, ())
-        if stage not in asked
-        and (stage in changed or not (config.folder / stage / "manifest.json").exists())
-    ]
+def _inputs_to_make(name: str, asked: Sequence[str]) -> list[str]:
+    """Cheap inputs of a stage; one that is up to date says so and does nothing."""
+    return [stage for stage in _CHEAP_INPUTS.get(name, ()) if stage not in asked]
 
 
 def _set_up(config: Config) -> None:

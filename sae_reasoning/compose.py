@@ -63,11 +63,6 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def changed_parts(overrides: Sequence[str]) -> set[str]:
-    """Top-level parts of the config that the overrides set: `train.sae.k=8` changes `train`."""
-    return {re.split(r"[.@=]", text.lstrip("+"), maxsplit=1)[0] for text in overrides}
-
-
 def option_names() -> list[str]:
     """Every option of the config, dotted."""
     return list(_flatten(_schema()))

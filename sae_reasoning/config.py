@@ -8,6 +8,7 @@ remedy.
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -118,13 +119,14 @@ class CacheConfig:
         dtype: On disk: float16, bfloat16 or float32.
         tokens: `response` keeps the last prompt position and what follows; `all` keeps every
             position but BOS.
-        token_budget: Tokens, padding included, of one forward pass.
+        token_budget: Tokens, padding included, of one forward pass; small ones stay in a CPU's
+            cache, a GPU wants ten times as many.
         shard_tokens: Rows of one HDF5 shard.
     """
 
     dtype: str = "float16"
     tokens: str = "response"
-    token_budget: int = 16384
+    token_budget: int = 2048
     shard_tokens: int = 65536
 
     def __post_init__(self) -> None:
@@ -320,10 +322,10 @@ class OrganismConfig:
     pretrain_steps: int = 4000
     pretrain_batch_size: int = 64
     pretrain_lr: float = 2e-3
-    rl_steps: int = 120
-    rl_prompts: int = 32
+    rl_steps: int = 200
+    rl_prompts: int = 48
     rl_samples: int = 8
-    rl_lr: float = 2e-4
+    rl_lr: float = 3e-4
     measure_problems: int = 1000
     forced_starts: int = 300
     pass_problems: int = 100
@@ -396,3 +398,17 @@ class Config:
     def folder(self) -> Path:
         """Where this experiment on this pair keeps its stages."""
         return Path(self.runs) / self.experiment / self.pair.name
+
+    def settings(self, stage: str) -> dict[str, Any]:
+        """The part of the config that a stage reads, and is fingerprinted by."""
+        layers: dict[str, Any] = {"layers": self.layers}
+        behaviours: dict[str, Any] = {"behaviours": self.behaviours}
+        dtypes = {"dtypes": {"base": self.pair.base.dtype, "rl": self.pair.rl.dtype}}
+        shared = {
+            "traces": behaviours | dtypes,
+            "cache": layers | dtypes,
+            "train": layers,
+            "rank": layers | behaviours | dtypes,
+            "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+        }
+        return {stage: getattr(self, stage)} | shared[stage]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sae_reasoning.compose import CONF, ROOT, changed_parts, compose, group_options, option_names
+from sae_reasoning.compose import CONF, ROOT, compose, group_options, option_names
 from sae_reasoning.config import Config, ConfigError, SaeConfig
 
 OWN_PAIR = ["pair.name=mine", "pair.base.path=/models/base", "pair.rl.path=/models/rl"]
@@ -86,11 +86,6 @@ def test_a_path_from_where_one_stands_comes_first(tmp_path: Path, monkeypatch):
 
 def test_a_hub_id_stays_a_hub_id():
     assert compose(["pair=hub"]).pair.base.path == "Qwen/Qwen2.5-1.5B"
-
-
-def test_changed_parts_are_the_stages_that_a_command_line_concerns():
-    overrides = ["train.sae.k=8", "traces.seed=1", "layers=[1]", "sae@train.sae=topk"]
-    assert changed_parts(overrides) == {"train", "traces", "layers", "sae"}
 
 
 def test_every_option_is_dotted_and_unique():

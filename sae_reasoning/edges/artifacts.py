@@ -203,16 +203,52 @@ class Stage:
         return manifest
 
 
-def require_stage(root: Path, name: str) -> Manifest:
-    """The manifest of a finished input stage.
+def require_stage(
+    root: Path, name: str, settings: Mapping[str, Any], models: Mapping[str, str]
+) -> Manifest:
+    """The manifest of a finished input stage that is what the config now asks for.
+
+    Args:
+        root: Folder of the experiment on the pair.
+        name: The stage.
+        settings: Its part of the config (`Config.settings`); of `layers` and `behaviours` it may
+            have been made for more.
+        models: Fingerprints of the models there are now, by reader.
 
     Raises:
-        MissingInput: The stage hasn't been run; the message names its target.
+        MissingInput: The stage hasn't been run, or not with this config, or not on the inputs that
+            are there now; the message names its target.
     """
     manifest = Manifest.read(root / name)
     if manifest is None:
         raise MissingInput(f"{root / name} is missing; run `make {name}` first")
+    if change := _first_change(manifest.config, _plain(settings)):
+        raise MissingInput(
+            f"{root / name} was made with another config ({change}); run `make {name}` with the "
+            "same ARGS first"
+        )
+    for source, made_from in manifest.inputs.items():
+        upstream = Manifest.read(root / source)
+        now = upstream.fingerprint if upstream else models.get(source, made_from)
+        if now != made_from:
+            raise MissingInput(
+                f"{root / name} was made from another {source} than there is now; run "
+                f"`make {name}` first"
+            )
     return manifest
+
+
+def _first_change(made: Any, wanted: Any, option: str = "") -> str:
+    """The first option that differs, or "" where `made` serves."""
+    if isinstance(made, dict) and isinstance(wanted, dict):
+        for key in {**wanted, **made}:
+            inner = f"{option}.{key}".lstrip(".")
+            if change := _first_change(made.get(key), wanted.get(key), inner):
+                return change
+        return ""
+    if option in ("layers", "behaviours") and isinstance(made, list) and set(wanted) <= set(made):
+        return ""
+    return "" if made == wanted else f"{option}={made}, now {wanted}"
 
 
 def _sizes(folder: Path) -> dict[str, int]:

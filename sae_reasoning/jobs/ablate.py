@@ -53,8 +53,7 @@ _POSITIONAL = "positional, not testable"
 def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `ablate/generations.parquet` and `ablate/effects.parquet`, on report problems only."""
     inputs = _inputs(cfg)
-    config = {"ablate": cfg.ablate, "behaviours": cfg.behaviours, "source": cfg.traces.source}
-    with Stage(cfg.folder / "ablate", config, inputs) as stage:
+    with Stage(cfg.folder / "ablate", cfg.settings("ablate"), inputs) as stage:
         if stage.is_current:
             console.current("ablate", stage.final)
             assert stage.manifest
@@ -86,21 +85,11 @@ def _inputs(cfg: Config) -> dict[str, str]:
 
     Otherwise the problems that selected its latents might be among those reported on.
     """
-    manifests = {name: require_stage(cfg.folder, name) for name in ("traces", "train", "rank")}
-    inputs = {name: manifest.fingerprint for name, manifest in manifests.items()}
-    inputs |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in _MAIN_EDIT}
-    for name, remedy in {
-        "traces": "rank",
-        "train": "rank",
-        "base": "traces cache train rank",
-        "rl": "traces cache train rank",
-    }.items():
-        if manifests["rank"].inputs.get(name) != inputs[name]:
-            raise BrokenArtifact(
-                f"{cfg.folder / 'rank'} was made from another {name} than there is now; "
-                f"run `make {remedy}` again"
-            )
-    return inputs
+    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in _MAIN_EDIT}
+    return models | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
+        for name in ("traces", "train", "rank")
+    }
 
 
 @dataclass(frozen=True)

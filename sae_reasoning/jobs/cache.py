@@ -29,13 +29,12 @@ from sae_reasoning.records import Trace
 
 def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces."""
-    made = require_stage(cfg.folder, "traces").fingerprint
     readers = _describe_readers(cfg)
-    dtypes = {name: reader.config.dtype for name, reader in readers.items()}
-    settings = {"cache": cfg.cache, "layers": cfg.layers, "dtypes": dtypes}
-    inputs = {"traces": made} | {name: r.facts.fingerprint for name, r in readers.items()}
+    models = {name: reader.facts.fingerprint for name, reader in readers.items()}
+    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
+    inputs = {"traces": made.fingerprint} | models
     _check_writable(cfg.folder)
-    with Stage(cfg.folder / "cache", settings, inputs) as stage:
+    with Stage(cfg.folder / "cache", cfg.settings("cache"), inputs) as stage:
         if stage.is_current:
             console.current("cache", stage.final)
             assert stage.manifest
@@ -43,7 +42,7 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         traces = read_traces(cfg.folder / "traces" / "traces.parquet")
         layout = _lay_out(traces, cfg.cache, list(readers.values()))
         stores = {
-            name: _writers(stage.folder / name, reader, traces, layout, cfg, made)
+            name: _writers(stage.folder / name, reader, traces, layout, cfg, made.fingerprint)
             for name, reader in readers.items()
         }
         _plan(cfg, console, stage, traces, layout, stores)

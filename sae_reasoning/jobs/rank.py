@@ -103,12 +103,12 @@ _ORDER = [
 
 def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `rank/`: scores, latents, baselines, shortlist."""
-    inputs = {
-        name: require_stage(cfg.folder, name).fingerprint for name in ("traces", "cache", "train")
+    inputs = {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
+    inputs |= {
+        name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
+        for name in ("traces", "cache", "train")
     }
-    inputs |= {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
-    settings = {"rank": cfg.rank, "layers": cfg.layers, "behaviours": cfg.behaviours}
-    with Stage(cfg.folder / "rank", settings, inputs) as stage:
+    with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs) as stage:
         if stage.is_current:
             console.current("rank", stage.final)
             assert stage.manifest

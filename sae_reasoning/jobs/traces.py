@@ -45,7 +45,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     if cfg.traces.source not in ANNOTATORS:
         source = Path(cfg.traces.source)
         inputs["source"] = fingerprint_files(source.parent, source.name)
-    with Stage(cfg.folder / "traces", [cfg.traces, cfg.behaviours], inputs) as stage:
+    with Stage(cfg.folder / "traces", cfg.settings("traces"), inputs) as stage:
         if stage.is_current:
             console.current("traces", stage.final)
             assert stage.manifest

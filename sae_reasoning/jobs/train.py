@@ -46,9 +46,12 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     models = {reader: describe(getattr(cfg.pair, reader)) for reader in READERS}
     for facts in models.values():
         check_layers(cfg.layers, facts.num_layers, facts.name)
-    inputs = {stage: require_stage(cfg.folder, stage).fingerprint for stage in ("traces", "cache")}
-    inputs |= {reader: facts.fingerprint for reader, facts in models.items()}
-    with Stage(cfg.folder / "train", {"train": cfg.train, "layers": cfg.layers}, inputs) as stage:
+    inputs = {reader: facts.fingerprint for reader, facts in models.items()}
+    inputs |= {
+        stage: require_stage(cfg.folder, stage, cfg.settings(stage), inputs).fingerprint
+        for stage in ("traces", "cache")
+    }
+    with Stage(cfg.folder / "train", cfg.settings("train"), inputs) as stage:
         if stage.is_current:
             console.current("train", stage.final)
             assert stage.manifest

@@ -37,7 +37,9 @@ class GrpoConfig:
         micro_batch: Rollouts a forward pass.
         seed: Of problems and sampling noise.
         checkpoint_every: Steps between checkpoints.
-        difficulty: Of the problems.
+        curriculum_share: Share of the steps over which problems grow from two edges, where a single
+            fork makes each move's worth plain, to full length.
+        difficulty: Of the problems, once the curriculum is over.
     """
 
     steps: int = 120
@@ -48,7 +50,19 @@ class GrpoConfig:
     micro_batch: int = 64
     seed: int = 0
     checkpoint_every: int = 10
+    curriculum_share: float = 0.6
     difficulty: Difficulty = Difficulty()
+
+    def difficulty_at(self, step: int) -> Difficulty:
+        """Size of the problems at a step."""
+        grown = step / (self.curriculum_share * self.steps)
+        if grown >= 1:
+            return self.difficulty
+        return Difficulty(
+            min_edges=2,
+            max_edges=2 + int(grown * (self.difficulty.max_edges - 1)),
+            fork_share=self.difficulty.fork_share,
+        )
 
 
 @dataclass(frozen=True)
@@ -95,7 +109,8 @@ def reinforce(
     for step in range(first, config.steps):
         rng = random.Random(f"grpo/{config.seed}/{step}")
         problems = [
-            sample_problem(rng, config.difficulty, grammar.REMARKS) for _ in range(config.prompts)
+            sample_problem(rng, config.difficulty_at(step), grammar.REMARKS)
+            for _ in range(config.prompts)
         ]
         rows = [(p, s) for p in range(config.prompts) for s in range(config.samples)]
         keys = torch.tensor([[config.seed, step * config.prompts + p, s] for p, s in rows])

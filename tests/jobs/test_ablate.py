@@ -15,10 +15,11 @@ import torch
 from sae_reasoning.config import Config, ConfigError, SaeConfig
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
+    Manifest,
     MissingInput,
     Stage,
+    fingerprint,
     read_json,
-    require_stage,
     write_json,
 )
 from sae_reasoning.edges.console import Console
@@ -36,7 +37,7 @@ SHORTLIST = {"backtracking": [(0, 3), (1, 5)], "verification": [(1, 7)]}
 def make_inputs(cfg: Config) -> None:
     """Problems of the world, dictionaries as sae-lens saves them, a shortlist made by hand."""
     problems = draw_search_problems(cfg.traces.num_problems, 0.5, seed=0)
-    with Stage(cfg.folder / "traces", {"made": "by hand"}, {}) as stage:
+    with Stage(cfg.folder / "traces", cfg.settings("traces"), {}) as stage:
         write_traces(
             stage.folder / "traces.parquet",
             [
@@ -60,7 +61,7 @@ def make_inputs(cfg: Config) -> None:
         )
         made = {"traces": stage.finish({}).fingerprint}
     made |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
-    with Stage(cfg.folder / "train", {"made": "by hand"}, made) as stage:
+    with Stage(cfg.folder / "train", cfg.settings("train"), made) as stage:
         for layer in cfg.layers:
             sae = build_training_sae(
                 SaeConfig(d_sae=64, k=8), d_in=32, seed=layer, steps=1, metadata={"layer": layer}
@@ -94,7 +95,11 @@ def write_rank(
         for writer in ("base", "rl")
         for latent in range(64)
     ]
-    with Stage(cfg.folder / "rank", {"announcers": announcers}, inputs) as stage:
+    with Stage(
+        cfg.folder / "rank",
+        cfg.settings("rank"),
+        dict(inputs) | {"announcers": fingerprint(announcers)},
+    ) as stage:
         write_table(stage.folder / "latents.parquet", pd.DataFrame(latents))
         shortlist = {
             "schema_version": 1,
@@ -301,9 +306,9 @@ def test_a_missing_stage_is_named(cfg, stage):
 
 @pytest.mark.parametrize("changed", ["traces", "train", "base", "rl"])
 def test_a_shortlist_made_from_other_inputs_is_refused(cfg, changed):
-    made = require_stage(cfg.folder, "rank").inputs
+    made = Manifest.read(cfg.folder / "rank").inputs
     write_rank(cfg, SHORTLIST, made | {changed: "0" * 16})
-    with pytest.raises(BrokenArtifact, match=f"another {changed} than there is now; run `make"):
+    with pytest.raises(MissingInput, match=f"another {changed} than there is now; run `make rank"):
         run(cfg)
 
 

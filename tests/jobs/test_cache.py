@@ -49,7 +49,7 @@ def put_traces(cfg: Config, num_traces: int = 12, max_tokens: int = 60, **values
             opportunities=(),
         )
         traces.append(replace(trace, **values))
-    with Stage(cfg.folder / "traces", {"num_traces": num_traces}, {}) as stage:
+    with Stage(cfg.folder / "traces", cfg.settings("traces"), {}) as stage:
         write_traces(stage.folder / "traces.parquet", traces)
         stage.finish({"traces": num_traces})
 

@@ -57,7 +57,7 @@ def _write_traces(config: Config) -> None:
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False).input_ids
 
-    with Stage(config.folder / "traces", {"narrated": 1}, {}) as stage:
+    with Stage(config.folder / "traces", config.settings("traces"), {}) as stage:
         write_traces(stage.folder / "traces.parquet", narrated_traces(encode, 40))
         stage.finish({})
 

@@ -153,7 +153,7 @@ def test_a_sae_over_the_l0_bar_is_warned_of(cfg: Config) -> None:
 
 def test_cache_of_another_model_is_refused_by_fingerprint(cfg: Config) -> None:
     cfg.pair.rl = cfg.pair.base
-    with pytest.raises(BrokenArtifact, match=r"model_fingerprint=.*run `make cache` again"):
+    with pytest.raises(MissingInput, match=r"from another rl than there is now; run `make traces`"):
         run(cfg)
 
 
@@ -175,7 +175,7 @@ def test_a_missing_cache_names_the_target_that_makes_it(cfg: Config) -> None:
 
 def test_a_layer_that_was_not_cached_is_refused(cfg: Config) -> None:
     cfg.layers = [0, 2]
-    with pytest.raises(MissingInput, match="layer_2 holds no activations; run `make cache`"):
+    with pytest.raises(MissingInput, match=r"layers=\[0, 1\], now \[0, 2\].*run `make cache`"):
         run(cfg)
     cfg.layers = [0, 9]
     with pytest.raises(ConfigError, match=r"layers=\[0, 9\] out of range"):

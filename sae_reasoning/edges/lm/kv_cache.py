@@ -44,10 +44,10 @@ class RoomyLayer(DynamicLayer):
         self._buffers = None
 
     @staticmethod
-    def _grown(old: Tensor, new: Tensor, done: int, end: int) -> Tensor:
+    def _grown(old: Tensor | None, new: Tensor, done: int, end: int) -> Tensor:
         batch, heads, _, width = new.shape
         buffer = new.new_empty(batch, heads, end + _ROOM, width)
-        if done:
+        if old is not None and done:
             buffer[:, :, :done] = old
         return buffer
 
