@@ -13,9 +13,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STAGES := traces cache train rank ablate organism bench
-# The CPU build: an unpinned torch from PyPI brings some 3 GB of CUDA.
+# Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
+# wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
-CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
 
 .PHONY: help setup check test format clean $(STAGES)
 
@@ -83,7 +83,8 @@ $(READY): pyproject.toml
 	echo "setting up $(VENV) (once; a minute or two)"; \
 	if $(PYTHON_BIN) -c 'import torch' 2> /dev/null; then :; \
 	elif command -v nvidia-smi > /dev/null; then install torch; \
-	elif [ -n "$(UV_FIND_LINKS)" ]; then install '$(CPU_TORCH)'; \
-	else install '$(CPU_TORCH)' --index-url $(CPU_TORCH_INDEX) || install '$(CPU_TORCH)'; fi; \
+	elif command -v uv > /dev/null && [ -z "$(UV_FIND_LINKS)" ]; then \
+	    install --torch-backend cpu '$(CPU_TORCH)'; \
+	else install '$(CPU_TORCH)'; fi; \
 	install --editable '.[dev]'; \
 	touch $@
