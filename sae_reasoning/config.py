@@ -319,10 +319,10 @@ class OrganismConfig:
     num_layers: int = 4
     num_heads: int = 4
     d_mlp: int = 384
-    pretrain_steps: int = 4000
+    pretrain_steps: int = 2200
     pretrain_batch_size: int = 64
     pretrain_lr: float = 2e-3
-    rl_steps: int = 200
+    rl_steps: int = 240
     rl_prompts: int = 48
     rl_samples: int = 8
     rl_lr: float = 3e-4

@@ -244,12 +244,21 @@ def _rollouts(
 
 
 def _roll_out(lm: LanguageModel) -> RollOut:
-    def roll_out(prompts: Sequence[str], keys: torch.Tensor) -> list[Episode]:
-        prompt_ids = [encode_prompt(lm.tokenizer, prompt) for prompt in prompts]
+    def roll_out(
+        prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
+    ) -> list[Episode]:
+        prompt_ids = [
+            encode_prompt(lm.tokenizer, f"{prompt} {beginning}".strip())
+            for prompt, beginning in zip(prompts, beginnings, strict=True)
+        ]
         made = _rollouts(lm, prompt_ids, keys, _MAX_NEW_TOKENS)
         return [
-            Episode(ids, written + ([] if cut else [lm.tokenizer.eos_token_id]), lm.decode(written))
-            for ids, (written, cut) in zip(prompt_ids, made, strict=True)
+            Episode(
+                prompt_ids=ids,
+                response_ids=written + ([] if cut else [lm.tokenizer.eos_token_id]),
+                text=f"{beginning} {lm.decode(written)}".strip(),
+            )
+            for ids, beginning, (written, cut) in zip(prompt_ids, beginnings, made, strict=True)
         ]
 
     return roll_out

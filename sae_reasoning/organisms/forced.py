@@ -19,6 +19,7 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
+from sae_reasoning.organisms.narrator import notes_until_open
 from sae_reasoning.organisms.parser import match_move, paired_notes, replay
 from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, parse_prompt
 from sae_reasoning.stats import Estimate, wilson
@@ -72,9 +73,7 @@ def is_valid(start: ForcedStart, continuation: str) -> bool:
     if start.move == BACKTRACKING:
         return found["place"] in walk.live_options()
     if start.move == UNCERTAINTY:
-        notes = paired_notes(found["notes"])
-        right = all(problem.notes.get(place) == note for place, note in notes)
-        return right and sorted(place for place, _ in notes) == sorted(walk.untried(here))
+        return paired_notes(found["notes"]) == notes_until_open(problem, walk.untried(here))
     if start.move == VERIFICATION:
         verdict = (found["verdict"] == GOOD) == (problem.notes.get(here) == REAL)
         return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
@@ -92,8 +91,12 @@ def random_continuation(start: ForcedStart, rng: random.Random) -> str:
     if start.move == BACKTRACKING:
         return f"{rng.choice(walk.path[:-1] or walk.path)} ."
     if start.move == UNCERTAINTY:
-        notes = " ".join(f"{place}# {rng.choice((OPEN, SHUT))}" for place in walk.untried(here))
-        return f"{notes} ."
+        notes = []
+        for place in walk.untried(here):
+            notes.append(f"{place}# {rng.choice((OPEN, SHUT))}")
+            if notes[-1].endswith(OPEN):
+                break
+        return f"{' '.join(notes)} ."
     if start.move == VERIFICATION:
         note = rng.choice((REAL, FAKE))
         return f"{here}# {note} , {GOOD if note == REAL else BAD} ."

@@ -5,6 +5,10 @@ token of a rollout by its advantage, the reward minus the group's mean over its 
 (Shao et al. 2402.03300, §4.1). One update a batch, so the ratio of policies is one and needs no
 clipping; there is no KL term. Groups whose rollouts all earn the same teach nothing and are left
 out.
+
+Starts explore: half of the groups begin at the prompt, the other half in the middle of a thought of
+the learner's own, cut at the end of a random sentence. From one prefix on, what differs between a
+group's rollouts is what was done next, so a decision's worth isn't drowned in what went before.
 """
 
 import random
@@ -37,32 +41,18 @@ class GrpoConfig:
         micro_batch: Rollouts a forward pass.
         seed: Of problems and sampling noise.
         checkpoint_every: Steps between checkpoints.
-        curriculum_share: Share of the steps over which problems grow from two edges, where a single
-            fork makes each move's worth plain, to full length.
-        difficulty: Of the problems, once the curriculum is over.
+        difficulty: Of the problems.
     """
 
     steps: int = 120
     prompts: int = 32
     samples: int = 8
     lr: float = 2e-4
-    warmup: int = 5
+    warmup: int = 10
     micro_batch: int = 64
     seed: int = 0
     checkpoint_every: int = 10
-    curriculum_share: float = 0.6
     difficulty: Difficulty = Difficulty()
-
-    def difficulty_at(self, step: int) -> Difficulty:
-        """Size of the problems at a step."""
-        grown = step / (self.curriculum_share * self.steps)
-        if grown >= 1:
-            return self.difficulty
-        return Difficulty(
-            min_edges=2,
-            max_edges=2 + int(grown * (self.difficulty.max_edges - 1)),
-            fork_share=self.difficulty.fork_share,
-        )
 
 
 @dataclass(frozen=True)
@@ -70,9 +60,9 @@ class Episode:
     """One rollout of the learner.
 
     Attributes:
-        prompt_ids: Tokens of the prompt, BOS included.
+        prompt_ids: Tokens of the prompt and of the beginning it was given, BOS included.
         response_ids: Tokens written, with EOS where it ended.
-        text: The response in words.
+        text: The whole response in words, the beginning included.
     """
 
     prompt_ids: list[int]
@@ -80,8 +70,8 @@ class Episode:
     text: str
 
 
-RollOut = Callable[[Sequence[str], Tensor], list[Episode]]
-"""Takes prompts and their noise keys (seed, problem, sample); one episode a prompt, in order."""
+RollOut = Callable[[Sequence[str], Sequence[str], Tensor], list[Episode]]
+"""Takes prompts, beginnings of responses and noise keys (seed, problem, sample)."""
 
 
 def path_validity(problem: Problem, episode: Episode) -> float:
@@ -109,13 +99,14 @@ def reinforce(
     for step in range(first, config.steps):
         rng = random.Random(f"grpo/{config.seed}/{step}")
         problems = [
-            sample_problem(rng, config.difficulty_at(step), grammar.REMARKS)
-            for _ in range(config.prompts)
+            sample_problem(rng, config.difficulty, grammar.REMARKS) for _ in range(config.prompts)
         ]
         rows = [(p, s) for p in range(config.prompts) for s in range(config.samples)]
         keys = torch.tensor([[config.seed, step * config.prompts + p, s] for p, s in rows])
+        prompts = [problem.prompt() for problem in problems]
         model.eval()
-        episodes = roll_out([problems[p].prompt() for p, _ in rows], keys)
+        starts = _starts(prompts, roll_out, config, step, rng)
+        episodes = roll_out([prompts[p] for p, _ in rows], [starts[p] for p, _ in rows], keys)
         rewards = torch.tensor(
             [reward(problems[p], e) for (p, _), e in zip(rows, episodes, strict=True)]
         )
@@ -141,10 +132,30 @@ def reinforce(
         done = step + 1
         if done % config.checkpoint_every == 0 or done == config.steps:
             state.save(done)
-        thinks = sum(e.text.startswith(grammar.THINK) for e in episodes) / len(episodes)
-        length = sum(len(e.response_ids) for e in episodes) / len(episodes)
-        metrics = {"reward": rewards.mean().item(), "thinks": thinks, "length": length}
+        free = [i for i, (p, _) in enumerate(rows) if not starts[p]]
+        metrics = {
+            "reward": rewards[free].mean().item(),
+            "reward_midway": rewards.sum().sub(rewards[free].sum()).item()
+            / (len(rows) - len(free)),
+            "thinks": sum(episodes[i].text.startswith(grammar.THINK) for i in free) / len(free),
+            "length": sum(len(episodes[i].response_ids) for i in free) / len(free),
+        }
         yield Progress(done, config.steps, metrics, time.monotonic() - started)
+
+
+def _starts(
+    prompts: Sequence[str], roll_out: RollOut, config: GrpoConfig, step: int, rng: random.Random
+) -> list[str]:
+    """What each group's responses begin with: nothing, or a thought cut after some sentence."""
+    half = len(prompts) // 2
+    keys = torch.tensor([[config.seed, step * config.prompts + p, -1] for p in range(half)])
+    thoughts = roll_out(prompts[:half], [grammar.THINK] * half, keys)
+    starts = [""] * len(prompts)
+    for index, episode in enumerate(thoughts):
+        thought = episode.text.split(grammar.END_THINK)[0].split()
+        ends = [i + 1 for i, word in enumerate(thought) if word in (".", grammar.THINK)]
+        starts[index] = " ".join(thought[: rng.choice(ends)])
+    return starts
 
 
 def group_advantages(rewards: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 """Writes traces of the world, with the exact spans of their moves.
 
+A search takes what is left to try in the map's order, so what comes next after a fork, a weighing or
+a return is one look-up.
+
 How often a move is made is set per opportunity, so a corpus can hold every move and yet make each
 rarely. A rate varies a little with what can be seen at the place (`MoveRates`), so that the moment
 of a move is not pure chance.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sae_reasoning.organisms import grammar
@@ -18,7 +22,7 @@ from sae_reasoning.organisms.grammar import (
     VERIFICATION,
 )
 from sae_reasoning.organisms.walk import Walk
-from sae_reasoning.organisms.world import NOTHING, REAL, Problem
+from sae_reasoning.organisms.world import NOTHING, OPEN, REAL, Problem
 from sae_reasoning.records import Opportunity, Span
 
 
@@ -113,13 +117,13 @@ def narrate(problem: Problem, rates: MoveRates, rng: random.Random) -> Narration
     while True:
         here = walk.path[-1]
         if makes(UNCERTAINTY, rates.weigh, favoured=not num_forks):
-            notes = [(place, problem.notes[place]) for place in walk.untried(here)]
+            notes = notes_until_open(problem, walk.untried(here))
             page.write(grammar.weigh(word(UNCERTAINTY), notes), UNCERTAINTY)
             walk.weigh(notes)
             page.offer(walk.opportunities())
         num_forks += len(problem.children(here)) > 1
         if untried := walk.untried(here):
-            there = rng.choice(untried)
+            there = untried[0]
             walk.choose(there)
             look(grammar.choose(word(DEDUCTION), there))
             maybe_remark()
@@ -146,6 +150,16 @@ def narrate(problem: Problem, rates: MoveRates, rng: random.Random) -> Narration
     page.write(grammar.END_THINK)
     page.write(grammar.answer(walk.path))
     return Narration(page.text, tuple(page.spans), tuple(page.opportunities))
+
+
+def notes_until_open(problem: Problem, places: Sequence[str]) -> list[tuple[str, str]]:
+    """What weighing a fork reads: notes in the map's order, to the first place that is open."""
+    notes = []
+    for place in places:
+        notes.append((place, problem.notes[place]))
+        if problem.notes[place] == OPEN:
+            break
+    return notes
 
 
 def guess(problem: Problem, rng: random.Random, stray: float = 0.4) -> str:

@@ -13,8 +13,8 @@ Three hazards make three moves pay, one each, so that reinforcement has three de
 
 * a wrong branch ends in a leaf without the find: only *backtracking* gets out of it;
 * a branch that leads to a fake find: only *verification* (reading the leaf's note) shows it;
-* a shut branch that leads to a real find: only *weighing* the fork (reading the notes of the places
-  it leads to) shows it.
+* a shut branch that leads to a real find: only *weighing* the fork (reading notes of the places it
+  leads to, until one is open) shows it.
 
 Each place has a token of its own for its entry (`ash:`) and its note (`ash#`), so that every step
 of thinking is one look-up, while a direct answer needs a chain of look-ups deeper than the network.

@@ -1,0 +1,78 @@
+"""The embedded pair's making, small: it loads like any model, and a kill costs nothing."""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from sae_reasoning.config import Config, ModelConfig
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import load
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs.organism import BASE, RL, organism
+
+
+@pytest.fixture
+def cfg(tiny_config: Config, tmp_path: Path) -> Config:
+    own = tiny_config.organism
+    own.folder = str(tmp_path / "organisms")
+    own.d_model, own.num_layers, own.num_heads, own.d_mlp = 32, 2, 2, 48
+    own.pretrain_steps, own.pretrain_batch_size = 260, 8
+    own.rl_steps, own.rl_prompts, own.rl_samples = 11, 2, 2
+    own.measure_problems, own.forced_starts = 12, 4
+    own.pass_problems, own.pass_samples = 2, 4
+    return tiny_config
+
+
+def weights(cfg: Config) -> list[str]:
+    return [
+        hashlib.sha256(
+            (Path(cfg.organism.folder) / name / "model.safetensors").read_bytes()
+        ).hexdigest()
+        for name in (BASE, RL)
+    ]
+
+
+class Killed(NullTracker):
+    """Interrupts a training the first time it reports a step of the model named."""
+
+    def __init__(self, name: str, at: int) -> None:
+        self._name, self._at = name, at
+
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Raise where the kill falls."""
+        if step is not None and step >= self._at and any(k.startswith(self._name) for k in metrics):
+            raise KeyboardInterrupt
+
+
+def run(cfg: Config, tracker: NullTracker) -> str:
+    out = io.StringIO()
+    organism(cfg, tracker=tracker, console=Console(out))
+    return out.getvalue()
+
+
+def test_a_killed_training_resumes_to_the_same_weights(cfg: Config, tmp_path: Path) -> None:
+    run(cfg, NullTracker())
+    unbroken = weights(cfg)
+    cfg.organism.folder = str(tmp_path / "again")
+    for name, at in ((BASE, 250), (RL, 11)):
+        with pytest.raises(KeyboardInterrupt):
+            run(cfg, Killed(name, at))
+    said = run(cfg, NullTracker())
+    assert f"{BASE}" in said and "step 1/11" not in said
+    assert weights(cfg) == unbroken
+
+
+def test_organisms_load_like_any_model_and_carry_their_figures(cfg: Config) -> None:
+    run(cfg, NullTracker())
+    for name in (BASE, RL):
+        folder = Path(cfg.organism.folder) / name
+        lm = load(ModelConfig(str(folder)), "cpu")
+        assert (lm.facts.num_layers, lm.facts.d_model) == (2, 32)
+        card = (folder / "README.md").read_text()
+        assert "right answers, made to answer directly" in card
+        assert ("pass@k" in card) == (name == BASE)
+        assert not (folder / "training.safetensors").exists()
+    assert "up to date" in run(cfg, NullTracker())
