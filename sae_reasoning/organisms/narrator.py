@@ -1,7 +1,7 @@
 """Writes traces of the world, with the exact spans of their moves.
 
-A search takes what is left to try in the map's order, so what comes next after a fork, a weighing or
-a return is one look-up.
+A search takes what is left to try in the map's order, so what comes next after a fork, a weighing
+or a return is one look-up.
 
 How often a move is made is set per opportunity, so a corpus can hold every move and yet make each
 rarely. A rate varies a little with what can be seen at the place (`MoveRates`), so that the moment
