@@ -82,16 +82,13 @@ def fingerprint(content: Any) -> str:
 
 
 def fingerprint_files(folder: Path, pattern: str = "*") -> str:
-    """Fingerprint of file names, sizes and contents (of large files, the first and last MiB)."""
+    """Fingerprint of file names, sizes and contents."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.glob(pattern) if p.is_file()):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size}:".encode())
+        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
         with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            if size > 2 << 20:
-                file.seek(-(1 << 20), os.SEEK_END)
-            digest.update(file.read())
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """Roll out both models on the same problems, grade and annotate; or import annotated traces."""
 
+import glob
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     inputs |= {f"{writer}_tokenizer": f.tokenizer_fingerprint for writer, f in facts.items()}
     if cfg.traces.source not in ANNOTATORS:
         source = Path(cfg.traces.source)
-        inputs["source"] = fingerprint_files(source.parent, source.name)
+        inputs["source"] = fingerprint_files(source.parent, glob.escape(source.name))
     with Stage(cfg.folder / "traces", cfg.settings("traces"), inputs) as stage:
         if stage.is_current:
             console.current("traces", stage.final)

@@ -8,6 +8,7 @@ from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
     MissingInput,
     Stage,
+    fingerprint_files,
     publish,
     read_json,
     require_stage,
@@ -102,3 +103,12 @@ def test_json_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": ')
     with pytest.raises(BrokenArtifact, match="is not whole JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_fingerprint_sees_every_byte_of_a_large_file(tmp_path: Path) -> None:
+    content = bytearray(3 << 20)
+    (tmp_path / "weights").write_bytes(content)
+    before = fingerprint_files(tmp_path)
+    content[len(content) // 2] = 1
+    (tmp_path / "weights").write_bytes(content)
+    assert fingerprint_files(tmp_path) != before
