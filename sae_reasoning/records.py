@@ -24,8 +24,9 @@ class Opportunity:
 
     Attributes:
         behaviour: Name of the move.
-        char_end: One past the last character before the move would start; the token that ends here
-            is onset-1, the one whose activation predicts the move's first token.
+        char_end: One past the last character before the move would start, white space included
+            where tokens may hold it; the last token that ends here or earlier is onset-1, the one
+            whose activation predicts the move's first token.
         taken: Whether the move starts here.
     """
 

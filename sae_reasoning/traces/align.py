@@ -1,8 +1,9 @@
 """From characters of a response to tokens of a trace.
 
 A span's tokens are those that share a character with it. Onset-1 of an opportunity is the last
-token that starts before the place where the move would start; before the first response token that
-is the last prompt token.
+token that ends where the text before the move ends, or earlier; before the first response token
+that is the last prompt token. So it precedes a span's first token, whether white space belongs to
+the token after it, is a token of its own or no token at all.
 """
 
 from bisect import bisect_left, bisect_right
@@ -52,11 +53,11 @@ def align_opportunity(
     opportunity: Opportunity, offsets: Offsets, num_prompt_tokens: int
 ) -> TokenOpportunity:
     """The onset-1 token of an opportunity."""
-    before = bisect_left([start for start, _ in offsets], opportunity.char_end)
+    first = bisect_right([end for _, end in offsets], opportunity.char_end)
     return TokenOpportunity(
         behaviour=opportunity.behaviour,
         char_end=opportunity.char_end,
-        token=num_prompt_tokens + before - 1,
+        token=num_prompt_tokens + first - 1,
         taken=opportunity.taken,
     )
 

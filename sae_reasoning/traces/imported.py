@@ -2,19 +2,19 @@
 
 One object a line: `problem_id`, `writer` (`base` or `rl`), `prompt`, `text`, `spans` (each with
 `behaviour`, `char_start`, `char_end`), and, where known, `correct` and `truncated`. Opportunities
-are every start of a sentence.
+are every start of a sentence. A span begins with its first character that is no white space.
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import Annotation, Opportunity, Span
 
-_SENTENCE_START = re.compile(r"(?:^|(?<=[.!?])\s+|\n+)(?=\S)")
+_SENTENCE_START = re.compile(r"(?:^\s*|(?<=[.!?])\s+|\n\s*)(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class ImportedTrace:
     annotation: Annotation
 
 
-def sentence_starts(text: str) -> list[tuple[int, int]]:
-    """For each sentence: one past the last character before it, and its first character."""
-    return [(match.start(), match.end()) for match in _SENTENCE_START.finditer(text)]
+def sentence_starts(text: str) -> list[int]:
+    """The first character of each sentence."""
+    return [match.end() for match in _SENTENCE_START.finditer(text)]
 
 
 def read_imported(path: Path, behaviours: list[str]) -> list[ImportedTrace]:
@@ -75,12 +75,14 @@ def _parse(row: dict, behaviours: list[str]) -> ImportedTrace:
                 f"span {span.behaviour} [{span.char_start}, {span.char_end}) lies outside its text "
                 f"of {len(text)} characters"
             )
+        if not text[span.char_start : span.char_end].strip():
+            raise ValueError(f"span {span} holds white space only")
     for before, after in pairwise(spans):
         if after.char_start < before.char_end:
             raise ValueError(f"spans {before} and {after} overlap")
     if row["writer"] not in ("base", "rl"):
         raise ValueError(f"writer={row['writer']!r} must be base or rl")
-    tracked = tuple(span for span in spans if span.behaviour in behaviours)
+    tracked = tuple(_trimmed(span, text) for span in spans if span.behaviour in behaviours)
     return ImportedTrace(
         problem_id=str(row["problem_id"]),
         writer=row["writer"],
@@ -93,17 +95,19 @@ def _parse(row: dict, behaviours: list[str]) -> ImportedTrace:
     )
 
 
+def _trimmed(span: Span, text: str) -> Span:
+    own = text[span.char_start : span.char_end]
+    return replace(span, char_start=span.char_end - len(own.lstrip()))
+
+
 def _opportunities(
     text: str, spans: tuple[Span, ...], behaviours: list[str]
 ) -> tuple[Opportunity, ...]:
     """Every sentence start, and every place where a span starts, once a move."""
-    places = dict(sentence_starts(text))
-    for span in spans:
-        if span.char_start not in places.values():
-            places[len(text[: span.char_start].rstrip())] = span.char_start
     onsets = {(span.char_start, span.behaviour) for span in spans}
+    places = {*sentence_starts(text), *(span.char_start for span in spans)}
     return tuple(
-        Opportunity(behaviour, end, taken=(start, behaviour) in onsets)
-        for end, start in sorted(places.items())
+        Opportunity(behaviour, place, taken=(place, behaviour) in onsets)
+        for place in sorted(places)
         for behaviour in behaviours
     )

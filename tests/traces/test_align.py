@@ -1,5 +1,8 @@
 """Characters to tokens, by one convention."""
 
+import re
+
+import numpy as np
 import pytest
 
 from sae_reasoning.config import PairConfig
@@ -30,6 +33,38 @@ def test_onset_minus_one_precedes_the_spans_first_token() -> None:
     opportunity = align_opportunity(Opportunity("x", 6, True), OFFSETS, 10)
     span = align_span(Span("x", 7, 9), OFFSETS, 10, "a")
     assert opportunity.token == span.token_start - 1 == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "first_word"),
+    [
+        ("No.\n\nWait, no.", ["No", ".", "\n", "\n", "Wait", ",", " no", "."], "Wait"),
+        ("No.\n\nWait, no.", ["No", ".\n\n", "Wait", ",", " no", "."], "Wait"),
+        ("No. \n Wait.", ["No", ".", " ", "\n", " Wait", "."], "Wait"),
+        ("No.  Wait.", ["No", ".", " ", " Wait", "."], "Wait"),
+        ("\n\nWait.", ["\n", "\n", "Wait", "."], "Wait"),
+        ("Wait.", ["Wait", "."], "Wait"),
+    ],
+)
+def test_onset_minus_one_is_the_token_before_however_white_space_is_cut(
+    text: str, words: list[str], first_word: str
+) -> None:
+    ends = np.cumsum([len(word) for word in words]).tolist()
+    offsets = list(zip([0, *ends[:-1]], ends, strict=True))
+    start = text.index(first_word)
+    span = align_span(Span("x", start, len(text)), offsets, 10, "a")
+    assert words[span.token_start - 10].strip() == first_word
+    assert align_opportunity(Opportunity("x", start, True), offsets, 10).token == (
+        span.token_start - 1
+    )
+
+
+def test_in_the_world_onset_minus_one_is_the_word_before() -> None:
+    text = "<think> at ash: birch . so birch ."
+    offsets = [match.span() for match in re.finditer(r"\S+", text)]
+    for word, (_, end) in enumerate(offsets):
+        assert align_opportunity(Opportunity("x", end, False), offsets, 10).token == 10 + word
+    assert align_opportunity(Opportunity("x", 0, False), offsets, 10).token == 9
 
 
 def test_a_span_outside_its_text_is_refused() -> None:

@@ -28,19 +28,31 @@ def test_every_sentence_start_is_an_opportunity_and_onsets_are_taken(tmp_path: P
     first, second = read_imported(path, ["backtracking", "deduction"])
     assert (first.writer, second.writer) == ("base", "rl")
     taken = [(o.char_end, o.taken) for o in first.annotation.opportunities if o.behaviour[0] == "b"]
-    assert taken == [(0, False), (11, True), (21, False)]
+    assert taken == [(0, False), (12, True), (22, False)]
     assert not any(o.taken for o in first.annotation.opportunities if o.behaviour[0] == "d")
 
 
 def test_sentences_start_after_stops_and_line_breaks() -> None:
-    text = "One. Two?\nThree\n\nFour"
-    assert [text[start:][:3] for _, start in sentence_starts(text)] == ["One", "Two", "Thr", "Fou"]
+    text = " One. Two?\nThree \n \n Four"
+    assert [text[start:][:3] for start in sentence_starts(text)] == ["One", "Two", "Thr", "Fou"]
+
+
+def test_a_span_that_begins_with_white_space_starts_once_at_its_first_word(
+    tmp_path: Path,
+) -> None:
+    spans = [{"behaviour": "backtracking", "char_start": 11, "char_end": 21}]
+    row = GOOD | {"spans": spans}
+    path = write(tmp_path / "t.jsonl", row, row | {"writer": "rl"})
+    first, _ = read_imported(path, ["backtracking"])
+    assert first.annotation.spans[0].char_start == 12
+    assert [o.char_end for o in first.annotation.opportunities] == [0, 12, 22]
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"spans": [{"behaviour": "x", "char_start": 5, "char_end": 99}]}, "outside its text"),
+        ({"spans": [{"behaviour": "x", "char_start": 11, "char_end": 12}]}, "white space only"),
         ({"writer": "human"}, "must be base or rl"),
         ({"spans": [GOOD["spans"][0], GOOD["spans"][0]]}, "overlap"),
     ],
