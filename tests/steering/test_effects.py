@@ -8,12 +8,13 @@ from scipy import stats
 from sae_reasoning.records import Opportunity, Span
 from sae_reasoning.steering.effects import (
     COLUMNS,
+    Bootstrap,
     Judged,
-    ProblemBootstrap,
     by_problem,
     count,
     effects,
     findings,
+    mismatched_controls,
     repetition_share,
 )
 
@@ -54,12 +55,17 @@ def test_repetition_is_the_share_of_stretches_that_came_before():
     assert repetition_share("x " * 12) == pytest.approx(4 / 5)
 
 
-def generations(rates: dict[str, list[int]], num_draws: int = 2) -> tuple[pd.DataFrame, list]:
-    """One rollout a problem, condition and draw, with that many moves of four opportunities."""
+def generations(
+    rates: dict[str, list[int]], num_draws: int = 2, step: int = 0
+) -> tuple[pd.DataFrame, list]:
+    """One rollout a problem, condition and draw, with that many moves of four opportunities.
+
+    Draws of a control after the first have `step` moves more.
+    """
     rows, counts = [], []
     for condition, moves in rates.items():
         for draw in range(num_draws if "_" in condition else 1):
-            for problem, made in enumerate(moves):
+            for problem, made in enumerate(np.array(moves) + (step if draw else 0)):
                 rows.append(
                     {
                         "model": "rl",
@@ -73,9 +79,13 @@ def generations(rates: dict[str, list[int]], num_draws: int = 2) -> tuple[pd.Dat
                         "problem_id": f"p{problem}",
                         "norm_sum": 6.0,
                         "num_edited": 3,
+                        "num_tokens": 5,
+                        "truncated": False,
                     }
                 )
-                counts.append(count(rollout(made, 4, made), ["backtracking", "verification"]))
+                counts.append(
+                    count(rollout(int(made), 4, int(made)), ["backtracking", "verification"])
+                )
     return pd.DataFrame(rows), counts
 
 
@@ -90,6 +100,10 @@ RATES = {
 @pytest.fixture
 def found() -> pd.DataFrame:
     return effects(*generations(RATES), num_resamples=500, seed=0)
+
+
+def effects_of(*args, **kwargs) -> pd.DataFrame:
+    return effects(*generations(*args, **kwargs), num_resamples=500, seed=0)
 
 
 def value(found: pd.DataFrame, condition: str, outcome: str) -> pd.Series:
@@ -116,8 +130,75 @@ def test_paired_effects_by_hand(found):
 
 def test_an_edit_that_changes_nothing_has_no_effect(found):
     same = value(found, "random_direction", "rate_per_trace/backtracking")
-    assert (same.difference, same.low, same.high, same.q) == (0, 0, 0, 1)
+    assert (same.difference, same.q) == (0, 1)
     assert same.variance_reduction == pytest.approx(1)
+
+
+def test_equal_resamples_give_a_share_the_rule_of_three_and_other_outcomes_no_interval(found):
+    share = value(found, "edit", "accuracy")
+    assert (share.difference, share.low, share.high, share.q) == (0, -3 / 4, 3 / 4, 1)
+    assert share.relative_high == 3 / 4
+    length = value(found, "edit", "length")
+    assert (length.difference, length.q) == (0, 1)
+    assert np.isnan([length.low, length.high]).all()
+    shifted = value(
+        effects_of(RATES | {"edit": [3, 1, 2, 2]}), "edit", "rate_per_trace/backtracking"
+    )
+    assert shifted.difference == -1
+    assert np.isnan([shifted.low, shifted.high, shifted.q]).all()
+
+
+def test_one_problem_says_nothing_beyond_itself():
+    found = effects_of({kind: moves[:1] for kind, moves in RATES.items()})
+    edit = value(found, "edit", "rate_per_trace/backtracking")
+    assert edit.difference == -3
+    inferred = found.filter(regex="low|high|q$|variance_reduction")
+    assert inferred.isna().all(axis=None)
+
+
+def test_draws_that_cancel_leave_a_wide_interval_and_their_largest_change():
+    rates = RATES | {"matched_latent": [3, 1, 2, 2]}
+    found = effects_of(rates, step=2)
+    matched = value(found, "matched_latent", "rate_per_trace/backtracking")
+    # The draws change every problem by -1 and by +1.
+    assert (matched.difference, matched.low, matched.high) == pytest.approx((0, -1, 1))
+    assert abs(matched.largest_draw) == 1
+    edit = value(found, "edit", "rate_per_trace/backtracking")
+    assert edit.control_high - edit.control_low > 1.8
+    assert findings(found).matched[0] == "+0% (largest -33%)"
+
+
+def test_a_control_of_one_draw_has_no_q():
+    edit = value(effects_of(RATES, 1), "edit", "rate_per_trace/backtracking")
+    assert np.isnan([edit.control_q, edit.random_q]).all()
+    assert edit.q < 0.05
+
+
+def test_the_percent_interval_holds_the_noise_of_the_baseline():
+    rates = RATES | {"none": [8, 1, 1, 2], "edit": [4, 0, 1, 1]}
+    edit = value(effects_of(rates), "edit", "rate_per_trace/backtracking")
+    assert edit.relative == pytest.approx(-0.5)
+    # Of the problems alone: -1/2, -1, 0 and -1/2.
+    assert -1 <= edit.relative_low < edit.relative < edit.relative_high <= 0
+
+
+def test_a_baseline_that_may_be_nothing_gives_no_percent():
+    found = effects_of(RATES | {"none": [0, 0, 0, 1], "edit": [2, 1, 2, 1]})
+    assert np.isnan(value(found, "edit", "rate_per_trace/backtracking").relative)
+    (row,) = findings(found).itertuples()
+    assert row.change.startswith("+1.25 [+")
+    assert "%" not in row.matched
+
+
+def test_size_is_told_over_all_positions_and_unlike_controls_are_named(found):
+    edit = value(found, "edit", "accuracy")
+    # Five tokens and the end, of which three were edited.
+    assert (edit.edit_norm_per_token, edit.edited_share) == (1, 0.5)
+    assert mismatched_controls(found) == []
+    rollouts, counts = generations(RATES)
+    rollouts.loc[rollouts.condition == "matched_latent", "norm_sum"] = 3.0
+    unlike = effects(rollouts, counts, num_resamples=50, seed=0)
+    assert mismatched_controls(unlike) == ["rl ablate backtracking 0.5 times"]
 
 
 def test_what_was_never_counted_is_unknown_not_zero(found):
@@ -130,18 +211,18 @@ def test_findings_name_the_change_in_percent(found):
     (row,) = findings(found).itertuples()
     assert (row.none, row.edited, row.problems) == (3, 0.5, 4)
     assert row.change.startswith("-83%")
-    assert (row.matched, row.random) == ("-8%", "+0%")
+    assert (row.matched, row.random) == ("-8% (largest -8%)", "+0% (largest +0%)")
 
 
 def test_intervals_agree_with_scipy_on_a_mean():
     rng = np.random.default_rng(0)
     a, b = rng.normal(1, 1, 60), rng.normal(0, 1, 60)
-    bootstrap = ProblemBootstrap(60, 4000, seed=0)
+    bootstrap = Bootstrap(60, 4000, seed=0)
 
     def ratios(x):
-        return bootstrap.ratios(np.stack([x, np.ones(60)], axis=-1)[:, None, :])
+        return bootstrap.ratios(np.stack([x, np.ones(60)], axis=-1)[None, :, None, :])
 
-    ours = bootstrap.differences(ratios(a), ratios(b))
+    ours = bootstrap.differences(ratios(a), ratios(b), np.array([False]))
     theirs = stats.bootstrap(
         (a - b,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
