@@ -17,6 +17,8 @@ _COLOURS = {"edit": "#1f5fa8", "matched_latent": "#b5651d", "random_direction": 
 def plot_effects(found: pd.DataFrame, path: Path) -> None:
     """Change of each move per trace, edit beside controls; a panel for each model and edit.
 
+    A change whose interval is unknown is a point alone.
+
     Args:
         found: Table of `steering.effects.effects`.
         path: Picture to publish, PNG.
@@ -51,7 +53,8 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
             [f"{b}\n{none.value[b]:.2f} without" for b in behaviours],
             fontsize=7,
         )
-        axis.set_title(f"{edit}, {model} (n = {own.num_problems.iloc[0]} problems)", fontsize=9)
+        problems = f"n = {own.num_problems.iloc[0]} problems, {own.split.iloc[0]} split"
+        axis.set_title(f"{edit}, {model}\n({problems})", fontsize=9)
         axis.tick_params(axis="y", labelsize=7)
     axes[0][0].set_ylabel("change in moves per trace", fontsize=8)
     axes[0][-1].legend(fontsize=7, frameon=False)

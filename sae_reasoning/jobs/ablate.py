@@ -40,7 +40,7 @@ from sae_reasoning.steering.conditions import (
 )
 from sae_reasoning.steering.controls import LatentSizes
 from sae_reasoning.steering.edits import RowEdits
-from sae_reasoning.steering.effects import effects, findings, judged_counts
+from sae_reasoning.steering.effects import effects, findings, judged_counts, mismatched_controls
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 
@@ -51,19 +51,25 @@ _POSITIONAL = "positional, not testable"
 
 
 def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `ablate/generations.parquet` and `ablate/effects.parquet`, on report problems only."""
+    """Make `generations.parquet` and `effects.parquet` in `ablate`, on one split's problems only.
+
+    The select split's go to `ablate_select`, so that tuning never replaces the reported result.
+    """
     inputs = _inputs(cfg)
-    with Stage(cfg.folder / "ablate", cfg.settings("ablate"), inputs) as stage:
+    split = cfg.ablate.split
+    name = "ablate" if split == "report" else f"ablate_{split}"
+    with Stage(cfg.folder / name, cfg.settings("ablate"), inputs) as stage:
         if stage.is_current:
-            console.current("ablate", stage.final)
+            console.current(name, stage.final)
             assert stage.manifest
             return stage.manifest
         experiment = _prepare(cfg)
-        console.plan("ablate", experiment.lines())
+        console.plan(name, experiment.lines())
         rollouts = _generations(cfg, experiment, stage.folder, console)
         found = effects(
             rollouts,
             judged_counts(rollouts, cfg.behaviours),
+            split=split,
             num_resamples=cfg.ablate.bootstrap,
             seed=cfg.ablate.seed,
         )
@@ -75,7 +81,10 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.table("effects", found)
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
-    console.table("effects of the edits, per trace", list(summary.columns), summary.values.tolist())
+    title = f"effects of the edits, per trace, on the {split} split"
+    console.table(title, list(summary.columns), summary.values.tolist())
+    if unlike := mismatched_controls(found):
+        console.warn(f"matched latents move unlike their edit, norm per token: {', '.join(unlike)}")
     console.wrote(stage.final, manifest)
     return manifest
 
@@ -94,7 +103,7 @@ def _inputs(cfg: Config) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Problem:
-    """A problem of the report split."""
+    """A problem to generate on."""
 
     problem_id: str
     prompt: str
@@ -110,6 +119,7 @@ class _Problem:
 class _Experiment:
     """Everything that is settled before a model is loaded."""
 
+    split: str
     problems: list[_Problem]
     chosen: dict[str, list[LatentId]]
     conditions: dict[str, list[Condition]]
@@ -130,7 +140,7 @@ class _Experiment:
             for model, conditions in self.conditions.items()
         }
         return {
-            "problems": f"{len(self.problems)} of the report split",
+            "problems": f"{len(self.problems)} of the {self.split} split",
             **{
                 behaviour: "latents " + " ".join(map(str, latents))
                 for behaviour, latents in self.chosen.items()
@@ -161,12 +171,12 @@ def _prepare(cfg: Config) -> _Experiment:
     problems = dict.fromkeys(
         _Problem(trace.problem_id, trace.prompt)
         for trace in read_traces(cfg.folder / "traces" / "traces.parquet")
-        if trace.split == "report"
+        if trace.split == cfg.ablate.split
     )
     if not problems:
         raise ConfigError(
-            f"traces.report_share={cfg.traces.report_share} leaves no problem to report on; "
-            "raise it"
+            f"traces.report_share={cfg.traces.report_share} leaves no problem to the "
+            f"{cfg.ablate.split} split; {'raise' if cfg.ablate.split == 'report' else 'lower'} it"
         )
     sizes = {model: _sizes(cfg, latents, model, dictionaries) for model in _MAIN_EDIT}
     listed = {
@@ -195,7 +205,7 @@ def _prepare(cfg: Config) -> _Experiment:
         ) from error
     samples = {"base": cfg.ablate.base_samples, "rl": cfg.ablate.samples}
     kept = list(problems)[: cfg.ablate.num_problems]
-    return _Experiment(kept, chosen, conditions, samples, dictionaries, annotate)
+    return _Experiment(cfg.ablate.split, kept, chosen, conditions, samples, dictionaries, annotate)
 
 
 def _dictionaries(
@@ -216,8 +226,12 @@ def _dictionaries(
 
 
 def _choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
-    """The best latents of each move to edit, over all layers, best first."""
-    lists = shortlist[cfg.ablate.shortlist]
+    """The best latents of each move to edit, over the config's layers and moves, best first."""
+    lists = {
+        behaviour: [entry for entry in entries if entry["layer"] in cfg.layers]
+        for behaviour, entries in shortlist[cfg.ablate.shortlist].items()
+        if behaviour in cfg.behaviours
+    }
     ranked = {b: entries for b, entries in lists.items() if entries}
     for behaviour in cfg.ablate.behaviours:
         if behaviour not in ranked:

@@ -164,7 +164,35 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     found = read_table(folder / "effects.parquet")
     assert set(found.condition) == {"none", "edit", "matched_latent", "random_direction"}
     assert set(found.layer) == {"0+1", "1"}
+    assert set(found.split) == {"report"}
     assert "matched" in console.stream.getvalue()
+
+
+def test_the_select_split_has_its_own_folder_and_leaves_the_reported_result(cfg):
+    cfg.ablate.behaviours = ["verification"]
+    reported = run(cfg)
+    cfg.ablate.split = "select"
+    console = quiet()
+    run(cfg, console)
+    assert "on the select split" in console.stream.getvalue()
+    rows = read_table(cfg.folder / "ablate_select" / "generations.parquet")
+    split = {t.problem_id: t.split for t in read_traces(cfg.folder / "traces" / "traces.parquet")}
+    assert {split[problem] for problem in rows.problem_id} == {"select"}
+    found = read_table(cfg.folder / "ablate_select" / "effects.parquet")
+    assert set(found.split) == {"select"}
+    assert Manifest.read(cfg.folder / "ablate") == reported
+
+
+def test_only_moves_and_layers_of_the_config_are_edited(tiny_config):
+    tiny_config.behaviours = ["backtracking"]
+    tiny_config.ablate.batch_size, tiny_config.ablate.max_new_tokens = 16, 8
+    make_inputs(tiny_config)
+    made = Manifest.read(tiny_config.folder / "rank").inputs
+    write_rank(tiny_config, SHORTLIST | {"backtracking": [(7, 2), (0, 3)]}, made)
+    assert run(tiny_config).counts["behaviours"] == 1
+    found = read_table(tiny_config.folder / "ablate" / "effects.parquet")
+    assert set(found.behaviour) == {"backtracking"}
+    assert set(found.layer) == {"0"}
 
 
 def test_clamps_change_text_and_their_controls_are_as_large(cfg):
