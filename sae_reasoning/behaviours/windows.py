@@ -24,6 +24,7 @@ MAX_INTERVALS = 2000
 """Spans, and opportunities, used per behaviour, writer and split; beyond it, as many drawn."""
 
 _MAX_ONSET_TOKENS = 32
+_OWN_SHARE = 0.5
 _SAME_PLACE = 0.95
 _MIN_TRACES = 5
 
@@ -209,14 +210,23 @@ def onset_intervals(
 
 
 def onset_tokens(traces: Sequence[Trace], behaviours: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """The first tokens of each behaviour's spans on the select split, the most frequent first."""
+    """The first tokens of each behaviour's spans on the select split, the most frequent first.
+
+    A token that opens other moves more often is left out: it announces those.
+    """
     counts: dict[str, Counter[int]] = {behaviour: Counter() for behaviour in behaviours}
+    totals: Counter[int] = Counter()
     for trace in traces:
         for span in trace.spans:
-            if trace.split == "select" and span.behaviour in counts:
-                counts[span.behaviour][trace.token_ids[span.token_start]] += 1
+            if trace.split == "select":
+                token = trace.token_ids[span.token_start]
+                totals[token] += 1
+                if span.behaviour in counts:
+                    counts[span.behaviour][token] += 1
     return {
-        behaviour: tuple(token for token, _ in count.most_common(_MAX_ONSET_TOKENS))
+        behaviour: tuple(
+            token for token, times in count.most_common() if times >= _OWN_SHARE * totals[token]
+        )[:_MAX_ONSET_TOKENS]
         for behaviour, count in counts.items()
     }
 

@@ -96,6 +96,17 @@ def test_onset_tokens_come_from_the_select_split_only() -> None:
     assert onset_tokens(traces, ["a"]) == {"a": (20, 10)}
 
 
+def test_an_onset_token_belongs_to_the_move_that_it_opens_most() -> None:
+    traces = [
+        made_up_trace(0, spans=[("a", 10, 12), ("b", 20, 22)]),
+        made_up_trace(1, spans=[("a", 10, 12), ("b", 30, 32)]),
+        made_up_trace(2, spans=[("b", 10, 12), ("untracked", 30, 32)]),
+        made_up_trace(3, spans=[("untracked", 20, 22)]),
+        made_up_trace(4, spans=[("untracked", 20, 22)]),
+    ]
+    assert onset_tokens(traces, ["a", "b"]) == {"a": (10,), "b": (30,)}
+
+
 @pytest.mark.parametrize("tokens", [2, 3])
 def test_an_opportunity_whose_token_is_not_cached_is_left_out(tokens: int) -> None:
     traces = [made_up_trace(0, spans=[("a", tokens, 9)])]
