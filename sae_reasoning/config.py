@@ -239,7 +239,8 @@ class AblateConfig:
         num_latents: Latents edited together, the best first, over all layers.
         clamp_multiple: Clamp value, in multiples of the latent's maximum on the select split.
         controls: Matched-latent sets and random directions, each this many draws.
-        num_problems: Problems of the report split generated on.
+        split: Whose problems: `report`; or `select`, to choose doses and sizes on.
+        num_problems: Problems generated on.
         samples: Rollouts a problem and condition.
         base_samples: Rollouts a problem and condition of the base.
         max_new_tokens: Tokens after which a rollout is cut.
@@ -254,6 +255,7 @@ class AblateConfig:
     num_latents: int = 10
     clamp_multiple: float = 1.0
     controls: int = 3
+    split: str = "report"
     num_problems: int = 150
     samples: int = 1
     base_samples: int = 2
@@ -264,6 +266,7 @@ class AblateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _one_of("ablate.split", self.split, ("report", "select"))
         _one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers"))
         _positive(self, "ablate", "num_latents", "controls", "num_problems", "samples")
         _positive(self, "ablate", "base_samples", "max_new_tokens", "temperature", "batch_size")
