@@ -3,7 +3,8 @@
 Fitted or picked on the select split, reported as span AUROC on the report split, with the problems
 as clusters:
 
-* `random_reader`: the best latent of a dictionary trained on a randomly initialised reader;
+* `random_reader`: the best latent of a dictionary trained on a randomly initialised reader, for as
+  many steps as the others, on a share of the traces (`num_traces`);
 * `random_direction`: the best of many random directions of the residual stream;
 * `ngram`: token unigrams and bigrams, no model at all;
 * `probe`: logistic regression on the mean activation over the span; the ceiling.
@@ -45,6 +46,9 @@ class BaselineScore:
         high: Upper bound.
         n_pos: Spans.
         n_neg: Windows.
+        select_span_auroc: Span AUROC on the select split, on which it was fitted or picked.
+        num_traces: Traces it was fitted and measured on.
+        steps: Training steps of its dictionary; 0 where it has none.
     """
 
     behaviour: str
@@ -57,10 +61,13 @@ class BaselineScore:
     high: float
     n_pos: int
     n_neg: int
+    select_span_auroc: float
+    num_traces: int
+    steps: int
 
 
 Scorer = Callable[[int, int], Float[np.ndarray, " interval"] | None]
-"""Scores of the report cell's intervals, given the select cell and the report cell."""
+"""Scores of a cell's intervals, given the select cell, to fit or pick on, and that cell."""
 
 
 def score_baseline(
@@ -71,6 +78,8 @@ def score_baseline(
     *,
     layer: int,
     reader: str,
+    num_traces: int,
+    steps: int = 0,
 ) -> Iterator[BaselineScore]:
     """Report one baseline wherever both splits hold spans and windows."""
     for number, behaviour in enumerate(behaviours):
@@ -81,6 +90,9 @@ def score_baseline(
             scores = scorer(select, report)
             if scores is None:
                 continue
+            fitted = scorer(select, select)
+            assert fitted is not None
+            own = intervals.is_positive[intervals.of_cell(select)]
             here = intervals.of_cell(report)
             found = clustered_auroc(
                 scores[:, None].astype(np.float64),
@@ -98,6 +110,9 @@ def score_baseline(
                 float(found.high[0]),
                 found.num_positives,
                 found.num_negatives,
+                float(auroc(fitted[:, None].astype(np.float64), own)[0]),
+                num_traces,
+                steps,
             )
 
 
@@ -121,6 +136,7 @@ class IntervalActivations:
         num = len(intervals.start)
         self.mean = np.zeros((num, directions.shape[1]), np.float32)
         self.largest = np.full((num, len(directions)), -np.inf, np.float32)
+        self._probes: dict[int, Probe] = {}
         self._size = (intervals.stop - intervals.start)[:, None].astype(np.float32)
 
     def add(self, first_row: int, activations: Float32[Tensor, "row d_model"]) -> None:
@@ -152,9 +168,10 @@ class IntervalActivations:
 
     def probe(self, select: int, report: int) -> np.ndarray:
         """A logistic probe fitted on the select cell."""
-        here = self.intervals.of_cell(select)
-        fitted = fit_probe(self.mean[here], self.intervals.is_positive[here])
-        return fitted.scores(self.mean[self.intervals.of_cell(report)])
+        if select not in self._probes:
+            here = self.intervals.of_cell(select)
+            self._probes[select] = fit_probe(self.mean[here], self.intervals.is_positive[here])
+        return self._probes[select].scores(self.mean[self.intervals.of_cell(report)])
 
 
 def random_directions(num: int, d_model: int, seed: int) -> Float32[Tensor, "direction d_model"]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_reasoning.behaviours.baselines import RANDOM_READER
 from sae_reasoning.behaviours.streams import SparseMaxima, matched_strata
 from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
 from sae_reasoning.stats import Estimate, benjamini_hochberg, bootstrap_auroc, clustered_auroc
@@ -246,7 +247,11 @@ def shortlist_content(lists: Shortlist, dictionaries: dict[str, dict[str, str]])
 def findings(
     scores: pd.DataFrame, baselines: pd.DataFrame, lists: Shortlist, behaviours: Sequence[str]
 ) -> pd.DataFrame:
-    """Per behaviour: the best latent in both readers on one writer's text, beside its baselines."""
+    """Per behaviour: the best latent in both readers on one writer's text, beside its baselines.
+
+    The random reader's is of the layer whose best latent is best on the select split: the latent
+    was looked for in all layers too.
+    """
     report = scores[scores.split == "report"]
     rows: list[dict[str, Any]] = []
     for behaviour in behaviours:
@@ -260,12 +265,13 @@ def findings(
             & (report.layer == best.layer)
             & (report.latent == best.latent)
         ].set_index("reader")
-        rivals = baselines[
-            (baselines.behaviour == behaviour)
-            & (baselines.writer == best.writer)
-            & baselines.layer.isin([best.layer, -1])
-            & baselines.reader.isin(["rl", "random", "text"])
-        ].set_index("baseline")
+        beside = baselines[(baselines.behaviour == behaviour) & (baselines.writer == best.writer)]
+        is_random = beside.baseline == RANDOM_READER
+        random = beside[is_random].nlargest(1, "select_span_auroc")
+        others = beside[
+            ~is_random & beside.layer.isin([best.layer, -1]) & beside.reader.isin(["rl", "text"])
+        ]
+        rivals = pd.concat([others, random]).set_index("baseline")
         announcers = lists.announcers[behaviour]
         rows.append(
             {

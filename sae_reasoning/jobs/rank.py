@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -66,7 +66,6 @@ READERS = ("base", "rl")
 _BATCH = 8192
 _RANDOM_READER_TRACES = 150
 """Traces with moves, per writer and split, that the randomly initialised reader reads."""
-_RANDOM_READER_STEPS = 500
 _ORDER = [
     "dictionary",
     "layer",
@@ -153,7 +152,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.table("findings", found)
     tracker.table("top latents", _top(scores))
     tracker.summary(manifest.counts)
-    console.table("findings on the report split: span AUROC", list(found), found.values.tolist())
+    console.table(_title(baselines), list(found), found.values.tolist())
     console.wrote(stage.final, manifest)
     console.next("make ablate")
     return manifest
@@ -314,7 +313,13 @@ def _score(
             asdict(row)
             for name, scorer in ((RANDOM_DIRECTION, raw.best_direction), (PROBE, raw.probe))
             for row in score_baseline(
-                name, scorer, data.labels.spans, cfg.behaviours, layer=layer, reader=reader
+                name,
+                scorer,
+                data.labels.spans,
+                cfg.behaviours,
+                layer=layer,
+                reader=reader,
+                num_traces=len(data.traces),
             )
         ]
     identity = {"dictionary": dictionary.name, "layer": layer, "reader": reader}
@@ -331,7 +336,13 @@ def _score_rivals(cfg: Config, data: _Data, parts: Path, console: Console) -> No
     if not text.exists():
         ngrams = NgramScorer(data.labels.spans, data.rows.token_id)
         scored = score_baseline(
-            NGRAM, ngrams, data.labels.spans, cfg.behaviours, layer=-1, reader="text"
+            NGRAM,
+            ngrams,
+            data.labels.spans,
+            cfg.behaviours,
+            layer=-1,
+            reader="text",
+            num_traces=len(data.traces),
         )
         _write_baselines(text, [asdict(row) for row in scored])
     missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
@@ -343,23 +354,29 @@ def _score_rivals(cfg: Config, data: _Data, parts: Path, console: Console) -> No
     num_select = int(rows.row_of_trace[sum(trace.split == "select" for trace in traces)])
     intervals = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)
     for layer in missing:
-        steps = min(cfg.train.steps, _RANDOM_READER_STEPS)
-        with console.progress(steps, "steps", f"random reader layer {layer}") as bar:
+        with console.progress(cfg.train.steps, "steps", f"random reader layer {layer}") as bar:
             dictionary = train_sae(
-                replace(cfg.train, steps=steps),
+                cfg.train,
                 _shuffled(residuals[layer][:num_select], cfg.train.batch_size, cfg.rank.seed),
                 d_in=twin.facts.d_model,
                 seed=cfg.rank.seed,
                 device=resolve_device(cfg.device),
             )
-            bar.advance(steps)
+            bar.advance(cfg.train.steps)
         stream = MaximaStream(intervals, dictionary.d_sae)
         for start in range(0, len(residuals[layer]), _BATCH):
             part = residuals[layer][start : start + _BATCH]
             stream.add(_active(dictionary, start, part))
         scorer = best_latent(stream.result())
         scored = score_baseline(
-            RANDOM_READER, scorer, intervals, cfg.behaviours, layer=layer, reader="random"
+            RANDOM_READER,
+            scorer,
+            intervals,
+            cfg.behaviours,
+            layer=layer,
+            reader="random",
+            num_traces=len(traces),
+            steps=cfg.train.steps,
         )
         _write_baselines(
             parts / f"random_{layer}_baselines.parquet", [asdict(row) for row in scored]
@@ -455,6 +472,19 @@ def _save_maxima(path: Path, maxima: SparseMaxima) -> None:
 
 def _write_baselines(path: Path, rows: list[dict[str, object]]) -> None:
     write_table(path, pd.DataFrame(rows, columns=list(BaselineScore.__dataclass_fields__)))
+
+
+def _title(baselines: pd.DataFrame) -> str:
+    """Of the findings: what they are, and what the random reader had to go on."""
+    title = "findings on the report split: span AUROC"
+    random = baselines[baselines.baseline == RANDOM_READER]
+    if random.empty:
+        return title
+    first = random.iloc[0]
+    return (
+        f"{title} ({RANDOM_READER}: best layer, {first.steps:,} steps on {first.num_traces:,} "
+        "traces with moves)"
+    )
 
 
 def _top(scores: pd.DataFrame) -> pd.DataFrame:

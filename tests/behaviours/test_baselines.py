@@ -67,7 +67,9 @@ def test_means_and_projections_are_taken_over_the_interval_across_batches() -> N
 def test_a_text_that_gives_the_move_away_is_caught_by_the_ngrams() -> None:
     _, intervals, token_id = _example()
     scorer = NgramScorer(intervals, token_id)
-    found = list(score_baseline("ngram", scorer, intervals, ["a"], layer=-1, reader="text"))
+    found = list(
+        score_baseline("ngram", scorer, intervals, ["a"], layer=-1, reader="text", num_traces=60)
+    )
     assert [row.writer for row in found] == ["base", "rl"]
     assert all(row.span_auroc == 1.0 and row.low < 1.0 for row in found)
     assert found[0].n_pos == 15
@@ -79,7 +81,9 @@ def test_noise_is_no_baseline_on_the_report_split_however_well_it_was_picked() -
     raw = IntervalActivations(intervals, random_directions(64, 6, seed=1))
     raw.add(0, activations)
     for scorer in (raw.best_direction, raw.probe):
-        for row in score_baseline("x", scorer, intervals, ["a"], layer=0, reader="rl"):
+        for row in score_baseline(
+            "x", scorer, intervals, ["a"], layer=0, reader="rl", num_traces=9
+        ):
             assert row.low < 0.55
             assert abs(row.span_auroc - 0.5) < 0.15
 
@@ -95,6 +99,12 @@ def test_selection_sees_the_select_cell_only() -> None:
     activations[:, 0] = (is_move & (rows < border)).float()
     activations[:, 1] = (is_move & (rows >= border)).float()
     raw.add(0, activations)
-    scored = list(score_baseline("x", raw.best_direction, intervals, ["a"], layer=0, reader="rl"))
+    scored = list(
+        score_baseline(
+            "x", raw.best_direction, intervals, ["a"], layer=0, reader="rl", num_traces=9
+        )
+    )
     assert scored[1].writer == "rl"
     assert scored[1].span_auroc == 0.5
+    assert scored[1].select_span_auroc == 1.0
+    assert (scored[1].num_traces, scored[1].steps) == (9, 0)

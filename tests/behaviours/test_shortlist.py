@@ -1,12 +1,21 @@
 """Intervals and q under the null, and whom the lists name."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
 from behaviours.examples import made_up_trace, rows_of
 
 from sae_reasoning.behaviours.scores import LatentScores, label_rows
-from sae_reasoning.behaviours.shortlist import add_intervals, draw_up, mark_candidates
+from sae_reasoning.behaviours.shortlist import (
+    Entry,
+    Shortlist,
+    add_intervals,
+    draw_up,
+    findings,
+    mark_candidates,
+)
 from sae_reasoning.behaviours.streams import Active
 from sae_reasoning.behaviours.windows import TESTED
 
@@ -123,3 +132,21 @@ def test_lists_choose_on_select_and_show_report(by: str, expected: list[int]) ->
     assert (first.select_span_auroc, first.span_auroc, first.max_active) == (0.9, 0.6, 2.0)
     assert [entry.latent for entry in lists.announcers["a"]] == expected
     assert lists.trackers["z"] == lists.announcers["z"] == []
+
+
+def test_findings_show_the_random_reader_in_the_layer_that_select_prefers() -> None:
+    text = dict.fromkeys(("dictionary", "reader", "writer", "status"), "rl")
+    numbers = {f.name: 0 for f in fields(Entry) if f.name not in text}
+    tracker = Entry(**text, **numbers)
+    columns = ["baseline", "layer", "reader", "select_span_auroc", "span_auroc"]
+    rows = [
+        ("random_reader", 0, "random", 0.7, 0.9),
+        ("random_reader", 1, "random", 0.8, 0.6),
+        ("probe", 0, "rl", 0.9, 0.95),
+        ("probe", 1, "rl", 1.0, 0.99),
+        ("ngram", -1, "text", 0.9, 0.85),
+    ]
+    baselines = pd.DataFrame(rows, columns=columns).assign(behaviour="a", writer="rl")
+    lists = Shortlist(trackers={"a": [tracker]}, announcers={"a": []})
+    (found,) = findings(_table(), baselines, lists, ["a"]).to_dict("records")
+    assert (found["random_reader"], found["probe"], found["ngram"]) == (0.6, 0.95, 0.85)

@@ -204,6 +204,11 @@ def test_baselines_stand_beside_every_cell(ranked: Ranked) -> None:
     assert here.loc["ngram", "span_auroc"] > 0.95  # Its wordings give the move away.
     assert here.loc["probe"].span_auroc.min() > 0.7
     assert set(here.loc["random_reader", "reader"]) == {"random"}
+    random = found.baseline == "random_reader"
+    assert set(found.steps[random]) == {config.train.steps}
+    assert set(found.steps[~random]) == {0}
+    assert found.num_traces.gt(0).all()
+    assert f"random_reader: best layer, {config.train.steps} steps on" in ranked.printed
     several = found.dropna(subset="low")  # Of one problem there is no interval.
     assert (several.low <= several.span_auroc).all()
 
