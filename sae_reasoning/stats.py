@@ -4,7 +4,7 @@ Every estimate carries its n and a 95 % interval.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +13,7 @@ from scipy import stats
 
 _MAX_CELLS = 1 << 22
 """Numbers held at once by a resampling."""
+_FLAT = 1e-12
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,8 @@ def bootstrap_auroc(
     """AUROC within strata, `sum of concordant pairs / sum of pairs`, with a problem bootstrap.
 
     Pairs are counted once between every two problems; a resample weighs that table with the times
-    its problems were drawn.
+    its problems were drawn. Where all resamples agree, as at a perfect score, the interval is
+    Wilson's; its n is the problems that hold compared positives, or negatives if those are fewer.
     """
     stratum = np.zeros(len(scores), int) if stratum is None else stratum
     _, cluster = np.unique(cluster, return_inverse=True)
@@ -195,7 +197,8 @@ def bootstrap_auroc(
         denominator = np.einsum("rc,rc->r", weights @ pairs, weights)
         draws.append(numerator[denominator > 0] / denominator[denominator > 0])
     low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
-    return Estimate(float(concordant.sum() / total), float(low), float(high), num_clusters)
+    found = Estimate(float(concordant.sum() / total), float(low), float(high), num_clusters)
+    return widen_flat(found, int(min(pairs.any(0).sum(), pairs.any(1).sum())))
 
 
 def paired_bootstrap(
@@ -204,7 +207,8 @@ def paired_bootstrap(
     """Mean of one difference per problem, with a percentile interval over resampled problems.
 
     The p-value is Student's t on the bootstrap's standard error: fine enough for
-    Benjamini-Hochberg, which counts of resamples are not.
+    Benjamini-Hochberg, which counts of resamples are not. Where all problems agree on a value that
+    may be a share, the interval is Wilson's.
     """
     differences = np.asarray(differences, np.float64)
     n = len(differences)
@@ -220,7 +224,19 @@ def paired_bootstrap(
         p = 1.0 if value == 0 or n < 2 else 0.0
     else:
         p = float(2 * stats.t.sf(abs(value) / error, n - 1))
-    return Estimate(value, float(low), float(high), n, p)
+    found = Estimate(value, float(low), float(high), n, p)
+    return widen_flat(found, n) if n > 1 and 0 <= value <= 1 else found
+
+
+def widen_flat(found: Estimate, n: int) -> Estimate:
+    """A share with Wilson's interval on `n` units where its own has no width.
+
+    Units that all agree don't say that no other would differ.
+    """
+    if found.high - found.low > _FLAT or not n:
+        return found
+    bounds = wilson(found.value * n, n)
+    return replace(found, low=bounds.low, high=bounds.high)
 
 
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:

@@ -127,6 +127,22 @@ def test_paired_bootstrap_covers_the_mean_and_tells_nothing_from_something() -> 
     assert np.isnan(paired_bootstrap(np.zeros(0), 100, 0).value)
 
 
+def test_a_perfect_score_keeps_width_by_the_problems_of_the_rarer_class() -> None:
+    is_positive = np.array([True, True, True, False, False, False, False])
+    found = bootstrap_auroc(
+        is_positive.astype(float), is_positive, np.arange(7) % 5, num_resamples=200, seed=0
+    )
+    assert (found.value, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(wilson(3, 3).low)
+
+
+def test_values_that_all_agree_keep_width_where_they_are_shares() -> None:
+    ones = paired_bootstrap(np.ones(20), 100, 0)
+    assert (ones.value, ones.low, ones.high) == (1.0, pytest.approx(wilson(20, 20).low), 1.0)
+    tokens = paired_bootstrap(np.full(20, 7.0), 100, 0)
+    assert (tokens.low, tokens.high) == (7.0, 7.0)
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
 def test_benjamini_hochberg_equals_scipy(p: list[float]) -> None:
     found = benjamini_hochberg(np.array(p))

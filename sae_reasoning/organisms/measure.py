@@ -13,7 +13,7 @@ from sae_reasoning.organisms.grammar import MOVES, answered_path
 from sae_reasoning.organisms.narrator import Narration
 from sae_reasoning.organisms.parser import parse
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
-from sae_reasoning.stats import Estimate, paired_bootstrap, wilson
+from sae_reasoning.stats import Estimate, paired_bootstrap, widen_flat, wilson
 
 _RESAMPLES = 2000
 
@@ -149,7 +149,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimat
     ratios = numerator[picks].sum(1)[offered > 0] / offered[offered > 0]
     low, high = np.quantile(ratios, [0.025, 0.975])
     value = float(numerator.sum() / denominator.sum())
-    return Estimate(value, float(low), float(high), int(denominator.sum()))
+    found = Estimate(value, float(low), float(high), int(denominator.sum()))
+    return widen_flat(found, int((denominator > 0).sum()))
 
 
 def validity_at_opportunities(
@@ -178,7 +179,8 @@ def pass_at_k(
     estimates = {}
     for k in ks:
         values = [1 - comb(len(c) - sum(c), k) / comb(len(c), k) for c in correct]
-        estimates[k] = paired_bootstrap(np.array(values), _RESAMPLES, seed)
+        found = paired_bootstrap(np.array(values), _RESAMPLES, seed)
+        estimates[k] = widen_flat(found, len(values))
     return estimates
 
 
