@@ -362,7 +362,7 @@ def _roll_out(
     ):
         row = batch[rollout.row]
         text = lm.decode(list(rollout.token_ids))
-        judged = experiment.annotate(row.problem.prompt, text)
+        judged = experiment.annotate(row.problem.prompt, text, rollout.truncated)
         condition = row.condition
         yield (
             row,

@@ -133,7 +133,7 @@ def _write(lm: LanguageModel, writer: str, tasks: Sequence[_Task], cfg: Config) 
             prompts[rollout.row],
             response_ids,
             offsets,
-            annotate(problem.prompt, text),
+            annotate(problem.prompt, text, rollout.truncated),
             end_id=None if rollout.truncated else lm.tokenizer.eos_token_id,
             annotator=cfg.traces.source,
             trace_id=f"{problem.problem_id}/{writer}/{sample:03d}",

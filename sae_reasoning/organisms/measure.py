@@ -98,7 +98,7 @@ def roll(problems: Sequence[Problem], write: Write, seed: int, beginning: str = 
     """One rollout of each problem; `beginning` is written for the model."""
     prompts = [problem.prompt() for problem in problems]
     return [
-        Rolled(problem, text, num_tokens, truncated, parse(problem, text))
+        Rolled(problem, text, num_tokens, truncated, parse(problem, text, truncated))
         for problem, (text, num_tokens, truncated) in zip(
             problems, write(prompts, [beginning] * len(prompts), seed), strict=True
         )

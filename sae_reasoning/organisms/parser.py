@@ -46,14 +46,20 @@ _STEP = re.compile(
 )
 
 
-def parse(problem: Problem, text: str) -> Narration:
+def parse(problem: Problem, text: str, truncated: bool = False) -> Narration:
     """The moves of a response to `problem`, and where moves could have started.
 
     Args:
         problem: What the response answers.
         text: The response, without prompt and special tokens.
+        truncated: Whether the response was cut. What its writer would have done at the cut isn't
+            known, so no opportunity there counts as declined.
     """
-    return _read(Walk(problem), text)
+    narration = _read(Walk(problem), text)
+    if not truncated:
+        return narration
+    seen = tuple(o for o in narration.opportunities if o.char_end < len(text))
+    return replace(narration, opportunities=seen)
 
 
 def replay(problem: Problem, text: str) -> Walk:

@@ -24,6 +24,7 @@ class Walk:
     def look(self, place: str) -> None:
         """Read the entry of `place`."""
         if not self.path or self.path[-1] != place:
+            self._tried.add(place)
             self._arrive([*self.path, place])
         self._looked = True
 

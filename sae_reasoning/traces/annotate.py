@@ -7,14 +7,14 @@ from sae_reasoning.organisms.parser import parse
 from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Annotation
 
-Annotator = Callable[[str, str], Annotation]
-"""Takes prompt and response."""
+Annotator = Callable[[str, str, bool], Annotation]
+"""Takes prompt, response and whether it was cut; at the cut there are no opportunities."""
 
 
-def annotate_search(prompt: str, text: str) -> Annotation:
+def annotate_search(prompt: str, text: str, truncated: bool) -> Annotation:
     """Moves and grade of a response in the organisms' world, by rule and program."""
     problem = parse_prompt(prompt)
-    narration = parse(problem, text)
+    narration = parse(problem, text, truncated)
     correct = problem.grade(answered_path(text))
     return Annotation(narration.spans, narration.opportunities, correct)
 

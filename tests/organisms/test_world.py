@@ -17,8 +17,9 @@ from sae_reasoning.organisms.grammar import (
     answered_path,
 )
 from sae_reasoning.organisms.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
-from sae_reasoning.organisms.parser import parse
+from sae_reasoning.organisms.parser import parse, replay
 from sae_reasoning.organisms.world import Difficulty, Problem, parse_prompt, sample_problem
+from sae_reasoning.traces.annotate import annotate_search
 
 SEEDS = st.integers(0, 2**32)
 PROBLEM = Problem(
@@ -137,6 +138,25 @@ def test_opportunities_are_where_the_map_allows_the_move() -> None:
         UNCERTAINTY: [("ash: birch cedar .", False)],
         VERIFICATION: [("elm: gold .", False)],
     }
+
+
+def test_where_a_response_is_cut_nothing_was_declined() -> None:
+    text = "<think> the task is gold from ash . at ash: birch cedar ."
+    whole, cut = parse(PROBLEM, text), parse(PROBLEM, text, truncated=True)
+    assert {o.behaviour for o in whole.opportunities if o.char_end == len(text)} == {
+        grammar.DEDUCTION,
+        UNCERTAINTY,
+    }
+    assert cut.opportunities == tuple(o for o in whole.opportunities if o.char_end < len(text))
+    assert (cut.spans, len(cut.opportunities)) == (whole.spans, 2)
+    prompt = PROBLEM.prompt()
+    assert annotate_search(prompt, text, True).opportunities == cut.opportunities
+    assert annotate_search(prompt, text, False).opportunities == whole.opportunities
+
+
+def test_a_place_that_was_read_without_being_chosen_is_tried() -> None:
+    walk = replay(PROBLEM, "<think> at ash: birch cedar . at birch: none .")
+    assert walk.untried("ash") == ["cedar"]
 
 
 def test_a_malformed_move_counts_as_a_move() -> None:
