@@ -256,9 +256,9 @@ class AblateConfig:
     clamp_multiple: float = 1.0
     controls: int = 3
     split: str = "report"
-    num_problems: int = 150
+    num_problems: int = 100
     samples: int = 1
-    base_samples: int = 2
+    base_samples: int = 1
     max_new_tokens: int = 280
     temperature: float = 1.0
     batch_size: int = 256
@@ -325,7 +325,7 @@ class OrganismConfig:
     pretrain_steps: int = 2200
     pretrain_batch_size: int = 64
     pretrain_lr: float = 2e-3
-    rl_steps: int = 240
+    rl_steps: int = 120
     rl_prompts: int = 48
     rl_samples: int = 8
     rl_lr: float = 3e-4

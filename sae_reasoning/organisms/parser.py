@@ -41,6 +41,13 @@ def _openings(move: str) -> str:
 
 _OPENING = {move: re.compile(_openings(move) + r"(?= |$)") for move in _BODIES}
 _WHOLE = {move: re.compile(f"{_openings(move)} {body}(?= |$)") for move, body in _BODIES.items()}
+_WORDS = r"(?:[\w,]+ )"
+_GARBLED = {
+    UNCERTAINTY: re.compile(rf"{_WORDS}+?{_BODIES[UNCERTAINTY]}(?= |$)"),
+    VERIFICATION: re.compile(rf"{_WORDS}+?{_BODIES[VERIFICATION]}(?= |$)"),
+    BACKTRACKING: re.compile(rf"{_WORDS}*?to {_BODIES[BACKTRACKING]}(?= |$)"),
+}
+"""Known by their bodies; a return also by its place, which must have been passed."""
 _STEP = re.compile(
     rf"(?:{_openings(DEDUCTION)} (?P<choice>\w+) \.(?: {_LOOK})?|{_BARE_LOOK})(?= |$)"
 )
@@ -101,6 +108,11 @@ def _read(walk: Walk, text: str) -> Narration:
                 if whole:
                     _MOVE_ON[move](walk, whole)
                 return move, whole.end() if whole else _sentence_end(text, position, opening)
+        for move, garbled in _GARBLED.items():
+            found = garbled.match(text, position)
+            if found and (move != BACKTRACKING or found["place"] in walk.path[:-1]):
+                _MOVE_ON[move](walk, found)
+                return move, found.end()
         implied = DEDUCTION if _LOOK_START.match(text, position) else None
         return implied, _SENTENCE.match(text, position).end()  # type: ignore[union-attr]
 

@@ -166,6 +166,22 @@ def test_a_malformed_move_counts_as_a_move() -> None:
     assert text[spans[1].char_start : spans[1].char_end].endswith("at all .")
 
 
+@pytest.mark.parametrize(
+    ("sentence", "move"),
+    [
+        ("fails , dead , let me retrace to ash .", "backtracking"),
+        ("fails , dead , let me retrace to elm .", None),
+        ("no sure , cedar# open .", "uncertainty-estimation"),
+        ("let either , elm# real , good .", "verification"),
+        ("back to rest .", None),
+    ],
+)
+def test_a_move_with_garbled_words_counts_by_what_it_does(sentence: str, move: str | None) -> None:
+    text = f"<think> at ash: birch cedar . so birch . at birch: none . {sentence}"
+    spans = parse(PROBLEM, text).spans[2:]
+    assert [span.behaviour for span in spans] == ([move] if move else [])
+
+
 def test_every_move_has_wordings_and_every_cue_word_is_also_harmless() -> None:
     harmless = {word for remark in grammar.REMARKS for word in remark.split()}
     for move in MOVES:
