@@ -233,7 +233,8 @@ def _choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]
         if behaviour in cfg.behaviours
     }
     ranked = {b: entries for b, entries in lists.items() if entries}
-    for behaviour in cfg.ablate.behaviours:
+    asked = [behaviour for behaviour in cfg.ablate.behaviours if behaviour in cfg.behaviours]
+    for behaviour in asked:
         if behaviour not in ranked:
             raise ConfigError(
                 f"ablate.behaviours: {behaviour} has no {cfg.ablate.shortlist} on the shortlist; "
@@ -241,7 +242,7 @@ def _choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]
             )
     testable = [b for b, entries in ranked.items() if entries[0].get("status") != _POSITIONAL]
     chosen = {}
-    for behaviour in cfg.ablate.behaviours or testable:
+    for behaviour in asked or testable:
         latents = dict.fromkeys(LatentId(e["layer"], e["latent"]) for e in ranked[behaviour])
         chosen[behaviour] = list(latents)[: cfg.ablate.num_latents]
     if not chosen:
