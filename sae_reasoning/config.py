@@ -252,8 +252,8 @@ class AblateConfig:
 
     behaviours: list[str] = field(default_factory=list)
     shortlist: str = "announcers"
-    num_latents: int = 10
-    clamp_multiple: float = 1.0
+    num_latents: int = 3
+    clamp_multiple: float = 0.3
     controls: int = 3
     split: str = "report"
     num_problems: int = 100

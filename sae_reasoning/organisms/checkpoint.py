@@ -22,8 +22,9 @@ class TrainingState:
         """Publish the state after `step` steps under its final name, whole."""
         tensors = {f"weight/{name}": p.detach() for name, p in self._parameters.items()}
         for name, parameter in self._parameters.items():
-            moments = self._optimizer.state[parameter]
-            tensors |= {f"{key}/{name}": moments[key] for key in _MOMENTS}
+            # Empty until the first gradient: a batch that teaches nothing makes no moments.
+            moments = self._optimizer.state.get(parameter, {})
+            tensors |= {f"{key}/{name}": moment for key, moment in moments.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_suffix(".tmp")
         save_file(
@@ -38,9 +39,15 @@ class TrainingState:
         with safe_open(self._path, framework="pt") as file, torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(file.get_tensor(f"weight/{name}"))
-                moments = {key: file.get_tensor(f"{key}/{name}") for key in _MOMENTS}
-                self._optimizer.state[parameter] = {
-                    key: moment if key == "step" else moment.to(parameter.device)
-                    for key, moment in moments.items()
+                known = file.keys()
+                moments = {
+                    key: file.get_tensor(f"{key}/{name}")
+                    for key in _MOMENTS
+                    if f"{key}/{name}" in known
                 }
+                if moments:
+                    self._optimizer.state[parameter] = {
+                        key: moment if key == "step" else moment.to(parameter.device)
+                        for key, moment in moments.items()
+                    }
             return int(file.metadata()["step"])
