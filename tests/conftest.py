@@ -203,5 +203,6 @@ def tiny_config(tmp_path: Path, tiny_pair: PairConfig) -> Config:
     config.rank.trackers = config.rank.announcers = config.rank.candidates = 3
     config.rank.attribution_onsets = 8
     config.ablate.num_problems, config.ablate.max_new_tokens = 3, 16
+    config.ablate.base_samples = 2
     config.ablate.num_latents, config.ablate.controls, config.ablate.bootstrap = 2, 1, 20
     return config
