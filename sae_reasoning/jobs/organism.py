@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,7 +109,6 @@ def _train_base(
             ],
             pad_id=tokenizer.pad_token_id,
             state_path=state,
-            autocast=nullcontext,
         )
         _follow(steps, BASE, tracker, console)
         save_model(model, tokenizer, stage.folder, torch.float16)
@@ -126,8 +124,9 @@ def _train_base(
             [
                 "A small Llama trained on the search world of `sae_reasoning` "
                 "(`sae_reasoning/organisms/world.py`): mostly direct and mostly wrong answers, few "
-                "traces, and within traces about a quarter of the opportunities for backtracking, "
-                "weighing a fork and verification are taken.",
+                "traces, and within its traces about a quarter of the opportunities for "
+                "backtracking, weighing a fork and verification are taken (by the corpus; below is "
+                "what the model does).",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`: {config.steps} steps "
                 f"of {config.batch_size} examples; the share of examples that think falls from "
                 f"{config.corpus.think_share_start:.0%}, while look-ups are learned, to "

@@ -2,8 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,7 +66,6 @@ def pretrain(
     encode_response: Encode,
     pad_id: int,
     state_path: Path,
-    autocast: Callable[[], AbstractContextManager[object]],
 ) -> Iterator[Progress]:
     """Train `model` in place, yielding every 50 steps; resumes from `state_path` if it is there.
 
@@ -101,8 +99,7 @@ def pretrain(
         # Long and short examples apart: most are direct answers, and padding them costs half.
         for part in (pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]):
             batch = collate(part, pad_id).to(device)
-            with autocast():
-                loss = next_token_losses(model, batch).sum() / num_targets
+            loss = next_token_losses(model, batch).sum() / num_targets
             loss.backward()
             total += loss.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
