@@ -116,7 +116,6 @@ def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
         ],
         pad_id=tokenizer.pad_token_id,
         state_path=root / "state",
-        autocast=lambda: torch.autocast("cpu", enabled=False),
     ):
         name = {100: "talking_base", 150: "talking_rl"}.get(progress.step)
         if name:
