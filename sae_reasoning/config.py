@@ -310,6 +310,7 @@ class OrganismConfig:
         rl_prompts: Problems a step of RL.
         rl_samples: Rollouts a problem of RL.
         rl_lr: Learning rate of RL.
+        rl_kl: Weight of RL's KL term against the base.
         measure_problems: Problems on which a finished model is measured.
         forced_starts: Forced starts a move.
         pass_problems: Problems of the base's pass@k.
@@ -322,13 +323,14 @@ class OrganismConfig:
     num_layers: int = 4
     num_heads: int = 4
     d_mlp: int = 384
-    pretrain_steps: int = 2200
+    pretrain_steps: int = 4000
     pretrain_batch_size: int = 64
     pretrain_lr: float = 2e-3
     rl_steps: int = 120
     rl_prompts: int = 48
     rl_samples: int = 8
     rl_lr: float = 3e-4
+    rl_kl: float = 0.02
     measure_problems: int = 1000
     forced_starts: int = 300
     pass_problems: int = 100
@@ -338,6 +340,7 @@ class OrganismConfig:
         _positive(self, "organism", "d_model", "num_layers", "num_heads", "d_mlp")
         _positive(self, "organism", "pretrain_steps", "pretrain_batch_size", "pretrain_lr")
         _positive(self, "organism", "rl_steps", "rl_prompts", "rl_samples", "rl_lr")
+        _require(self.rl_kl >= 0, f"organism.rl_kl={self.rl_kl} must be at least 0")
         _positive(self, "organism", "measure_problems", "forced_starts")
         _positive(self, "organism", "pass_problems", "pass_samples")
         _require(

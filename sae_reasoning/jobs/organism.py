@@ -58,6 +58,7 @@ def organism(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         prompts=own.rl_prompts,
         samples=own.rl_samples,
         lr=own.rl_lr,
+        kl=own.rl_kl,
         seed=own.seed,
     )
     console.plan(
@@ -128,9 +129,10 @@ def _train_base(
                 "backtracking, weighing a fork and verification are taken (by the corpus; below is "
                 "what the model does).",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`: {config.steps} steps "
-                f"of {config.batch_size} examples; the share of examples that think falls from "
-                f"{config.corpus.think_share_start:.0%}, while look-ups are learned, to "
-                f"{config.corpus.think_share_end:.0%}, where it stays.",
+                f"of {config.batch_size} examples. {config.corpus.read_share:.0%} of the examples "
+                "ask what the map or the notes say of some places; of the problems, the share that "
+                f"is thought about falls from {config.corpus.think_share_start:.0%}, while look-ups "
+                f"are learned, to {config.corpus.think_share_end:.0%}, where it stays.",
             ],
             figures,
             {},
@@ -191,7 +193,7 @@ def _train_rl(
             [
                 f"`{BASE}` after {config.steps} steps of GRPO on the validity of its answers "
                 f"({config.prompts} problems × {config.samples} rollouts a step, AdamW "
-                f"{config.lr:g}, no KL term); nothing rewards thinking or any move.",
+                f"{config.lr:g}, KL weight {config.kl:g}); nothing rewards thinking or any move.",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`.",
             ],
             figures[RL],

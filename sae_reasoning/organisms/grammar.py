@@ -96,7 +96,7 @@ def initialize(opening: str, goal: str, start: str) -> str:
 
 def look(place: str, items: Sequence[str]) -> str:
     """Copy the entry of the place stood on."""
-    return f"{LOOK} {place}: {' '.join(items)} ."
+    return f"{LOOK} {world.entry(place, items)} ."
 
 
 def choose(opening: str, place: str) -> str:
@@ -132,7 +132,7 @@ def vocabulary() -> list[str]:
         yield from (world.OPEN, world.SHUT, world.REAL, world.FAKE, world.NOTHING, *world.KINDS)
         for place in world.PLACES:
             yield from (place, f"{place}:", f"{place}#")
-        yield from "map notes from find ; , . ? :".split()
+        yield from "map notes of from find or ; , . ? :".split()
         for phrase in (ANSWER, *QUIT, *REMARKS, *(o for move in MOVES for o in OPENINGS[move])):
             yield from phrase.split()
 

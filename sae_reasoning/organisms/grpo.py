@@ -3,14 +3,16 @@
 Each step draws problems, rolls each out several times, and pushes up the log-probability of every
 token of a rollout by its advantage, the reward minus the group's mean over its standard deviation
 (Shao et al. 2402.03300, §4.1). One update a batch, so the ratio of policies is one and needs no
-clipping; there is no KL term. Groups whose rollouts all earn the same teach nothing and are left
-out.
+clipping. A KL term holds the learner to the base where the reward is silent (ibid., eq. 4): without
+it the words of moves garble, since only what they bring about is rewarded. Groups whose rollouts
+all earn the same teach nothing and are left out.
 
 Starts explore: half of the groups begin at the prompt, the other half in the middle of a thought of
 the learner's own, cut at the end of a random sentence. From one prefix on, what differs between a
 group's rollouts is what was done next, so a decision's worth isn't drowned in what went before.
 """
 
+import copy
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +39,7 @@ class GrpoConfig:
         prompts: Problems a step.
         samples: Rollouts a problem.
         lr: Learning rate of AdamW, after a linear warm-up.
+        kl: Weight of the KL term against the model that training began with.
         warmup: Steps of warm-up.
         micro_batch: Rollouts a forward pass.
         seed: Of problems and sampling noise.
@@ -48,6 +51,7 @@ class GrpoConfig:
     prompts: int = 32
     samples: int = 8
     lr: float = 2e-4
+    kl: float = 0.02
     warmup: int = 10
     micro_batch: int = 64
     seed: int = 0
@@ -92,6 +96,7 @@ def reinforce(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0
     )
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
     state = TrainingState(model, optimizer, state_path)
     device = next(model.parameters()).device
     first = state.resume()
@@ -118,6 +123,7 @@ def reinforce(
             advantages.nonzero().flatten().tolist(), key=lambda i: len(episodes[i].response_ids)
         )
         num_targets = sum(len(episodes[i].response_ids) for i in learned)
+        kl = 0.0
         for start in range(0, len(learned), config.micro_batch):
             chosen = learned[start : start + config.micro_batch]
             batch = collate(
@@ -125,7 +131,11 @@ def reinforce(
             ).to(device)
             weights = advantages[chosen].repeat_interleave(batch.is_response.sum(1).cpu())
             losses = next_token_losses(model, batch)
-            ((losses * weights.to(device)).sum() / num_targets).backward()
+            with torch.no_grad():
+                held = next_token_losses(reference, batch)
+            terms = losses * weights.to(device) + config.kl * kl_estimates(losses, held)
+            (terms.sum() / num_targets).backward()
+            kl += (losses.detach() - held).neg().sum().item() / num_targets
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -138,6 +148,7 @@ def reinforce(
             "reward_midway": rewards.sum().sub(rewards[free].sum()).item()
             / (len(rows) - len(free)),
             "thinks": sum(episodes[i].text.startswith(grammar.THINK) for i in free) / len(free),
+            "kl": kl,
             "length": sum(len(episodes[i].response_ids) for i in free) / len(free),
         }
         yield Progress(done, config.steps, metrics, time.monotonic() - started)
@@ -156,6 +167,17 @@ def _starts(
         ends = [i + 1 for i, word in enumerate(thought) if word in (".", grammar.THINK)]
         starts[index] = " ".join(thought[: rng.choice(ends)])
     return starts
+
+
+def kl_estimates(losses: Tensor, reference: Tensor) -> Tensor:
+    """Schulman's low-variance estimate of the KL at each token, in nats; never negative.
+
+    Args:
+        losses: Cross-entropies of the learner at its own tokens; gradients flow through them.
+        reference: Cross-entropies of the reference at the same tokens.
+    """
+    ratio = losses - reference
+    return torch.exp(ratio) - ratio - 1
 
 
 def group_advantages(rewards: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class MoveRates:
         remark: Of a harmless remark where no such move could start.
     """
 
-    backtrack: float = 0.32
+    backtrack: float = 0.4
     weigh: float = 0.32
     verify: float = 0.32
     elsewhere: float = 0.6

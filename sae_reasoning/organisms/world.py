@@ -2,11 +2,10 @@
 
 A problem is a map of places, a few notes, a start and a kind of thing to find:
 
-    map ash: birch cedar , cedar: elm , elm: gold , birch: none ; notes birch# open cedar# open
+    map ash: birch or cedar , cedar: elm , elm: gold , birch: none ; notes birch# open cedar# open
     elm# real ; from ash find gold ?
 
-`ash: birch cedar` says that birch and cedar can be reached from ash; a leaf says what it holds. A
-place beside a fork is `open` or `shut`; a leaf that holds what is sought is `real` or `fake`. The
+`ash: birch or cedar` says that both can be reached from ash; a leaf says what it holds. A place beside a fork is `open` or `shut`; a leaf that holds what is sought is `real` or `fake`. The
 answer is a path from the start to a real find that enters no shut place.
 
 Three hazards make three moves pay, one each, so that reinforcement has three decisions to learn:
@@ -54,10 +53,14 @@ class Problem:
 
     def prompt(self) -> str:
         """The problem in words, as the models read it."""
-        entries = " , ".join(f"{place}: {' '.join(items)}" for place, items in self.entries.items())
+        return f"{self.facts()} ; from {self.start} find {self.goal} ?"
+
+    def facts(self) -> str:
+        """What the prompt says before its question."""
+        entries = " , ".join(entry(place, items) for place, items in self.entries.items())
         notes = " ".join(f"{place}# {note}" for place, note in self.notes.items())
         remark = f"{self.remark} " if self.remark else ""
-        return f"{remark}map {entries} ; notes {notes} ; from {self.start} find {self.goal} ?"
+        return f"{remark}map {entries} ; notes {notes}"
 
     def children(self, place: str) -> tuple[str, ...]:
         """Places that can be reached from `place`; empty for a leaf or an unknown place."""
@@ -81,6 +84,11 @@ class Problem:
         return self.notes.get(path[-1]) == REAL and all(self.notes.get(p) != SHUT for p in path)
 
 
+def entry(place: str, items: Sequence[str]) -> str:
+    """What a map says of a place."""
+    return f"{place}: {' or '.join(items)}"
+
+
 def parse_prompt(prompt: str) -> Problem:
     """The problem that a prompt tells.
 
@@ -95,8 +103,8 @@ def parse_prompt(prompt: str) -> Problem:
         return Problem(
             remark=remark.strip(),
             entries={
-                key.removesuffix(":"): tuple(items)
-                for key, *items in (entry.split() for entry in entries.split(" , "))
+                key: tuple(items.split(" or "))
+                for key, items in (line.split(": ") for line in entries.split(" , "))
             },
             notes={
                 place.removesuffix("#"): note

@@ -12,13 +12,13 @@ from sae_reasoning.organisms.narrator import ALWAYS, narrate
 from sae_reasoning.organisms.world import Difficulty, sample_problem
 
 PROMPT = (
-    "map ash: birch cedar , birch: none , cedar: elm , elm: gold ; "
+    "map ash: birch or cedar , birch: none , cedar: elm , elm: gold ; "
     "notes birch# open cedar# open elm# fake ; from ash find gold ?"
 )
 AT_DEAD_END = (
-    "<think> the task is gold from ash . at ash: birch cedar . so birch . at birch: none ."
+    "<think> the task is gold from ash . at ash: birch or cedar . so birch . at birch: none ."
 )
-AT_FORK = "<think> the task is gold from ash . at ash: birch cedar ."
+AT_FORK = "<think> the task is gold from ash . at ash: birch or cedar ."
 AT_FIND = f"{AT_FORK} so cedar . at cedar: elm . so elm . at elm: gold ."
 
 
