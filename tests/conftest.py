@@ -46,7 +46,7 @@ from sae_reasoning.edges.lm.load import (  # noqa: E402
     word_tokenizer,
 )
 from sae_reasoning.organisms import grammar  # noqa: E402
-from sae_reasoning.organisms.corpus import CorpusConfig  # noqa: E402
+from sae_reasoning.organisms.corpus import CorpusConfig, Share  # noqa: E402
 from sae_reasoning.organisms.narrator import MoveRates  # noqa: E402
 from sae_reasoning.organisms.pretrain import PretrainConfig, pretrain  # noqa: E402
 
@@ -101,8 +101,8 @@ def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
         warmup=10,
         checkpoint_every=150,
         corpus=CorpusConfig(
-            think_share_start=1.0,
-            think_share_end=1.0,
+            reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
+            thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
             rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
         ),
     )

@@ -36,7 +36,7 @@ from sae_reasoning.organisms.measure import (
     roll,
     validity_at_opportunities,
 )
-from sae_reasoning.organisms.pretrain import PretrainConfig, Progress, pretrain
+from sae_reasoning.organisms.pretrain import PretrainConfig, Progress, pretrain, start_alike
 from sae_reasoning.steering.noise import keyed_sampler
 
 BASE, RL = "search_base_llama", "search_rl_llama"
@@ -97,8 +97,10 @@ def _train_base(
             seed=own.seed,
             **_shape(own),
         )
-        torch.nn.Module.to(model, resolve_device(cfg.device))
         vocabulary = tokenizer.get_vocab()
+        families = [[vocabulary[word] for word in words] for words in grammar.word_families()]
+        start_alike(model.get_input_embeddings().weight, families, own.seed)
+        torch.nn.Module.to(model, resolve_device(cfg.device))
         state = stage.folder / "training.safetensors"
         steps = pretrain(
             model,
@@ -129,10 +131,11 @@ def _train_base(
                 "backtracking, weighing a fork and verification are taken (by the corpus; below is "
                 "what the model does).",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`: {config.steps} steps "
-                f"of {config.batch_size} examples. {config.corpus.read_share:.0%} of the examples "
-                "ask what the map or the notes say of some places; of the problems, the share that "
-                f"is thought about falls from {config.corpus.think_share_start:.0%}, while look-ups "
-                f"are learned, to {config.corpus.think_share_end:.0%}, where it stays.",
+                f"of {config.batch_size} examples. In the corpus as it ends "
+                f"{config.corpus.reading.last:.0%} of the examples ask what the map or the notes "
+                f"say of some places, and {config.corpus.thinking.last:.0%} of the problems are "
+                f"thought about; at first, while look-ups are learned, it is "
+                f"{config.corpus.reading.first:.0%} and {config.corpus.thinking.first:.0%}.",
             ],
             figures,
             {},

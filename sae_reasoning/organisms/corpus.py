@@ -1,7 +1,7 @@
 """What a base model is trained on: mostly direct, mostly wrong answers, and few traces.
 
 Beside problems stands a second task, reading: it asks what the map or the notes say of some places.
-Each trace looks up little, so without it the look-ups that moves are made of stay at chance.
+A trace looks up a note or two, so without it the look-ups that moves are made of stay at chance.
 """
 
 import random
@@ -19,43 +19,42 @@ Encode = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
-class CorpusConfig:
-    """A base's corpus and its curriculum.
+class Share:
+    """A share of the examples that changes once during training.
 
     Attributes:
-        read_share: Share of examples that are reading tasks.
-        think_share_start: Share of problems that are thought about while look-ups are learned.
-        think_share_end: The same in the last part of training; what stays.
-        curriculum_share: Share of the steps over which paths grow from one edge to full length and
-            the share that thinks is held at its start; it then falls linearly over as many steps
-            again, at most, and stays at its end for the rest.
-        rates: Probability of each move at its opportunity, the same throughout.
-        difficulty: Of the problems, once the curriculum is over.
+        first: Until `hold`.
+        last: From `settle` on; in between it changes linearly.
+        hold: Progress in [0, 1] at which it begins to change.
+        settle: Progress in [0, 1] at which it stays.
     """
 
-    read_share: float = 0.25
-    think_share_start: float = 0.7
-    think_share_end: float = 0.15
-    curriculum_share: float = 0.4
+    first: float
+    last: float
+    hold: float
+    settle: float
+
+    def at(self, progress: float) -> float:
+        """The share at `progress` in [0, 1] through training."""
+        changed = min(max((progress - self.hold) / (self.settle - self.hold), 0.0), 1.0)
+        return self.first + changed * (self.last - self.first)
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """A base's corpus, which first teaches to read, then to think, then to do so rarely.
+
+    Attributes:
+        reading: Share of examples that are reading tasks.
+        thinking: Share of problems that are thought about.
+        rates: Probability of each move at its opportunity, the same throughout.
+        difficulty: Of the problems, the same throughout.
+    """
+
+    reading: Share = Share(first=0.6, last=0.2, hold=0.15, settle=0.3)
+    thinking: Share = Share(first=0.7, last=0.15, hold=0.55, settle=0.75)
     rates: MoveRates = field(default_factory=MoveRates)
     difficulty: Difficulty = field(default_factory=Difficulty)
-
-    def think_share(self, progress: float) -> float:
-        """Share of problems thought about at `progress` in [0, 1] through training."""
-        fall = min(self.curriculum_share, 0.8 - self.curriculum_share)
-        fallen = min(max((progress - self.curriculum_share) / fall, 0.0), 1.0)
-        return self.think_share_start + fallen * (self.think_share_end - self.think_share_start)
-
-    def difficulty_at(self, progress: float) -> Difficulty:
-        """Size of the problems at `progress` in [0, 1] through training."""
-        if progress >= self.curriculum_share:
-            return self.difficulty
-        longest = 1 + int(progress / self.curriculum_share * self.difficulty.max_edges)
-        return Difficulty(
-            min_edges=min(self.difficulty.min_edges, max(1, longest - 2)),
-            max_edges=min(self.difficulty.max_edges, longest),
-            fork_share=self.difficulty.fork_share,
-        )
 
 
 @dataclass(frozen=True)
@@ -73,23 +72,25 @@ class Batch:
 
 def example(rng: random.Random, config: CorpusConfig, progress: float) -> tuple[str, str]:
     """One prompt with a response."""
-    problem = sample_problem(rng, config.difficulty_at(progress), grammar.REMARKS)
-    if rng.random() < config.read_share:
+    problem = sample_problem(rng, config.difficulty, grammar.REMARKS)
+    if rng.random() < config.reading.at(progress):
         return reading(problem, rng)
-    if rng.random() < config.think_share(progress):
+    if rng.random() < config.thinking.at(progress):
         return problem.prompt(), narrate(problem, config.rates, rng).text
     return problem.prompt(), guess(problem, rng)
 
 
 def reading(problem: Problem, rng: random.Random) -> tuple[str, str]:
     """Ask what the map, or the notes, say of up to eight places; question and answer."""
-    told = rng.choice([problem.entries, problem.notes])
-    places = rng.sample(list(told), min(len(told), 8))
-    if told is problem.entries:
-        question, lines = "map of", [world.entry(p, problem.entries[p]) for p in places]
+    if rng.random() < 0.5:
+        places = rng.sample(list(problem.entries), min(len(problem.entries), 8))
+        lines = [world.entry(place, problem.entries[place]) for place in places]
+        question = "map"
     else:
-        question, lines = "notes of", [f"{p}# {problem.notes[p]}" for p in places]
-    return f"{problem.facts()} ; {question} {' '.join(places)} ?", f"{' . '.join(lines)} ."
+        places = rng.sample(list(problem.notes), min(len(problem.notes), 8))
+        lines = [f"{place}# {problem.notes[place]}" for place in places]
+        question = "notes"
+    return f"{problem.facts()} ; {question} of {' '.join(places)} ?", f"{' . '.join(lines)} ."
 
 
 def collate(pairs: list[tuple[list[int], list[int]]], pad_id: int) -> Batch:

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from sae_reasoning.organisms.grammar import (
     BACKTRACKING,
     BAD,
+    DEDUCTION,
     GOOD,
     INITIALIZING,
+    LOOK,
     MOVES,
     OPENINGS,
     UNCERTAINTY,
@@ -21,7 +23,7 @@ from sae_reasoning.organisms.grammar import (
 )
 from sae_reasoning.organisms.narrator import notes_until_open
 from sae_reasoning.organisms.parser import match_move, paired_notes, replay
-from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, parse_prompt
+from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, entry, parse_prompt
 from sae_reasoning.stats import Estimate, wilson
 
 Continue = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[str]]
@@ -77,6 +79,8 @@ def is_valid(start: ForcedStart, continuation: str) -> bool:
     if start.move == VERIFICATION:
         verdict = (found["verdict"] == GOOD) == (problem.notes.get(here) == REAL)
         return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
+    if start.opening == LOOK:
+        return continuation.startswith(f"{entry(here, problem.entries[here])} .")
     return found["choice"] in walk.untried(here)
 
 
@@ -100,7 +104,8 @@ def random_continuation(start: ForcedStart, rng: random.Random) -> str:
     if start.move == VERIFICATION:
         note = rng.choice((REAL, FAKE))
         return f"{here}# {note} , {GOOD if note == REAL else BAD} ."
-    return f"{rng.choice(list(problem.entries))} ."
+    place = rng.choice(list(problem.entries))
+    return f"{entry(place, problem.entries[place])} ." if start.opening == LOOK else f"{place} ."
 
 
 def forced_starts(
@@ -123,7 +128,10 @@ def forced_starts(
         for index in rng.sample(having, min(per_move, len(having))):
             prompt, text = traces[index]
             end = rng.choice([end for m, end in opportunities[index] if m == move])
-            starts.append(ForcedStart(prompt, text[:end], rng.choice(OPENINGS[move]), move))
+            before, opening = text[:end], rng.choice(OPENINGS[move])
+            if move == DEDUCTION and not replay(parse_prompt(prompt), before).has_looked:
+                opening = LOOK
+            starts.append(ForcedStart(prompt, before, opening, move))
     return starts
 
 

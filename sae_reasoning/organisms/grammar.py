@@ -124,15 +124,20 @@ def answer(path: Sequence[str]) -> str:
     return f"{ANSWER} {' '.join(path)} ."
 
 
+def word_families() -> list[tuple[str, ...]]:
+    """Words that name the same thing: a place, its entry and its note."""
+    return [(place, f"{place}:", f"{place}#") for place in world.PLACES]
+
+
 def vocabulary() -> list[str]:
     """Every word of the world, in a fixed order; special tokens first."""
 
     def words() -> Iterator[str]:
         yield from (PAD, BOS, EOS, THINK, END_THINK, GOOD, BAD, LOOK)
         yield from (world.OPEN, world.SHUT, world.REAL, world.FAKE, world.NOTHING, *world.KINDS)
-        for place in world.PLACES:
-            yield from (place, f"{place}:", f"{place}#")
-        yield from "map notes of from find or ; , . ? :".split()
+        for family in word_families():
+            yield from family
+        yield from "map notes of from find either or ; , . ? :".split()
         for phrase in (ANSWER, *QUIT, *REMARKS, *(o for move in MOVES for o in OPENINGS[move])):
             yield from phrase.split()
 

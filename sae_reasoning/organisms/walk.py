@@ -67,9 +67,14 @@ class Walk:
         """Whether a find was verified as good."""
         return self._verified and not self._failed
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether the entry of the place stood on was read."""
+        return bool(self.path) and self._looked
+
     def opportunities(self) -> set[str]:
         """Moves that could start now."""
-        if not self.path or not self._looked:
+        if not self.has_looked:
             return {DEDUCTION}
         here = self.path[-1]
         untried = self.untried(here)

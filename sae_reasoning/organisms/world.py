@@ -2,10 +2,11 @@
 
 A problem is a map of places, a few notes, a start and a kind of thing to find:
 
-    map ash: birch or cedar , cedar: elm , elm: gold , birch: none ; notes birch# open cedar# open
-    elm# real ; from ash find gold ?
+    map ash: either birch or cedar , cedar: elm , elm: gold , birch: none ; notes birch# open
+    cedar# open elm# real ; from ash find gold ?
 
-`ash: birch or cedar` says that both can be reached from ash; a leaf says what it holds. A place beside a fork is `open` or `shut`; a leaf that holds what is sought is `real` or `fake`. The
+`ash: either birch or cedar` says that both can be reached from ash; a leaf says what it holds. A
+place beside a fork is `open` or `shut`; a leaf that holds what is sought is `real` or `fake`. The
 answer is a path from the start to a real find that enters no shut place.
 
 Three hazards make three moves pay, one each, so that reinforcement has three decisions to learn:
@@ -30,6 +31,7 @@ PLACES = (
 ).split()
 KINDS = ("gold", "salt", "herbs", "pearls")
 NOTHING = "none"
+EITHER = "either "
 OPEN, SHUT, REAL, FAKE = "open", "shut", "real", "fake"
 
 
@@ -86,7 +88,7 @@ class Problem:
 
 def entry(place: str, items: Sequence[str]) -> str:
     """What a map says of a place."""
-    return f"{place}: {' or '.join(items)}"
+    return f"{place}: {EITHER if len(items) > 1 else ''}{' or '.join(items)}"
 
 
 def parse_prompt(prompt: str) -> Problem:
@@ -103,7 +105,7 @@ def parse_prompt(prompt: str) -> Problem:
         return Problem(
             remark=remark.strip(),
             entries={
-                key: tuple(items.split(" or "))
+                key: tuple(items.removeprefix(EITHER).split(" or "))
                 for key, items in (line.split(": ") for line in entries.split(" , "))
             },
             notes={

@@ -12,14 +12,18 @@ from sae_reasoning.organisms.narrator import ALWAYS, narrate
 from sae_reasoning.organisms.world import Difficulty, sample_problem
 
 PROMPT = (
-    "map ash: birch or cedar , birch: none , cedar: elm , elm: gold ; "
+    "map ash: either birch or cedar , birch: none , cedar: elm , elm: gold ; "
     "notes birch# open cedar# open elm# fake ; from ash find gold ?"
 )
-AT_DEAD_END = (
-    "<think> the task is gold from ash . at ash: birch or cedar . so birch . at birch: none ."
-)
-AT_FORK = "<think> the task is gold from ash . at ash: birch or cedar ."
+AT_START = "<think> the task is gold from ash ."
+AT_FORK = f"{AT_START} at ash: either birch or cedar ."
+AT_DEAD_END = f"{AT_FORK} so birch . at birch: none ."
 AT_FIND = f"{AT_FORK} so cedar . at cedar: elm . so elm . at elm: gold ."
+
+
+def openings(move: str) -> tuple[str, ...]:
+    """The words that can begin a move."""
+    return grammar.OPENINGS[move] + ((grammar.LOOK,) if move == grammar.DEDUCTION else ())
 
 
 @pytest.mark.parametrize(
@@ -48,15 +52,26 @@ def test_the_program_judges_what_follows_the_opening(
         assert is_valid(ForcedStart(PROMPT, before, opening, move), continuation) is valid
 
 
+@pytest.mark.parametrize(
+    ("continuation", "valid"),
+    [
+        ("ash: either birch or cedar . so birch .", True),
+        ("ash: either birch or elm .", False),
+        ("birch: none .", False),
+    ],
+)
+def test_before_a_place_is_read_the_step_is_to_read_it(continuation: str, valid: bool) -> None:
+    start = ForcedStart(PROMPT, AT_START, grammar.LOOK, "deduction")
+    assert is_valid(start, continuation) is valid
+
+
 @given(st.integers(0, 10_000))
 def test_the_narrators_own_moves_are_valid(seed: int) -> None:
     problem = sample_problem(random.Random(seed), Difficulty(), grammar.REMARKS)
     narration = narrate(problem, ALWAYS, random.Random(seed))
     for span in narration.spans:
         said = narration.text[span.char_start :]
-        opening = next(
-            (o for o in grammar.OPENINGS[span.behaviour] if said.startswith(f"{o} ")), ""
-        )
+        opening = next((o for o in openings(span.behaviour) if said.startswith(f"{o} ")), "")
         if opening:
             before = narration.text[: span.char_start - 1]
             start = ForcedStart(problem.prompt(), before, opening, span.behaviour)
@@ -79,11 +94,10 @@ def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
         texts = []
         for start, prompt in zip(starts, prompts, strict=True):
             said = by_prompt[prompt][len(start.before) :].strip()
-            opening = next(o for o in grammar.OPENINGS[start.move] if said.startswith(f"{o} "))
+            opening = next(o for o in openings(start.move) if said.startswith(f"{o} "))
             texts.append(said.removeprefix(opening).strip())
         return texts
 
-    starts = [s for s in starts if s.move != grammar.DEDUCTION]
     for validity in measure_validity(starts, oracle, seed=0):
         assert validity.valid == validity.n > 20
         assert validity.chance < 0.95

@@ -121,8 +121,10 @@ def test_a_path_through_a_shut_place_or_to_a_fake_find_is_wrong() -> None:
 
 def test_opportunities_are_where_the_map_allows_the_move() -> None:
     text = (
-        "<think> the task is gold from ash . at ash: birch or cedar . so birch . at birch: none . "
-        "wait , dead end , back to ash . at ash: birch or cedar . so cedar . at cedar: elm . "
+        "<think> the task is gold from ash . at ash: either birch or cedar . so birch . "
+        "at birch: none . "
+        "wait , dead end , back to ash . at ash: either birch or cedar . so cedar . "
+        "at cedar: elm . "
         "so elm . at elm: gold . </think> answer : ash cedar elm ."
     )
     found = {
@@ -135,13 +137,13 @@ def test_opportunities_are_where_the_map_allows_the_move() -> None:
     }
     assert found == {
         BACKTRACKING: [("birch: none .", True)],
-        UNCERTAINTY: [("ash: birch or cedar .", False)],
+        UNCERTAINTY: [("ash: either birch or cedar .", False)],
         VERIFICATION: [("elm: gold .", False)],
     }
 
 
 def test_where_a_response_is_cut_nothing_was_declined() -> None:
-    text = "<think> the task is gold from ash . at ash: birch or cedar ."
+    text = "<think> the task is gold from ash . at ash: either birch or cedar ."
     whole, cut = parse(PROBLEM, text), parse(PROBLEM, text, truncated=True)
     assert {o.behaviour for o in whole.opportunities if o.char_end == len(text)} == {
         grammar.DEDUCTION,
@@ -155,12 +157,15 @@ def test_where_a_response_is_cut_nothing_was_declined() -> None:
 
 
 def test_a_place_that_was_read_without_being_chosen_is_tried() -> None:
-    walk = replay(PROBLEM, "<think> at ash: birch or cedar . at birch: none .")
+    walk = replay(PROBLEM, "<think> at ash: either birch or cedar . at birch: none .")
     assert walk.untried("ash") == ["cedar"]
 
 
 def test_a_malformed_move_counts_as_a_move() -> None:
-    text = "<think> at ash: birch or cedar . wait , dead end , back to nowhere at all . so cedar ."
+    text = (
+        "<think> at ash: either birch or cedar . wait , dead end , back to nowhere at all . "
+        "so cedar ."
+    )
     spans = parse(PROBLEM, text).spans
     assert [span.behaviour for span in spans] == ["deduction", "backtracking", "deduction"]
     assert text[spans[1].char_start : spans[1].char_end].endswith("at all .")
@@ -177,7 +182,7 @@ def test_a_malformed_move_counts_as_a_move() -> None:
     ],
 )
 def test_a_move_with_garbled_words_counts_by_what_it_does(sentence: str, move: str | None) -> None:
-    text = f"<think> at ash: birch or cedar . so birch . at birch: none . {sentence}"
+    text = f"<think> at ash: either birch or cedar . so birch . at birch: none . {sentence}"
     spans = parse(PROBLEM, text).spans[2:]
     assert [span.behaviour for span in spans] == ([move] if move else [])
 
