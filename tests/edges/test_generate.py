@@ -1,8 +1,9 @@
 """Batched generation against transformers' own, and edits that stay in their rows."""
 
+import pytest
 import torch
 
-from sae_reasoning.config import PairConfig
+from sae_reasoning.config import ConfigError, PairConfig
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.steering.noise import keyed_sampler
@@ -72,3 +73,14 @@ def test_a_cut_rollout_says_so(tiny_pair: PairConfig) -> None:
 
     (rollout,) = generate(lm, [[1, 9]], sampler=never_ends, max_new_tokens=6, batch_size=1)
     assert rollout.truncated and rollout.token_ids == (7,) * 6
+
+
+def test_a_model_that_predicts_nan_writes_nothing(tiny_pair: PairConfig) -> None:
+    lm = load(tiny_pair.base, "cpu")
+    with torch.no_grad():
+        lm.model.get_input_embeddings().weight[-1] = torch.nan
+    prompts = [encode_prompt(lm.tokenizer, prompt) for prompt in PROMPTS]
+    with pytest.raises(
+        ConfigError, match=r"predicts NaN 0 tokens after the prompt; .*model\.dtype"
+    ):
+        list(generate(lm, prompts, sampler=greedy, max_new_tokens=4, batch_size=3))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.kv_cache import roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 
@@ -58,6 +59,9 @@ def generate(
         edits: By decoder block: called with the residual stream after the block at each position
             that predicts a generated token (the last of the prompt, then each generated token),
             and the rows it belongs to; what it returns takes its place.
+
+    Raises:
+        ConfigError: A logit is NaN; text sampled from it would look like any other.
     """
     for start in range(0, len(prompts), batch_size):
         rows = range(start, min(start + batch_size, len(prompts)))
@@ -96,7 +100,13 @@ def _generate_batch(
                 use_cache=True,
                 logits_to_keep=1,
             )
-        chosen = sampler(out.logits[:, -1].float(), rows, step)
+        logits = out.logits[:, -1].float()
+        if logits.isnan().any():
+            raise ConfigError(
+                f"{lm.facts.name} predicts NaN {step} tokens after the prompt"
+                f"{' with edits' if edits else ''}; mend its weights, or widen model.dtype"
+            )
+        chosen = sampler(logits, rows, step)
         written[:, step] = chosen
         mask[:, width + step] = 1
         ended = alive & (chosen == eos_id)
