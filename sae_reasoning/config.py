@@ -293,6 +293,63 @@ class TrackerConfig:
 
 
 @dataclass
+class PretrainConfig:
+    """How a base organism is trained.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Examples a step.
+        lr: Peak learning rate of AdamW, after a linear warm-up and before a cosine to a tenth.
+        warmup: Steps of warm-up.
+        weight_decay: Of AdamW.
+        checkpoint_every: Steps between checkpoints.
+    """
+
+    steps: int = 4000
+    batch_size: int = 64
+    lr: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    checkpoint_every: int = 250
+
+    def __post_init__(self) -> None:
+        prefix = "organism.pretrain"
+        _positive(self, prefix, "steps", "batch_size", "lr", "warmup", "checkpoint_every")
+
+
+@dataclass
+class GrpoConfig:
+    """How an organism is reinforced.
+
+    Attributes:
+        steps: Optimiser steps.
+        prompts: Problems a step.
+        samples: Rollouts a problem.
+        lr: Learning rate of AdamW, after a linear warm-up.
+        kl: Weight of the KL term against the model that training began with.
+        warmup: Steps of warm-up.
+        micro_batch: Rollouts a forward pass.
+        checkpoint_every: Steps between checkpoints.
+    """
+
+    steps: int = 120
+    prompts: int = 48
+    samples: int = 8
+    lr: float = 3e-4
+    kl: float = 0.02
+    warmup: int = 10
+    micro_batch: int = 64
+    checkpoint_every: int = 10
+
+    def __post_init__(self) -> None:
+        prefix = "organism.rl"
+        _positive(self, prefix, "steps", "prompts", "samples", "lr", "warmup")
+        _positive(self, prefix, "micro_batch", "checkpoint_every")
+        _require(self.samples > 1, f"{prefix}.samples=1 leaves nothing to compare; raise it")
+        _require(self.kl >= 0, f"{prefix}.kl={self.kl} must be at least 0; raise it")
+
+
+@dataclass
 class OrganismConfig:
     """The embedded pair: a base that has every move but makes it rarely, and what RL makes of it.
 
@@ -303,14 +360,8 @@ class OrganismConfig:
         num_layers: Decoder blocks.
         num_heads: Attention heads.
         d_mlp: Width of the MLPs.
-        pretrain_steps: Optimiser steps of the base.
-        pretrain_batch_size: Examples a step of the base.
-        pretrain_lr: Peak learning rate of the base.
-        rl_steps: Optimiser steps of RL.
-        rl_prompts: Problems a step of RL.
-        rl_samples: Rollouts a problem of RL.
-        rl_lr: Learning rate of RL.
-        rl_kl: Weight of RL's KL term against the base.
+        pretrain: How the base is trained.
+        rl: How the base is reinforced.
         measure_problems: Problems on which a finished model is measured.
         forced_starts: Forced starts a move.
         pass_problems: Problems of the base's pass@k.
@@ -323,14 +374,8 @@ class OrganismConfig:
     num_layers: int = 4
     num_heads: int = 4
     d_mlp: int = 384
-    pretrain_steps: int = 4000
-    pretrain_batch_size: int = 64
-    pretrain_lr: float = 2e-3
-    rl_steps: int = 120
-    rl_prompts: int = 48
-    rl_samples: int = 8
-    rl_lr: float = 3e-4
-    rl_kl: float = 0.02
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    rl: GrpoConfig = field(default_factory=GrpoConfig)
     measure_problems: int = 1000
     forced_starts: int = 300
     pass_problems: int = 100
@@ -338,9 +383,6 @@ class OrganismConfig:
 
     def __post_init__(self) -> None:
         _positive(self, "organism", "d_model", "num_layers", "num_heads", "d_mlp")
-        _positive(self, "organism", "pretrain_steps", "pretrain_batch_size", "pretrain_lr")
-        _positive(self, "organism", "rl_steps", "rl_prompts", "rl_samples", "rl_lr")
-        _require(self.rl_kl >= 0, f"organism.rl_kl={self.rl_kl} must be at least 0")
         _positive(self, "organism", "measure_problems", "forced_starts")
         _positive(self, "organism", "pass_problems", "pass_samples")
         _require(

@@ -37,7 +37,7 @@ from command_runner import Outcome, run_command  # noqa: E402
 from hypothesis import settings  # noqa: E402
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
-from sae_reasoning.config import Config, ModelConfig, PairConfig  # noqa: E402
+from sae_reasoning.config import Config, ModelConfig, PairConfig, PretrainConfig  # noqa: E402
 from sae_reasoning.edges.lm.load import (  # noqa: E402
     encode_prompt,
     encode_response,
@@ -48,7 +48,7 @@ from sae_reasoning.edges.lm.load import (  # noqa: E402
 from sae_reasoning.organisms import grammar  # noqa: E402
 from sae_reasoning.organisms.corpus import CorpusConfig, Share  # noqa: E402
 from sae_reasoning.organisms.narrator import MoveRates  # noqa: E402
-from sae_reasoning.organisms.pretrain import PretrainConfig, pretrain  # noqa: E402
+from sae_reasoning.organisms.pretrain import pretrain  # noqa: E402
 
 torch.set_num_threads(1)
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
@@ -100,15 +100,17 @@ def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
         lr=1e-2,
         warmup=10,
         checkpoint_every=150,
-        corpus=CorpusConfig(
-            reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
-            thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
-            rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
-        ),
+    )
+    corpus = CorpusConfig(
+        reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
+        thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
+        rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
     )
     for progress in pretrain(
         model,
         config,
+        corpus,
+        seed=0,
         encode_prompt=lambda text: encode_prompt(tokenizer, text),
         encode_response=lambda text: [
             *encode_response(tokenizer, text)[0],

@@ -24,8 +24,9 @@ from sae_reasoning.edges.lm.load import (
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.card import write_card
+from sae_reasoning.organisms.corpus import CorpusConfig
 from sae_reasoning.organisms.forced import Continue
-from sae_reasoning.organisms.grpo import Episode, GrpoConfig, RollOut, path_validity, reinforce
+from sae_reasoning.organisms.grpo import Episode, RollOut, path_validity, reinforce
 from sae_reasoning.organisms.measure import (
     Figures,
     Write,
@@ -36,7 +37,8 @@ from sae_reasoning.organisms.measure import (
     roll,
     validity_at_opportunities,
 )
-from sae_reasoning.organisms.pretrain import PretrainConfig, Progress, pretrain, start_alike
+from sae_reasoning.organisms.pretrain import Progress, pretrain, start_alike
+from sae_reasoning.organisms.world import Difficulty
 from sae_reasoning.steering.noise import keyed_sampler
 
 BASE, RL = "search_base_llama", "search_rl_llama"
@@ -47,40 +49,26 @@ _PASS_AT = (1, 4, 16, 64)
 def organism(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Train and measure `search_base_llama` and `search_rl_llama` under `organism.folder`."""
     own, folder = cfg.organism, Path(cfg.organism.folder)
-    pretraining = PretrainConfig(
-        steps=own.pretrain_steps,
-        batch_size=own.pretrain_batch_size,
-        lr=own.pretrain_lr,
-        seed=own.seed,
-    )
-    reinforcing = GrpoConfig(
-        steps=own.rl_steps,
-        prompts=own.rl_prompts,
-        samples=own.rl_samples,
-        lr=own.rl_lr,
-        kl=own.rl_kl,
-        seed=own.seed,
-    )
     console.plan(
         "organism",
         {
-            "base": f"{own.pretrain_steps} steps of {own.pretrain_batch_size} examples",
-            "rl": f"{own.rl_steps} steps of {own.rl_prompts} problems × {own.rl_samples} rollouts",
+            "base": f"{own.pretrain.steps} steps of {own.pretrain.batch_size} examples",
+            "rl": f"{own.rl.steps} steps of {own.rl.prompts} problems × {own.rl.samples} rollouts",
             "measured on": f"{own.measure_problems} problems",
             "folder": folder,
         },
     )
-    base = _train_base(cfg, pretraining, folder / BASE, tracker, console)
-    manifest = _train_rl(cfg, reinforcing, base, folder, tracker, console)
+    base = _train_base(cfg, folder / BASE, tracker, console)
+    manifest = _train_rl(cfg, base, folder, tracker, console)
     console.next("make cache train rank ablate")
     return manifest
 
 
-def _train_base(
-    cfg: Config, config: PretrainConfig, final: Path, tracker: Tracker, console: Console
-) -> Manifest:
-    own = cfg.organism
-    with Stage(final, [config, _shape(own), own.pass_problems, own.pass_samples], {}) as stage:
+def _train_base(cfg: Config, final: Path, tracker: Tracker, console: Console) -> Manifest:
+    own, corpus = cfg.organism, CorpusConfig()
+    made_by = [own.seed, own.pretrain, corpus, _shape(own)]
+    measured_by = [own.measure_problems, own.pass_problems, own.pass_samples]
+    with Stage(final, [*made_by, *measured_by], {}) as stage:
         if stage.is_current:
             console.current(BASE, final)
             assert stage.manifest
@@ -104,7 +92,9 @@ def _train_base(
         state = stage.folder / "training.safetensors"
         steps = pretrain(
             model,
-            config,
+            own.pretrain,
+            corpus,
+            seed=own.seed,
             encode_prompt=lambda text: encode_prompt(tokenizer, text),
             encode_response=lambda text: [
                 *(vocabulary[word] for word in text.split()),
@@ -130,12 +120,12 @@ def _train_base(
                 "traces, and within its traces about a quarter of the opportunities for "
                 "backtracking, weighing a fork and verification are taken (by the corpus; below is "
                 "what the model does).",
-                f"\nMade by `make organism` with `organism.seed={own.seed}`: {config.steps} steps "
-                f"of {config.batch_size} examples. In the corpus as it ends "
-                f"{config.corpus.reading.last:.0%} of the examples ask what the map or the notes "
-                f"say of some places, and {config.corpus.thinking.last:.0%} of the problems are "
+                f"\nMade by `make organism` with `organism.seed={own.seed}`: {own.pretrain.steps} "
+                f"steps of {own.pretrain.batch_size} examples. In the corpus as it ends "
+                f"{corpus.reading.last:.0%} of the examples ask what the map or the notes "
+                f"say of some places, and {corpus.thinking.last:.0%} of the problems are "
                 f"thought about; at first, while look-ups are learned, it is "
-                f"{config.corpus.reading.first:.0%} and {config.corpus.thinking.first:.0%}.",
+                f"{corpus.reading.first:.0%} and {corpus.thinking.first:.0%}.",
             ],
             figures,
             {},
@@ -146,15 +136,15 @@ def _train_base(
 
 def _train_rl(
     cfg: Config,
-    config: GrpoConfig,
     base: Manifest,
     folder: Path,
     tracker: Tracker,
     console: Console,
 ) -> Manifest:
-    own = cfg.organism
+    own, difficulty = cfg.organism, Difficulty()
     inputs = {"base": base.fingerprint, "weights": describe(_model(folder / BASE)).fingerprint}
-    with Stage(folder / RL, [config, own.measure_problems, own.forced_starts], inputs) as stage:
+    made_by = [own.seed, own.rl, difficulty]
+    with Stage(folder / RL, [*made_by, own.measure_problems, own.forced_starts], inputs) as stage:
         if stage.is_current:
             console.current(RL, stage.final)
             assert stage.manifest
@@ -164,7 +154,9 @@ def _train_rl(
         state = stage.folder / "training.safetensors"
         steps = reinforce(
             learner.model,
-            config,
+            own.rl,
+            difficulty,
+            seed=own.seed,
             roll_out=_roll_out(learner),
             reward=path_validity,
             pad_id=learner.tokenizer.pad_token_id,
@@ -194,9 +186,9 @@ def _train_rl(
             stage.folder,
             f"{RL}: what reinforcement made of {BASE}",
             [
-                f"`{BASE}` after {config.steps} steps of GRPO on the validity of its answers "
-                f"({config.prompts} problems × {config.samples} rollouts a step, AdamW "
-                f"{config.lr:g}, KL weight {config.kl:g}); nothing rewards thinking or any move.",
+                f"`{BASE}` after {own.rl.steps} steps of GRPO on the validity of its answers "
+                f"({own.rl.prompts} problems × {own.rl.samples} rollouts a step, AdamW "
+                f"{own.rl.lr:g}, KL weight {own.rl.kl:g}); nothing rewards thinking or any move.",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`.",
             ],
             figures[RL],

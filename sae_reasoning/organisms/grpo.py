@@ -22,41 +22,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sae_reasoning.config import GrpoConfig
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import collate
 from sae_reasoning.organisms.grammar import answered_path
 from sae_reasoning.organisms.pretrain import Progress, next_token_losses
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
-
-
-@dataclass(frozen=True)
-class GrpoConfig:
-    """How an organism is reinforced.
-
-    Attributes:
-        steps: Optimiser steps.
-        prompts: Problems a step.
-        samples: Rollouts a problem.
-        lr: Learning rate of AdamW, after a linear warm-up.
-        kl: Weight of the KL term against the model that training began with.
-        warmup: Steps of warm-up.
-        micro_batch: Rollouts a forward pass.
-        seed: Of problems and sampling noise.
-        checkpoint_every: Steps between checkpoints.
-        difficulty: Of the problems.
-    """
-
-    steps: int = 120
-    prompts: int = 32
-    samples: int = 8
-    lr: float = 2e-4
-    kl: float = 0.02
-    warmup: int = 10
-    micro_batch: int = 64
-    seed: int = 0
-    checkpoint_every: int = 10
-    difficulty: Difficulty = Difficulty()
 
 
 @dataclass(frozen=True)
@@ -86,7 +58,9 @@ def path_validity(problem: Problem, episode: Episode) -> float:
 def reinforce(
     model: nn.Module,
     config: GrpoConfig,
+    difficulty: Difficulty,
     *,
+    seed: int,
     roll_out: RollOut,
     reward: Callable[[Problem, Episode], float],
     pad_id: int,
@@ -102,15 +76,13 @@ def reinforce(
     first = state.resume()
     started = time.monotonic()
     for step in range(first, config.steps):
-        rng = random.Random(f"grpo/{config.seed}/{step}")
-        problems = [
-            sample_problem(rng, config.difficulty, grammar.REMARKS) for _ in range(config.prompts)
-        ]
+        rng = random.Random(f"grpo/{seed}/{step}")
+        problems = [sample_problem(rng, difficulty, grammar.REMARKS) for _ in range(config.prompts)]
         rows = [(p, s) for p in range(config.prompts) for s in range(config.samples)]
-        keys = torch.tensor([[config.seed, step * config.prompts + p, s] for p, s in rows])
+        keys = torch.tensor([[seed, step * config.prompts + p, s] for p, s in rows])
         prompts = [problem.prompt() for problem in problems]
         model.eval()
-        starts = _starts(prompts, roll_out, config, step, rng)
+        starts = _starts(prompts, roll_out, keys[:: config.samples], rng)
         episodes = roll_out([prompts[p] for p, _ in rows], [starts[p] for p, _ in rows], keys)
         rewards = torch.tensor(
             [reward(problems[p], e) for (p, _), e in zip(rows, episodes, strict=True)]
@@ -155,11 +127,11 @@ def reinforce(
 
 
 def _starts(
-    prompts: Sequence[str], roll_out: RollOut, config: GrpoConfig, step: int, rng: random.Random
+    prompts: Sequence[str], roll_out: RollOut, keys: Tensor, rng: random.Random
 ) -> list[str]:
     """What each group's responses begin with: nothing, or a thought cut after some sentence."""
     half = len(prompts) // 2
-    keys = torch.tensor([[config.seed, step * config.prompts + p, -1] for p in range(half)])
+    keys = torch.cat([keys[:half, :2], torch.full((half, 1), -1)], dim=1)
     thoughts = roll_out(prompts[:half], [grammar.THINK] * half, keys)
     starts = [""] * len(prompts)
     for index, episode in enumerate(thoughts):

@@ -3,39 +3,15 @@
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from sae_reasoning.config import PretrainConfig
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import Batch, CorpusConfig, Encode, collate, example
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """How a base is trained.
-
-    Attributes:
-        steps: Optimiser steps.
-        batch_size: Examples a step.
-        lr: Peak learning rate of AdamW, after a linear warm-up and before a cosine to a tenth.
-        warmup: Steps of warm-up.
-        weight_decay: Of AdamW.
-        seed: Of weights and corpus.
-        checkpoint_every: Steps between checkpoints.
-        corpus: What is learned.
-    """
-
-    steps: int = 6000
-    batch_size: int = 64
-    lr: float = 2e-3
-    warmup: int = 100
-    weight_decay: float = 0.01
-    seed: int = 0
-    checkpoint_every: int = 250
-    corpus: CorpusConfig = field(default_factory=CorpusConfig)
 
 
 @dataclass(frozen=True)
@@ -75,7 +51,9 @@ def next_token_losses(model: nn.Module, batch: Batch) -> Tensor:
 def pretrain(
     model: nn.Module,
     config: PretrainConfig,
+    corpus: CorpusConfig,
     *,
+    seed: int,
     encode_prompt: Encode,
     encode_response: Encode,
     pad_id: int,
@@ -95,13 +73,12 @@ def pretrain(
     model.train()
     started, losses = time.monotonic(), []
     for step in range(first, config.steps):
-        rng = random.Random(f"pretrain/{config.seed}/{step}")
+        rng = random.Random(f"pretrain/{seed}/{step}")
         pairs = sorted(
             (
                 (encode_prompt(prompt), encode_response(response))
                 for prompt, response in (
-                    example(rng, config.corpus, step / config.steps)
-                    for _ in range(config.batch_size)
+                    example(rng, corpus, step / config.steps) for _ in range(config.batch_size)
                 )
             ),
             key=lambda pair: len(pair[0]) + len(pair[1]),

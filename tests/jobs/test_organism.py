@@ -19,8 +19,8 @@ def cfg(tiny_config: Config, tmp_path: Path) -> Config:
     own = tiny_config.organism
     own.folder = str(tmp_path / "organisms")
     own.d_model, own.num_layers, own.num_heads, own.d_mlp = 32, 2, 2, 48
-    own.pretrain_steps, own.pretrain_batch_size = 260, 8
-    own.rl_steps, own.rl_prompts, own.rl_samples = 11, 2, 2
+    own.pretrain.steps, own.pretrain.batch_size = 260, 8
+    own.rl.steps, own.rl.prompts, own.rl.samples = 11, 2, 2
     own.measure_problems, own.forced_starts = 12, 4
     own.pass_problems, own.pass_samples = 2, 4
     return tiny_config
