@@ -87,7 +87,7 @@ def _train_base(cfg: Config, final: Path, tracker: Tracker, console: Console) ->
         )
         vocabulary = tokenizer.get_vocab()
         families = [[vocabulary[word] for word in words] for words in grammar.word_families()]
-        start_alike(model.get_input_embeddings().weight, families, own.seed)
+        start_alike(model.model.embed_tokens.weight, families, own.seed)
         torch.nn.Module.to(model, resolve_device(cfg.device))
         state = stage.folder / "training.safetensors"
         steps = pretrain(
