@@ -332,7 +332,7 @@ class GrpoConfig:
         checkpoint_every: Steps between checkpoints.
     """
 
-    steps: int = 120
+    steps: int = 160
     prompts: int = 48
     samples: int = 8
     lr: float = 3e-4

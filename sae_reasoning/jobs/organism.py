@@ -213,12 +213,9 @@ def _model(folder: Path) -> ModelConfig:
 
 def _follow(steps: Iterable[Progress], name: str, tracker: Tracker, console: Console) -> None:
     """Log a training and print a line now and then, with the time that is left."""
-    first: int | None = None
     for progress in steps:
-        first = first if first is not None else max(progress.step - 50, 0)
         tracker.log({f"{name}/{k}": v for k, v in progress.metrics.items()}, progress.step)
-        pace = progress.seconds / max(progress.step - first, 1)
-        left = duration(pace * (progress.steps - progress.step))
+        left = duration(progress.seconds_left)
         metrics = ", ".join(f"{key} {value:.3f}" for key, value in progress.metrics.items())
         console.say(f"{name}: step {progress.step}/{progress.steps}, {metrics}, {left} left")
 

@@ -27,7 +27,7 @@ from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import collate
 from sae_reasoning.organisms.grammar import answered_path
-from sae_reasoning.organisms.pretrain import Progress, next_token_losses
+from sae_reasoning.organisms.pretrain import Progress, next_token_losses, seconds_left
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
 
 
@@ -123,7 +123,8 @@ def reinforce(
             "kl": kl,
             "length": sum(len(episodes[i].response_ids) for i in free) / len(free),
         }
-        yield Progress(done, config.steps, metrics, time.monotonic() - started)
+        left = seconds_left(started, first, done, config.steps)
+        yield Progress(done, config.steps, metrics, left)
 
 
 def _starts(

@@ -16,12 +16,24 @@ from sae_reasoning.organisms.corpus import Batch, CorpusConfig, Encode, collate,
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is."""
+    """Where a training is.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps to do in all.
+        metrics: Means since the last report.
+        seconds_left: At this run's pace so far.
+    """
 
     step: int
     steps: int
     metrics: dict[str, float]
-    seconds: float
+    seconds_left: float
+
+
+def seconds_left(started: float, first: int, done: int, steps: int) -> float:
+    """Time to the last step, for a run that started at step `first`, `started` by the clock."""
+    return (time.monotonic() - started) / (done - first) * (steps - done)
 
 
 def start_alike(embeddings: Tensor, families: Sequence[Sequence[int]], seed: int) -> None:
@@ -101,8 +113,8 @@ def pretrain(
         if done % config.checkpoint_every == 0 or done == config.steps:
             state.save(done)
         if done % 50 == 0 or done == config.steps:
-            seconds = time.monotonic() - started
-            yield Progress(done, config.steps, {"loss": sum(losses) / len(losses)}, seconds)
+            left = seconds_left(started, first, done, config.steps)
+            yield Progress(done, config.steps, {"loss": sum(losses) / len(losses)}, left)
             losses.clear()
 
 
