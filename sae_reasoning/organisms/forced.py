@@ -80,7 +80,8 @@ def is_valid(start: ForcedStart, continuation: str) -> bool:
         verdict = (found["verdict"] == GOOD) == (problem.notes.get(here) == REAL)
         return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
     if start.opening == LOOK:
-        return continuation.startswith(f"{entry(here, problem.entries[here])} .")
+        items = problem.entries.get(here)  # None where the trace strayed off the map
+        return items is not None and continuation.startswith(f"{entry(here, items)} .")
     return found["choice"] in walk.untried(here)
 
 

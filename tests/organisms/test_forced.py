@@ -65,6 +65,13 @@ def test_before_a_place_is_read_the_step_is_to_read_it(continuation: str, valid:
     assert is_valid(start, continuation) is valid
 
 
+def test_off_the_map_no_step_is_valid() -> None:
+    before = f"{AT_DEAD_END} wait , dead end , back to oak ."
+    start = ForcedStart(PROMPT, before, grammar.LOOK, "deduction")
+    assert not is_valid(start, "oak: elm .")
+    assert not is_valid(start, "ash: either birch or cedar .")
+
+
 @given(st.integers(0, 10_000))
 def test_the_narrators_own_moves_are_valid(seed: int) -> None:
     problem = sample_problem(random.Random(seed), Difficulty(), grammar.REMARKS)
