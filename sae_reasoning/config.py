@@ -236,7 +236,8 @@ class AblateConfig:
     Attributes:
         behaviours: Moves whose latents are edited; empty for all that are shortlisted.
         shortlist: `announcers` or `trackers`.
-        num_latents: Latents edited together, the best first, over all layers.
+        num_latents: Latents ablated together, the best first, over all layers.
+        clamp_latents: Latents clamped together, likewise.
         clamp_multiple: Clamp value, in multiples of the latent's maximum on the select split.
         controls: Matched-latent sets and random directions, each this many draws.
         split: Whose problems: `report`; or `select`, to choose doses and sizes on.
@@ -253,6 +254,7 @@ class AblateConfig:
     behaviours: list[str] = field(default_factory=list)
     shortlist: str = "announcers"
     num_latents: int = 3
+    clamp_latents: int = 3
     clamp_multiple: float = 0.3
     controls: int = 3
     split: str = "report"
@@ -268,7 +270,8 @@ class AblateConfig:
     def __post_init__(self) -> None:
         _one_of("ablate.split", self.split, ("report", "select"))
         _one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers"))
-        _positive(self, "ablate", "num_latents", "controls", "num_problems", "samples")
+        _positive(self, "ablate", "num_latents", "clamp_latents", "clamp_multiple", "controls")
+        _positive(self, "ablate", "num_problems", "samples")
         _positive(self, "ablate", "base_samples", "max_new_tokens", "temperature", "batch_size")
         _positive(self, "ablate", "bootstrap")
 

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sae_reasoning.steering.conditions import (
     ABLATE,
     CLAMP,
     Condition,
+    EditPlan,
     LatentId,
     plan_conditions,
 )
@@ -189,10 +190,9 @@ def _prepare(cfg: Config) -> _Experiment:
         conditions = {
             model: plan_conditions(
                 chosen,
-                {main: cfg.ablate.controls} | {edit: 1 for edit in (ABLATE, CLAMP) if edit != main},
+                _plans(cfg, main),
                 sizes=sizes[model],
                 shortlisted=listed,
-                clamp_multiple=cfg.ablate.clamp_multiple,
                 d_model=next(iter(dictionaries.values())).d_in,
                 seed=cfg.ablate.seed,
             )
@@ -200,12 +200,23 @@ def _prepare(cfg: Config) -> _Experiment:
         }
     except ValueError as error:
         raise ConfigError(
-            f"ablate.num_latents={cfg.ablate.num_latents}: {error}; lower it or "
+            f"ablate.num_latents={cfg.ablate.num_latents}, "
+            f"ablate.clamp_latents={cfg.ablate.clamp_latents}: {error}; lower them or "
             "rank.announcers, or raise train.sae.d_sae"
         ) from error
     samples = {"base": cfg.ablate.base_samples, "rl": cfg.ablate.samples}
     kept = list(problems)[: cfg.ablate.num_problems]
     return _Experiment(cfg.ablate.split, kept, chosen, conditions, samples, dictionaries, annotate)
+
+
+def _plans(cfg: Config, main: str) -> list[EditPlan]:
+    """Both edits of a model, the main one with all draws of its controls."""
+    own = cfg.ablate
+    plans = [
+        EditPlan(ABLATE, own.num_latents, own.controls),
+        EditPlan(CLAMP, own.clamp_latents, own.controls, own.clamp_multiple),
+    ]
+    return [plan if plan.edit == main else replace(plan, num_draws=1) for plan in plans]
 
 
 def _dictionaries(
@@ -244,7 +255,7 @@ def _choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]
     chosen = {}
     for behaviour in asked or testable:
         latents = dict.fromkeys(LatentId(e["layer"], e["latent"]) for e in ranked[behaviour])
-        chosen[behaviour] = list(latents)[: cfg.ablate.num_latents]
+        chosen[behaviour] = list(latents)[: max(cfg.ablate.num_latents, cfg.ablate.clamp_latents)]
     if not chosen:
         raise ConfigError(
             f"ablate.shortlist={cfg.ablate.shortlist} is empty for every move; raise "

@@ -1,6 +1,6 @@
 """What is done to a model, and with which controls: the conditions of an experiment on it."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,27 +56,42 @@ class Condition:
         return " ".join(map(str, self.latents))
 
 
+@dataclass(frozen=True)
+class EditPlan:
+    """One kind of edit of every move, in one model.
+
+    Attributes:
+        edit: `ablate` or `clamp`.
+        num_latents: The best of a move's latents are edited together, this many.
+        num_draws: Draws of each control.
+        dose: Target in multiples of the latents' maximum; 0 for ablation.
+    """
+
+    edit: str
+    num_latents: int
+    num_draws: int
+    dose: float = 0.0
+
+
 UNEDITED = Condition("", NONE, 0.0, NONE, 0, (), NO_EDIT)
 
 
 def plan_conditions(
-    chosen: Mapping[str, Sequence[LatentId]],
-    num_draws: Mapping[str, int],
+    ranked: Mapping[str, Sequence[LatentId]],
+    plans: Sequence[EditPlan],
     *,
     sizes: Mapping[int, LatentSizes],
     shortlisted: Collection[LatentId],
-    clamp_multiple: float,
     d_model: int,
     seed: int,
 ) -> list[Condition]:
     """Every edit of every move's latents with its controls, after the one without an edit.
 
     Args:
-        chosen: Latents to edit together, by move.
-        num_draws: Edits to make (`ablate`, `clamp`), and how many draws of each control to make.
-        sizes: By layer; clamps aim at `clamp_multiple` of `max_active`.
+        ranked: Latents of each move, the best first.
+        plans: Edits to make.
+        sizes: By layer; clamps aim at multiples of `max_active`.
         shortlisted: Latents that may not serve as controls.
-        clamp_multiple: Dose of clamps.
         d_model: Width of the residual stream.
         seed: Of the draws.
 
@@ -84,47 +99,50 @@ def plan_conditions(
         ValueError: A layer has too few latents to serve as controls.
     """
     conditions = [UNEDITED]
-    most = max(num_draws.values())
-    for number, (behaviour, latents) in enumerate(chosen.items()):
-        generators = [np.random.default_rng([seed, number, draw]) for draw in range(most)]
-        matches = [match_latents(latents, sizes, shortlisted, rng) for rng in generators]
-        layers = sorted({latent.layer for latent in latents})
-        randoms = [
-            {layer: random_direction(d_model, rng) for layer in layers} for rng in generators
-        ]
-        for edit, draws in num_draws.items():
-            dose = clamp_multiple if edit == CLAMP else 0.0
-            changes = _changes(latents, edit, dose, sizes)
-            conditions.append(
-                Condition(behaviour, edit, dose, EDIT, 0, tuple(latents), Intervention(changes))
-            )
-            for draw, match in enumerate(matches[:draws]):
-                # An ablation takes what is there; only a clamp can be made as large as another.
-                control = Intervention(
-                    _changes(match, edit, dose, sizes), changes if edit == CLAMP else {}
+    for number, (behaviour, best) in enumerate(ranked.items()):
+        for plan in plans:
+            latents = tuple(best[: plan.num_latents])
+            conditions += [
+                Condition(behaviour, plan.edit, plan.dose, kind, draw, moved, intervention)
+                for kind, draw, moved, intervention in _edit_and_controls(
+                    latents, plan, sizes, shortlisted, d_model, [seed, number]
                 )
-                ids = tuple(LatentId(*latent) for latent in match)
-                conditions.append(Condition(behaviour, edit, dose, MATCHED, draw, ids, control))
-            for draw, along in enumerate(randoms[:draws]):
-                control = Intervention(norm_of=changes, along=along)
-                conditions.append(
-                    Condition(behaviour, edit, dose, RANDOM, draw, tuple(latents), control)
-                )
+            ]
     return conditions
 
 
-def _changes(
-    latents: Sequence[tuple[int, int]],
-    edit: str,
-    dose: float,
+def _edit_and_controls(
+    latents: tuple[LatentId, ...],
+    plan: EditPlan,
     sizes: Mapping[int, LatentSizes],
+    shortlisted: Collection[LatentId],
+    d_model: int,
+    seed: Sequence[int],
+) -> Iterator[tuple[str, int, tuple[LatentId, ...], Intervention]]:
+    """Kind, draw, latents that are moved, and what is done, of one edit and of its controls."""
+    changes = _changes(latents, plan, sizes)
+    generators = [np.random.default_rng([*seed, draw]) for draw in range(plan.num_draws)]
+    yield EDIT, 0, latents, Intervention(changes)
+    for draw, rng in enumerate(generators):
+        match = tuple(LatentId(*m) for m in match_latents(latents, sizes, shortlisted, rng))
+        # An ablation takes what is there; only a clamp can be made as large as another.
+        as_large_as = changes if plan.edit == CLAMP else {}
+        yield MATCHED, draw, match, Intervention(_changes(match, plan, sizes), as_large_as)
+    for draw, rng in enumerate(generators):
+        along = {layer: random_direction(d_model, rng) for layer in changes}
+        yield RANDOM, draw, latents, Intervention(norm_of=changes, along=along)
+
+
+def _changes(
+    latents: Sequence[LatentId], plan: EditPlan, sizes: Mapping[int, LatentSizes]
 ) -> dict[int, LatentChange]:
     """The change of each layer; ablation is a clamp to 0."""
     changes = {}
     for layer in sorted({layer for layer, _ in latents}):
         indices = [latent for l, latent in latents if l == layer]
-        values = [dose * float(sizes[layer].max_active[i]) for i in indices]
-        changes[layer] = (
-            LatentChange.ablate(indices) if edit == ABLATE else LatentChange.clamp(indices, values)
-        )
+        if plan.edit == ABLATE:
+            changes[layer] = LatentChange.ablate(indices)
+        else:
+            values = [plan.dose * float(sizes[layer].max_active[i]) for i in indices]
+            changes[layer] = LatentChange.clamp(indices, values)
     return changes

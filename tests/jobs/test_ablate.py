@@ -321,7 +321,7 @@ def test_too_many_latents_for_controls_is_refused(cfg):
     chosen = [{"layer": 0, "latent": latent} for latent in range(6)]
     write_json(path, read_json(path) | {"announcers": {"backtracking": chosen}})
     cfg.ablate.num_latents = 6
-    with pytest.raises(ConfigError, match=r"ablate.num_latents=6: layer 0 .* lower it"):
+    with pytest.raises(ConfigError, match=r"ablate.num_latents=6, .* layer 0 .* lower them"):
         run(cfg)
 
 

@@ -11,6 +11,7 @@ from sae_reasoning.steering.conditions import (
     MATCHED,
     NONE,
     RANDOM,
+    EditPlan,
     LatentId,
     plan_conditions,
 )
@@ -69,10 +70,9 @@ def plan():
     shortlisted = {LatentId(0, 4), LatentId(1, 2), LatentId(1, 9), LatentId(0, 1)}
     return plan_conditions(
         chosen,
-        {ABLATE: 2, CLAMP: 1},
+        [EditPlan(ABLATE, 2, 2), EditPlan(CLAMP, 1, 1, dose=0.5)],
         sizes={0: sizes_of(60), 1: sizes_of(60, 1)},
         shortlisted=shortlisted,
-        clamp_multiple=0.5,
         d_model=8,
         seed=0,
     )
@@ -88,6 +88,7 @@ def test_every_edit_has_its_controls_and_all_share_one_condition_without():
     assert [c.dose for c in conditions] == [0.0] + 2 * (5 * [0.0] + 3 * [0.5])
     assert conditions[1].layers == "0+1"
     assert conditions[1].latent_names == "0:4 1:2"
+    assert conditions[6].latent_names == "0:4"  # clamps move fewer latents here
 
 
 def test_clamps_aim_at_a_multiple_of_the_maximum():
