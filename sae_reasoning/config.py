@@ -253,14 +253,14 @@ class AblateConfig:
 
     behaviours: list[str] = field(default_factory=list)
     shortlist: str = "announcers"
-    num_latents: int = 3
+    num_latents: int = 20
     clamp_latents: int = 3
     clamp_multiple: float = 0.3
     controls: int = 3
     split: str = "report"
     num_problems: int = 100
     samples: int = 1
-    base_samples: int = 1
+    base_samples: int = 4
     max_new_tokens: int = 280
     temperature: float = 1.0
     batch_size: int = 256
@@ -348,6 +348,7 @@ class GrpoConfig:
         prefix = "organism.rl"
         _positive(self, prefix, "steps", "prompts", "samples", "lr", "warmup")
         _positive(self, prefix, "micro_batch", "checkpoint_every")
+        _require(self.prompts > 1, f"{prefix}.prompts=1 can't be halved into starts; raise it")
         _require(self.samples > 1, f"{prefix}.samples=1 leaves nothing to compare; raise it")
         _require(self.kl >= 0, f"{prefix}.kl={self.kl} must be at least 0; raise it")
 

@@ -143,7 +143,7 @@ class _Experiment:
         return {
             "problems": f"{len(self.problems)} of the {self.split} split",
             **{
-                behaviour: "latents " + " ".join(map(str, latents))
+                behaviour: f"{len(latents)} latents: " + " ".join(map(str, latents))
                 for behaviour, latents in self.chosen.items()
             },
             "conditions": ", ".join(f"{m}: {len(c)}" for m, c in self.conditions.items()),

@@ -24,14 +24,16 @@ from sae_reasoning.edges.lm.load import (
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.card import write_card
-from sae_reasoning.organisms.corpus import CorpusConfig
+from sae_reasoning.organisms.corpus import CorpusConfig, excerpt, mixture
 from sae_reasoning.organisms.forced import Continue
 from sae_reasoning.organisms.grpo import Episode, RollOut, path_validity, reinforce
 from sae_reasoning.organisms.measure import (
+    NARRATOR,
     Figures,
     Write,
     measure,
     measuring_problems,
+    narrated,
     pass_at_k,
     random_walks,
     roll,
@@ -66,8 +68,14 @@ def organism(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 def _train_base(cfg: Config, final: Path, tracker: Tracker, console: Console) -> Manifest:
     own, corpus = cfg.organism, CorpusConfig()
-    made_by = [own.seed, own.pretrain, corpus, _shape(own)]
-    measured_by = [own.measure_problems, own.pass_problems, own.pass_samples]
+    seen = mixture(corpus, own.pretrain.steps)
+    made_by = [own.seed, own.pretrain, corpus, excerpt(corpus, own.seed), _shape(own)]
+    measured_by = [
+        own.measure_problems,
+        own.forced_starts,
+        own.pass_problems,
+        own.pass_samples,
+    ]
     with Stage(final, [*made_by, *measured_by], {}) as stage:
         if stage.is_current:
             console.current(BASE, final)
@@ -107,25 +115,31 @@ def _train_base(cfg: Config, final: Path, tracker: Tracker, console: Console) ->
         save_model(model, tokenizer, stage.folder, torch.float16)
         lm = load(ModelConfig(str(stage.folder)), cfg.device)
         console.say(f"measuring {BASE}")
-        figures, _ = measure(
-            _writer(lm), measuring_problems(own.measure_problems, own.seed, "figures"), own.seed
+        problems = measuring_problems(own.measure_problems, own.seed, "figures")
+        figures, _ = measure(_writer(lm), problems, own.seed)
+        validity = validity_at_opportunities(
+            narrated(problems, own.seed), _continuer(lm, own.seed), own.forced_starts, own.seed
         )
-        figures = _with_pass_at_k(figures, lm, own)
+        figures = replace(
+            _with_pass_at_k(figures, lm, own), validity=validity, validity_writer=NARRATOR
+        )
         _write_card(
             stage.folder,
-            f"{BASE}: a base that has every move and makes each rarely",
+            BASE,
+            "a base that has every move and makes each rarely",
             [
                 "A small Llama trained on the search world of `sae_reasoning` "
-                "(`sae_reasoning/organisms/world.py`): mostly direct and mostly wrong answers, few "
-                "traces, and within its traces about a quarter of the opportunities for "
-                "backtracking, weighing a fork and verification are taken (by the corpus; below is "
-                "what the model does).",
+                "(`sae_reasoning/organisms/world.py`). Within the traces of its corpus about a "
+                "quarter of the opportunities for backtracking, weighing a fork and verification "
+                "are taken, from the first step to the last; below is what the model does.",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`: {own.pretrain.steps} "
-                f"steps of {own.pretrain.batch_size} examples. In the corpus as it ends "
-                f"{corpus.reading.last:.0%} of the examples ask what the map or the notes "
-                f"say of some places, and {corpus.thinking.last:.0%} of the problems are "
-                f"thought about; at first, while look-ups are learned, it is "
-                f"{corpus.reading.first:.0%} and {corpus.thinking.first:.0%}.",
+                f"steps of {own.pretrain.batch_size} examples. Over the whole training "
+                f"{seen.traces:.0%} of them are traces, {seen.direct:.0%} direct and mostly wrong "
+                f"answers, and {seen.readings:.0%} ask what the map or the notes say of some "
+                "places. The share of problems that are thought about falls from "
+                f"{corpus.thinking.first:.0%} to {corpus.thinking.last:.0%} between "
+                f"{corpus.thinking.hold:.0%} and {corpus.thinking.settle:.0%} of the steps: the "
+                "base learned to think before it learned to think rarely.",
             ],
             figures,
             {},
@@ -184,11 +198,14 @@ def _train_rl(
         }
         _write_card(
             stage.folder,
-            f"{RL}: what reinforcement made of {BASE}",
+            RL,
+            f"what reinforcement made of {BASE}",
             [
                 f"`{BASE}` after {own.rl.steps} steps of GRPO on the validity of its answers "
                 f"({own.rl.prompts} problems × {own.rl.samples} rollouts a step, AdamW "
-                f"{own.rl.lr:g}, KL weight {own.rl.kl:g}); nothing rewards thinking or any move.",
+                f"{own.rl.lr:g}, KL weight {own.rl.kl:g}); nothing rewards thinking or any move. "
+                "Half of the problems of a step begin with a thought of the model's own, cut after "
+                "some sentence, so that it explores from where it rarely gets by itself.",
                 f"\nMade by `make organism` with `organism.seed={own.seed}`.",
             ],
             figures[RL],
@@ -308,8 +325,13 @@ def _with_pass_at_k(figures: Figures, lm: LanguageModel, own: OrganismConfig) ->
 
 
 def _write_card(
-    folder: Path, title: str, making: list[str], figures: Figures, others: dict[str, Figures]
+    folder: Path,
+    name: str,
+    title: str,
+    making: list[str],
+    figures: Figures,
+    others: dict[str, Figures],
 ) -> None:
     with publish(folder / "README.md") as partial:
-        partial.write_text(write_card(title, making, figures, others))
-    write_json(folder / "measured.json", figures)
+        partial.write_text(write_card(f"{name}: {title}", making, figures, others))
+    write_json(folder / "measured.json", {name: figures} | others)

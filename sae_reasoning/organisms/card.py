@@ -62,13 +62,20 @@ def write_card(
         lines += [
             "\n## Execution validity: the opening words are written, the program judges the rest\n",
             f"At opportunities in texts by {figures.validity_writer}.\n",
-            f"| move | {' | '.join(names)} | by lot | n |",
-            "|---|" + "---|" * (len(names) + 2),
+            f"| move | {' | '.join(names)} | by lot | by the best fixed rule | n |",
+            "|---|" + "---|" * (len(names) + 3),
         ]
         for index, own in enumerate(figures.validity):
             cells = [own, *(other.validity[index] for other in others.values())]
             shares = " | ".join(_share(cell.estimate) for cell in cells)
-            lines.append(f"| {own.move} | {shares} | {own.chance:.1%} | {own.n} |")
+            lines.append(
+                f"| {own.move} | {shares} | {own.chance:.1%} | {own.fixed_rule:.1%} | {own.n} |"
+            )
+        lines.append(
+            "\nDeduction pools reading the entry of a place (no rule is tried) and choosing a way. "
+            "Rules: the first note is `open`; the find is `real`, or `fake`; back to the nearest "
+            "fork, or to the start; the first way, or the last."
+        )
     if figures.pass_at:
         walk = figures.random_walk_at
         lines += [

@@ -1,4 +1,4 @@
-"""What a base model is trained on: mostly direct, mostly wrong answers, and few traces.
+"""What a base model is trained on; as it ends, mostly direct, mostly wrong answers, and few traces.
 
 Beside problems stands a second task, reading: it asks what the map or the notes say of some places.
 A trace looks up a note or two, so without it the look-ups that moves are made of stay at chance.
@@ -34,6 +34,10 @@ class Share:
     hold: float
     settle: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.hold < self.settle <= 1:
+            raise ValueError(f"hold={self.hold} and settle={self.settle} aren't in order in [0, 1]")
+
     def at(self, progress: float) -> float:
         """The share at `progress` in [0, 1] through training."""
         changed = min(max((progress - self.hold) / (self.settle - self.hold), 0.0), 1.0)
@@ -55,6 +59,29 @@ class CorpusConfig:
     thinking: Share = Share(first=0.7, last=0.15, hold=0.55, settle=0.75)
     rates: MoveRates = field(default_factory=MoveRates)
     difficulty: Difficulty = field(default_factory=Difficulty)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the examples of a whole training, by kind."""
+
+    traces: float
+    direct: float
+    readings: float
+
+
+def mixture(config: CorpusConfig, steps: int) -> Mixture:
+    """What a training of `steps` steps sees, in expectation."""
+    readings = [config.reading.at(step / steps) for step in range(steps)]
+    traces = [(1 - read) * config.thinking.at(step / steps) for step, read in enumerate(readings)]
+    read, thought = sum(readings) / steps, sum(traces) / steps
+    return Mixture(traces=thought, direct=1 - read - thought, readings=read)
+
+
+def excerpt(config: CorpusConfig, seed: int, size: int = 90) -> list[tuple[str, str]]:
+    """Some examples from the start, the middle and the end: they change with the world's code."""
+    rng = random.Random(f"excerpt/{seed}")
+    return [example(rng, config, index % 3 / 2) for index in range(size)]
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Execution validity: the start of a move is written for the model, the program judges the rest.
 
 This is the primary "how" measure: a base that executes a move validly once it is started had the
-move, and what it lacked was the moment. The level of chance is what a random continuation of the
-right shape would earn.
+move, and what it lacked was the moment. Beside it stand two levels that need no such ability: what
+a continuation of the right shape earns whose slots are filled by lot, and what the best of a few
+fixed rules earns (most notes say `open`, most finds are `real`, mostly the nearest fork is meant).
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -48,12 +50,14 @@ class Validity:
         move: Name of the move.
         valid: Carried out rightly.
         chance: Expected of random continuations of the right shape.
+        fixed_rule: Earned by the best of `fixed_rules`.
         n: Forced starts.
     """
 
     move: str
     valid: int
     chance: float
+    fixed_rule: float
     n: int
 
     @property
@@ -109,6 +113,33 @@ def random_continuation(start: ForcedStart, rng: random.Random) -> str:
     return f"{entry(place, problem.entries[place])} ." if start.opening == LOOK else f"{place} ."
 
 
+def fixed_rules(start: ForcedStart) -> dict[str, str]:
+    """Continuations by rules that read no note and don't keep in mind what was tried, by name."""
+    problem = parse_prompt(start.prompt)
+    walk = replay(problem, start.before)
+    here = walk.path[-1] if walk.path else problem.start
+    children = problem.children(here)
+    if start.move == UNCERTAINTY:
+        return {"the first is open": f"{(*children, here)[0]}# {OPEN} ."}
+    if start.move == VERIFICATION:
+        return {
+            "good": f"{here}# {REAL} , {GOOD} .",
+            "bad": f"{here}# {FAKE} , {BAD} .",
+        }
+    if start.move == BACKTRACKING:
+        forks = [place for place in walk.path[:-1] if len(problem.children(place)) > 1]
+        return {
+            "the nearest fork": f"{[problem.start, *forks][-1]} .",
+            "the start": f"{problem.start} .",
+        }
+    if start.move == DEDUCTION and start.opening != LOOK:
+        return {
+            "the first way": f"{(*children, here)[0]} .",
+            "the last way": f"{(here, *children)[-1]} .",
+        }
+    return {}
+
+
 def forced_starts(
     traces: Sequence[tuple[str, str]],
     opportunities: Sequence[Sequence[tuple[str, int]]],
@@ -151,11 +182,18 @@ def measure_validity(
         own = [(s, text) for s, text in zip(starts, texts, strict=True) if s.move == move]
         if own:
             by_lot = [is_valid(start, random_continuation(start, rng)) for start, _ in own * 5]
+            by_rule = Counter(
+                rule
+                for start, _ in own
+                for rule, continuation in fixed_rules(start).items()
+                if is_valid(start, continuation)
+            )
             results.append(
                 Validity(
                     move=move,
                     valid=sum(is_valid(start, text) for start, text in own),
                     chance=sum(by_lot) / len(by_lot),
+                    fixed_rule=max(by_rule.values(), default=0) / len(own),
                     n=len(own),
                 )
             )

@@ -3,9 +3,9 @@
 Each step draws problems, rolls each out several times, and pushes up the log-probability of every
 token of a rollout by its advantage, the reward minus the group's mean over its standard deviation
 (Shao et al. 2402.03300, §4.1). One update a batch, so the ratio of policies is one and needs no
-clipping. A KL term holds the learner to the base where the reward is silent (ibid., eq. 4): without
-it the words of moves garble, since only what they bring about is rewarded. Groups whose rollouts
-all earn the same teach nothing and are left out.
+clipping. A KL term holds the learner to the base at the same tokens (ibid., eq. 4): without it the
+words of moves garble, since only what they bring about is rewarded. Groups whose rollouts all earn
+the same teach nothing and are left out, of the KL term and of its reported mean too.
 
 Starts explore: half of the groups begin at the prompt, the other half in the middle of a thought of
 the learner's own, cut at the end of a random sentence. From one prefix on, what differs between a

@@ -10,11 +10,12 @@ import numpy as np
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.forced import Continue, Validity, forced_starts, measure_validity
 from sae_reasoning.organisms.grammar import MOVES, answered_path
-from sae_reasoning.organisms.narrator import Narration
+from sae_reasoning.organisms.narrator import ALWAYS, Narration, narrate
 from sae_reasoning.organisms.parser import parse
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
 from sae_reasoning.stats import Estimate, paired_bootstrap, widen_flat, wilson
 
+NARRATOR = "the narrator"
 _RESAMPLES = 2000
 
 
@@ -102,6 +103,16 @@ def roll(problems: Sequence[Problem], write: Write, seed: int, beginning: str = 
         for problem, (text, num_tokens, truncated) in zip(
             problems, write(prompts, [beginning] * len(prompts), seed), strict=True
         )
+    ]
+
+
+def narrated(problems: Sequence[Problem], seed: int) -> list[Rolled]:
+    """The narrator's own traces, every move made, in the place of rollouts."""
+    rng = random.Random(f"narrated/{seed}")
+    narrations = [narrate(problem, ALWAYS, rng) for problem in problems]
+    return [
+        Rolled(problem, narration.text, len(narration.text.split()), False, narration)
+        for problem, narration in zip(problems, narrations, strict=True)
     ]
 
 

@@ -29,8 +29,8 @@ _BODIES = {
     BACKTRACKING: r"(?P<place>\w+) \.",
     VERIFICATION: rf"(?P<place>\w+)# (?P<note>\w+) , (?P<verdict>{grammar.GOOD}|{grammar.BAD}) \.",
 }
-_LOOK = rf"{grammar.LOOK} (?P<look>\w+): (?P<items>\w+(?: \w+)*) \."
-_BARE_LOOK = _LOOK.replace("<look>", "<bare>").replace("?P<items>", "?:")
+_LOOK = rf"{grammar.LOOK} (?P<look>\w+): \w+(?: \w+)* \."
+_BARE_LOOK = _LOOK.replace("<look>", "<bare>")
 _LOOK_START = re.compile(rf"{grammar.LOOK} \w+:")
 _SENTENCE = re.compile(r".*?[.?](?= |$)|.+", re.DOTALL)
 

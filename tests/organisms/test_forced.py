@@ -78,11 +78,10 @@ def test_the_narrators_own_moves_are_valid(seed: int) -> None:
     narration = narrate(problem, ALWAYS, random.Random(seed))
     for span in narration.spans:
         said = narration.text[span.char_start :]
-        opening = next((o for o in openings(span.behaviour) if said.startswith(f"{o} ")), "")
-        if opening:
-            before = narration.text[: span.char_start - 1]
-            start = ForcedStart(problem.prompt(), before, opening, span.behaviour)
-            assert is_valid(start, said.removeprefix(opening).strip())
+        opening = next(o for o in openings(span.behaviour) if said.startswith(f"{o} "))
+        before = narration.text[: span.char_start - 1]
+        start = ForcedStart(problem.prompt(), before, opening, span.behaviour)
+        assert is_valid(start, said.removeprefix(opening).strip())
 
 
 def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
@@ -107,4 +106,5 @@ def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
 
     for validity in measure_validity(starts, oracle, seed=0):
         assert validity.valid == validity.n > 20
-        assert validity.chance < 0.95
+        assert validity.chance < 0.7
+        assert validity.fixed_rule < 1

@@ -2,17 +2,21 @@
 
 import random
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_reasoning.config import GrpoConfig, PairConfig
+from sae_reasoning.edges.lm.load import load
 from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.corpus import CorpusConfig, Share, reading
-from sae_reasoning.organisms.grpo import group_advantages, kl_estimates
+from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, excerpt, mixture, reading
+from sae_reasoning.organisms.grpo import Episode, group_advantages, kl_estimates, reinforce
 from sae_reasoning.organisms.pretrain import start_alike
-from sae_reasoning.organisms.world import Difficulty, entry, sample_problem
+from sae_reasoning.organisms.world import Difficulty, Problem, entry, sample_problem
 
 
 @given(st.integers(0, 10_000))
@@ -44,8 +48,29 @@ def test_a_share_holds_changes_and_settles(progress: float) -> None:
         assert value == pytest.approx(0.15)
 
 
-def test_in_the_corpus_as_it_ends_few_think() -> None:
-    assert CorpusConfig().thinking.at(1.0) <= 0.2
+@pytest.mark.parametrize(("hold", "settle"), [(0.5, 0.5), (0.6, 0.5), (-0.1, 0.5), (0.5, 1.1)])
+def test_a_share_that_settles_before_it_holds_is_refused(hold: float, settle: float) -> None:
+    with pytest.raises(ValueError, match="in order"):
+        Share(1.0, 0.0, hold, settle)
+
+
+def test_the_mixture_is_what_is_drawn() -> None:
+    config, steps = CorpusConfig(), 400
+    rng = random.Random(0)
+    drawn = [example(rng, config, step / steps) for step in range(steps) for _ in range(5)]
+    told = mixture(config, steps)
+    traces = sum(response.startswith(grammar.THINK) for _, response in drawn) / len(drawn)
+    direct = sum(response.startswith(grammar.ANSWER) for _, response in drawn) / len(drawn)
+    assert (traces, direct) == pytest.approx((told.traces, told.direct), abs=0.04)
+    assert told.traces + told.direct + told.readings == pytest.approx(1)
+
+
+def test_an_excerpt_changes_with_the_worlds_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = excerpt(CorpusConfig(), 0)
+    assert excerpt(CorpusConfig(), 0) == before
+    shorter = grammar.OPENINGS | {grammar.BACKTRACKING: ("wait , dead end , back to",)}
+    monkeypatch.setattr("sae_reasoning.organisms.narrator.OPENINGS", shorter)
+    assert excerpt(CorpusConfig(), 0) != before
 
 
 def test_words_of_one_place_start_alike_and_as_long_as_others() -> None:
@@ -72,3 +97,91 @@ def test_the_kl_estimate_is_right_on_average_and_never_negative() -> None:
 def test_groups_that_earn_the_same_teach_nothing() -> None:
     advantages = group_advantages(torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]))
     assert advantages.tolist() == [[0.0, 0.0], [-1.0, 1.0], [0.0, 0.0]]
+
+
+def _tokens(prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor) -> list[Episode]:
+    """Rollouts that depend on their keys only: what the trainer makes of them is under test."""
+    episodes = []
+    for prompt, beginning, key in zip(prompts, beginnings, keys.tolist(), strict=True):
+        rng = random.Random(f"{prompt}/{key}")
+        written = [rng.randrange(3, 40) for _ in range(rng.randrange(2, 7))]
+        episodes.append(Episode([1, 5, 6], written, f"{beginning} {'. ' * len(written)}".strip()))
+    return episodes
+
+
+def _odd(problem: Problem, episode: Episode) -> float:
+    return float(len(episode.response_ids) % 2)
+
+
+def _reinforced(
+    pair: PairConfig, state: Path, stop: int, steps: int = 20, kl: float = 0.02
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights before and after a training stopped at `stop`, and resumed if `state` is there."""
+    lm = load(pair.base, "cpu")
+    lm.model.requires_grad_(True)
+    before = torch.cat([p.detach().flatten().clone() for p in lm.model.parameters()])
+    config = GrpoConfig(steps=steps, prompts=4, samples=4, warmup=2, kl=kl, checkpoint_every=5)
+    for progress in reinforce(
+        lm.model,
+        config,
+        Difficulty(),
+        seed=0,
+        roll_out=_tokens,
+        reward=_odd,
+        pad_id=0,
+        state_path=state,
+    ):
+        if progress.step == stop:
+            break
+    return before, torch.cat([p.detach().flatten() for p in lm.model.parameters()])
+
+
+def test_a_killed_reinforcement_resumes_to_the_same_weights(
+    tiny_pair: PairConfig, tmp_path: Path
+) -> None:
+    before, unbroken = _reinforced(tiny_pair, tmp_path / "whole", stop=20)
+    _, killed = _reinforced(tiny_pair, tmp_path / "broken", stop=13)
+    _, resumed = _reinforced(tiny_pair, tmp_path / "broken", stop=20)
+    assert torch.equal(resumed, unbroken)
+    assert not torch.equal(killed, unbroken)
+    assert not torch.equal(before, unbroken)
+
+
+def test_the_kl_term_holds_the_learner_to_where_it_began(
+    tiny_pair: PairConfig, tmp_path: Path
+) -> None:
+    before, free = _reinforced(tiny_pair, tmp_path / "free", stop=20, kl=0.0)
+    _, held = _reinforced(tiny_pair, tmp_path / "held", stop=20, kl=50.0)
+    assert (held - before).norm() < 0.8 * (free - before).norm()
+
+
+def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
+    tiny_pair: PairConfig, tmp_path: Path
+) -> None:
+    def roll_out(
+        prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
+    ) -> list[Episode]:
+        return [Episode([1, 5], [7 + int(k[2]) % 2], str(int(k[2]) % 2)) for k in keys]
+
+    lm = load(tiny_pair.base, "cpu")
+    lm.model.requires_grad_(True)
+
+    def preference() -> float:
+        logits = lm.model(input_ids=torch.tensor([[1, 5]])).logits[0, -1]
+        return (logits[8] - logits[7]).item()
+
+    start = preference()
+    config = GrpoConfig(steps=5, prompts=2, samples=4, warmup=1)
+    list(
+        reinforce(
+            lm.model,
+            config,
+            Difficulty(),
+            seed=0,
+            roll_out=roll_out,
+            reward=lambda problem, episode: float(episode.text == "1"),
+            pad_id=0,
+            state_path=tmp_path / "state",
+        )
+    )
+    assert preference() > start + 0.01

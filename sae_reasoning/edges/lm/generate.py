@@ -101,10 +101,11 @@ def _generate_batch(
                 logits_to_keep=1,
             )
         logits = out.logits[:, -1].float()
-        if logits.isnan().any():
+        if logits[alive].isnan().any():
+            remedy = "lower the edits' dose, " if edits else "mend its weights, "
             raise ConfigError(
-                f"{lm.facts.name} predicts NaN {step} tokens after the prompt"
-                f"{' with edits' if edits else ''}; mend its weights, or widen model.dtype"
+                f"{lm.facts.name} predicts NaN {step} tokens after the prompt; {remedy}"
+                "or widen model.dtype"
             )
         chosen = sampler(logits, rows, step)
         written[:, step] = chosen
