@@ -161,7 +161,7 @@ def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
     def roll_out(
         prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
     ) -> list[Episode]:
-        return [Episode([1, 5], [7 + int(k[2]) % 2], str(int(k[2]) % 2)) for k in keys]
+        return [Episode([1, 5], [7 + int(k[2]) % 2], f"{int(k[2]) % 2} .") for k in keys]
 
     lm = load(tiny_pair.base, "cpu")
     lm.model.requires_grad_(True)
@@ -179,7 +179,7 @@ def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
             Difficulty(),
             seed=0,
             roll_out=roll_out,
-            reward=lambda problem, episode: float(episode.text == "1"),
+            reward=lambda problem, episode: float(episode.text == "1 ."),
             pad_id=0,
             state_path=tmp_path / "state",
         )
