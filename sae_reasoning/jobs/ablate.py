@@ -127,6 +127,7 @@ class _Experiment:
     samples: dict[str, int]
     dictionaries: dict[int, Dictionary]
     annotate: Annotator
+    edits: str
 
     def counts(self) -> dict[str, int]:
         return {
@@ -146,6 +147,7 @@ class _Experiment:
                 behaviour: f"{len(latents)} latents: " + " ".join(map(str, latents))
                 for behaviour, latents in self.chosen.items()
             },
+            "edits": self.edits,
             "conditions": ", ".join(f"{m}: {len(c)}" for m, c in self.conditions.items()),
             "rollouts": ", ".join(f"{model}: {n:,}" for model, n in rollouts.items()),
         }
@@ -206,7 +208,13 @@ def _prepare(cfg: Config) -> _Experiment:
         ) from error
     samples = {"base": cfg.ablate.base_samples, "rl": cfg.ablate.samples}
     kept = list(problems)[: cfg.ablate.num_problems]
-    return _Experiment(cfg.ablate.split, kept, chosen, conditions, samples, dictionaries, annotate)
+    edits = (
+        f"the first {cfg.ablate.num_latents} of a move to 0, the first {cfg.ablate.clamp_latents} "
+        f"to {cfg.ablate.clamp_multiple:g} of their maximum"
+    )
+    return _Experiment(
+        cfg.ablate.split, kept, chosen, conditions, samples, dictionaries, annotate, edits
+    )
 
 
 def _plans(cfg: Config, main: str) -> list[EditPlan]:
