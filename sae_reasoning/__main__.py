@@ -73,7 +73,7 @@ def help_text() -> str:
         "",
         "Examples:",
         "  python -m sae_reasoning cache train rank ablate",
-        "  python -m sae_reasoning train train.sae.k=8 layers=[0,1,2] experiment=narrow",
+        "  python -m sae_reasoning traces cache train train.sae.k=8 experiment=narrow",
         "  python -m sae_reasoning traces cache pair=local pair.name=mine \\",
         "      pair.base.path=/models/base pair.rl.path=/models/rl traces.source=annotated.jsonl",
         "  make cache train ARGS='train.sae.k=8'     # the same through make",

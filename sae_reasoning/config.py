@@ -41,13 +41,20 @@ class ModelConfig:
         trust_remote_code: Whether code that comes with the model may run.
     """
 
+    option = "model"  # what messages call it; no field, so it can't be set
+
     path: str = "???"
     revision: str | None = None
     dtype: str = "float32"
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        _one_of(f"{self.option}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+    @property
+    def named(self) -> str:
+        """Option and value, for messages."""
+        return f"{self.option}.path={self.path}"
 
 
 @dataclass
@@ -73,6 +80,7 @@ class PairConfig:
             or (re.fullmatch(r"[\w.-]+", self.name) is not None and self.name.strip(".") != ""),
             f"pair.name={self.name} must be one folder name; use letters, digits, '_', '-', '.'",
         )
+        self.base.option, self.rl.option = "pair.base", "pair.rl"
 
 
 @dataclass

@@ -218,7 +218,9 @@ def require_stage(
     """
     manifest = Manifest.read(root / name)
     if manifest is None:
-        raise MissingInput(f"{root / name} is missing; run `make {name}` first")
+        raise MissingInput(
+            f"{root / name} is missing; run `make {name}` first, with the same options"
+        )
     if change := _first_change(manifest.config, _plain(settings)):
         raise MissingInput(
             f"{root / name} was made with another config ({change}); run `make {name}` with the "

@@ -85,7 +85,11 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     title = f"effects of the edits, per trace, on the {split} split"
     console.table(title, list(summary.columns), summary.values.tolist())
     if unlike := mismatched_controls(found):
-        console.warn(f"matched latents move unlike their edit, norm per token: {', '.join(unlike)}")
+        console.warn(
+            "matched latents move the residual unlike the edit they control for, per token: "
+            f"{', '.join(unlike)} as far; judge these edits by the random directions, which move "
+            "exactly as far"
+        )
     console.wrote(stage.final, manifest)
     return manifest
 

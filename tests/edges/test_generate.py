@@ -80,5 +80,7 @@ def test_a_model_that_predicts_nan_writes_nothing(tiny_pair: PairConfig) -> None
     with torch.no_grad():
         lm.model.get_input_embeddings().weight[-1] = torch.nan
     prompts = [encode_prompt(lm.tokenizer, prompt) for prompt in PROMPTS]
-    with pytest.raises(ConfigError, match=r"predicts NaN 0 tokens after the prompt.*model\.dtype"):
+    with pytest.raises(
+        ConfigError, match=r"predicts NaN 0 tokens after the prompt.*mend its weights"
+    ):
         list(generate(lm, prompts, sampler=greedy, max_new_tokens=4, batch_size=3))

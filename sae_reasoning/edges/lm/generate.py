@@ -105,7 +105,7 @@ def _generate_batch(
             remedy = "lower the edits' dose, " if edits else "mend its weights, "
             raise ConfigError(
                 f"{lm.facts.name} predicts NaN {step} tokens after the prompt; {remedy}"
-                "or widen model.dtype"
+                "or widen its dtype"
             )
         chosen = sampler(logits, rows, step)
         written[:, step] = chosen

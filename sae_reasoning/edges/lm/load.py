@@ -74,15 +74,13 @@ def describe(config: ModelConfig) -> ModelFacts:
     if folder.is_dir():
         if not (folder / "config.json").exists():
             raise ConfigError(
-                f"model.path={config.path} holds no config.json; name a folder written by "
-                "save_pretrained"
+                f"{config.named} holds no config.json; name a folder written by save_pretrained"
             )
         weights = fingerprint([fingerprint_files(folder, p) for p in _WEIGHT_FILES])
         tokenizer = fingerprint_files(folder, _TOKENIZER_FILES)
     elif folder.is_absolute() or config.path.count("/") != 1 or folder.parent.is_dir():
         raise ConfigError(
-            f"model.path={config.path} is no folder; `make organism` makes the embedded pair, "
-            "or name a folder or hub id"
+            f"{config.named} is no folder; name a model folder, or a hub id (owner/name)"
         )
     else:
         weights = fingerprint([config.path, config.revision])
@@ -96,7 +94,7 @@ def describe(config: ModelConfig) -> ModelFacts:
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"model.path={config.path} can't be read ({reason}); name a model folder, or a hub "
+            f"{config.named} can't be read ({reason}); name a model folder, or a hub "
             "id while the hub can be reached"
         ) from error
     return ModelFacts(
@@ -123,11 +121,11 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"model.path={config.path} has no readable tokenizer ({reason}); save one beside it"
+            f"{config.named} has no readable tokenizer ({reason}); save one beside it"
         ) from error
     if not tokenizer.is_fast:
         raise ConfigError(
-            f"model.path={config.path} has a tokenizer without offsets, so spans can't be "
+            f"{config.named} has a tokenizer without offsets, so spans can't be "
             "aligned; save its fast version (tokenizer.json) beside it"
         )
     return cast(PreTrainedTokenizerFast, tokenizer)
@@ -165,7 +163,7 @@ def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
     except Exception as error:  # Cut-short weights surface as whatever their reader raises.
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"model.path={config.path} has unreadable weights ({type(error).__name__}: {reason}); "
+            f"{config.named} has unreadable weights ({type(error).__name__}: {reason}); "
             "save the model again"
         ) from error
     target = torch.device(resolve_device(device))
