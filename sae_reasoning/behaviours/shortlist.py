@@ -164,13 +164,16 @@ def draw_up(
     lists = Shortlist({}, {})
     for number, behaviour in enumerate(behaviours):
         home = _home(table[table.behaviour == behaviour])
-        best = home.sort_values("select_span_auroc", ascending=False, kind="stable")
+        # Few spans make ties at 1; a latent that holds all tokens of the span goes first.
+        by = ["select_span_auroc", "select_token_auroc"]
+        best = home.sort_values(by, ascending=False, kind="stable")
         lists.trackers[behaviour] = [
             Entry(**_fields(row, Entry)) for row in _records(best.head(trackers))
         ]
-        by = announce_column(announce_by)
-        by, floor = (by, 0.0) if by == "onset_attribution" else ("select_onset_auroc", 0.5)
-        best = home[home[by] > floor].sort_values(by, ascending=False, kind="stable")
+        column, floor = announce_column(announce_by), 0.0
+        if column != "onset_attribution":
+            column, floor = "select_onset_auroc", 0.5
+        best = home[home[column] > floor].sort_values(column, ascending=False, kind="stable")
         lists.announcers[behaviour] = [
             Announcer(
                 **_fields(row | _onset_interval(row, onsets_of, number, bootstrap, seed), Announcer)
@@ -191,10 +194,11 @@ def _fields(row: dict[str, Any], kind: type) -> dict[str, Any]:
 def _side_by_side(scores: pd.DataFrame) -> pd.DataFrame:
     """The report split's rows with what the select split said."""
     select = scores[scores.split == "select"].rename(
-        columns={"span_auroc": "select_span_auroc", "onset_auroc": "select_onset_auroc"}
+        columns={f"{kind}_auroc": f"select_{kind}_auroc" for kind in ("span", "token", "onset")}
     )
     keys = ["dictionary", *IDENTITY]
-    wanted = [*keys, "select_span_auroc", "select_onset_auroc", "onset_attribution"]
+    chosen_by = ["select_span_auroc", "select_token_auroc", "select_onset_auroc"]
+    wanted = [*keys, *chosen_by, "onset_attribution"]
     report = scores[scores.split == "report"].drop(columns="onset_attribution")
     return report.merge(select[wanted], on=keys)
 

@@ -77,6 +77,7 @@ def _table() -> pd.DataFrame:
                     "split": split,
                     "status": TESTED,
                     "span_auroc": value,
+                    "token_auroc": value,
                     "onset_auroc": 1 - value,
                     "onset_attribution": [-1.0, 0.0, 0.5, 0.2][latent],
                     "span_auroc_low": 0.0,
