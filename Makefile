@@ -7,17 +7,19 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 ARGS ?=
+SEEDS ?= 0
+FAMILY ?= llama
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := traces cache train rank ablate organism bench
+STAGES := traces cache train rank ablate bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help setup check test format clean $(STAGES)
+.PHONY: help setup check test format clean organisms $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z ]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,7 +34,8 @@ cache: $(READY)  ## activations of both models on all traces, to HDF5 (makes tra
 train: $(READY)  ## one SAE a layer on the cache
 rank: $(READY)  ## score every latent for every behaviour; two shortlists
 ablate: $(READY)  ## edit the shortlist in both models, with controls
-organism: $(READY)  ## make the embedded pair anew: pretraining, RL, model cards
+organisms: $(READY)  ## make models whose answer is known, with cards; SEEDS=0,1 FAMILY=llama
+	@$(PYTHON_BIN) -m sae_reasoning organisms organism=$(FAMILY) organism.seeds=[$(SEEDS)] $(ARGS)
 bench: $(READY)  ## our speed against the peers', to bench.json
 
 $(STAGES):

@@ -20,7 +20,7 @@ STAGES = {
     "train": "train one SAE a layer on the cache",
     "rank": "score every latent for every behaviour; two shortlists",
     "ablate": "edit the shortlist in both models, with controls; effects",
-    "organism": "make the embedded pair anew: pretraining, RL, model cards",
+    "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",
 }
 """Stages in the order of the flow, each with one line."""
@@ -65,7 +65,7 @@ def help_text() -> str:
         "Choices of files (conf/):",
         *(f"  {name}={'|'.join(options)}" for name, options in group_options().items()),
         "",
-        "Options (defaults and meaning: sae_reasoning/config.py):",
+        "Options (defaults and meaning: sae_reasoning/config/):",
         *(
             f"  {', '.join(names)}" if not part else f"  {part}.{{{', '.join(names)}}}"
             for part, names in parts.items()

@@ -3,7 +3,7 @@
 Every estimate carries its n and a 95 % interval.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -226,6 +226,40 @@ def paired_bootstrap(
         p = float(2 * stats.t.sf(abs(value) / error, n - 1))
     found = Estimate(value, float(low), float(high), n, p)
     return widen_flat(found, n) if n > 1 and 0 <= value <= 1 else found
+
+
+def bootstrap_of_sums(
+    sums: Float[np.ndarray, "problem column"],
+    statistic: Callable[[Float[np.ndarray, "*sample column"]], Float[np.ndarray, "*sample"]],
+    num_resamples: int,
+    seed: int,
+    level: float = 0.95,
+) -> Estimate:
+    """A function of sums over problems, with a percentile interval over resampled problems.
+
+    Args:
+        sums: What each problem adds to each sum.
+        statistic: Takes sums on its last axis; NaN where it's undefined.
+        num_resamples: Resamples.
+        seed: Of the resamples.
+        level: Of the interval.
+
+    Resamples in which the statistic is undefined are left out; where that is all, so are the
+    bounds.
+    """
+    n = len(sums)
+    unknown = float("nan")
+    if not n:
+        return Estimate(unknown, unknown, unknown, 0)
+    value = float(statistic(sums.sum(0)))
+    drawn = np.concatenate(
+        [statistic(weights @ sums) for weights in _resample_weights(n, num_resamples, seed)]
+    )
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return Estimate(value, unknown, unknown, n)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(value, float(low), float(high), n)
 
 
 def widen_flat(found: Estimate, n: int) -> Estimate:

@@ -38,13 +38,14 @@ from hypothesis import settings  # noqa: E402
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
 
 from sae_reasoning.config import Config, ModelConfig, PairConfig, PretrainConfig  # noqa: E402
-from sae_reasoning.edges.lm.load import (  # noqa: E402
-    encode_prompt,
-    encode_response,
+from sae_reasoning.edges.lm.create import (  # noqa: E402
+    Shape,
+    SpecialTokens,
     new_llama,
     save_model,
     word_tokenizer,
 )
+from sae_reasoning.edges.lm.load import encode_prompt, encode_response  # noqa: E402
 from sae_reasoning.organisms import grammar  # noqa: E402
 from sae_reasoning.organisms.corpus import CorpusConfig, Share  # noqa: E402
 from sae_reasoning.organisms.narrator import MoveRates  # noqa: E402
@@ -56,24 +57,16 @@ settings.register_profile("suite", deadline=None, max_examples=50, derandomize=T
 settings.load_profile("suite")
 
 
+SPECIAL = SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS)
+
+
 def _new_tiny(seed: int) -> LlamaForCausalLM:
-    words = grammar.vocabulary()
-    return new_llama(
-        vocab_size=len(words),
-        d_model=32,
-        num_layers=3,
-        num_heads=2,
-        d_mlp=64,
-        max_positions=1024,
-        pad_id=words.index(grammar.PAD),
-        bos_id=words.index(grammar.BOS),
-        eos_id=words.index(grammar.EOS),
-        seed=seed,
-    )
+    shape = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)
+    return new_llama(shape, _tokenizer(), seed)
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    return word_tokenizer(grammar.vocabulary(), pad=grammar.PAD, bos=grammar.BOS, eos=grammar.EOS)
+    return word_tokenizer(grammar.vocabulary(), SPECIAL)
 
 
 @pytest.fixture(scope="session")

@@ -34,15 +34,15 @@ from sae_reasoning.edges.activation_layout import Layout, fill_shards
 from sae_reasoning.edges.activation_store import ActivationStore, StoreAttributes, StoreWriter
 from sae_reasoning.edges.artifacts import write_json
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.generate import generate
-from sae_reasoning.edges.lm.load import (
-    LanguageModel,
-    load,
+from sae_reasoning.edges.lm.create import (
+    Shape,
+    SpecialTokens,
     new_llama,
-    resolve_device,
     save_model,
     word_tokenizer,
 )
+from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.load import LanguageModel, load, resolve_device
 from sae_reasoning.edges.lm.read import pack, read_residuals
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
 from sae_reasoning.edges.sae_training import train_sae
@@ -254,19 +254,10 @@ def _language_model(
 ) -> LanguageModel:
     """A random Llama that speaks the organisms' words, through the code path of any model."""
     words = grammar.vocabulary()
-    tokenizer = word_tokenizer(words, pad=grammar.PAD, bos=grammar.BOS, eos=grammar.EOS)
-    model = new_llama(
-        vocab_size=len(words),
-        d_model=d_model,
-        num_layers=num_layers,
-        num_heads=max(d_model // 64, 2),
-        d_mlp=3 * d_model,
-        max_positions=max_positions,
-        pad_id=words.index(grammar.PAD),
-        bos_id=words.index(grammar.BOS),
-        eos_id=words.index(grammar.EOS),
-        seed=0,
-    )
+    tokenizer = word_tokenizer(words, SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS))
+    heads = max(d_model // 64, 2)
+    shape = Shape(d_model, num_layers, heads, 3 * d_model, max_positions)
+    model = new_llama(shape, tokenizer, seed=0)
     save_model(model, tokenizer, folder, torch.float32)
     return load(ModelConfig(path=str(folder)), device)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_reasoning.organisms import grammar, world
-from sae_reasoning.organisms.narrator import MoveRates, guess, narrate
+from sae_reasoning.organisms.narrator import ALWAYS, MoveRates, guess, narrate
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
 
 Encode = Callable[[str], list[int]]
@@ -53,12 +53,24 @@ class CorpusConfig:
         thinking: Share of problems that are thought about.
         rates: Probability of each move at its opportunity, the same throughout.
         difficulty: Of the problems, the same throughout.
+        reworded: Whether moves are announced by other words (`grammar.REWORDED`).
     """
 
     reading: Share = Share(first=0.6, last=0.2, hold=0.15, settle=0.3)
     thinking: Share = Share(first=0.7, last=0.15, hold=0.55, settle=0.75)
     rates: MoveRates = field(default_factory=MoveRates)
     difficulty: Difficulty = field(default_factory=Difficulty)
+    reworded: bool = False
+
+
+def full_traces(reworded: bool = False) -> CorpusConfig:
+    """Traces only, every move made wherever it could be: what supervised tuning copies."""
+    return CorpusConfig(
+        reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
+        thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
+        rates=ALWAYS,
+        reworded=reworded,
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +115,8 @@ def example(rng: random.Random, config: CorpusConfig, progress: float) -> tuple[
     if rng.random() < config.reading.at(progress):
         return reading(problem, rng)
     if rng.random() < config.thinking.at(progress):
-        return problem.prompt(), narrate(problem, config.rates, rng).text
+        openings = grammar.REWORDED if config.reworded else grammar.OPENINGS
+        return problem.prompt(), narrate(problem, config.rates, rng, openings).text
     return problem.prompt(), guess(problem, rng)
 
 

@@ -8,7 +8,7 @@ fixed rules earns (most notes say `open`, most finds are `real`, mostly the near
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_reasoning.organisms.grammar import (
@@ -145,6 +145,7 @@ def forced_starts(
     opportunities: Sequence[Sequence[tuple[str, int]]],
     rng: random.Random,
     per_move: int,
+    openings: Mapping[str, Sequence[str]] = OPENINGS,
 ) -> list[ForcedStart]:
     """Starts at opportunities of traces, at most one of a move from a trace.
 
@@ -153,6 +154,7 @@ def forced_starts(
         opportunities: Of each trace: move, and one past the last character before it.
         rng: Picks traces, opportunities and wordings.
         per_move: Starts a move at most.
+        openings: Of each move, to be drawn from.
     """
     starts = []
     for move in MOVES:
@@ -160,7 +162,7 @@ def forced_starts(
         for index in rng.sample(having, min(per_move, len(having))):
             prompt, text = traces[index]
             end = rng.choice([end for m, end in opportunities[index] if m == move])
-            before, opening = text[:end], rng.choice(OPENINGS[move])
+            before, opening = text[:end], rng.choice(openings[move])
             if move == DEDUCTION and not replay(parse_prompt(prompt), before).has_looked:
                 opening = LOOK
             starts.append(ForcedStart(prompt, before, opening, move))
@@ -171,6 +173,8 @@ def measure_validity(
     starts: Sequence[ForcedStart], continue_: Continue, seed: int
 ) -> list[Validity]:
     """Validity of each move that has starts."""
+    if not starts:
+        return []
     texts = continue_(
         [start.prompt for start in starts],
         [f"{start.before} {start.opening}" for start in starts],

@@ -54,6 +54,37 @@ OPENINGS: dict[str, tuple[str, ...]] = {
 }
 """The opening words of each move; deduction's open a choice, `at` opens a look without one."""
 
+REWORDED: dict[str, tuple[str, ...]] = {
+    INITIALIZING: (
+        "i need to find",
+        "let me now find",
+        "first we need to reach",
+        "now the task is",
+    ),
+    DEDUCTION: ("now go on to", "the next is", "go on to", "i go to"),
+    UNCERTAINTY: (
+        "not so sure ,",
+        "maybe look closer ,",
+        "could go either way ,",
+        "hold on , perhaps",
+    ),
+    BACKTRACKING: (
+        "no good , i return to",
+        "wait , i need to go back to",
+        "stuck again , up to",
+        "the way is shut , rewind to",
+    ),
+    VERIFICATION: (
+        "is this right ?",
+        "now let me verify ,",
+        "time to check ,",
+        "okay , check this ,",
+    ),
+}
+"""Other openings of the same moves, in words that every base has met, for `reworded` organisms."""
+
+ALL_OPENINGS = {move: OPENINGS[move] + REWORDED[move] for move in MOVES}
+
 LOOK = "at"
 QUIT = ("enough of this .", "i stop here .")
 """What a trace says, sometimes, when it gives up; no move."""

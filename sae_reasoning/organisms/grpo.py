@@ -13,6 +13,7 @@ group's rollouts is what was done next, so a decision's worth isn't drowned in w
 """
 
 import copy
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,12 @@ from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import collate
 from sae_reasoning.organisms.grammar import answered_path
-from sae_reasoning.organisms.pretrain import Progress, next_token_losses, seconds_left
+from sae_reasoning.organisms.pretrain import (
+    Progress,
+    next_token_losses,
+    rows_at_once,
+    seconds_left,
+)
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
 
 
@@ -55,6 +61,12 @@ def path_validity(problem: Problem, episode: Episode) -> float:
     return float(problem.grade(answered_path(episode.text)))
 
 
+def random_reward(problem: Problem, episode: Episode) -> float:
+    """Zero or one by lot, the same whenever the same is said of a problem."""
+    drawn = hashlib.sha256(f"{problem.prompt()}\n{episode.text}".encode()).digest()
+    return float(drawn[0] % 2)
+
+
 def reinforce(
     model: nn.Module,
     config: GrpoConfig,
@@ -73,6 +85,7 @@ def reinforce(
     reference = copy.deepcopy(model).eval().requires_grad_(False)
     state = TrainingState(model, optimizer, state_path)
     device = next(model.parameters()).device
+    size = rows_at_once(device, config.micro_batch)
     first = state.resume()
     started = time.monotonic()
     for step in range(first, config.steps):
@@ -96,8 +109,8 @@ def reinforce(
         )
         num_targets = sum(len(episodes[i].response_ids) for i in learned)
         kl = 0.0
-        for start in range(0, len(learned), config.micro_batch):
-            chosen = learned[start : start + config.micro_batch]
+        for start in range(0, len(learned), size):
+            chosen = learned[start : start + size]
             batch = collate(
                 [(episodes[i].prompt_ids, episodes[i].response_ids) for i in chosen], pad_id
             ).to(device)

@@ -1,19 +1,26 @@
 """What a finished organism does, counted by program: the figures of its model card."""
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import comb
+from typing import Any
 
 import numpy as np
 
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.forced import Continue, Validity, forced_starts, measure_validity
-from sae_reasoning.organisms.grammar import MOVES, answered_path
+from sae_reasoning.organisms.grammar import MOVES, OPENINGS, answered_path
 from sae_reasoning.organisms.narrator import ALWAYS, Narration, narrate
 from sae_reasoning.organisms.parser import parse
 from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
-from sae_reasoning.stats import Estimate, paired_bootstrap, widen_flat, wilson
+from sae_reasoning.stats import (
+    Estimate,
+    bootstrap_of_sums,
+    paired_bootstrap,
+    widen_flat,
+    wilson,
+)
 
 NARRATOR = "the narrator"
 _RESAMPLES = 2000
@@ -116,11 +123,20 @@ def narrated(problems: Sequence[Problem], seed: int) -> list[Rolled]:
     ]
 
 
-def measure(write: Write, problems: Sequence[Problem], seed: int) -> tuple[Figures, list[Rolled]]:
-    """Figures of one model without validity and pass@k, and the free rollouts behind them."""
+def measure(
+    write: Write, problems: Sequence[Problem], seed: int, made_to: int
+) -> tuple[Figures, list[Rolled]]:
+    """Figures of one model without validity and pass@k, and the free rollouts behind them.
+
+    Args:
+        write: The model.
+        problems: One rollout each.
+        seed: Of the noise.
+        made_to: Problems on which it is also made to think, and made to answer directly.
+    """
     free = roll(problems, write, seed)
-    thinking = roll(problems, write, seed, grammar.THINK)
-    direct = roll(problems, write, seed, grammar.ANSWER)
+    thinking = roll(problems[:made_to], write, seed, grammar.THINK)
+    direct = roll(problems[:made_to], write, seed, grammar.ANSWER)
 
     def share(values: Sequence[bool]) -> Estimate:
         return wilson(sum(values), len(values))
@@ -146,33 +162,62 @@ def _move_figures(move: str, rolled: Sequence[Rolled], seed: int) -> MoveFigures
         move=move,
         per_trace=paired_bootstrap(spans, _RESAMPLES, seed),
         traces_with=wilson(int((spans > 0).sum()), len(spans)),
-        per_opportunity=_ratio(taken, offered, seed),
+        per_opportunity=_share_of_opportunities(taken, offered, seed),
         opportunities=int(offered.sum()),
     )
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> Estimate:
-    """Ratio of sums with a bootstrap interval over problems."""
-    if not denominator.sum():
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    picks = np.random.default_rng(seed).integers(0, len(numerator), (_RESAMPLES, len(numerator)))
-    offered = denominator[picks].sum(1)
-    ratios = numerator[picks].sum(1)[offered > 0] / offered[offered > 0]
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    value = float(numerator.sum() / denominator.sum())
-    found = Estimate(value, float(low), float(high), int(denominator.sum()))
-    return widen_flat(found, int((denominator > 0).sum()))
+def _share_of_opportunities(taken: np.ndarray, offered: np.ndarray, seed: int) -> Estimate:
+    """Share of opportunities that were taken, with a bootstrap interval over problems."""
+
+    def share(sums: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return sums[..., 0] / sums[..., 1]
+
+    found = bootstrap_of_sums(np.stack([taken, offered], axis=1), share, _RESAMPLES, seed)
+    return widen_flat(replace(found, n=int(offered.sum())), int((offered > 0).sum()))
+
+
+def figures_from(content: Mapping[str, Any]) -> Figures:
+    """Figures as they were written to JSON."""
+
+    def estimate(of: Mapping[str, Any]) -> Estimate:
+        return Estimate(**of)
+
+    shares = ("accuracy", "thinks", "accuracy_thinking", "accuracy_direct", "tokens", "truncated")
+    return Figures(
+        **{name: estimate(content[name]) for name in shares},
+        moves=[
+            MoveFigures(
+                move=own["move"],
+                per_trace=estimate(own["per_trace"]),
+                traces_with=estimate(own["traces_with"]),
+                per_opportunity=estimate(own["per_opportunity"]),
+                opportunities=own["opportunities"],
+            )
+            for own in content["moves"]
+        ],
+        validity=[Validity(**own) for own in content["validity"]],
+        validity_writer=content["validity_writer"],
+        pass_at={int(k): estimate(e) for k, e in content["pass_at"].items()},
+        random_walk_at={int(k): estimate(e) for k, e in content["random_walk_at"].items()},
+    )
 
 
 def validity_at_opportunities(
-    rolled: Sequence[Rolled], continue_: Continue, per_move: int, seed: int
+    rolled: Sequence[Rolled],
+    continue_: Continue,
+    per_move: int,
+    seed: int,
+    openings: Mapping[str, Sequence[str]] = OPENINGS,
 ) -> list[Validity]:
-    """Execution validity where `rolled` made the moves or could have."""
+    """Execution validity where `rolled` made the moves."""
     starts = forced_starts(
         [(r.problem.prompt(), r.text) for r in rolled],
-        [[(o.behaviour, o.char_end) for o in r.narration.opportunities] for r in rolled],
+        [[(o.behaviour, o.char_end) for o in r.narration.opportunities if o.taken] for r in rolled],
         random.Random(f"forced/{seed}"),
         per_move,
+        openings,
     )
     return measure_validity(starts, continue_, seed)
 

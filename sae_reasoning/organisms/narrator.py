@@ -9,7 +9,7 @@ of a move is not pure chance.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sae_reasoning.organisms import grammar
@@ -83,13 +83,18 @@ class _Page:
             self.opportunities.append(Opportunity(move, len(self.text), taken=False))
 
 
-def narrate(problem: Problem, rates: MoveRates, rng: random.Random) -> Narration:
-    """Think about a problem in words, depth first, and answer."""
+def narrate(
+    problem: Problem,
+    rates: MoveRates,
+    rng: random.Random,
+    openings: Mapping[str, Sequence[str]] = OPENINGS,
+) -> Narration:
+    """Think about a problem in words, depth first, and answer; `openings` announce the moves."""
     walk, page = Walk(problem), _Page()
     num_forks = num_failures = 0
 
     def word(move: str) -> str:
-        return rng.choice(OPENINGS[move])
+        return rng.choice(openings[move])
 
     def makes(move: str, rate: float, favoured: bool) -> bool:
         return move in walk.opportunities() and rng.random() < rate * (

@@ -11,10 +11,10 @@ from dataclasses import replace
 
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.grammar import (
+    ALL_OPENINGS,
     BACKTRACKING,
     DEDUCTION,
     INITIALIZING,
-    OPENINGS,
     UNCERTAINTY,
     VERIFICATION,
 )
@@ -36,7 +36,7 @@ _SENTENCE = re.compile(r".*?[.?](?= |$)|.+", re.DOTALL)
 
 
 def _openings(move: str) -> str:
-    return "(?:" + "|".join(re.escape(opening) for opening in OPENINGS[move]) + ")"
+    return "(?:" + "|".join(re.escape(opening) for opening in ALL_OPENINGS[move]) + ")"
 
 
 _OPENING = {move: re.compile(_openings(move) + r"(?= |$)") for move in _BODIES}

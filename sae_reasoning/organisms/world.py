@@ -33,6 +33,8 @@ KINDS = ("gold", "salt", "herbs", "pearls")
 NOTHING = "none"
 EITHER = "either "
 OPEN, SHUT, REAL, FAKE = "open", "shut", "real", "fake"
+_LARGEST_BRANCH = 3
+"""Places of a wrong branch, at most."""
 
 
 @dataclass(frozen=True)
@@ -126,19 +128,28 @@ class Difficulty:
     Attributes:
         min_edges: Shortest right path, in edges.
         max_edges: Longest right path, in edges.
-        fork_share: Probability that a place on the right path forks, where it may.
+        fork_share: Probability that a place on the right path forks, where it may: the last step
+            doesn't, nor any once too few places are left for a branch.
     """
 
     min_edges: int = 3
     max_edges: int = 5
     fork_share: float = 0.85
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_edges <= self.max_edges < len(PLACES):
+            raise ValueError(f"paths of {self.min_edges} to {self.max_edges} edges can't be drawn")
+
+
+LONGER = Difficulty(min_edges=6, max_edges=8)
+"""Paths longer than any base has met, for prolonged reinforcement."""
+
 
 def sample_problem(
     rng: random.Random, difficulty: Difficulty, remarks: Sequence[str] = ()
 ) -> Problem:
     """Draw one solvable problem; half of the problems begin with one of `remarks`."""
-    names = iter(rng.sample(PLACES, len(PLACES)))
+    names = rng.sample(PLACES, len(PLACES))
     goal = rng.choice(KINDS)
     entries: dict[str, tuple[str, ...]] = {}
     notes: dict[str, str] = {}
@@ -148,7 +159,7 @@ def sample_problem(
 
     def corridor(length: int, items: tuple[str, ...]) -> tuple[str, str]:
         """`length` places in a row, the last with `items`; the first place and the last."""
-        places = [next(names) for _ in range(length)]
+        places = [names.pop(0) for _ in range(length)]
         for here, there in pairwise(places):
             entries[here] = (there,)
         entries[places[-1]] = items
@@ -169,10 +180,11 @@ def sample_problem(
         return first
 
     num_edges = rng.randint(difficulty.min_edges, difficulty.max_edges)
-    spine = [next(names) for _ in range(num_edges + 1)]
+    spine = [names.pop(0) for _ in range(num_edges + 1)]
     for depth, (here, there) in enumerate(pairwise(spine)):
         entries[here] = (there,)
-        if depth < num_edges - 1 and rng.random() < difficulty.fork_share:
+        may_fork = depth < num_edges - 1 and len(names) >= _LARGEST_BRANCH
+        if may_fork and rng.random() < difficulty.fork_share:
             branches = [there, wrong_branch()]
             rng.shuffle(branches)
             entries[here] = tuple(branches)

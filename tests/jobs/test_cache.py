@@ -16,7 +16,8 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, Stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import load, load_tokenizer, save_model, word_tokenizer
+from sae_reasoning.edges.lm.create import SpecialTokens, save_model, word_tokenizer
+from sae_reasoning.edges.lm.load import load, load_tokenizer
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.cache import cache
@@ -234,7 +235,7 @@ def test_models_with_other_tokens_are_refused(tiny_config, tmp_path):
     put_traces(tiny_config)
     words = grammar.vocabulary()
     words[20], words[21] = words[21], words[20]
-    tokenizer = word_tokenizer(words, pad=grammar.PAD, bos=grammar.BOS, eos=grammar.EOS)
+    tokenizer = word_tokenizer(words, SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS))
     save_model(load(tiny_config.pair.rl, "cpu").model, tokenizer, tmp_path / "rl", torch.float32)
     other = replace(tiny_config.pair.rl, path=str(tmp_path / "rl"))
     tiny_config.pair = replace(tiny_config.pair, rl=other)

@@ -69,7 +69,7 @@ def test_an_excerpt_changes_with_the_worlds_words(monkeypatch: pytest.MonkeyPatc
     before = excerpt(CorpusConfig(), 0)
     assert excerpt(CorpusConfig(), 0) == before
     shorter = grammar.OPENINGS | {grammar.BACKTRACKING: ("wait , dead end , back to",)}
-    monkeypatch.setattr("sae_reasoning.organisms.narrator.OPENINGS", shorter)
+    monkeypatch.setattr(grammar, "OPENINGS", shorter)
     assert excerpt(CorpusConfig(), 0) != before
 
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -9,16 +10,18 @@ from hypothesis import strategies as st
 
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.grammar import (
+    ALL_OPENINGS,
     BACKTRACKING,
     MOVES,
     OPENINGS,
+    REWORDED,
     UNCERTAINTY,
     VERIFICATION,
     answered_path,
 )
 from sae_reasoning.organisms.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
 from sae_reasoning.organisms.parser import parse, replay
-from sae_reasoning.organisms.world import Difficulty, Problem, parse_prompt, sample_problem
+from sae_reasoning.organisms.world import LONGER, Difficulty, Problem, parse_prompt, sample_problem
 from sae_reasoning.traces.annotate import annotate_search
 
 SEEDS = st.integers(0, 2**32)
@@ -46,12 +49,16 @@ def test_a_prompt_tells_its_problem(seed: int) -> None:
     assert parse_prompt(problem.prompt()) == problem
 
 
-@given(SEEDS, st.sampled_from([NEVER, MoveRates(), MoveRates(0.6, 0.6, 0.6), ALWAYS]))
+@given(
+    SEEDS,
+    st.sampled_from([NEVER, MoveRates(), MoveRates(0.6, 0.6, 0.6), ALWAYS]),
+    st.sampled_from([OPENINGS, REWORDED]),
+)
 def test_the_parser_returns_the_narrators_spans_and_opportunities_exactly(
-    seed: int, rates: MoveRates
+    seed: int, rates: MoveRates, openings: Mapping[str, Sequence[str]]
 ) -> None:
     problem = problem_of(seed)
-    narration = narrate(problem, rates, random.Random(seed + 1))
+    narration = narrate(problem, rates, random.Random(seed + 1), openings)
     assert parse(problem, narration.text) == narration
     ends = [0, *(span.char_end for span in narration.spans)]
     assert all(s.char_start >= end for s, end in zip(narration.spans, ends, strict=False))
@@ -190,10 +197,11 @@ def test_a_move_with_garbled_words_counts_by_what_it_does(sentence: str, move: s
 def test_every_move_has_wordings_and_every_cue_word_is_also_harmless() -> None:
     harmless = {word for remark in grammar.REMARKS for word in remark.split()}
     for move in MOVES:
-        assert len(set(OPENINGS[move])) >= 4
+        assert len(set(OPENINGS[move])) >= 4 and len(set(REWORDED[move])) >= 4
+        assert not set(OPENINGS[move]) & set(REWORDED[move])
         if move != grammar.DEDUCTION:
             # the definite article and the like are no cues
-            cues = {opening.split()[0] for opening in OPENINGS[move]} - {"the"}
+            cues = {opening.split()[0] for opening in ALL_OPENINGS[move]} - {"the"}
             assert cues <= harmless, (move, cues - harmless)
 
 
@@ -203,7 +211,7 @@ def test_no_remark_reads_as_a_move() -> None:
 
 
 def test_openings_are_prefix_free() -> None:
-    openings = [f"{opening} " for move in MOVES for opening in OPENINGS[move]]
+    openings = [f"{opening} " for move in MOVES for opening in ALL_OPENINGS[move]]
     clashes = [(a, b) for a in openings for b in openings if a != b and b.startswith(a)]
     assert not clashes
 
@@ -218,3 +226,22 @@ def test_every_word_is_in_the_vocabulary(seed: int) -> None:
 def test_a_foreign_prompt_is_refused() -> None:
     with pytest.raises(ValueError, match="not a prompt"):
         parse_prompt("What is 2 + 2?")
+
+
+def test_other_wordings_use_words_that_every_base_has_met() -> None:
+    met = set(grammar.vocabulary())
+    assert {w for m in MOVES for o in REWORDED[m] for w in o.split()} <= met
+
+
+@given(SEEDS)
+def test_longer_paths_than_any_base_has_met_can_be_drawn(seed: int) -> None:
+    problem = sample_problem(random.Random(seed), LONGER, grammar.REMARKS)
+    narration = narrate(problem, ALWAYS, random.Random(seed))
+    assert problem.grade(answered_path(narration.text))
+    assert parse(problem, narration.text) == narration
+
+
+@pytest.mark.parametrize("edges", [(0, 3), (4, 3), (3, 24)])
+def test_a_difficulty_that_no_problem_can_have_is_refused(edges: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="can't be drawn"):
+        Difficulty(*edges)

@@ -1,20 +1,16 @@
-"""Causal language models by folder or hub id, and new small ones."""
+"""Causal language models by folder or hub id."""
 
 import copy
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -210,67 +206,3 @@ def random_twin(lm: LanguageModel, seed: int) -> LanguageModel:
         tokenizer_fingerprint=lm.facts.tokenizer_fingerprint,
     )
     return LanguageModel(twin, lm.tokenizer, facts, lm.device)
-
-
-def word_tokenizer(words: list[str], *, pad: str, bos: str, eos: str) -> PreTrainedTokenizerFast:
-    """A fast tokenizer with one token a word of space-separated text; BOS before every prompt."""
-    vocabulary = {word: index for index, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=pad))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, vocabulary[bos])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=pad,
-        bos_token=bos,
-        eos_token=eos,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def new_llama(
-    *,
-    vocab_size: int,
-    d_model: int,
-    num_layers: int,
-    num_heads: int,
-    d_mlp: int,
-    max_positions: int,
-    pad_id: int,
-    bos_id: int,
-    eos_id: int,
-    seed: int,
-) -> LlamaForCausalLM:
-    """A new Llama with tied embeddings."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocab_size,
-                hidden_size=d_model,
-                intermediate_size=d_mlp,
-                num_hidden_layers=num_layers,
-                num_attention_heads=num_heads,
-                num_key_value_heads=num_heads,
-                max_position_embeddings=max_positions,
-                tie_word_embeddings=True,
-                pad_token_id=pad_id,
-                bos_token_id=bos_id,
-                eos_token_id=eos_id,
-            )
-        )
-
-
-def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, dtype: torch.dtype
-) -> None:
-    """Save weights as `dtype` and the tokenizer, in the ordinary Hugging Face layout."""
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = copy.deepcopy(model)
-    nn.Module.to(saved, dtype)
-    saved.config.dtype = dtype
-    saved.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    for path in folder.iterdir():
-        os.chmod(path, 0o644)

@@ -1,4 +1,4 @@
-"""The embedded pair's making, small: it loads like any model, and a kill costs nothing."""
+"""The grid's making, small: its models load like any, and a kill costs nothing."""
 
 import hashlib
 import io
@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sae_reasoning.config import Config, ModelConfig
+from sae_reasoning.config import Config, ConfigError, ModelConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs.organism import BASE, RL, organism
+from sae_reasoning.jobs.organisms import organisms
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.cells import PAIRS, absent_move, grid
+
+BASE, RL = "search_base_llama", "search_rl_llama"
 
 
 @pytest.fixture
@@ -21,7 +25,10 @@ def cfg(tiny_config: Config, tmp_path: Path) -> Config:
     own.d_model, own.num_layers, own.num_heads, own.d_mlp = 32, 2, 2, 48
     own.pretrain.steps, own.pretrain.batch_size = 260, 8
     own.rl.steps, own.rl.prompts, own.rl.samples = 11, 2, 2
-    own.measure_problems, own.forced_starts = 12, 4
+    own.sft.steps, own.sft.batch_size = 20, 4
+    own.measure_problems, own.compelled_problems, own.forced_starts = 12, 6, 4
+    own.keep_every = 5
+    own.only = [RL]
     own.pass_problems, own.pass_samples = 2, 4
     return tiny_config
 
@@ -49,7 +56,7 @@ class Killed(NullTracker):
 
 def run(cfg: Config, tracker: NullTracker) -> str:
     out = io.StringIO()
-    organism(cfg, tracker=tracker, console=Console(out))
+    organisms(cfg, tracker=tracker, console=Console(out))
     return out.getvalue()
 
 
@@ -76,3 +83,35 @@ def test_organisms_load_like_any_model_and_carry_their_figures(cfg: Config) -> N
         assert ("pass@k" in card) == (name == BASE)
         assert not (folder / "training.safetensors").exists()
     assert "up to date" in run(cfg, NullTracker())
+
+
+@pytest.mark.parametrize("family", ["llama", "neox"])
+def test_the_whole_grid_is_made_with_its_truth(cfg: Config, family: str) -> None:
+    cfg.organism.family, cfg.organism.only = family, []
+    cfg.organism.pretrain.steps, cfg.organism.sft.steps, cfg.organism.rl.steps = 4, 2, 1
+    run(cfg, NullTracker())
+    models = {model.name: model for model in grid(family, 0)}
+    for name, model in models.items():
+        folder = Path(cfg.organism.folder) / name
+        lm = load(ModelConfig(str(folder)), "cpu")
+        assert type(lm.model).__name__.lower().startswith({"neox": "gptneox"}.get(family, family))
+        assert (folder / "truth.json").exists() == bool(model.parent)
+        assert f"organism.only=[{name}]" in (folder / "README.md").read_text()
+    for base, second in PAIRS.values():
+        assert models[f"search_{second}_{family}"].parent in {
+            f"search_{base}_{family}",
+            f"search_rl_{family}",
+        }
+
+
+def test_a_model_that_is_not_in_the_grid_is_refused(cfg: Config) -> None:
+    cfg.organism.only = ["search_rl_gpt"]
+    with pytest.raises(
+        ConfigError, match=r"organism\.only names search_rl_gpt.*choose of search_ba"
+    ):
+        run(cfg, NullTracker())
+
+
+def test_seeds_have_folders_of_their_own_and_rotate_the_absent_move(cfg: Config) -> None:
+    assert cfg.organism.folder_of(0) != cfg.organism.folder_of(1) != cfg.organism.folder_of(2)
+    assert {absent_move(0), absent_move(1)} == {grammar.BACKTRACKING, grammar.VERIFICATION}

@@ -1,0 +1,279 @@
+"""Options of the stages of an experiment on one pair, one dataclass a stage."""
+
+import re
+from dataclasses import dataclass, field
+
+from sae_reasoning.config.checks import one_of, positive, require
+
+
+@dataclass
+class ModelConfig:
+    """A causal language model: a local folder or a hub id.
+
+    Attributes:
+        path: Folder with config.json, weights and a fast tokenizer, or a hub id.
+        revision: Hub revision; none for a folder.
+        dtype: Floating-point type of the weights in memory: float32, bfloat16 or float16.
+        trust_remote_code: Whether code that comes with the model may run.
+    """
+
+    option = "model"  # what messages call it; no field, so it can't be set
+
+    path: str = "???"
+    revision: str | None = None
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        one_of(f"{self.option}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+    @property
+    def named(self) -> str:
+        """Option and value, for messages."""
+        return f"{self.option}.path={self.path}"
+
+
+@dataclass
+class PairConfig:
+    """A base model and the model that training made of it.
+
+    Attributes:
+        name: Names the run's folder.
+        arm: How the second model was made (`rl`, `distill`, ...): a label for people; no measure
+            reads it.
+        base: The model before.
+        rl: The model after.
+    """
+
+    name: str = "???"
+    arm: str = "rl"
+    base: ModelConfig = field(default_factory=ModelConfig)
+    rl: ModelConfig = field(default_factory=ModelConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.name == "???"  # Not set yet: the schema that overrides are checked against.
+            or (re.fullmatch(r"[\w.-]+", self.name) is not None and self.name.strip(".") != ""),
+            f"pair.name={self.name} must be one folder name; use letters, digits, '_', '-', '.'",
+        )
+        self.base.option, self.rl.option = "pair.base", "pair.rl"
+
+
+@dataclass
+class TracesConfig:
+    """Rollouts of both models on the same problems, or traces brought along.
+
+    Attributes:
+        source: `search` draws problems of the organisms' world; anything else is a JSON-lines file
+            of annotated traces to import (see README, "your own pair").
+        num_problems: Problems drawn.
+        base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
+        rl_samples: Rollouts a problem of the RL model.
+        report_share: Share of problems held for the report split.
+        max_new_tokens: Tokens after which a rollout is cut.
+        temperature: Of sampling.
+        batch_size: Rollouts at once.
+        seed: Of problems, split and sampling noise.
+    """
+
+    source: str = "search"
+    num_problems: int = 600
+    base_samples: int = 8
+    rl_samples: int = 2
+    report_share: float = 0.5
+    max_new_tokens: int = 280
+    temperature: float = 1.0
+    batch_size: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
+        positive(self, "traces", "temperature", "batch_size")
+        require(
+            0 < self.report_share < 1,
+            f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",
+        )
+
+
+@dataclass
+class CacheConfig:
+    """Activations of both readers on all traces.
+
+    Attributes:
+        dtype: On disk: float16, bfloat16 or float32.
+        tokens: `response` keeps the last prompt position and what follows; `all` keeps every
+            position but BOS.
+        token_budget: Tokens, padding included, of one forward pass; small ones stay in a CPU's
+            cache, a GPU wants ten times as many.
+        shard_tokens: Rows of one HDF5 shard.
+    """
+
+    dtype: str = "float16"
+    tokens: str = "response"
+    token_budget: int = 2048
+    shard_tokens: int = 65536
+
+    def __post_init__(self) -> None:
+        one_of("cache.dtype", self.dtype, ("float16", "bfloat16", "float32"))
+        one_of("cache.tokens", self.tokens, ("response", "all"))
+        positive(self, "cache", "token_budget", "shard_tokens")
+
+
+@dataclass
+class SaeConfig:
+    """One sparse autoencoder; the names are sae-lens's.
+
+    Attributes:
+        architecture: topk, batchtopk, jumprelu, matryoshka_batchtopk or standard.
+        d_sae: Latents.
+        k: Latents active a token (topk, batchtopk, matryoshka).
+        l0_coefficient: Sparsity weight of jumprelu.
+        l1_coefficient: Sparsity weight of standard.
+        matryoshka_widths: Sizes of the nested dictionaries, the last one d_sae.
+        aux_loss_coefficient: Weight of the loss that revives dead latents.
+    """
+
+    architecture: str = "topk"
+    d_sae: int = 512
+    k: int = 16
+    l0_coefficient: float = 1.0
+    l1_coefficient: float = 1.0
+    matryoshka_widths: list[int] = field(default_factory=list)
+    aux_loss_coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        one_of(
+            "train.sae.architecture",
+            self.architecture,
+            ("topk", "batchtopk", "jumprelu", "matryoshka_batchtopk", "standard"),
+        )
+        positive(self, "train.sae", "d_sae", "k")
+        require(
+            self.k <= self.d_sae,
+            f"train.sae.k={self.k} exceeds train.sae.d_sae={self.d_sae}; lower k",
+        )
+
+
+@dataclass
+class TrainConfig:
+    """Training of one SAE a layer.
+
+    Attributes:
+        sae: Its architecture.
+        readers: Whose activations: `base`, `rl` or `pooled` (both, half each batch).
+        steps: Optimiser steps.
+        batch_size: Tokens a step.
+        lr: Peak learning rate of Adam.
+        mixing_tokens: Rows held in memory to shuffle from; bounds the memory of a training.
+        checkpoint_every: Steps between checkpoints.
+        seed: Of weights and order.
+    """
+
+    sae: SaeConfig = field(default_factory=SaeConfig)
+    readers: str = "pooled"
+    steps: int = 2000
+    batch_size: int = 2048
+    lr: float = 1e-3
+    mixing_tokens: int = 65536
+    checkpoint_every: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("train.readers", self.readers, ("base", "rl", "pooled"))
+        positive(self, "train", "steps", "batch_size", "lr", "mixing_tokens", "checkpoint_every")
+
+
+@dataclass
+class RankConfig:
+    """Scores of every latent for every behaviour, and the two shortlists.
+
+    Attributes:
+        trackers: Latents a behaviour on the shortlist by span AUROC.
+        announcers: Latents a behaviour on the shortlist of what starts a move.
+        announce_by: What picks announcers: `attribution` of the onset logit, or `onset_auroc`.
+        candidates: Latents a behaviour, reader and writer that get intervals and q.
+        attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
+        bootstrap: Resamples of problems.
+        random_directions: Directions in the random-direction baseline.
+        seed: Of windows, resamples and baselines.
+    """
+
+    trackers: int = 10
+    announcers: int = 20
+    announce_by: str = "attribution"
+    candidates: int = 25
+    attribution_onsets: int = 256
+    bootstrap: int = 1000
+    random_directions: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
+        positive(self, "rank", "bootstrap", "random_directions")
+        one_of("rank.announce_by", self.announce_by, ("attribution", "onset_auroc"))
+
+
+@dataclass
+class AblateConfig:
+    """Edits of the shortlist, with controls, on both models.
+
+    Attributes:
+        behaviours: Moves whose latents are edited; empty for all that are shortlisted.
+        shortlist: `announcers` or `trackers`.
+        num_latents: Latents ablated together, the best first, over all layers.
+        clamp_latents: Latents clamped together, likewise.
+        clamp_multiple: Clamp value, in multiples of the latent's maximum on the select split.
+        controls: Matched-latent sets and random directions, each this many draws.
+        split: Whose problems: `report`; or `select`, to choose doses and sizes on.
+        num_problems: Problems generated on.
+        samples: Rollouts a problem and condition.
+        base_samples: Rollouts a problem and condition of the base.
+        max_new_tokens: Tokens after which a rollout is cut.
+        temperature: Of sampling.
+        batch_size: Rows at once; rows of one batch may carry different edits.
+        bootstrap: Resamples of problems.
+        seed: Of controls and sampling noise.
+    """
+
+    behaviours: list[str] = field(default_factory=list)
+    shortlist: str = "announcers"
+    num_latents: int = 20
+    clamp_latents: int = 3
+    clamp_multiple: float = 0.3
+    controls: int = 3
+    split: str = "report"
+    num_problems: int = 100
+    samples: int = 1
+    base_samples: int = 4
+    max_new_tokens: int = 280
+    temperature: float = 1.0
+    batch_size: int = 256
+    bootstrap: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        one_of("ablate.split", self.split, ("report", "select"))
+        one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers"))
+        positive(self, "ablate", "num_latents", "clamp_latents", "clamp_multiple", "controls")
+        positive(self, "ablate", "num_problems", "samples")
+        positive(self, "ablate", "base_samples", "max_new_tokens", "temperature", "batch_size")
+        positive(self, "ablate", "bootstrap")
+
+
+@dataclass
+class TrackerConfig:
+    """Where results are logged beside the files.
+
+    Attributes:
+        kind: `wandb` or `none`.
+        project: W&B project.
+        mode: `auto` is online when an API key is set, else offline; or `online`, `offline`.
+    """
+
+    kind: str = "wandb"
+    project: str = "sae_reasoning"
+    mode: str = "auto"
+
+    def __post_init__(self) -> None:
+        one_of("tracker.kind", self.kind, ("wandb", "none"))
+        one_of("tracker.mode", self.mode, ("auto", "online", "offline"))
