@@ -20,6 +20,8 @@ STAGES = {
     "train": "train one SAE a layer on the cache",
     "rank": "score every latent for every behaviour; two shortlists",
     "ablate": "edit the shortlist in both models, with controls; effects",
+    "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
+    "report": "the verdict on each move, with its evidence; verdict.json",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",
 }

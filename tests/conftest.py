@@ -1,6 +1,7 @@
 """What every test stands on: shapes checked at run time, no network, tiny real models."""
 
 import os
+import random
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,20 @@ from sae_reasoning.config import Config, ModelConfig, PairConfig, PretrainConfig
 from sae_reasoning.edges.lm.create import (  # noqa: E402
     Shape,
     SpecialTokens,
+    bpe_tokenizer,
+    new_gpt_neox,
     new_llama,
     save_model,
     word_tokenizer,
 )
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response  # noqa: E402
 from sae_reasoning.organisms import grammar  # noqa: E402
-from sae_reasoning.organisms.corpus import CorpusConfig, Share  # noqa: E402
+from sae_reasoning.organisms.corpus import (  # noqa: E402
+    CorpusConfig,
+    Share,
+    example,
+    full_traces,
+)
 from sae_reasoning.organisms.narrator import MoveRates  # noqa: E402
 from sae_reasoning.organisms.pretrain import pretrain  # noqa: E402
 
@@ -77,6 +85,23 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
         save_model(_new_tiny(seed), _tokenizer(), root / name, torch.float32)
     return PairConfig(
         name="tiny",
+        base=ModelConfig(path=str(root / "tiny_base")),
+        rl=ModelConfig(path=str(root / "tiny_rl")),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_neox_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
+    """Two random GPT-NeoXes of three blocks with a byte-pair tokenizer, saved as folders."""
+    root = tmp_path_factory.mktemp("neox")
+    rng = random.Random(0)
+    texts = [text for _ in range(40) for text in example(rng, full_traces(), 0.0)]
+    tokenizer = bpe_tokenizer(texts, 260, SPECIAL)
+    shape = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)
+    for seed, name in enumerate(("tiny_base", "tiny_rl")):
+        save_model(new_gpt_neox(shape, tokenizer, seed), tokenizer, root / name, torch.float32)
+    return PairConfig(
+        name="tiny_neox",
         base=ModelConfig(path=str(root / "tiny_base")),
         rl=ModelConfig(path=str(root / "tiny_rl")),
     )

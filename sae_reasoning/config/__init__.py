@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config.checks import ConfigError, require
+from sae_reasoning.config.contrast import ContrastConfig, ReportConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
     OrganismConfig,
@@ -32,12 +33,14 @@ __all__ = [
     "CacheConfig",
     "Config",
     "ConfigError",
+    "ContrastConfig",
     "GrpoConfig",
     "ModelConfig",
     "OrganismConfig",
     "PairConfig",
     "PretrainConfig",
     "RankConfig",
+    "ReportConfig",
     "SaeConfig",
     "TracesConfig",
     "TrackerConfig",
@@ -58,7 +61,9 @@ class Config:
         train: SAEs.
         rank: Scores.
         ablate: Edits.
-        organism: The embedded pair's making.
+        contrast: When and how.
+        report: The verdict.
+        organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
         runs: Where experiments are kept.
@@ -74,6 +79,8 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     rank: RankConfig = field(default_factory=RankConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    report: ReportConfig = field(default_factory=ReportConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
@@ -111,5 +118,7 @@ class Config:
             "train": layers,
             "rank": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
+            "report": {},
         }
         return {stage: getattr(self, stage)} | shared[stage]

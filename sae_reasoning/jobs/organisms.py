@@ -353,7 +353,9 @@ def _continuer(lm: LanguageModel, seed: int) -> Continue:
     ) -> list[str]:
         noise = torch.tensor([[seed, key, 1] for key in keys])
         sampler = keyed_sampler(noise, temperature=1.0)
-        made = write(lm, prompts, beginnings, sampler=sampler, max_new_tokens=_MOVE_TOKENS)
+        made = write(
+            lm, prompts, beginnings, sampler=sampler, max_new_tokens=_MOVE_TOKENS, until="."
+        )
         return [one.added for one in made]
 
     return continue_

@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sae_reasoning.organisms.grammar import (
     BACKTRACKING,
@@ -25,7 +26,8 @@ from sae_reasoning.organisms.grammar import (
 )
 from sae_reasoning.organisms.narrator import notes_until_open
 from sae_reasoning.organisms.parser import match_move, paired_notes, replay
-from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, entry, parse_prompt
+from sae_reasoning.organisms.walk import Walk
+from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, Problem, entry, parse_prompt
 from sae_reasoning.stats import Estimate, wilson
 
 Continue = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[str]]
@@ -66,10 +68,16 @@ class Validity:
         return wilson(self.valid, self.n)
 
 
+@lru_cache(maxsize=4096)
+def _standing(prompt: str, before: str) -> tuple[Problem, Walk]:
+    """The problem and where the beginning of a response stands; to be read only."""
+    problem = parse_prompt(prompt)
+    return problem, replay(problem, before)
+
+
 def is_valid(start: ForcedStart, continuation: str) -> bool:
     """Whether the program finds the move right: it does what the move is for, by the map."""
-    problem = parse_prompt(start.prompt)
-    walk = replay(problem, start.before)
+    problem, walk = _standing(start.prompt, start.before)
     found = match_move(start.move, f"{start.opening} {continuation}")
     if not found:
         return False
@@ -91,8 +99,7 @@ def is_valid(start: ForcedStart, continuation: str) -> bool:
 
 def random_continuation(start: ForcedStart, rng: random.Random) -> str:
     """What the move would look like if its slots were filled by lot, from the map and the path."""
-    problem = parse_prompt(start.prompt)
-    walk = replay(problem, start.before)
+    problem, walk = _standing(start.prompt, start.before)
     here = walk.path[-1] if walk.path else problem.start
 
     if start.move == INITIALIZING:
@@ -115,8 +122,7 @@ def random_continuation(start: ForcedStart, rng: random.Random) -> str:
 
 def fixed_rules(start: ForcedStart) -> dict[str, str]:
     """Continuations by rules that read no note and don't keep in mind what was tried, by name."""
-    problem = parse_prompt(start.prompt)
-    walk = replay(problem, start.before)
+    problem, walk = _standing(start.prompt, start.before)
     here = walk.path[-1] if walk.path else problem.start
     children = problem.children(here)
     if start.move == UNCERTAINTY:

@@ -120,6 +120,13 @@ REMARKS = (
 """Harmless sentences: before a map, and now and then within a trace."""
 
 
+CONTENT = frozenset(
+    [name for place in world.PLACES for name in (place, f"{place}:", f"{place}#")]
+    + [*world.KINDS, world.NOTHING, world.OPEN, world.SHUT, world.REAL, world.FAKE, GOOD, BAD]
+)
+"""Words that fill the slots of sentences."""
+
+
 def initialize(opening: str, goal: str, start: str) -> str:
     """Name what is sought and where the search starts."""
     return f"{opening} {goal} from {start} ."

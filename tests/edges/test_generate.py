@@ -84,3 +84,55 @@ def test_a_model_that_predicts_nan_writes_nothing(tiny_pair: PairConfig) -> None
         ConfigError, match=r"predicts NaN 0 tokens after the prompt.*mend its weights"
     ):
         list(generate(lm, prompts, sampler=greedy, max_new_tokens=4, batch_size=3))
+
+
+def test_prompts_that_repeat_are_read_once_and_continued_as_if_read_alone(
+    tiny_pair: PairConfig, tiny_neox_pair: PairConfig
+) -> None:
+    for pair in (tiny_pair, tiny_neox_pair):
+        lm = load(pair.base, "cpu")
+        words = ("map ash: birch , birch: gold ;", "from ash find gold ?", "wait for")
+        different = [encode_prompt(lm.tokenizer, text) for text in words]
+        prompts = [prompt for prompt in different for _ in range(4)]
+        keys = torch.tensor([[0, row // 4, row % 4] for row in range(len(prompts))])
+
+        def run(rows: list[int], size: int) -> dict[int, tuple[int, ...]]:
+            made = generate(
+                lm,  # noqa: B023
+                [prompts[row] for row in rows],  # noqa: B023
+                sampler=keyed_sampler(keys[rows], 1.0),  # noqa: B023
+                max_new_tokens=12,
+                batch_size=size,
+            )
+            return {rows[rollout.row]: rollout.token_ids for rollout in made}
+
+        everything = list(range(len(prompts)))
+        shared = run(everything, len(prompts))
+        assert shared == run(everything, 1)
+        assert len({shared[row] for row in range(4)}) > 1
+
+
+def test_a_stop_token_ends_a_rollout_and_stays_in_it(tiny_pair: PairConfig) -> None:
+    lm = load(tiny_pair.base, "cpu")
+    prompt = encode_prompt(lm.tokenizer, "wait for the rain")
+    keys = torch.tensor([[0, row, 0] for row in range(8)])
+
+    def run(stop_ids: list[int]) -> list[Rollout]:
+        made = generate(
+            lm,
+            [prompt] * 8,
+            sampler=keyed_sampler(keys, 1.0),
+            max_new_tokens=20,
+            batch_size=8,
+            stop_ids=stop_ids,
+        )
+        return sorted(made, key=lambda rollout: rollout.row)
+
+    free = run([])
+    stop = free[0].token_ids[3]
+    for whole, cut in zip(free, run([stop]), strict=True):
+        if stop in whole.token_ids:
+            assert cut.token_ids == whole.token_ids[: whole.token_ids.index(stop) + 1]
+            assert not cut.truncated
+        else:
+            assert cut == whole

@@ -2,7 +2,7 @@
 
 Prompts are padded on the left, so every row's next token is predicted at the last position. Rows
 that have ended leave the batch once a quarter of it is done, so a few long rollouts don't pay for
-many short ones.
+many short ones. Where prompts repeat within a batch, each is read once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.kv_cache import roomy_cache
@@ -29,7 +30,7 @@ class Rollout:
 
     Attributes:
         row: Index of its prompt.
-        token_ids: Generated tokens, without EOS.
+        token_ids: Generated tokens, without EOS; with the token of `stop_ids` that ended it.
         truncated: Whether it was cut at `max_new_tokens`.
     """
 
@@ -47,6 +48,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     edits: Mapping[int, ResidualEdit] | None = None,
+    stop_ids: Sequence[int] = (),
 ) -> Iterator[Rollout]:
     """Roll out every prompt, in batches; rollouts come as they end, not in order.
 
@@ -59,13 +61,16 @@ def generate(
         edits: By decoder block: called with the residual stream after the block at each position
             that predicts a generated token (the last of the prompt, then each generated token),
             and the rows it belongs to; what it returns takes its place.
+        stop_ids: Tokens that end a rollout beside EOS.
 
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.
     """
     for start in range(0, len(prompts), batch_size):
         rows = range(start, min(start + batch_size, len(prompts)))
-        yield from _generate_batch(lm, prompts, rows, sampler, max_new_tokens, edits or {})
+        yield from _generate_batch(
+            lm, prompts, rows, sampler, max_new_tokens, edits or {}, stop_ids
+        )
 
 
 def _generate_batch(
@@ -75,8 +80,10 @@ def _generate_batch(
     sampler: Sampler,
     max_new_tokens: int,
     edits: Mapping[int, ResidualEdit],
+    stop_ids: Sequence[int],
 ) -> Iterator[Rollout]:
     eos_id, pad_id = lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id or 0
+    stops = torch.tensor([eos_id, *stop_ids], device=lm.device)
     width = max(len(prompts[row]) for row in row_range)
     token_ids = torch.full((len(row_range), width), pad_id)
     mask = torch.zeros(len(row_range), width + max_new_tokens, dtype=torch.long)
@@ -90,6 +97,8 @@ def _generate_batch(
     alive = torch.ones(len(row_range), dtype=torch.bool, device=lm.device)
     cache = roomy_cache(lm.model.config)
     position = mask[:, :width].cumsum(1).sub(1).clamp_min(0)
+    if width > 1 and _read_once(lm, token_ids, mask[:, : width - 1], position, cache):
+        token_ids, position = token_ids[:, -1:], position[:, -1:]
     for step in range(max_new_tokens):
         with _edited(lm, edits, rows):
             out = lm.model(
@@ -110,9 +119,10 @@ def _generate_batch(
         chosen = sampler(logits, rows, step)
         written[:, step] = chosen
         mask[:, width + step] = 1
-        ended = alive & (chosen == eos_id)
+        ended = alive & torch.isin(chosen, stops)
         for index in ended.nonzero().flatten().tolist():
-            yield Rollout(int(rows[index]), tuple(written[index, :step].tolist()), truncated=False)
+            end = step + int(chosen[index] != eos_id)
+            yield Rollout(int(rows[index]), tuple(written[index, :end].tolist()), truncated=False)
         alive &= ~ended
         if not alive.any():
             return
@@ -125,6 +135,36 @@ def _generate_batch(
             alive = torch.ones_like(kept, dtype=torch.bool)
     for index in alive.nonzero().flatten().tolist():
         yield Rollout(int(rows[index]), tuple(written[index].tolist()), truncated=True)
+
+
+def _read_once(
+    lm: LanguageModel,
+    token_ids: Int[Tensor, "batch width"],
+    mask: Int[Tensor, "batch prefix"],
+    position: Int[Tensor, "batch width"],
+    cache: DynamicCache,
+) -> bool:
+    """Fill the cache with all but the last token, each different prompt read once.
+
+    False, with nothing read, where too few repeat to be worth it.
+    """
+    prefix = mask.shape[1]
+    _, place = torch.cat([token_ids[:, :prefix], mask], dim=1).unique(dim=0, return_inverse=True)
+    count = int(place.max()) + 1
+    if count > len(token_ids) / 2:
+        return False
+    first = torch.full((count,), len(place), device=place.device)
+    first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
+    lm.model(
+        input_ids=token_ids[first, :prefix],
+        attention_mask=mask[first],
+        position_ids=position[first, :prefix],
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache.batch_select_indices(place)
+    return True
 
 
 def _edited(

@@ -141,6 +141,13 @@ def encode_response(
     return encoded.input_ids, [tuple(offset) for offset in encoded.offset_mapping]
 
 
+def continuation_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
+    """Token ids of words that follow others."""
+    before, _ = encode_response(lm.tokenizer, "so")
+    both, _ = encode_response(lm.tokenizer, f"so {text}")
+    return tuple(both[len(before) :])
+
+
 def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
     """Load a model for reading and generating.
 

@@ -117,6 +117,23 @@ def splice_losses(
     return SequenceLosses(summed, np.maximum(lengths - starts, 0))
 
 
+@torch.inference_mode()
+def token_log_probs(
+    lm: LanguageModel, sequences: Sequence[Sequence[int]], token_budget: int
+) -> list[Float64[np.ndarray, " token"]]:
+    """Log-probability in nats of each token given those before it; the first token's is NaN."""
+    found: dict[int, np.ndarray] = {}
+    budget = min(token_budget, max(_MAX_LOGITS // lm.model.config.vocab_size, 1))
+    for rows in pack([len(sequence) for sequence in sequences], budget):
+        token_ids, _ = _pad(lm, [sequences[row] for row in rows])
+        logits = lm.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
+        chosen = logits.log_softmax(-1).gather(2, token_ids[:, 1:, None])[..., 0].double().cpu()
+        for place, row in enumerate(rows):
+            own = chosen[place, : len(sequences[row]) - 1].numpy()
+            found[row] = np.concatenate([[np.nan], own])
+    return [found[row] for row in range(len(sequences))]
+
+
 def check_layers(layers: Sequence[int], num_layers: int, model: str) -> None:
     """Raise `ConfigError` unless the model has all `layers`."""
     if any(not 0 <= layer < num_layers for layer in layers):

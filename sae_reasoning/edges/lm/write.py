@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_reasoning.edges.lm.generate import ResidualEdit, Sampler, generate
-from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt
+from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,13 @@ def write(
     max_new_tokens: int,
     batch_size: int = 512,
     edits: Mapping[int, ResidualEdit] | None = None,
+    until: str | None = None,
 ) -> list[Written]:
-    """Continue every prompt with its beginning of a response, in the prompts' order."""
+    """Continue every prompt with its beginning of a response, in the prompts' order.
+
+    `until` is a word that ends a response, beside EOS.
+    """
+    stop_ids = [continuation_ids(lm, until)[-1]] if until else []
     prompt_ids = [
         encode_prompt(lm.tokenizer, f"{prompt} {beginning}".strip())
         for prompt, beginning in zip(prompts, beginnings, strict=True)
@@ -49,6 +54,7 @@ def write(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         edits=edits,
+        stop_ids=stop_ids,
     ):
         added = lm.decode(list(rollout.token_ids))
         made[rollout.row] = Written(

@@ -1,0 +1,113 @@
+"""Options of the contrast, the verdict and its calibration."""
+
+from dataclasses import dataclass, field
+
+from sae_reasoning.config.checks import positive, require
+
+_TRIGGERS = ("mean-difference", "gradient", "announcers")
+
+
+@dataclass
+class ContrastConfig:
+    """When and how: onset mass, execution validity, triggers, pass@k, weights.
+
+    Attributes:
+        behaviours: Moves to contrast; empty for all.
+        report_problems: Problems of the report split, at most.
+        select_problems: Problems of the select split, at most; triggers and wordings are chosen
+            on them.
+        samples: Rollouts a problem and model, made to think.
+        report_starts: Places a move at which it's started for the models, at most.
+        select_starts: The same on the select split.
+        best_of: Tries of the base, of which the best counts.
+        triggers: Kinds of directions that are tried in the base: mean-difference, gradient and
+            announcers (which needs `rank`).
+        announcers: Latents averaged to a direction of announcers.
+        doses: Sizes tried, in multiples of the mean norm of the residual there.
+        controls: Random directions of the trigger's size.
+        pass_problems: Problems of pass@k.
+        pass_samples: Rollouts a problem of pass@k.
+        corrupted_traces: Thoughts that are corrupted.
+        max_new_tokens: Tokens after which a rollout is cut.
+        move_tokens: Tokens after which a started move is cut.
+        temperature: Of sampling.
+        batch_size: Rows at once.
+        token_budget: Tokens of one forward pass.
+        bootstrap: Resamples of problems.
+        seed: Of places, draws and sampling noise.
+    """
+
+    behaviours: list[str] = field(default_factory=list)
+    report_problems: int = 300
+    select_problems: int = 100
+    samples: int = 2
+    report_starts: int = 300
+    select_starts: int = 80
+    best_of: int = 4
+    triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS))
+    announcers: int = 3
+    doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
+    controls: int = 5
+    pass_problems: int = 40
+    pass_samples: int = 64
+    corrupted_traces: int = 200
+    max_new_tokens: int = 320
+    move_tokens: int = 30
+    temperature: float = 1.0
+    batch_size: int = 512
+    token_budget: int = 4096
+    bootstrap: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        prefix = "contrast"
+        positive(self, prefix, "report_problems", "select_problems", "samples", "report_starts")
+        positive(self, prefix, "select_starts", "best_of", "announcers", "controls")
+        positive(self, prefix, "pass_problems", "pass_samples", "corrupted_traces")
+        positive(self, prefix, "max_new_tokens", "move_tokens", "temperature", "batch_size")
+        positive(self, prefix, "token_budget", "bootstrap")
+        unknown = [kind for kind in self.triggers if kind not in _TRIGGERS]
+        require(
+            not unknown and bool(self.triggers),
+            f"contrast.triggers={self.triggers} must be one or more of {', '.join(_TRIGGERS)}",
+        )
+        require(
+            bool(self.doses) and min(self.doses) > 0,
+            f"contrast.doses={self.doses} must be positive numbers; try [0.5,1,2]",
+        )
+
+
+@dataclass
+class ReportConfig:
+    """Margins and bars of the verdict; what they mean stands in sae_reasoning/report/verdict.py.
+
+    Attributes:
+        rate_ratio: A rate is up above this factor, level within it and its inverse.
+        rate_difference: Starts a trace, or an opportunity, below which a difference is none.
+        validity_margin: Validity that the base may lack of the RL model's and still have the move.
+        skill_bar: Way from chance (0) to certainty (1) above which a move is carried out.
+        min_opportunities: Opportunities of both models, below which no rate is judged.
+        min_starts: Starts, below which no execution is judged.
+        min_problems: Problems that those must come from.
+    """
+
+    rate_ratio: float = 1.25
+    rate_difference: float = 0.01
+    validity_margin: float = 0.1
+    skill_bar: float = 0.5
+    min_opportunities: int = 100
+    min_starts: int = 50
+    min_problems: int = 30
+
+    def __post_init__(self) -> None:
+        prefix = "report"
+        positive(self, prefix, "rate_difference", "validity_margin", "min_opportunities")
+        positive(self, prefix, "min_starts", "min_problems")
+        require(
+            self.rate_ratio > 1,
+            f"{prefix}.rate_ratio={self.rate_ratio} must be above 1; try 1.25",
+        )
+        require(
+            0 < self.skill_bar < 1,
+            f"{prefix}.skill_bar={self.skill_bar} must lie between 0 and 1; try 0.5",
+        )

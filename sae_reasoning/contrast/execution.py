@@ -1,0 +1,185 @@
+"""Starting a move for a model, and judging by program what it makes of it.
+
+Starts lie at the RL model's own onsets: the places where it chose to make the move.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_reasoning.contrast.measures import RL
+from sae_reasoning.contrast.rates import Place
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.forced import (
+    ForcedStart,
+    fixed_rules,
+    is_valid,
+    random_continuation,
+)
+from sae_reasoning.organisms.grammar import ALL_OPENINGS
+from sae_reasoning.records import Trace
+
+_LOTS = 16
+
+
+@dataclass(frozen=True)
+class Start:
+    """A place at which a move is started for a model.
+
+    Attributes:
+        problem_id: The unit of resampling.
+        split: `select` or `report`.
+        behaviour: The move.
+        prompt: What was asked.
+        before: The thought up to the place.
+        place: Index of the place among all places.
+        prefix: Tokens up to onset-1.
+    """
+
+    problem_id: str
+    split: str
+    behaviour: str
+    prompt: str
+    before: str
+    place: int
+    prefix: tuple[int, ...]
+
+    def forced(self, opening: str) -> ForcedStart:
+        """With the opening words of the move written in."""
+        return ForcedStart(self.prompt, self.before, opening, self.behaviour)
+
+
+def rl_starts(
+    thoughts: Sequence[Trace],
+    places: Sequence[Place],
+    behaviours: Sequence[str],
+    per_move: Mapping[str, int],
+    seed: int,
+) -> list[Start]:
+    """Places where the RL model made a move, at most `per_move[split]` a move and split, by lot."""
+    chosen = []
+    for behaviour in behaviours:
+        for split, most in per_move.items():
+            own = [
+                index
+                for index, place in enumerate(places)
+                if place.behaviour == behaviour
+                and place.taken
+                and thoughts[place.thought].writer == RL
+                and thoughts[place.thought].split == split
+            ]
+            rng = random.Random(f"starts/{seed}/{behaviour}/{split}")
+            for index in sorted(rng.sample(own, min(most, len(own)))):
+                thought = thoughts[places[index].thought]
+                chosen.append(
+                    Start(
+                        problem_id=thought.problem_id,
+                        split=split,
+                        behaviour=behaviour,
+                        prompt=thought.prompt,
+                        before=thought.text[: places[index].char_end],
+                        place=index,
+                        prefix=thought.token_ids[: places[index].token + 1],
+                    )
+                )
+    return chosen
+
+
+def own_openings(
+    starts: Sequence[Start], log_probs: Sequence[Sequence[float]], seed: int
+) -> list[str]:
+    """An opening for each start, drawn as the model itself would draw it.
+
+    Args:
+        starts: Where.
+        log_probs: Of each place, the model's log-probability of each of its move's openings.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng((seed, 17))
+    drawn = []
+    for start in starts:
+        logs = np.array(log_probs[start.place])
+        weights = np.exp(logs - logs.max())
+        openings = ALL_OPENINGS[start.behaviour]
+        drawn.append(openings[rng.choice(len(openings), p=weights / weights.sum())])
+    return drawn
+
+
+def judge(start: Start, opening: str, continuation: str) -> bool:
+    """Whether the move, begun with `opening`, was carried out rightly."""
+    return is_valid(start.forced(opening), continuation)
+
+
+def judge_free(start: Start, text: str) -> tuple[bool, bool]:
+    """Whether a model that was free to say anything made the move, and rightly."""
+    for opening in ALL_OPENINGS[start.behaviour]:
+        if text.startswith(f"{opening} "):
+            return True, judge(start, opening, text[len(opening) + 1 :])
+    return False, False
+
+
+def chances(starts: Sequence[Start], tries: int, seed: int) -> Float[np.ndarray, " start"]:
+    """Chance that the best of some continuations by lot is right, at each start."""
+    found = []
+    for start in starts:
+        rng = random.Random(f"lots/{seed}/{start.problem_id}/{start.place}")
+        forced = start.forced(ALL_OPENINGS[start.behaviour][0])
+        right = [is_valid(forced, random_continuation(forced, rng)) for _ in range(_LOTS)]
+        found.append(1 - (1 - sum(right) / len(right)) ** tries)
+    return np.array(found)
+
+
+def best_fixed_rule(starts: Sequence[Start]) -> Float[np.ndarray, " start"]:
+    """Where the rule that is right most often, of those that read nothing, is right."""
+    by_rule: dict[str, list[bool]] = {}
+    for start in starts:
+        forced = start.forced(ALL_OPENINGS[start.behaviour][0])
+        for rule, continuation in fixed_rules(forced).items():
+            by_rule.setdefault(rule, []).append(is_valid(forced, continuation))
+    best = max(by_rule.values(), key=sum, default=[False] * len(starts))
+    return np.array(best, float)
+
+
+def shuffled(text: str, rng: random.Random) -> str:
+    """A thought with its sentences in another order; what opens it stays first."""
+    sentences = _sentences(text)
+    rng.shuffle(sentences)
+    return " ".join([grammar.THINK, *sentences])
+
+
+def _sentences(text: str) -> list[str]:
+    words = text.removeprefix(grammar.THINK).split()
+    sentences, start = [], 0
+    for end, word in enumerate(words, 1):
+        if word == "." or end == len(words):
+            sentences.append(" ".join(words[start:end]))
+            start = end
+    return sentences
+
+
+def corrupted(thought: Trace, others: Sequence[Trace], rng: random.Random) -> dict[str, str]:
+    """A thought as it was, with its sentences shuffled, and another problem's in its place.
+
+    After Stechly et al. (2504.09762): an answer that survives didn't rest on what the trace says.
+    """
+    own = thought.text.split(f" {grammar.END_THINK}")[0]
+    foreign = [other for other in others if other.problem_id != thought.problem_id]
+    return {
+        "intact": own,
+        "shuffled": shuffled(own, rng),
+        "another problem's": rng.choice(foreign).text.split(f" {grammar.END_THINK}")[0],
+    }
+
+
+def content_words(start_end: tuple[int, int], text: str) -> list[tuple[int, int]]:
+    """Characters of the content slots within part of a text: names, notes, finds and verdicts."""
+    begin, end = start_end
+    found, position = [], begin
+    for word in text[begin:end].split(" "):
+        if word in grammar.CONTENT:
+            found.append((position, position + len(word)))
+        position += len(word) + 1
+    return found

@@ -1,0 +1,210 @@
+"""Estimates of the contrast, from what each problem adds to a few sums.
+
+Every estimate is a function of sums over problems and is bootstrapped over problems; what two
+models do on one problem stays together, so differences are paired.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat
+
+BASE, RL = "base", "rl"
+MODELS = (BASE, RL)
+RATIO, DIFFERENCE = "rl/base", "rl-base"
+EQUIVALENCE_LEVEL = 0.9
+"""Two one-sided tests at 5 % are a 90 % interval within the margin (Schuirmann 1987)."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One estimate.
+
+    Attributes:
+        behaviour: Move, or "" where it is of the pair.
+        measure: What is estimated.
+        model: `base`, `rl`, `rl/base` or `rl-base`.
+        condition: Under which condition, or "".
+        value: Estimate.
+        low: Lower bound.
+        high: Upper bound.
+        level: Of the interval.
+        n: Problems.
+        items: Rollouts, opportunities or starts behind it.
+    """
+
+    behaviour: str
+    measure: str
+    model: str
+    condition: str
+    value: float
+    low: float
+    high: float
+    level: float
+    n: int
+    items: int
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How intervals are made."""
+
+    num_resamples: int
+    seed: int
+
+    def estimate(
+        self,
+        sums: Float[np.ndarray, "problem column"],
+        statistic: Callable[[np.ndarray], np.ndarray],
+        level: float = 0.95,
+    ) -> Estimate:
+        """A statistic of sums over the problems that add to any of them."""
+        sums = sums[np.abs(sums).sum(1) > 0]
+        return bootstrap_of_sums(sums, statistic, self.num_resamples, self.seed, level)
+
+
+def quotient(sums: np.ndarray) -> np.ndarray:
+    """First sum over the second."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+
+
+def compared(
+    how: Resampling,
+    behaviour: str,
+    measure: str,
+    sums: Float[np.ndarray, "problem 4"],
+    items: tuple[int, int],
+    condition: str = "",
+) -> list[Measure]:
+    """Rates of both models, their ratio and difference, at 95 % and (equivalence) 90 %.
+
+    Args:
+        how: Makes intervals.
+        behaviour: The move.
+        measure: What is compared.
+        sums: Of each problem: numerator and denominator of the base, then of the RL model.
+        items: Items behind each model's rate.
+        condition: Under which condition.
+    """
+
+    def ratio(of: np.ndarray) -> np.ndarray:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return quotient(of[..., 2:]) / quotient(of[..., :2])
+
+    def difference(of: np.ndarray) -> np.ndarray:
+        return quotient(of[..., 2:]) - quotient(of[..., :2])
+
+    found = []
+    for number, model in enumerate(MODELS):
+        own = sums[:, 2 * number : 2 * number + 2]
+        estimate = how.estimate(own, quotient)
+        if 0 <= estimate.value <= 1:
+            estimate = widen_flat(estimate, estimate.n)
+        found.append(_measure(behaviour, measure, model, condition, estimate, 0.95, items[number]))
+    for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
+        for level in (0.95, EQUIVALENCE_LEVEL):
+            estimate = how.estimate(sums, statistic, level)
+            found.append(
+                _measure(behaviour, measure, model, condition, estimate, level, sum(items))
+            )
+    return found
+
+
+def share(
+    how: Resampling,
+    behaviour: str,
+    measure: str,
+    model: str,
+    condition: str,
+    values: Float[np.ndarray, " item"],
+    problems: Sequence[str],
+) -> Measure:
+    """Mean of 0/1 outcomes, with Wilson's interval on the problems where all agree."""
+    sums = by_problem(problems, np.stack([values, np.ones(len(values))], axis=1))
+    estimate = how.estimate(sums, quotient)
+    return _measure(
+        behaviour, measure, model, condition, widen_flat(estimate, estimate.n), 0.95, len(values)
+    )
+
+
+def difference(
+    how: Resampling,
+    behaviour: str,
+    measure: str,
+    model: str,
+    condition: str,
+    one: Float[np.ndarray, " item"],
+    other: Float[np.ndarray, " item"],
+    problems: Sequence[str],
+) -> Measure:
+    """Mean of `one - other` over the same items."""
+    sums = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
+    estimate = how.estimate(sums, quotient)
+    return _measure(behaviour, measure, model, condition, estimate, 0.95, len(one))
+
+
+def skill(
+    how: Resampling,
+    behaviour: str,
+    measure: str,
+    model: str,
+    condition: str,
+    valid: Float[np.ndarray, " item"],
+    chance: Float[np.ndarray, " item"],
+    problems: Sequence[str],
+) -> Measure:
+    """How far validity is from chance (0) to certainty (1): `Σ(valid - chance) / Σ(1 - chance)`.
+
+    The form of Cohen's kappa (1960): moves whose slots can be filled rightly by lot are comparable
+    with those where they can't. Where all items agree the bounds come from Wilson's interval of
+    validity, on the problems.
+    """
+    sums = by_problem(problems, np.stack([valid - chance, 1 - chance], axis=1))
+    estimate = how.estimate(sums, quotient)
+    if len(valid) and (valid == valid[0]).all():
+        bounds = widen_flat(
+            Estimate(float(valid[0]), float(valid[0]), float(valid[0]), estimate.n), estimate.n
+        )
+        level = float(chance.mean())
+        low, high = ((bound - level) / (1 - level) for bound in (bounds.low, bounds.high))
+        estimate = Estimate(
+            estimate.value, min(low, estimate.low), max(high, estimate.high), estimate.n
+        )
+    return _measure(behaviour, measure, model, condition, estimate, 0.95, len(valid))
+
+
+def by_problem(
+    problems: Sequence[str], columns: Float[np.ndarray, "item column"]
+) -> Float[np.ndarray, "problem column"]:
+    """Sums of items over each problem."""
+    names, place = np.unique(np.asarray(problems), return_inverse=True)
+    sums = np.zeros((len(names), columns.shape[1]))
+    np.add.at(sums, place, columns)
+    return sums
+
+
+def _measure(
+    behaviour: str,
+    measure: str,
+    model: str,
+    condition: str,
+    estimate: Estimate,
+    level: float,
+    items: int,
+) -> Measure:
+    return Measure(
+        behaviour=behaviour,
+        measure=measure,
+        model=model,
+        condition=condition,
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        level=level,
+        n=estimate.n,
+        items=items,
+    )

@@ -1,0 +1,137 @@
+"""Execution validity: what both models make of a move whose opening words are written for them.
+
+A model is started in words of its own: an opening drawn from its own distribution over openings at
+that place. A base whose own words fail may still know others, so its best trigger is looked for
+beside them: the wording that does best on the select split, and the best of several tries. Levels
+that need no ability: slots filled by lot, the best fixed rule, and a thought whose sentences are
+shuffled before the start.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_reasoning.contrast.execution import (
+    Start,
+    best_fixed_rule,
+    chances,
+    judge,
+    own_openings,
+    shuffled,
+)
+from sae_reasoning.contrast.measures import (
+    BASE,
+    DIFFERENCE,
+    MODELS,
+    RL,
+    Measure,
+    Resampling,
+    difference,
+    share,
+    skill,
+)
+from sae_reasoning.organisms.grammar import ALL_OPENINGS
+
+Continue = Callable[[str, Sequence[str], Sequence[str], Sequence[tuple[int, int]]], list[str]]
+"""Takes a model, prompts, beginnings and keys of noise (number, sample); gives what it adds."""
+
+OWN_WORDS, BEST_WORDS, BEST_OF = "own words", "best words", "best of tries"
+SHUFFLED, BY_LOT, FIXED_RULE = "shuffled thought", "by lot", "best fixed rule"
+VALIDITY, SKILL = "validity", "skill"
+
+
+def validity(
+    starts: Sequence[Start],
+    log_probs: Mapping[str, Sequence[Sequence[float]]],
+    continue_: Continue,
+    *,
+    tries: int,
+    how: Resampling,
+) -> list[Measure]:
+    """Validity and skill of one move's starts.
+
+    Args:
+        starts: Of one move, on both splits.
+        log_probs: Of each model and place, of each of the move's openings.
+        continue_: Lets a model go on.
+        tries: Of the base, of which the best counts.
+        how: Makes intervals; its seed also draws words and orders.
+    """
+    report = [start for start in starts if start.split == "report"]
+    if not report:
+        return []
+    move, seed = report[0].behaviour, how.seed
+    problems = [start.problem_id for start in report]
+    lot = chances(report, 1, seed)
+    found: list[Measure] = []
+
+    def run(model: str, openings: Sequence[str], sample: int) -> Float[np.ndarray, " start"]:
+        return _run(continue_, model, report, openings, sample)
+
+    def add(model: str, condition: str, valid: np.ndarray, chance: np.ndarray) -> None:
+        found.append(share(how, move, VALIDITY, model, condition, valid, problems))
+        found.append(skill(how, move, SKILL, model, condition, valid, chance, problems))
+
+    words = {model: own_openings(report, log_probs[model], seed) for model in MODELS}
+    own = {model: run(model, words[model], 0) for model in MODELS}
+    for model in MODELS:
+        add(model, OWN_WORDS, own[model], lot)
+        rng = random.Random(f"shuffled/{seed}/{move}")
+        mixed = [shuffled(start.before, rng) for start in report]
+        texts = continue_(
+            model,
+            [start.prompt for start in report],
+            [f"{before} {o}" for before, o in zip(mixed, words[model], strict=True)],
+            [(start.place, 1000) for start in report],
+        )
+        valid = np.array(
+            [judge(s, o, t) for s, o, t in zip(report, words[model], texts, strict=True)], float
+        )
+        found.append(share(how, move, VALIDITY, model, SHUFFLED, valid, problems))
+    found.append(
+        difference(how, move, VALIDITY, DIFFERENCE, OWN_WORDS, own[RL], own[BASE], problems)
+    )
+    best = _best_opening([s for s in starts if s.split == "select"], continue_)
+    best_valid = run(BASE, [best or words[BASE][0]] * len(report), 1) if best else own[BASE]
+    add(BASE, BEST_WORDS, best_valid, lot)
+    found.append(
+        difference(how, move, VALIDITY, DIFFERENCE, BEST_WORDS, own[RL], best_valid, problems)
+    )
+    any_valid = own[BASE].copy()
+    for sample in range(2, tries + 1):
+        again = own_openings(report, log_probs[BASE], seed + sample)
+        any_valid = np.maximum(any_valid, run(BASE, again, sample))
+    add(BASE, BEST_OF, any_valid, chances(report, tries, seed))
+    found.append(share(how, move, VALIDITY, BASE, BY_LOT, lot, problems))
+    found.append(share(how, move, VALIDITY, BASE, FIXED_RULE, best_fixed_rule(report), problems))
+    return found
+
+
+def _run(
+    continue_: Continue,
+    model: str,
+    starts: Sequence[Start],
+    openings: Sequence[str],
+    sample: int,
+) -> Float[np.ndarray, " start"]:
+    texts = continue_(
+        model,
+        [start.prompt for start in starts],
+        [f"{start.before} {opening}" for start, opening in zip(starts, openings, strict=True)],
+        [(start.place, sample) for start in starts],
+    )
+    return np.array(
+        [judge(s, o, text) for s, o, text in zip(starts, openings, texts, strict=True)], float
+    )
+
+
+def _best_opening(starts: Sequence[Start], continue_: Continue) -> str | None:
+    """The opening after which the base is right most often on the select split."""
+    if not starts:
+        return None
+    openings = ALL_OPENINGS[starts[0].behaviour]
+    rows = [(start, opening) for opening in openings for start in starts]
+    valid = _run(continue_, BASE, [start for start, _ in rows], [opening for _, opening in rows], 0)
+    return openings[int(valid.reshape(len(openings), len(starts)).mean(1).argmax())]

@@ -1,0 +1,126 @@
+"""Log-probabilities of continuations at many places of one text, in one forward pass.
+
+Every continuation is appended to its text as a branch: it sees the text up to its place and itself,
+nothing else, and its positions go on from there. So what a model would say next at every
+opportunity of a trace costs one pass over the trace and its branches.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.edges.lm.read import pack
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A continuation at one place of a text.
+
+    Attributes:
+        after: Index of the text's last token before it.
+        token_ids: The continuation; at least one token.
+    """
+
+    after: int
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BranchingText:
+    """A text, BOS included where the tokenizer adds one, with its branches."""
+
+    token_ids: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one pass: a branch's last token is predicted, never read."""
+        return len(self.token_ids) + sum(len(b.token_ids) - 1 for b in self.branches)
+
+
+@torch.inference_mode()
+def branch_log_probs(
+    lm: LanguageModel, texts: Sequence[BranchingText], token_budget: int
+) -> list[list[float]]:
+    """Log P(branch | text up to its place), of each text's branches in order.
+
+    Args:
+        lm: Reader.
+        texts: Texts with their branches.
+        token_budget: Tokens of one pass, padding and branches included.
+    """
+    found: list[list[float]] = [[] for _ in texts]
+    for rows in pack([text.num_tokens for text in texts], token_budget):
+        for row, values in zip(rows, _read(lm, [texts[row] for row in rows]), strict=True):
+            found[row] = values
+    return found
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One text with its branches in a row.
+
+    Attributes:
+        token_ids: The text, then each branch without its last token.
+        positions: Of each token.
+        may_see: Which tokens each token attends to.
+        predicted: Place in the row, token it predicts and branch, of each branch token.
+    """
+
+    token_ids: list[int]
+    positions: list[int]
+    may_see: Tensor
+    predicted: list[tuple[int, int, int]]
+
+
+def _lay_out(text: BranchingText) -> _Layout:
+    length = len(text.token_ids)
+    token_ids, positions = list(text.token_ids), list(range(length))
+    may_see = torch.zeros(text.num_tokens, text.num_tokens, dtype=torch.bool)
+    may_see[:length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
+    predicted = []
+    for number, branch in enumerate(text.branches):
+        start = len(token_ids)
+        for offset, token in enumerate(branch.token_ids):
+            place = branch.after if offset == 0 else start + offset - 1
+            predicted.append((place, token, number))
+        inner = branch.token_ids[:-1]
+        end = start + len(inner)
+        may_see[start:end, : branch.after + 1] = True
+        may_see[start:end, start:end] = torch.ones(len(inner), len(inner), dtype=torch.bool).tril()
+        token_ids.extend(inner)
+        positions.extend(range(branch.after + 1, branch.after + 1 + len(inner)))
+    return _Layout(token_ids, positions, may_see, predicted)
+
+
+def _read(lm: LanguageModel, texts: Sequence[BranchingText]) -> Iterator[list[float]]:
+    layouts = [_lay_out(text) for text in texts]
+    width = max(len(layout.token_ids) for layout in layouts)
+    token_ids = torch.full((len(texts), width), lm.tokenizer.pad_token_id or 0)
+    positions = torch.zeros(len(texts), width, dtype=torch.long)
+    may_see = torch.eye(width, dtype=torch.bool).repeat(len(texts), 1, 1)
+    for row, layout in enumerate(layouts):
+        size = len(layout.token_ids)
+        token_ids[row, :size] = torch.tensor(layout.token_ids)
+        positions[row, :size] = torch.tensor(layout.positions)
+        may_see[row, :size, :size] = layout.may_see
+    dtype = lm.model.dtype
+    mask = torch.zeros(may_see.shape, dtype=dtype).masked_fill(~may_see, torch.finfo(dtype).min)
+    logits = lm.model(
+        input_ids=token_ids.to(lm.device),
+        attention_mask=mask[:, None].to(lm.device),
+        position_ids=positions.to(lm.device),
+        use_cache=False,
+    ).logits
+    for row, layout in enumerate(layouts):
+        sums = [0.0] * len(texts[row].branches)
+        if layout.predicted:
+            places, tokens, numbers = zip(*layout.predicted, strict=True)
+            log_probs = logits[row, list(places)].float().log_softmax(-1)
+            chosen = log_probs[range(len(tokens)), list(tokens)]
+            for number, value in zip(numbers, chosen.tolist(), strict=True):
+                sums[number] += value
+        yield sums

@@ -1,0 +1,564 @@
+"""When and how: what both models would do at the same opportunities, and what they make of a start.
+
+1. Both models are made to think about the same problems; their thoughts are annotated.
+2. Both read every thought; at each opportunity the mass of the move's openings is exact (`rates`).
+3. At the RL model's onsets the move is started for both by words (`validity`) and, in the base, by
+   pushes of the residual against controls (`triggers`).
+4. Beside it stand pass@k, corrupted thoughts, nats on content words and the change of weights.
+
+Whatever is chosen (wording, direction, dose) is chosen on the select split. Each step's result is
+kept as a part, so a killed run goes on from there.
+"""
+
+import math
+import random
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.contrast import beside, triggers
+from sae_reasoning.contrast.execution import Start, corrupted, rl_starts
+from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
+from sae_reasoning.contrast.rates import Place, places_of, rates
+from sae_reasoning.contrast.triggers import Chosen
+from sae_reasoning.contrast.validity import validity
+from sae_reasoning.contrast.weights import weight_changes
+from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.attribute import onset_gradients
+from sae_reasoning.edges.lm.branch import (
+    Branch,
+    BranchingText,
+    branch_log_probs,
+)
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    continuation_ids,
+    describe,
+    encode_prompt,
+    encode_response,
+    load,
+)
+from sae_reasoning.edges.lm.read import token_log_probs
+from sae_reasoning.edges.lm.write import write
+from sae_reasoning.edges.sae_checkpoint import load_dictionary
+from sae_reasoning.edges.tables import read_traces, write_table, write_traces
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.grammar import ALL_OPENINGS
+from sae_reasoning.organisms.measure import random_walks
+from sae_reasoning.organisms.world import parse_prompt
+from sae_reasoning.records import Trace
+from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.steering.triggers import (
+    ANNOUNCERS,
+    GRADIENT,
+    MEAN_DIFFERENCE,
+    Direction,
+    Push,
+    mean_difference,
+    push_once,
+    unit,
+)
+from sae_reasoning.traces.align import build_trace
+from sae_reasoning.traces.annotate import annotator_for
+
+_SPLITS = ("select", "report")
+_PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `contrast/contrast.parquet` and `triggers.json`."""
+    inputs = _inputs(cfg)
+    with Stage(cfg.folder / "contrast", cfg.settings("contrast"), inputs) as stage:
+        if stage.is_current:
+            console.current("contrast", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        lab = _Lab(cfg, stage, console)
+        console.plan("contrast", lab.lines())
+        thoughts = lab.thoughts()
+        places = places_of(thoughts, lab.behaviours)
+        log_probs = lab.log_probs(thoughts, places)
+        starts = rl_starts(thoughts, places, lab.behaviours, lab.num_starts, cfg.contrast.seed)
+        steps: dict[str, Callable[[], list[Measure]]] = {
+            "rates": lambda: lab.rates(thoughts, places, log_probs),
+            "validity": lambda: lab.validity(starts, log_probs),
+            "triggers": lambda: lab.triggers(thoughts, places, starts, stage),
+            "pass@k": lab.pass_at_k,
+            "corrupted thoughts": lambda: lab.corrupted(thoughts),
+            "nats on content": lambda: lab.content_gap(thoughts),
+            "weights": lab.weights,
+        }
+        found: list[Measure] = []
+        for name, step in steps.items():
+            console.say(f"contrast: {name}")
+            found += lab.measures(name, step)
+        table = pd.DataFrame([asdict(measure) for measure in found])
+        write_table(stage.folder / "contrast.parquet", table)
+        shutil.rmtree(stage.folder / "parts", ignore_errors=True)
+        manifest = stage.finish(
+            {
+                "measures": len(found),
+                "thoughts": len(thoughts),
+                "opportunities": len(places),
+                "starts": len(starts),
+            }
+        )
+    tracker.table("contrast", table)
+    tracker.summary(manifest.counts)
+    summary = beside.summary(found, cfg.contrast.behaviours or cfg.behaviours)
+    console.table(
+        "what both models would do, report split", list(summary.columns), summary.values.tolist()
+    )
+    console.wrote(stage.final, manifest)
+    console.next("make report")
+    return manifest
+
+
+def _inputs(cfg: Config) -> dict[str, str]:
+    """Fingerprints of what is read; dictionaries only if announcers are asked for."""
+    if annotator_for(cfg.traces.source) is None:
+        raise ConfigError(
+            f"traces.source={cfg.traces.source} has no annotator for new text, so thoughts can't "
+            "be read; use traces.source=search"
+        )
+    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
+    needed = ["traces"]
+    if ANNOUNCERS in cfg.contrast.triggers:
+        needed += ["train", "rank"]
+    return models | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
+        for name in needed
+    }
+
+
+class _Lab:
+    """Both models on the bench, with the problems of both splits."""
+
+    def __init__(self, cfg: Config, stage: Stage, console: Console) -> None:
+        self._cfg, self._own, self._console = cfg, cfg.contrast, console
+        self._parts = stage.folder / "parts"
+        self._how = Resampling(self._own.bootstrap, self._own.seed)
+        self.behaviours = self._own.behaviours or cfg.behaviours
+        self.num_starts = {"select": self._own.select_starts, "report": self._own.report_starts}
+        most = {"select": self._own.select_problems, "report": self._own.report_problems}
+        by_split: dict[str, dict[str, str]] = {split: {} for split in _SPLITS}
+        for trace in read_traces(cfg.folder / "traces" / "traces.parquet"):
+            by_split[trace.split][trace.problem_id] = trace.prompt
+        self._problems = {
+            split: dict(list(by_split[split].items())[: most[split]]) for split in _SPLITS
+        }
+
+    def lines(self) -> dict[str, Any]:
+        """The plan."""
+        own = self._own
+        return {
+            "behaviours": ", ".join(self.behaviours),
+            "problems": ", ".join(f"{s}: {len(p)}" for s, p in self._problems.items()),
+            "thoughts": f"{own.samples} a problem and model",
+            "triggers": f"{', '.join(own.triggers)}; doses {own.doses}",
+            "pass@k": f"{own.pass_problems} problems × {own.pass_samples}",
+        }
+
+    @cached_property
+    def _models(self) -> dict[str, LanguageModel]:
+        return {model: load(getattr(self._cfg.pair, model), self._cfg.device) for model in MODELS}
+
+    def part(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` gives, from disk if an earlier run got so far."""
+        path = self._parts / f"{name.replace(' ', '_')}.json"
+        if not path.exists():
+            write_json(path, make())
+        return read_json(path)
+
+    def measures(self, name: str, make: Callable[[], list[Measure]]) -> list[Measure]:
+        """The same for measures."""
+        rows = self.part(name, lambda: [asdict(measure) for measure in make()])
+        return [Measure(**row) for row in rows]
+
+    def _write(
+        self,
+        model: str,
+        prompts: Sequence[str],
+        beginnings: Sequence[str],
+        keys: Sequence[tuple[int, int]],
+        *,
+        max_new_tokens: int,
+        pushes: Sequence[Push] | None = None,
+        until: str | None = None,
+    ) -> list[Any]:
+        noise = torch.tensor([[self._own.seed, *key] for key in keys]).reshape(-1, 3)
+        return write(
+            self._models[model],
+            prompts,
+            beginnings,
+            sampler=keyed_sampler(noise, self._own.temperature),
+            max_new_tokens=max_new_tokens,
+            batch_size=self._own.batch_size,
+            edits=push_once(pushes) if pushes else None,
+            until=until,
+        )
+
+    def thoughts(self) -> list[Trace]:
+        """Rollouts of both models, made to think; select before report, base before RL."""
+        made = []
+        for split in _SPLITS:
+            for model in MODELS:
+                path = self._parts / f"{split}_{model}.parquet"
+                if not path.exists():
+                    self._console.say(f"contrast: {model} thinks about {split} problems")
+                    write_traces(path, self._think(split, model))
+                made += read_traces(path)
+        return made
+
+    def _think(self, split: str, model: str) -> list[Trace]:
+        lm, annotate = self._models[model], annotator_for(self._cfg.traces.source)
+        assert annotate
+        tasks = [
+            (problem_id, prompt, sample)
+            for problem_id, prompt in self._problems[split].items()
+            for sample in range(self._own.samples)
+        ]
+        made = self._write(
+            model,
+            [prompt for _, prompt, _ in tasks],
+            [grammar.THINK] * len(tasks),
+            # Apart from the noise of `traces`, whose samples count from 0.
+            [(int(problem_id[1:]), 10_000 + sample) for problem_id, _, sample in tasks],
+            max_new_tokens=self._own.max_new_tokens,
+        )
+        found = []
+        for (problem_id, prompt, sample), one in zip(tasks, made, strict=True):
+            response_ids, offsets = encode_response(lm.tokenizer, one.text)
+            found.append(
+                build_trace(
+                    encode_prompt(lm.tokenizer, prompt),
+                    response_ids,
+                    offsets,
+                    annotate(prompt, one.text, one.truncated),
+                    end_id=None if one.truncated else lm.tokenizer.eos_token_id,
+                    annotator=self._cfg.traces.source,
+                    trace_id=f"{problem_id}/{model}/thought{sample}",
+                    problem_id=problem_id,
+                    split=split,
+                    writer=model,
+                    model=lm.facts.name,
+                    prompt=prompt,
+                    text=one.text,
+                    truncated=one.truncated,
+                )
+            )
+        return found
+
+    def log_probs(
+        self, thoughts: Sequence[Trace], places: Sequence[Place]
+    ) -> dict[str, list[list[float]]]:
+        """Of each model and place, the log-probability of each opening of the place's move."""
+        by_thought: list[list[int]] = [[] for _ in thoughts]
+        for index, place in enumerate(places):
+            by_thought[place.thought].append(index)
+        found = {}
+        for model in MODELS:
+
+            def read(model: str = model) -> list[list[float]]:
+                self._console.say(f"contrast: {model} reads {len(places):,} opportunities")
+                lm = self._models[model]
+                said = {
+                    behaviour: [
+                        continuation_ids(lm, opening) for opening in ALL_OPENINGS[behaviour]
+                    ]
+                    for behaviour in self.behaviours
+                }
+                texts = [
+                    BranchingText(
+                        thought.token_ids,
+                        tuple(
+                            Branch(places[index].token, ids)
+                            for index in own
+                            for ids in said[places[index].behaviour]
+                        ),
+                    )
+                    for thought, own in zip(thoughts, by_thought, strict=True)
+                ]
+                values = branch_log_probs(lm, texts, self._own.token_budget)
+                result: list[list[float]] = [[] for _ in places]
+                for own, flat in zip(by_thought, values, strict=True):
+                    rest = iter(flat)
+                    for index in own:
+                        count = len(said[places[index].behaviour])
+                        result[index] = [next(rest) for _ in range(count)]
+                return result
+
+            found[model] = self.part(f"log_probs_{model}", read)
+        return found
+
+    def rates(
+        self,
+        thoughts: Sequence[Trace],
+        places: Sequence[Place],
+        log_probs: dict[str, list[list[float]]],
+    ) -> list[Measure]:
+        """Onset mass per trace and per opportunity, on the report split."""
+        problems = self._problems["report"]
+        entries = {}
+        for model in MODELS:
+            lm = self._models[model]
+            entering = continuation_ids(lm, grammar.THINK)
+            texts = []
+            for prompt in problems.values():
+                ids = encode_prompt(lm.tokenizer, prompt)
+                texts.append(BranchingText(tuple(ids), (Branch(len(ids) - 1, entering),)))
+            values = branch_log_probs(lm, texts, self._own.token_budget)
+            entries[model] = {
+                problem: math.exp(value[0]) for problem, value in zip(problems, values, strict=True)
+            }
+        reported = [i for i, thought in enumerate(thoughts) if thought.split == "report"]
+        first = reported[0]
+        kept = [i for i, place in enumerate(places) if place.thought >= first]
+        moved = [
+            Place(p.thought - first, p.behaviour, p.char_end, p.token, p.taken)
+            for p in (places[i] for i in kept)
+        ]
+        masses = {
+            model: np.array([np.exp(log_probs[model][i]).sum() for i in kept]) for model in MODELS
+        }
+        return rates(thoughts[first:], moved, masses, entries, self.behaviours, self._how)
+
+    def validity(
+        self, starts: Sequence[Start], log_probs: dict[str, list[list[float]]]
+    ) -> list[Measure]:
+        """What both models make of a start by words."""
+
+        def continue_(
+            model: str,
+            prompts: Sequence[str],
+            beginnings: Sequence[str],
+            keys: Sequence[tuple[int, int]],
+        ) -> list[str]:
+            made = self._write(
+                model, prompts, beginnings, keys, max_new_tokens=self._own.move_tokens, until="."
+            )
+            return [one.added for one in made]
+
+        return [
+            measure
+            for behaviour in self.behaviours
+            for measure in validity(
+                [start for start in starts if start.behaviour == behaviour],
+                log_probs,
+                continue_,
+                tries=self._own.best_of,
+                how=self._how,
+            )
+        ]
+
+    def triggers(
+        self,
+        thoughts: Sequence[Trace],
+        places: Sequence[Place],
+        starts: Sequence[Start],
+        stage: Stage,
+    ) -> list[Measure]:
+        """What the base makes of a push, against controls."""
+        chosen: list[Chosen] = []
+        permuted: dict[str, Tensor] = {}
+        for behaviour in self.behaviours:
+            own = [s for s in starts if (s.behaviour, s.split) == (behaviour, "select")]
+            if not own:
+                continue
+            directions, norms, by_lot = self._directions(behaviour, own, thoughts, places)
+            best = triggers.choose(own, directions, norms, self._own.doses, self._pushed)
+            if best:
+                chosen.append(best)
+                permuted[behaviour] = by_lot[best.layer]
+        write_json(
+            stage.folder / "triggers.json",
+            [
+                {
+                    "behaviour": one.behaviour,
+                    "kind": one.kind,
+                    "layer": one.layer,
+                    "dose": one.dose,
+                    "size": one.size,
+                    "select_valid": one.select_valid,
+                    "direction": one.direction.tolist(),
+                }
+                for one in chosen
+            ],
+        )
+        found = []
+        for best in chosen:
+            own = [s for s in starts if (s.behaviour, s.split) == (best.behaviour, "report")]
+            if own:
+                found += triggers.compare(
+                    own,
+                    best,
+                    permuted[best.behaviour],
+                    [other for other in chosen if other is not best],
+                    self._pushed,
+                    num_random=self._own.controls,
+                    how=self._how,
+                )
+        return found
+
+    def _pushed(self, starts: Sequence[Start], pushes: Sequence[Push]) -> list[str]:
+        made = self._write(
+            BASE,
+            [start.prompt for start in starts],
+            [start.before for start in starts],
+            [(start.place, 2000) for start in starts],
+            max_new_tokens=self._own.move_tokens,
+            pushes=pushes,
+            until=".",
+        )
+        return [one.added for one in made]
+
+    def _directions(
+        self,
+        behaviour: str,
+        starts: Sequence[Start],
+        thoughts: Sequence[Trace],
+        places: Sequence[Place],
+    ) -> tuple[list[Direction], dict[int, float], dict[int, Tensor]]:
+        """Candidates, mean norms of the residual and permuted directions, by layer."""
+        lm, layers = self._models[BASE], self._cfg.layers
+        rng = random.Random(f"elsewhere/{self._own.seed}/{behaviour}")
+        possible = {(p.thought, p.token) for p in places if p.behaviour == behaviour}
+        ends = [
+            (index, o.token)
+            for index, thought in enumerate(thoughts)
+            if thought.split == "select" and thought.writer == RL
+            for o in thought.opportunities
+            if (index, o.token) not in possible
+        ]
+        elsewhere = rng.sample(ends, min(len(ends), max(len(starts), 2)))
+        prefixes = [start.prefix for start in starts]
+        prefixes += [thoughts[index].token_ids[: token + 1] for index, token in elsewhere]
+        openers = sorted({continuation_ids(lm, o)[0] for o in ALL_OPENINGS[behaviour]})
+        size = lm.facts.d_model
+        resid = {layer: torch.zeros(len(prefixes), size) for layer in layers}
+        slopes = {layer: torch.zeros(len(prefixes), size) for layer in layers}
+        wanted = [openers] * len(prefixes)
+        for batch in onset_gradients(lm, prefixes, wanted, layers, self._own.token_budget):
+            for layer in layers:
+                resid[layer][batch.rows] = batch.residuals[layer].cpu()
+                slopes[layer][batch.rows] = batch.gradients[layer].cpu()
+        count = len(starts)
+        order = torch.randperm(len(prefixes), generator=torch.Generator().manual_seed(7))
+        directions, norms, permuted = [], {}, {}
+        for layer in layers:
+            norms[layer] = float(resid[layer][:count].norm(dim=1).mean())
+            mixed = resid[layer][order]
+            permuted[layer] = mean_difference(mixed[:count], mixed[count:])
+            if MEAN_DIFFERENCE in self._own.triggers:
+                vector = mean_difference(resid[layer][:count], resid[layer][count:])
+                directions.append(Direction(MEAN_DIFFERENCE, layer, vector))
+            if GRADIENT in self._own.triggers:
+                directions.append(Direction(GRADIENT, layer, unit(slopes[layer][:count].mean(0))))
+        if ANNOUNCERS in self._own.triggers:
+            directions += self._announcers(behaviour)
+        return directions, norms, permuted
+
+    def _announcers(self, behaviour: str) -> list[Direction]:
+        """The best announcers of each layer, averaged."""
+        shortlist = read_json(self._cfg.folder / "rank" / "shortlist.json")
+        found = []
+        for name, where in shortlist["dictionaries"].items():
+            dictionary = load_dictionary(self._cfg.folder / where["folder"])
+            own = [
+                entry["latent"]
+                for entry in shortlist["announcers"].get(behaviour, [])
+                if entry["dictionary"] == name
+            ][: self._own.announcers]
+            if own and dictionary.layer in self._cfg.layers:
+                rows = dictionary.W_dec[own].float().cpu()
+                found.append(Direction(ANNOUNCERS, dictionary.layer, unit(rows.mean(0))))
+        return found
+
+    def pass_at_k(self) -> list[Measure]:
+        """pass@k of both models and of random descents, on report problems."""
+        problems = dict(list(self._problems["report"].items())[: self._own.pass_problems])
+        grades: dict[str, list[list[bool]]] = {}
+        size = self._own.pass_samples
+        for model in MODELS:
+            rows = [(i, p, s) for i, p in problems.items() for s in range(size)]
+            made = self._write(
+                model,
+                [prompt for _, prompt, _ in rows],
+                [""] * len(rows),
+                [(int(problem_id[1:]), 20_000 + sample) for problem_id, _, sample in rows],
+                max_new_tokens=self._own.max_new_tokens,
+            )
+            right = [
+                beside.is_right(prompt, one.text)
+                for (_, prompt, _), one in zip(rows, made, strict=True)
+            ]
+            grades[model] = [right[i : i + size] for i in range(0, len(right), size)]
+        rng = random.Random(f"walk/{self._own.seed}")
+        grades["random descents"] = [
+            random_walks(parse_prompt(prompt), size, rng) for prompt in problems.values()
+        ]
+        return beside.pass_at_k(grades, [k for k in _PASS_AT if k <= size], self._how)
+
+    def corrupted(self, thoughts: Sequence[Trace]) -> list[Measure]:
+        """What the RL model answers after its own thoughts, whole and corrupted."""
+        finished = [
+            t
+            for t in thoughts
+            if (t.split, t.writer) == ("report", RL) and grammar.END_THINK in t.text
+        ]
+        chosen = finished[: self._own.corrupted_traces]
+        if len({thought.problem_id for thought in chosen}) < 2:
+            return []
+        rng = random.Random(f"corrupted/{self._own.seed}")
+        versions = [corrupted(thought, finished, rng) for thought in chosen]
+        found = []
+        for condition in versions[0]:
+            beginnings = [
+                f"{version[condition]} {grammar.END_THINK} {grammar.ANSWER}" for version in versions
+            ]
+            made = self._write(
+                RL,
+                [thought.prompt for thought in chosen],
+                beginnings,
+                [(index, 3000) for index in range(len(chosen))],
+                max_new_tokens=self._own.move_tokens,
+                until=".",
+            )
+            right = [
+                beside.is_right(t.prompt, one.text) for t, one in zip(chosen, made, strict=True)
+            ]
+            found.append(
+                beside.accuracy(condition, right, [t.problem_id for t in chosen], self._how)
+            )
+        return found
+
+    def content_gap(self, thoughts: Sequence[Trace]) -> list[Measure]:
+        """Nats that the base pays beyond the RL model on the content of the RL model's moves."""
+        own = [t for t in thoughts if (t.split, t.writer) == ("report", RL)]
+        losses = {
+            model: [
+                -values
+                for values in token_log_probs(
+                    self._models[model], [t.token_ids for t in own], self._own.token_budget
+                )
+            ]
+            for model in MODELS
+        }
+        tokenizer = self._models[RL].tokenizer
+        offsets = [encode_response(tokenizer, t.text)[1] for t in own]
+        return beside.content_gap(own, offsets, losses, self.behaviours, self._how)
+
+    def weights(self) -> list[Measure]:
+        """How much training changed, by module."""
+        states = {m: dict(lm.model.named_parameters()) for m, lm in self._models.items()}
+        return beside.weight_measures(weight_changes(states[BASE], states[RL]))

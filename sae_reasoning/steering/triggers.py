@@ -1,0 +1,84 @@
+"""Directions that may start a move when they're added to the residual at onset-1.
+
+* `mean-difference`: mean at the RL model's onsets less the mean at other ends of sentences, both
+  read by the base;
+* `gradient`: mean gradient of log P(first token of an opening) in the base;
+* `announcers`: decoder rows of the shortlisted announcers, the first few, averaged.
+
+They are made and chosen on the select split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+MEAN_DIFFERENCE, GRADIENT, ANNOUNCERS = "mean-difference", "gradient", "announcers"
+KINDS = (MEAN_DIFFERENCE, GRADIENT, ANNOUNCERS)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A unit direction at one layer.
+
+    Attributes:
+        kind: How it was found.
+        layer: Decoder block after which it's added.
+        vector: The direction [d_model], of norm 1.
+    """
+
+    kind: str
+    layer: int
+    vector: Float[Tensor, " d_model"]
+
+
+@dataclass(frozen=True)
+class Push:
+    """What is added to one row.
+
+    Attributes:
+        layer: Decoder block; -1 adds nothing.
+        change: What is added [d_model], in units of the residual.
+    """
+
+    layer: int
+    change: Float[Tensor, " d_model"]
+
+
+def unit(vector: Float[Tensor, " d_model"]) -> Float[Tensor, " d_model"]:
+    """The same direction with norm 1; zero stays."""
+    return vector / vector.norm().clamp_min(1e-12)
+
+
+def mean_difference(
+    at_onsets: Float[Tensor, "onset d_model"], elsewhere: Float[Tensor, "place d_model"]
+) -> Float[Tensor, " d_model"]:
+    """From the mean elsewhere to the mean at onsets, as a unit direction."""
+    return unit(at_onsets.mean(0) - elsewhere.mean(0))
+
+
+def push_once(pushes: Sequence[Push]) -> "dict[int, _LayerPush]":
+    """Residual edits by layer that push each row where its first token is predicted, never after.
+
+    Everything a row does later is its own. Rows index `pushes`; the edits serve one generation.
+    """
+    layers = sorted({push.layer for push in pushes if push.layer >= 0})
+    return {layer: _LayerPush(layer, pushes) for layer in layers}
+
+
+class _LayerPush:
+    def __init__(self, layer: int, pushes: Sequence[Push]) -> None:
+        self._is_pushed = torch.tensor([push.layer == layer for push in pushes])
+        self._changes = torch.stack([push.change for push in pushes])
+        self._done = torch.zeros(len(pushes), dtype=torch.bool)
+
+    def __call__(
+        self, resid: Float[Tensor, "batch d_model"], rows: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch d_model"]:
+        at = rows.cpu()
+        now = self._is_pushed[at] & ~self._done[at]
+        self._done[at] = True
+        change = torch.where(now[:, None], self._changes[at], 0.0)
+        return resid + change.to(resid.device, resid.dtype)
