@@ -41,13 +41,13 @@ class ContrastConfig:
     report_problems: int = 300
     select_problems: int = 100
     samples: int = 2
-    report_starts: int = 300
-    select_starts: int = 80
-    best_of: int = 4
+    report_starts: int = 250
+    select_starts: int = 60
+    best_of: int = 2
     triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS))
     announcers: int = 3
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
-    controls: int = 5
+    controls: int = 3
     pass_problems: int = 40
     pass_samples: int = 64
     corrupted_traces: int = 200

@@ -59,19 +59,22 @@ def rl_starts(
     per_move: Mapping[str, int],
     seed: int,
 ) -> list[Start]:
-    """Places where the RL model made a move, at most `per_move[split]` a move and split, by lot."""
+    """Places where the RL model made a move, at most `per_move[split]` a move and split, by lot.
+
+    One a thought: a model that goes in circles makes a move again and again.
+    """
     chosen = []
     for behaviour in behaviours:
         for split, most in per_move.items():
-            own = [
-                index
-                for index, place in enumerate(places)
-                if place.behaviour == behaviour
-                and place.taken
-                and thoughts[place.thought].writer == RL
-                and thoughts[place.thought].split == split
-            ]
             rng = random.Random(f"starts/{seed}/{behaviour}/{split}")
+            by_thought: dict[int, list[int]] = {}
+            for index, place in enumerate(places):
+                thought = thoughts[place.thought]
+                if (place.behaviour, place.taken) == (behaviour, True) and (
+                    (thought.writer, thought.split) == (RL, split)
+                ):
+                    by_thought.setdefault(place.thought, []).append(index)
+            own = [rng.choice(indices) for indices in by_thought.values()]
             for index in sorted(rng.sample(own, min(most, len(own)))):
                 thought = thoughts[places[index].thought]
                 chosen.append(

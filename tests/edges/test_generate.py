@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae_reasoning.config import ConfigError, PairConfig
-from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.generate import Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.steering.noise import keyed_sampler
 

@@ -1,0 +1,1 @@
+"""The verdict on each move, and its calibration."""

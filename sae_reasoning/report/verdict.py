@@ -1,0 +1,245 @@
+"""The verdict on a move: the first line that applies.
+
+1. `inconclusive`: too few opportunities or starts, or a needed measure is missing.
+2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
+   fallen and the rate per opportunity isn't up.
+3. `deployed`: the rate per trace is up, the base executes the move as well as the RL model does once
+   it's started, and a push of the residual makes the base carry it out more often than every
+   control. Qualifier `gateway` where the rate per opportunity, given that the trace is thinking,
+   isn't up: what was taught is to think.
+4. `created`: the rate per trace is up, the RL model executes the move, and the base doesn't under
+   any trigger: its own words, its best wording, the best of several tries, the best push.
+5. `inconclusive`: anything else.
+
+A rate is *up* where its ratio's lower bound is above the margin and its difference's above the
+smallest that counts; *down* likewise; *level* where the 90 % interval of the ratio lies within the
+margin and its inverse (two one-sided tests at 5 %), or that of the difference within the smallest
+that counts. Bars apply to bounds, never to points. No measure of how the pair was made is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sae_reasoning.config import ReportConfig
+from sae_reasoning.contrast.measures import (
+    BASE,
+    DIFFERENCE,
+    EQUIVALENCE_LEVEL,
+    RATIO,
+    RL,
+    Measure,
+)
+from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
+from sae_reasoning.contrast.triggers import OVER, TRIGGER, VALID
+from sae_reasoning.contrast.validity import BEST_OF, BEST_WORDS, OWN_WORDS, SKILL, VALIDITY
+
+CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
+    "created",
+    "deployed",
+    "unchanged",
+    "reduced",
+    "inconclusive",
+)
+VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
+GATEWAY = "gateway"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One figure that the verdict rests on.
+
+    Attributes:
+        measure: What it is, with model and condition.
+        value: Estimate.
+        low: Lower bound.
+        high: Upper bound.
+        n: Problems.
+        margin: What the bound is held against.
+        passed: Whether it passed.
+    """
+
+    measure: str
+    value: float
+    low: float
+    high: float
+    n: int
+    margin: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What training did to one move.
+
+    Attributes:
+        behaviour: The move.
+        verdict: `deployed`, `created`, `unchanged`, `reduced` or `inconclusive`.
+        qualifier: `gateway` or "".
+        reason: The verdict in plain words.
+        evidence: Every figure that was held against a margin.
+    """
+
+    behaviour: str
+    verdict: str
+    qualifier: str
+    reason: str
+    evidence: list[Evidence]
+
+
+class _Missing(LookupError):
+    """A needed measure that isn't there, or has no interval."""
+
+
+@dataclass
+class _Case:
+    """The measures of one move, and what was held against margins so far."""
+
+    behaviour: str
+    measures: Sequence[Measure]
+    bars: ReportConfig
+    evidence: list[Evidence] = field(default_factory=list)
+
+    def get(self, measure: str, model: str, condition: str = "", level: float = 0.95) -> Measure:
+        for one in self.measures:
+            key = (one.behaviour, one.measure, one.model, one.condition, one.level)
+            if key == (self.behaviour, measure, model, condition, level):
+                if one.low != one.low or one.high != one.high:
+                    raise _Missing(f"{_name(one)} has no interval")
+                return one
+        raise _Missing(f"{measure} {model} {condition}".strip() + " wasn't measured")
+
+    def all(self, measure: str) -> list[Measure]:
+        return [
+            m
+            for m in self.measures
+            if (m.behaviour, m.measure, m.level) == (self.behaviour, measure, 0.95)
+        ]
+
+    def above(self, one: Measure, margin: float) -> bool:
+        return self._hold(one, margin, one.low > margin)
+
+    def below(self, one: Measure, margin: float) -> bool:
+        return self._hold(one, margin, one.high < margin)
+
+    def within(self, one: Measure, low: float, high: float) -> bool:
+        return self._hold(one, high, low < one.low and one.high < high)
+
+    def _hold(self, one: Measure, margin: float, passed: bool) -> bool:
+        self.evidence.append(
+            Evidence(_name(one), one.value, one.low, one.high, one.n, margin, passed)
+        )
+        return passed
+
+    def says(self, verdict: str, reason: str, qualifier: str = "") -> Verdict:
+        return Verdict(self.behaviour, verdict, qualifier, reason, self.evidence)
+
+
+def verdict(behaviour: str, measures: Sequence[Measure], bars: ReportConfig) -> Verdict:
+    """The verdict on one move.
+
+    Args:
+        behaviour: The move.
+        measures: Of the contrast.
+        bars: Margins and bars.
+    """
+    case = _Case(behaviour, measures, bars)
+    try:
+        return _judge(case)
+    except _Missing as missing:
+        return case.says(INCONCLUSIVE, f"a needed measure is missing: {missing}")
+
+
+def _judge(case: _Case) -> Verdict:
+    bars, move = case.bars, case.behaviour
+    per_trace, given = case.get(PER_TRACE, RATIO), case.get(GIVEN_THINKING, RATIO)
+    met = given.items // 2
+    if met < bars.min_opportunities or given.n < bars.min_problems:
+        return case.says(
+            INCONCLUSIVE,
+            f"{met} opportunities for {move} on {given.n} problems are too few to judge a rate",
+        )
+    trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, GIVEN_THINKING)
+    times = f"{per_trace.value:.3g} times as often a trace"
+    if trace_level and given_level:
+        return case.says(UNCHANGED, f"the model makes {move} as often as its base does")
+    if _is_down(case, PER_TRACE) and not _is_up(case, GIVEN_THINKING):
+        return case.says(REDUCED, f"the model makes {move} {times} as its base")
+    if not _is_up(case, PER_TRACE):
+        return case.says(
+            INCONCLUSIVE, f"the rate of {move} is neither clearly up nor down nor level"
+        )
+    own = case.get(VALIDITY, RL, OWN_WORDS)
+    if own.items < bars.min_starts or own.n < bars.min_problems:
+        return case.says(
+            INCONCLUSIVE,
+            f"the model makes {move} {times}, but {own.items} starts on {own.n} problems are too "
+            "few to judge how it's carried out",
+        )
+    executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.skill_bar)
+    is_equal = case.below(case.get(VALIDITY, DIFFERENCE, OWN_WORDS), bars.validity_margin)
+    pushes = case.all(OVER)
+    beaten = [case.above(one, 0.0) for one in pushes]
+    is_pushed = bool(beaten) and all(beaten)
+    base = case.get(VALIDITY, BASE, OWN_WORDS).value
+    executed = f"executes it in {base:.0%} of starts (the model in {own.value:.0%})"
+    if executes and is_equal and is_pushed:
+        is_gateway = not _is_up(case, GIVEN_THINKING)
+        how = (
+            "training taught it to think; within thought the move is no more frequent"
+            if is_gateway
+            else "training taught it when"
+        )
+        return case.says(
+            DEPLOYED,
+            f"the model makes {move} {times}; the base {executed} and a push of its residual makes "
+            f"it carry the move out: {how}",
+            GATEWAY if is_gateway else "",
+        )
+    lacking = [
+        case.below(case.get(SKILL, BASE, words), bars.skill_bar)
+        for words in (OWN_WORDS, BEST_WORDS, BEST_OF)
+    ]
+    if case.all(VALID):
+        # No word is given, so chance earns next to nothing.
+        lacking.append(case.below(case.get(VALID, BASE, TRIGGER), bars.skill_bar))
+    if executes and all(lacking):
+        return case.says(
+            CREATED,
+            f"the model makes {move} {times}; the base {executed}, whatever starts it: the move "
+            "wasn't there",
+        )
+    return case.says(INCONCLUSIVE, _unsettled(case, times, executes, is_equal, is_pushed, executed))
+
+
+def _unsettled(
+    case: _Case, times: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str
+) -> str:
+    said = f"the model makes {case.behaviour} {times}, but "
+    if not executes:
+        return f"{said}doesn't clearly carry it out itself"
+    if is_equal and not is_pushed:
+        return f"{said}though the base {executed}, no push beats every control"
+    return f"{said}the base {executed}: neither as well as the model nor clearly unable"
+
+
+def _is_level(case: _Case, measure: str) -> bool:
+    ratio = case.get(measure, RATIO, level=EQUIVALENCE_LEVEL)
+    difference = case.get(measure, DIFFERENCE, level=EQUIVALENCE_LEVEL)
+    least = case.bars.rate_difference
+    is_level = case.within(ratio, 1 / case.bars.rate_ratio, case.bars.rate_ratio)
+    return is_level or case.within(difference, -least, least)
+
+
+def _is_up(case: _Case, measure: str) -> bool:
+    is_more = case.above(case.get(measure, RATIO), case.bars.rate_ratio)
+    return case.above(case.get(measure, DIFFERENCE), case.bars.rate_difference) and is_more
+
+
+def _is_down(case: _Case, measure: str) -> bool:
+    is_less = case.below(case.get(measure, RATIO), 1 / case.bars.rate_ratio)
+    return case.below(case.get(measure, DIFFERENCE), -case.bars.rate_difference) and is_less
+
+
+def _name(one: Measure) -> str:
+    level = "" if one.level == 0.95 else f" ({one.level:.0%})"
+    return " ".join(filter(None, [one.measure, one.model, one.condition])) + level
