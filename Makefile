@@ -7,8 +7,8 @@ SHELL := /bin/bash
 
 VENV ?= .venv
 ARGS ?=
-SEEDS ?= 0
-FAMILY ?= llama
+SEEDS ?=
+FAMILY ?=
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -19,7 +19,7 @@ STAGES := traces cache train rank ablate contrast report bench
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help setup check test format clean organisms $(STAGES)
+.PHONY: help setup check test format clean organisms calibrate $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z ]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,8 +34,12 @@ cache: $(READY)  ## activations of both models on all traces, to HDF5 (makes tra
 train: $(READY)  ## one SAE a layer on the cache
 rank: $(READY)  ## score every latent for every behaviour; two shortlists
 ablate: $(READY)  ## edit the shortlist in both models, with controls
+calibrate: $(READY)  ## hold the verdict against organisms; SEEDS=1,2,3 FAMILY=llama,neox
+	@$(PYTHON_BIN) -m sae_reasoning calibrate $(if $(SEEDS),calibrate.seeds=[$(SEEDS)]) \
+	    $(if $(FAMILY),calibrate.families=[$(FAMILY)]) $(ARGS)
 organisms: $(READY)  ## make models whose answer is known, with cards; SEEDS=0,1 FAMILY=llama
-	@$(PYTHON_BIN) -m sae_reasoning organisms organism=$(FAMILY) organism.seeds=[$(SEEDS)] $(ARGS)
+	@$(PYTHON_BIN) -m sae_reasoning organisms $(if $(FAMILY),organism=$(FAMILY)) \
+	    $(if $(SEEDS),organism.seeds=[$(SEEDS)]) $(ARGS)
 contrast: $(READY)  ## when and how, without latents: onset mass, execution validity, triggers, pass@k
 report: $(READY)  ## the verdict on each move, with its evidence
 bench: $(READY)  ## our speed against the peers', to bench.json

@@ -22,6 +22,7 @@ STAGES = {
     "ablate": "edit the shortlist in both models, with controls; effects",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "report": "the verdict on each move, with its evidence; verdict.json",
+    "calibrate": "hold the verdict against models whose answer is known; calibration.json",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",
 }

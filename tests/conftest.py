@@ -176,7 +176,7 @@ class Project:
         return copied
 
 
-STAGES = ("traces", "cache", "train", "rank", "ablate")
+STAGES = ("traces", "cache", "train", "rank", "ablate", "contrast", "report")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config.checks import ConfigError, require
-from sae_reasoning.config.contrast import ContrastConfig, ReportConfig
+from sae_reasoning.config.contrast import CalibrateConfig, ContrastConfig, ReportConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
     OrganismConfig,
@@ -31,6 +31,7 @@ from sae_reasoning.config.stages import (
 __all__ = [
     "AblateConfig",
     "CacheConfig",
+    "CalibrateConfig",
     "Config",
     "ConfigError",
     "ContrastConfig",
@@ -63,6 +64,7 @@ class Config:
         ablate: Edits.
         contrast: When and how.
         report: The verdict.
+        calibrate: The verdict's calibration.
         organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
@@ -81,6 +83,7 @@ class Config:
     ablate: AblateConfig = field(default_factory=AblateConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
+    calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"

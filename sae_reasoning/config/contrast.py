@@ -44,7 +44,7 @@ class ContrastConfig:
     report_starts: int = 250
     select_starts: int = 60
     best_of: int = 2
-    triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS))
+    triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS[:2]))
     announcers: int = 3
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     controls: int = 3
@@ -111,3 +111,38 @@ class ReportConfig:
             0 < self.skill_bar < 1,
             f"{prefix}.skill_bar={self.skill_bar} must lie between 0 and 1; try 0.5",
         )
+
+
+@dataclass
+class CalibrateConfig:
+    """The verdict, held against models whose answer is known; runs take `experiment`'s options.
+
+    Attributes:
+        seeds: Of the organisms; those that margins were fitted on don't belong here.
+        families: Of the organisms.
+        pairs: Names of pairs (see sae_reasoning/organisms/cells.py).
+        bootstrap: Resamples of pairs.
+        output: Where the result is written.
+        seed: Of the resamples.
+    """
+
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
+    families: list[str] = field(default_factory=lambda: ["llama", "neox"])
+    pairs: list[str] = field(
+        default_factory=lambda: [
+            "deployed",
+            "created",
+            "null",
+            "deployed_sft",
+            "reworded",
+            "lacking",
+        ]
+    )
+    bootstrap: int = 2000
+    output: str = "data/calibration.json"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "calibrate", "bootstrap")
+        for name in ("seeds", "families", "pairs"):
+            require(bool(getattr(self, name)), f"calibrate.{name}=[] names none; give at least one")

@@ -67,7 +67,7 @@ class Resampling:
 
 
 def quotient(sums: np.ndarray) -> np.ndarray:
-    """First sum over the second."""
+    """First sum over the second; NaN where that is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
 
@@ -92,8 +92,7 @@ def compared(
     """
 
     def ratio(of: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return quotient(of[..., 2:]) / quotient(of[..., :2])
+        return quotient(np.stack([quotient(of[..., 2:]), quotient(of[..., :2])], axis=-1))
 
     def difference(of: np.ndarray) -> np.ndarray:
         return quotient(of[..., 2:]) - quotient(of[..., :2])
@@ -160,12 +159,12 @@ def skill(
     """How far validity is from chance (0) to certainty (1): `Σ(valid - chance) / Σ(1 - chance)`.
 
     The form of Cohen's kappa (1960): moves whose slots can be filled rightly by lot are comparable
-    with those where they can't. Where all items agree the bounds come from Wilson's interval of
-    validity, on the problems.
+    with those where they can't; undefined where lots are always right. Where all items agree the
+    bounds come from Wilson's interval of validity, on the problems.
     """
     sums = by_problem(problems, np.stack([valid - chance, 1 - chance], axis=1))
     estimate = how.estimate(sums, quotient)
-    if len(valid) and (valid == valid[0]).all():
+    if len(valid) and (valid == valid[0]).all() and chance.mean() < 1:
         bounds = widen_flat(
             Estimate(float(valid[0]), float(valid[0]), float(valid[0]), estimate.n), estimate.n
         )

@@ -3,7 +3,7 @@
 1. `inconclusive`: too few opportunities or starts, or a needed measure is missing.
 2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
    fallen and the rate per opportunity isn't up.
-3. `deployed`: the rate per trace is up, the base executes the move as well as the RL model does once
+3. `deployed`: the rate per trace is up, the base executes the move as well as the RL model once
    it's started, and a push of the residual makes the base carry it out more often than every
    control. Qualifier `gateway` where the rate per opportunity, given that the trace is thinking,
    isn't up: what was taught is to think.
@@ -86,7 +86,7 @@ class Verdict:
     evidence: list[Evidence]
 
 
-class _Missing(LookupError):
+class _MissingError(LookupError):
     """A needed measure that isn't there, or has no interval."""
 
 
@@ -104,9 +104,9 @@ class _Case:
             key = (one.behaviour, one.measure, one.model, one.condition, one.level)
             if key == (self.behaviour, measure, model, condition, level):
                 if one.low != one.low or one.high != one.high:
-                    raise _Missing(f"{_name(one)} has no interval")
+                    raise _MissingError(f"{_name(one)} has no interval")
                 return one
-        raise _Missing(f"{measure} {model} {condition}".strip() + " wasn't measured")
+        raise _MissingError(f"{measure} {model} {condition}".strip() + " wasn't measured")
 
     def all(self, measure: str) -> list[Measure]:
         return [
@@ -145,7 +145,7 @@ def verdict(behaviour: str, measures: Sequence[Measure], bars: ReportConfig) -> 
     case = _Case(behaviour, measures, bars)
     try:
         return _judge(case)
-    except _Missing as missing:
+    except _MissingError as missing:
         return case.says(INCONCLUSIVE, f"a needed measure is missing: {missing}")
 
 

@@ -1,0 +1,170 @@
+"""Hold the verdict against organisms: run it on each pair, and count how often it is right.
+
+Every pair is run as anybody would run it, by the command line, so what is calibrated is what is
+used. Truth was measured when the organisms were made, and isn't read before the verdict stands.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.artifacts import read_json, write_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.organisms.cells import PAIRS, absent_move
+from sae_reasoning.report.calibration import Calibration, Cell, Share, calibration
+
+_STAGES = ("traces", "contrast", "report")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """One pair of the grid, on disk."""
+
+    name: str
+    base: Path
+    second: Path
+
+
+def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
+    """Make `calibrate.output`, from the verdicts on every pair named."""
+    own = cfg.calibrate
+    pairs = _pairs(cfg)
+    console.plan(
+        "calibrate",
+        {
+            "pairs": f"{len(pairs)}: {', '.join(own.pairs)}",
+            "families": ", ".join(own.families),
+            "seeds": ", ".join(f"{seed} (lacks {absent_move(seed)})" for seed in own.seeds),
+        },
+    )
+    cells: list[Cell] = []
+    with console.progress(len(pairs), "pairs", "verdicts") as bar:
+        for pair in pairs:
+            cells += _cells(pair, _verdicts(cfg, pair))
+            bar.advance(1)
+    found = calibration(cells, own.bootstrap, own.seed)
+    output = Path(own.output)
+    write_json(
+        output,
+        {
+            "command": _command(cfg),
+            "margins": cfg.report,
+            "seeds": own.seeds,
+            "families": own.families,
+            "pairs": own.pairs,
+            "experiment": _experiment(cfg),
+            "calibration": found,
+        },
+    )
+    _tell(found, console)
+    console.say(f"  wrote {output}")
+
+
+def _pairs(cfg: Config) -> list[_Pair]:
+    """The pairs named, all there.
+
+    Raises:
+        ConfigError: A name is unknown, or a model hasn't been made.
+    """
+    own, found = cfg.calibrate, []
+    for name in own.pairs:
+        if name not in PAIRS:
+            raise ConfigError(
+                f"calibrate.pairs names {name}, which is no pair; choose of {', '.join(PAIRS)}"
+            )
+    for family in own.families:
+        for seed in own.seeds:
+            folder = cfg.organism.folder_of(seed)
+            for name in own.pairs:
+                base, second = (folder / f"search_{what}_{family}" for what in PAIRS[name])
+                for model in (base / "config.json", second / "truth.json"):
+                    if not model.exists():
+                        raise ConfigError(
+                            f"{model.parent} isn't made; run `make organisms SEEDS={seed} "
+                            f"FAMILY={family}` first, or leave it out"
+                        )
+                found.append(_Pair(f"organism_{name}_{family}_seed{seed}", base, second))
+    return found
+
+
+def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
+    """The verdicts on one pair, made by the command line where they aren't up to date.
+
+    Raises:
+        ConfigError: The run failed; its last line says why.
+    """
+    experiment = _experiment(cfg)
+    options = [
+        "pair=local",
+        f"pair.name={pair.name}",
+        f"pair.base.path={pair.base}",
+        f"pair.rl.path={pair.second}",
+        f"experiment={experiment}",
+        f"runs={cfg.runs}",
+        f"device={cfg.device}",
+        f"threads={cfg.threads}",
+        "tracker=none",
+    ]
+    command = [sys.executable, "-m", "sae_reasoning", *_STAGES, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
+        raise ConfigError(f"{pair.name} failed ({last}); run it by itself to see more")
+    path = Path(cfg.runs) / experiment / pair.name / "report" / "verdict.json"
+    return read_json(path)["verdicts"]
+
+
+def _experiment(cfg: Config) -> str:
+    """Apart from what people run by hand, unless they name it."""
+    return cfg.experiment if cfg.experiment != "default" else "calibration"
+
+
+def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
+    truths = {one["behaviour"]: one["truth"] for one in read_json(pair.second / "truth.json")}
+    return [
+        Cell(
+            pair=pair.name,
+            behaviour=one["behaviour"],
+            truth=truths[one["behaviour"]],
+            verdict=one["verdict"],
+            qualifier=one["qualifier"],
+            reason=one["reason"],
+        )
+        for one in verdicts
+        if one["behaviour"] in truths
+    ]
+
+
+def _command(cfg: Config) -> str:
+    own = cfg.calibrate
+    seeds = ",".join(map(str, own.seeds))
+    made = f"make calibrate SEEDS={seeds} FAMILY={','.join(own.families)}"
+    named = "" if cfg.experiment == "default" else f" ARGS=experiment={cfg.experiment}"
+    return f"{made}{named}"
+
+
+def _tell(found: Calibration, console: Console) -> None:
+    verdicts = sorted({verdict for row in found.confusion.values() for verdict in row})
+    console.table(
+        "verdicts (columns) by measured truth (rows), cells",
+        ["truth", *verdicts, "right of those given", "inconclusive"],
+        [
+            [
+                truth,
+                *(row.get(verdict, 0) for verdict in verdicts),
+                _shown(found.right[truth]),
+                _shown(found.inconclusive[truth]),
+            ]
+            for truth, row in found.confusion.items()
+        ],
+    )
+    console.say(f"  right over all: {_shown(found.right['all'])}")
+    console.say(f"  deployed called created, or the reverse: {_shown(found.confused)}")
+    console.say(f"  left out, as their truth isn't clear: {found.unclear}")
+
+
+def _shown(share: Share) -> str:
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of {share.cells}"

@@ -1,0 +1,182 @@
+"""Starts, judged by program; pushes and the controls they must beat."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from sae_reasoning.contrast.execution import (
+    Start,
+    best_fixed_rule,
+    chances,
+    content_words,
+    corrupted,
+    judge,
+    judge_free,
+    own_openings,
+    shuffled,
+)
+from sae_reasoning.contrast.measures import Resampling
+from sae_reasoning.contrast.triggers import OVER, TRIGGER, VALID, choose, compare
+from sae_reasoning.contrast.validity import validity
+from sae_reasoning.organisms.grammar import ALL_OPENINGS, BACKTRACKING
+from sae_reasoning.records import Trace
+from sae_reasoning.steering.triggers import Direction, Push, mean_difference, push_once
+
+PROMPT = (
+    "map ash: either birch or cedar , birch: either dale or elm , dale: none , elm: none , "
+    "cedar: gold ; notes birch# open cedar# open dale# open elm# open ; from ash find gold ?"
+)
+BEFORE = (
+    "<think> the task is gold from ash . at ash: either birch or cedar . so birch . "
+    "at birch: either dale or elm . so dale . at dale: none ."
+)
+LATER = (
+    f"{BEFORE} stuck here , back up to birch . at birch: either dale or elm . "
+    "so elm . at elm: none ."
+)
+
+
+def start(problem: str = "p0", split: str = "report", place: int = 0) -> Start:
+    return Start(problem, split, BACKTRACKING, PROMPT, BEFORE, place, (1, 2, 3))
+
+
+def test_the_program_judges_a_start_and_what_is_said_freely() -> None:
+    assert judge(start(), "stuck here , back up to", "birch . at birch: either dale or elm .")
+    assert judge(start(), "stuck here , back up to", "ash .")
+    assert not judge(start(), "stuck here , back up to", "cedar .")
+    assert judge_free(start(), "that fails , rewind to birch .") == (True, True)
+    assert judge_free(start(), "that fails , rewind to dale .") == (True, False)
+    assert judge_free(start(), "so elm .") == (False, False)
+
+
+def test_chance_is_what_places_on_the_path_earn() -> None:
+    # By lot: ash or birch, both with something left to try.
+    assert chances([start()], 1, 0)[0] == 1.0
+    assert best_fixed_rule([start()])[0] == 1.0
+    left = Start(
+        "p0",
+        "report",
+        BACKTRACKING,
+        PROMPT,
+        LATER,
+        0,
+        (1,),
+    )
+    one, two = (chances([left] * 40, tries, 0).mean() for tries in (1, 2))
+    assert one == pytest.approx(0.5, abs=0.15)
+    assert two > one
+
+
+def test_openings_are_drawn_as_the_model_would() -> None:
+    openings = ALL_OPENINGS[BACKTRACKING]
+    logs = np.full(len(openings), -30.0)
+    logs[[1, 3]] = np.log([0.003, 0.001])
+    drawn = own_openings([start(place=0)] * 800, [logs.tolist()], seed=0)
+    assert set(drawn) == {openings[1], openings[3]}
+    assert drawn.count(openings[1]) / 800 == pytest.approx(0.75, abs=0.05)
+
+
+def test_a_shuffled_thought_holds_the_same_sentences() -> None:
+    mixed = shuffled(BEFORE, random.Random(3))
+    assert mixed != BEFORE
+    assert mixed.startswith("<think> ")
+    assert sorted(mixed.split()) == sorted(BEFORE.split())
+
+
+def test_a_thought_is_corrupted_by_order_and_by_another_problems() -> None:
+    def trace(problem: str, text: str) -> Trace:
+        return Trace(
+            trace_id=problem,
+            problem_id=problem,
+            split="report",
+            writer="rl",
+            model="rl",
+            prompt=PROMPT,
+            text=text,
+            token_ids=(1, 2),
+            num_prompt_tokens=1,
+            correct=True,
+            truncated=False,
+            spans=(),
+            opportunities=(),
+        )
+
+    own = trace("p0", f"{BEFORE} </think> answer : ash cedar .")
+    other = trace("p1", "<think> so cedar . </think> answer : ash .")
+    found = corrupted(own, [own, other], random.Random(0))
+    assert found["intact"] == BEFORE
+    assert sorted(found["shuffled"].split()) == sorted(BEFORE.split())
+    assert found["shuffled"] != BEFORE
+    assert found["another problem's"] == "<think> so cedar ."
+
+
+def test_content_is_names_and_notes_not_the_words_around_them() -> None:
+    text = "so ash . back to birch# open ."
+    assert [text[a:b] for a, b in content_words((0, len(text)), text)] == ["ash", "birch#", "open"]
+
+
+def test_a_push_acts_once_on_its_row_and_layer() -> None:
+    one = torch.tensor([1.0, 0.0])
+    edits = push_once([Push(1, one), Push(-1, one), Push(2, one)])
+    assert sorted(edits) == [1, 2]
+    rows = torch.tensor([0, 1, 2])
+    first = edits[1](torch.zeros(3, 2), rows)
+    assert first.tolist() == [[1, 0], [0, 0], [0, 0]]
+    assert edits[1](torch.zeros(2, 2), torch.tensor([0, 2])).abs().sum() == 0
+    assert edits[2](torch.zeros(1, 2), torch.tensor([2])).tolist() == [[1, 0]]
+
+
+def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
+    planted, other = torch.eye(64)[:2]
+
+    def pushed(starts: Sequence[Start], pushes: Sequence[Push]) -> list[str]:
+        said = []
+        for push in pushes:
+            along = float(push.change @ planted) if push.layer == 1 else 0.0
+            said.append("wait , dead end , back to birch ." if along > 1.5 else "so elm .")
+        return said
+
+    directions = [
+        Direction("mean-difference", 1, other),
+        Direction("gradient", 1, planted),
+        Direction("gradient", 2, planted),
+    ]
+    starts = [start(f"p{i}", place=i) for i in range(30)]
+    best = choose(starts, directions, {1: 2.0, 2: 2.0}, [0.5, 1.0], pushed)
+    assert best is not None
+    assert (best.kind, best.layer, best.dose, best.select_valid) == ("gradient", 1, 1.0, 1.0)
+    found = compare(
+        starts, best, directions[0].vector, [], pushed, num_random=3, how=Resampling(200, 0)
+    )
+    assert next(m for m in found if (m.measure, m.condition) == (VALID, TRIGGER)).value == 1.0
+    over = {m.condition: m.low for m in found if m.measure == OVER}
+    assert set(over) == {"none", "permuted labels", *(f"random direction {i}" for i in (1, 2, 3))}
+    assert all(low > 0.9 for low in over.values())
+
+
+def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
+    starts = [start(f"p{i}", "select" if i < 8 else "report", i) for i in range(40)]
+    log_probs = {m: [[-5.0] * len(ALL_OPENINGS[BACKTRACKING])] * 40 for m in ("base", "rl")}
+
+    def continue_(
+        model: str, prompts: Sequence[str], before: Sequence[str], keys: Sequence[tuple[int, int]]
+    ) -> list[str]:
+        return ["birch ." if model == "rl" else "cedar ."] * len(prompts)
+
+    found = {
+        (m.measure, m.model, m.condition): m
+        for m in validity(starts, log_probs, continue_, tries=2, how=Resampling(200, 0))
+    }
+    assert found["validity", "rl", "own words"].value == 1.0
+    assert found["validity", "base", "own words"].value == 0.0
+    assert found["validity", "rl-base", "own words"].value == 1.0
+    assert found["validity", "base", "best of tries"].high < 0.2
+    assert found["validity", "base", "own words"].n == 32
+
+
+def test_mean_difference_points_from_elsewhere_to_the_onsets() -> None:
+    vector = mean_difference(torch.tensor([[3.0, 1.0]] * 4), torch.tensor([[0.0, 1.0]] * 4))
+    assert vector.tolist() == [1.0, 0.0]

@@ -1,0 +1,148 @@
+"""Estimates of the contrast, small enough to check by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_reasoning.contrast.beside import content_gap, pass_at_k
+from sae_reasoning.contrast.measures import Resampling, compared, share, skill
+from sae_reasoning.contrast.rates import (
+    ENTRY,
+    GIVEN_THINKING,
+    OWN_THOUGHTS,
+    PER_TRACE,
+    places_of,
+    rates,
+)
+from sae_reasoning.contrast.weights import weight_changes
+from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
+
+HOW = Resampling(num_resamples=400, seed=0)
+
+
+def thought(problem: str, writer: str, *opportunities: TokenOpportunity, text: str = "x") -> Trace:
+    return Trace(
+        trace_id=f"{problem}/{writer}",
+        problem_id=problem,
+        split="report",
+        writer=writer,
+        model=writer,
+        prompt="p",
+        text=text,
+        token_ids=(1, 2, 3, 4),
+        num_prompt_tokens=1,
+        correct=True,
+        truncated=False,
+        spans=(),
+        opportunities=opportunities,
+    )
+
+
+def test_rates_are_what_each_model_would_do_at_the_same_places_and_in_its_own_thoughts() -> None:
+    could = TokenOpportunity("backtracking", 0, 2, taken=False)
+    thoughts = [
+        thought("p1", "base", could),
+        thought("p1", "rl", could, could),
+        thought("p2", "base", could),
+        thought("p2", "rl", could, could),
+    ]
+    places = places_of(thoughts, ["backtracking"])
+    masses = {"base": np.full(6, 0.2), "rl": np.array([0.4, 0.8, 0.8, 0.4, 0.8, 0.8])}
+    entries = {"base": {"p1": 0.1, "p2": 0.1}, "rl": {"p1": 1.0, "p2": 1.0}}
+    found = {
+        (m.measure, m.model): m
+        for m in rates(thoughts, places, masses, entries, ["backtracking"], HOW)
+        if m.level == 0.95
+    }
+    assert found[ENTRY, "rl/base"].value == pytest.approx(10)
+    # The base: enters 0.1 of the time, meets one place, starts at 0.2; RL: 1, two places, 0.8.
+    assert found[PER_TRACE, "base"].value == pytest.approx(0.02)
+    assert found[PER_TRACE, "rl"].value == pytest.approx(1.6)
+    assert found[PER_TRACE, "rl/base"].value == pytest.approx(80)
+    assert found[OWN_THOUGHTS, "rl"].value == pytest.approx(0.8)
+    # Both writers' places weigh the same: (0.4 + 0.8) / 2.
+    assert found[GIVEN_THINKING, "rl"].value == pytest.approx(0.6)
+    assert found[GIVEN_THINKING, "rl/base"].value == pytest.approx(3)
+    assert found[GIVEN_THINKING, "rl-base"].n == 2
+
+
+def test_the_interval_of_a_ratio_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(150):
+        base = rng.poisson(1.0, 80)
+        rl = rng.poisson(1.0, 80) + rng.poisson(0.5, 80)
+        sums = np.stack([base, np.ones(80), rl, np.ones(80)], axis=1).astype(float)
+        how = Resampling(300, trial)
+        ratio = next(
+            m
+            for m in compared(how, "", "m", sums, (80, 80))
+            if (m.model, m.level) == ("rl/base", 0.95)
+        )
+        covered += ratio.low <= 1.5 <= ratio.high
+    assert 0.88 <= covered / 150 <= 0.99
+
+
+def test_skill_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:
+    problems = [f"p{i}" for i in range(40)]
+    chance = np.full(40, 0.6)
+    perfect = skill(HOW, "b", "skill", "base", "", np.ones(40), chance, problems)
+    assert (perfect.value, perfect.high) == (pytest.approx(1), pytest.approx(1))
+    assert perfect.low < 0.9
+    valid = np.array([1.0] * 24 + [0.0] * 16)
+    assert skill(HOW, "b", "skill", "base", "", valid, chance, problems).value == pytest.approx(0)
+    none = skill(HOW, "b", "skill", "base", "", np.zeros(40), chance, problems)
+    assert none.value == pytest.approx(-1.5)
+    assert none.low == pytest.approx(none.value)
+    assert none.value < none.high < 0
+
+
+def test_a_share_is_bootstrapped_over_problems_not_items() -> None:
+    values = np.array([1.0, 0.0] * 10)
+    apart = share(HOW, "", "m", "base", "", values, [f"p{i}" for i in range(20)])
+    together = share(HOW, "", "m", "base", "", values, [f"p{i % 2}" for i in range(20)])
+    assert together.n == 2
+    assert together.high - together.low > apart.high - apart.low
+
+
+def test_pass_at_k_of_one_right_in_four() -> None:
+    grades = {"base": [[True, False, False, False]] * 5, "rl": [[True] * 4] * 5}
+    found = {(m.model, m.condition): m.value for m in pass_at_k(grades, [1, 2, 4], HOW)}
+    assert found["base", "1"] == pytest.approx(0.25)
+    assert found["base", "2"] == pytest.approx(0.5)
+    assert found["base", "4"] == 1.0
+    assert found["rl-base", "1"] == pytest.approx(0.75)
+
+
+def test_content_gap_takes_off_what_is_harder_everywhere() -> None:
+    text = "<think> so ash . back to birch ."
+    spans = (TokenSpan("backtracking", 17, 32, 5, 9, "search"),)
+    words = text.split()
+    ends = [len(" ".join(words[: i + 1])) for i in range(len(words))]
+    offsets = [(end - len(word), end) for word, end in zip(words, ends, strict=True)]
+    one = Trace(**{**vars(thought("p1", "rl")), "text": text, "spans": spans})
+    traces = [one, Trace(**{**vars(one), "problem_id": "p2"})]
+    rl = np.zeros(1 + len(words))
+    base = rl.copy()
+    base[3] = 0.5  # ash, outside
+    base[7] = 2.0  # birch, inside
+    [gap] = content_gap(
+        traces, [offsets] * 2, {"base": [base] * 2, "rl": [rl] * 2}, ["backtracking"], HOW
+    )
+    assert gap.value == pytest.approx(1.5)
+
+
+def test_weight_changes_count_what_survives_bfloat16_and_the_rank_of_the_update() -> None:
+    before = {"layers.0.w": torch.ones(4, 4), "layers.1.w": torch.ones(4, 4), "b": torch.ones(4)}
+    after = {name: tensor.clone() for name, tensor in before.items()}
+    after["layers.0.w"] += torch.eye(4)
+    after["layers.1.w"] += 1e-4  # lost in bfloat16
+    after["b"][0] = 2.0
+    found = {change.module: change for change in weight_changes(before, after)}
+    assert found["layers.w"].changed == pytest.approx(4 / 32)
+    assert found["b"].changed == 0.25
+    assert found["all"].changed == pytest.approx(5 / 36)
+    # Full rank in one layer, rank one in the other.
+    assert found["layers.w"].effective_rank == pytest.approx((1 + 0.25) / 2, abs=1e-3)
+    with pytest.raises(ValueError, match="same parameters"):
+        weight_changes(before, {"b": torch.ones(4)})

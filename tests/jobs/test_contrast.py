@@ -1,0 +1,148 @@
+"""Contrast, report and calibrate, on two stages of a short training that babble."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Project
+
+from sae_reasoning.compose import compose
+from sae_reasoning.config import ConfigError, PairConfig
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.tables import read_table, read_traces
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs import contrast as job
+from sae_reasoning.organisms import grammar
+from sae_reasoning.report.verdict import VERDICTS
+
+
+@pytest.fixture
+def project(made_project: Project, tmp_path: Path) -> Project:
+    return made_project.copy(tmp_path, "traces", "train", "rank")
+
+
+def run(project: Project, *options: str) -> str:
+    out = io.StringIO()
+    cfg = compose([*project.options, f"runs={project.folder}/runs", *options])
+    job.contrast(cfg, tracker=NullTracker(), console=Console(out))
+    return out.getvalue()
+
+
+def test_every_measure_carries_n_and_an_interval(made_project: Project) -> None:
+    table = read_table(made_project.results / "contrast" / "contrast.parquet")
+    assert {
+        "entry_mass",
+        "onset_mass/per_trace",
+        "onset_mass/per_opportunity",
+        "pass@k",
+        "weights/changed_share",
+    } <= set(table.measure)
+    estimated = table[~table.measure.str.startswith("weights")]
+    assert (estimated.n > 0).all()
+    known = estimated.dropna(subset=["value", "low", "high"])
+    assert len(known) > 0.7 * len(estimated)
+    assert (known.low <= known.high).all()
+    assert set(table.behaviour) - {""} <= set(grammar.MOVES)
+
+
+def test_masses_are_probabilities_and_the_trained_model_enters_thought(
+    made_project: Project,
+) -> None:
+    table = read_table(made_project.results / "contrast" / "contrast.parquet")
+    mass = table[
+        table.measure.isin(["entry_mass", "onset_mass/per_opportunity"])
+        & table.model.isin(["base", "rl"])
+    ].value.dropna()
+    assert ((mass >= 0) & (mass <= 1)).all()
+    entry = table[(table.measure == "entry_mass") & (table.model == "rl")].value.item()
+    assert entry > 0.5  # It was trained on nothing but thoughts.
+
+
+def test_the_verdict_names_every_move_with_its_evidence(made_project: Project) -> None:
+    found = json.loads((made_project.results / "report" / "verdict.json").read_text())
+    assert [one["behaviour"] for one in found["verdicts"]] == list(grammar.MOVES)
+    for one in found["verdicts"]:
+        assert one["verdict"] in VERDICTS
+        assert one["reason"]
+        for figure in one["evidence"]:
+            assert {"measure", "value", "low", "high", "n", "margin", "passed"} == set(figure)
+    assert found["margins"]["rate_ratio"] == 1.25
+
+
+def test_a_killed_contrast_goes_on_and_ends_the_same(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    again = project.copy(tmp_path / "again", "traces")
+    run(project)
+
+    def killed(_lab: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job._Lab, "pass_at_k", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    parts = next(again.results.glob("contrast.partial-*")) / "parts"
+    thoughts = read_traces(parts / "report_rl.parquet")
+    assert all(thought.text.startswith(grammar.THINK) for thought in thoughts)
+    assert {thought.split for thought in thoughts} == {"report"}
+    said = run(again)
+    assert "thinks about" not in said
+    one, other = (read_table(p.results / "contrast" / "contrast.parquet") for p in (project, again))
+    assert one.equals(other)
+    assert "up to date" in run(again)
+
+
+def test_announcers_of_the_shortlist_can_be_triggers(project: Project) -> None:
+    run(project, "contrast.triggers=[announcers]")
+    chosen = json.loads((project.results / "contrast" / "triggers.json").read_text())
+    assert {one["kind"] for one in chosen} <= {"announcers"}
+    shutil.rmtree(project.results / "rank")
+    with pytest.raises(ValueError, match="run `make rank` first"):
+        run(project, "contrast.triggers=[announcers]", "contrast.seed=1")
+
+
+def test_traces_that_nobody_can_annotate_are_refused(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"traces\.source=.*has no annotator"):
+        run(project, "traces.source=mine.jsonl")
+
+
+def test_the_verdict_is_calibrated_on_pairs_that_are_there(
+    made_project: Project, talking_pair: PairConfig, tmp_path: Path
+) -> None:
+    folder = tmp_path / "organisms" / "seed_1"
+    shutil.copytree(talking_pair.base.path, folder / "search_base_llama")
+    shutil.copytree(talking_pair.rl.path, folder / "search_rl_llama")
+    truths = [
+        {"behaviour": grammar.BACKTRACKING, "truth": "deployed"},
+        {"behaviour": grammar.UNCERTAINTY, "truth": "unclear"},
+    ]
+    (folder / "search_rl_llama" / "truth.json").write_text(json.dumps(truths))
+    project = Project(
+        tmp_path,
+        (
+            f"organism.others={folder.parent}",
+            "calibrate.seeds=[1]",
+            "calibrate.families=[llama]",
+            "calibrate.pairs=[deployed]",
+            "calibrate.output=calibration.json",
+            "tracker=none",
+            "device=cpu",
+            "threads=1",
+            "experiment=tiny",
+        ),
+    )
+    outcome = project.run("calibrate")
+    assert outcome.code == 0, outcome.output
+    found = json.loads((tmp_path / "calibration.json").read_text())
+    assert found["command"] == "make calibrate SEEDS=1 FAMILY=llama ARGS=experiment=tiny"
+    calibrated = found["calibration"]
+    assert calibrated["unclear"] == 1
+    assert calibrated["right"]["all"]["pairs"] <= 1
+    assert sum(calibrated["confusion"]["deployed"].values()) == 1
+    other = Project(tmp_path, (*project.options, "calibrate.pairs=[created]"))
+    missing = other.run("calibrate")
+    assert missing.code == 2
+    assert "run `make organisms SEEDS=1 FAMILY=llama` first" in missing.output

@@ -1,0 +1,160 @@
+"""The verdict's lines, one by one, and its calibration."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from sae_reasoning.config import ReportConfig
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.report.calibration import Cell, calibration
+from sae_reasoning.report.verdict import verdict
+
+MOVE = "backtracking"
+DEPLOYED = {
+    "trace ratio": (40.0, 30.0, 55.0),
+    "trace difference": (1.2, 1.0, 1.4),
+    "given ratio": (3.5, 3.3, 3.7),
+    "given difference": (0.5, 0.45, 0.55),
+    "rl skill": (0.95, 0.9, 1.0),
+    "base skill": (0.9, 0.85, 0.95),
+    "best skill": (0.92, 0.88, 0.97),
+    "tries skill": (0.95, 0.9, 1.0),
+    "gap": (0.02, -0.02, 0.06),
+    "push": (0.6, 0.5, 0.7),
+    "over none": (0.4, 0.3, 0.5),
+    "over random direction 1": (0.3, 0.2, 0.4),
+}
+"""Value, lower and upper bound of what the verdict reads."""
+
+KEYS = {
+    "trace ratio": ("onset_mass/per_trace", "rl/base", ""),
+    "trace difference": ("onset_mass/per_trace", "rl-base", ""),
+    "given ratio": ("onset_mass/per_opportunity", "rl/base", ""),
+    "given difference": ("onset_mass/per_opportunity", "rl-base", ""),
+    "rl skill": ("skill", "rl", "own words"),
+    "base skill": ("skill", "base", "own words"),
+    "best skill": ("skill", "base", "best words"),
+    "tries skill": ("skill", "base", "best of tries"),
+    "gap": ("validity", "rl-base", "own words"),
+    "push": ("trigger/valid", "base", "trigger"),
+    "over none": ("trigger/valid_over", "base", "none"),
+    "over random direction 1": ("trigger/valid_over", "base", "random direction 1"),
+}
+LACKING = {
+    "base skill": (-1.0, -1.2, -0.8),
+    "best skill": (-0.9, -1.1, -0.7),
+    "tries skill": (-0.8, -1.1, -0.6),
+    "gap": (0.9, 0.85, 0.95),
+    "push": (0.0, 0.0, 0.02),
+    "over none": (0.0, 0.0, 0.0),
+}
+
+
+def judged(
+    changes: Mapping[str, tuple[float, float, float] | None], items: int = 1000, n: int = 200
+) -> tuple[str, str]:
+    measures = []
+    for name, value in {**DEPLOYED, **changes}.items():
+        if value is None:
+            continue
+        measure, model, condition = KEYS[name]
+        for level in (0.95, 0.9):
+            measures.append(Measure(MOVE, measure, model, condition, *value, level, n, items))
+    for model in ("base", "rl"):
+        measures.append(
+            Measure(MOVE, "validity", model, "own words", 0.9, 0.85, 0.95, 0.95, n, items)
+        )
+    found = verdict(MOVE, measures, ReportConfig())
+    assert found.reason and all(e.n == n for e in found.evidence)
+    return found.verdict, found.qualifier
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("deployed", "")),
+        (
+            {"given ratio": (1.0, 0.9, 1.1), "given difference": (0.0, -0.02, 0.02)},
+            ("deployed", "gateway"),
+        ),
+        (LACKING, ("created", "")),
+        # A base that is partly able is neither.
+        ({"base skill": (0.5, 0.4, 0.6), "gap": (0.3, 0.2, 0.4)}, ("inconclusive", "")),
+        # Unable in its own words, able in others: not created.
+        (LACKING | {"best skill": (0.8, 0.7, 0.9)}, ("inconclusive", "")),
+        (LACKING | {"tries skill": (0.4, 0.2, 0.6)}, ("inconclusive", "")),
+        (LACKING | {"push": (0.7, 0.6, 0.8)}, ("inconclusive", "")),
+        # Able, but no push beats every control: no internal trigger was shown.
+        ({"over random direction 1": (0.02, -0.01, 0.05)}, ("inconclusive", "")),
+        ({"rl skill": (0.4, 0.3, 0.6)}, ("inconclusive", "")),
+        (LACKING | {"rl skill": (0.6, 0.45, 0.7)}, ("inconclusive", "")),
+        (
+            {
+                "trace ratio": (1.05, 0.9, 1.2),
+                "given ratio": (1.0, 0.9, 1.1),
+            },
+            ("unchanged", ""),
+        ),
+        # Level only as differences, for a move that neither model makes.
+        (
+            {
+                "trace ratio": (5.0, 0.5, 50.0),
+                "trace difference": (0.001, -0.001, 0.003),
+                "given ratio": (5.0, 0.5, 50.0),
+                "given difference": (0.001, -0.001, 0.003),
+            },
+            ("unchanged", ""),
+        ),
+        (
+            {
+                "trace ratio": (0.5, 0.4, 0.6),
+                "trace difference": (-0.1, -0.12, -0.08),
+                "given ratio": (0.6, 0.5, 0.7),
+                "given difference": (-0.1, -0.12, -0.08),
+            },
+            ("reduced", ""),
+        ),
+        # Not clearly up: a wide interval around the margin.
+        ({"trace ratio": (1.5, 1.1, 2.0)}, ("inconclusive", "")),
+        # Up by a factor, but from nothing to next to nothing.
+        ({"trace difference": (0.005, 0.003, 0.007)}, ("inconclusive", "")),
+        ({"trace ratio": None}, ("inconclusive", "")),
+        ({"gap": None}, ("inconclusive", "")),
+        ({"trace ratio": (40.0, float("nan"), float("nan"))}, ("inconclusive", "")),
+    ],
+)
+def test_the_first_line_that_applies_is_the_verdict(
+    changes: Mapping[str, tuple[float, float, float] | None], expected: tuple[str, str]
+) -> None:
+    assert judged(changes) == expected
+
+
+@pytest.mark.parametrize(("items", "n"), [(40, 200), (1000, 20)])
+def test_too_little_is_inconclusive_however_large_the_effect(items: int, n: int) -> None:
+    assert judged({}, items, n) == ("inconclusive", "")
+
+
+def test_the_verdict_never_reads_how_a_pair_was_made() -> None:
+    fields = set(Measure.__dataclass_fields__)
+    assert not fields & {"arm", "pair", "recipe", "name"}
+
+
+def test_calibration_counts_what_is_right_by_class_and_leaves_unclear_truth_out() -> None:
+    rows = [
+        ("a", "deployed", "deployed"),
+        ("a", "deployed", "inconclusive"),
+        ("b", "created", "created"),
+        ("b", "created", "deployed"),
+        ("c", "unchanged", "unchanged"),
+        ("c", "unclear", "deployed"),
+    ]
+    cells = [Cell(pair, MOVE, truth, given, "", "") for pair, truth, given in rows]
+    found = calibration(cells, 200, 0)
+    assert found.confusion["created"] == {"created": 1, "deployed": 1}
+    assert found.right["all"].value == pytest.approx(3 / 4)
+    assert found.right["deployed"].value == 1.0
+    assert found.inconclusive["deployed"].value == 0.5
+    assert (found.confused.value, found.confused.cells) == (pytest.approx(1 / 4), 4)
+    assert found.unclear == 1
+    assert found.right["unchanged"].low < 1.0
+    assert found.right["all"].pairs == 3
