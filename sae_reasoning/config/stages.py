@@ -67,6 +67,8 @@ class TracesConfig:
         source: `search` draws problems of the organisms' world; anything else is a JSON-lines file
             of annotated traces to import (see README, "your own pair").
         num_problems: Problems drawn.
+        min_edges: Shortest right path of a drawn problem, in edges.
+        max_edges: Longest right path; the organisms were trained on 3 to 5.
         base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
         rl_samples: Rollouts a problem of the RL model.
         report_share: Share of problems held for the report split.
@@ -78,6 +80,8 @@ class TracesConfig:
 
     source: str = "search"
     num_problems: int = 600
+    min_edges: int = 3
+    max_edges: int = 5
     base_samples: int = 8
     rl_samples: int = 2
     report_share: float = 0.5
@@ -92,6 +96,11 @@ class TracesConfig:
         require(
             0 < self.report_share < 1,
             f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",
+        )
+        require(
+            1 <= self.min_edges <= self.max_edges <= 8,
+            f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
+            "order between 1 and 8; try 3 and 5",
         )
 
 

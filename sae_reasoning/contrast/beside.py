@@ -33,12 +33,16 @@ def is_right(prompt: str, text: str) -> bool:
     return parse_prompt(prompt).grade(answered_path(text))
 
 
-def pass_at_k(
-    grades: Mapping[str, Sequence[Sequence[bool]]], ks: Sequence[int], how: Resampling
-) -> list[Measure]:
-    """Unbiased pass@k (Chen et al. 2107.03374, §2.1) by model, with the difference of the two."""
+def pass_at_k(grades: Mapping[str, Sequence[Sequence[bool]]], how: Resampling) -> list[Measure]:
+    """Unbiased pass@k (Chen et al. 2107.03374, §2.1) by model, with the difference of the two.
+
+    Args:
+        grades: Of each model and problem, of every rollout; k runs over powers of 2 up to them.
+        how: Makes intervals.
+    """
+    most = min(len(own) for rows in grades.values() for own in rows)
     found = []
-    for k in ks:
+    for k in (1 << power for power in range(most.bit_length())):
         by_model = {
             model: np.array(
                 [1 - comb(len(own) - sum(own), k) / comb(len(own), k) for own in rows], float
@@ -67,11 +71,14 @@ def pass_at_k(
     return found
 
 
-def accuracy(
-    condition: str, right: Sequence[bool], problems: Sequence[str], how: Resampling
+def accuracy_after(
+    condition: str, thoughts: Sequence[Trace], texts: Sequence[str], how: Resampling
 ) -> Measure:
-    """Share of right answers after thoughts in one condition."""
-    return share(how, "", CORRUPTED, RL, condition, np.array(right, float), problems)
+    """Share of right answers, in `texts`, after thoughts in one condition."""
+    pairs = zip(thoughts, texts, strict=True)
+    right = np.array([is_right(thought.prompt, text) for thought, text in pairs], float)
+    problems = [thought.problem_id for thought in thoughts]
+    return share(how, "", CORRUPTED, RL, condition, right, problems)
 
 
 def content_gap(

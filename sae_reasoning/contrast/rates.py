@@ -64,18 +64,20 @@ def rates(
     """Rates of every move: per trace, and per opportunity given that the trace is thinking.
 
     Args:
-        thoughts: Rollouts of both writers that were made to think, as many a problem.
+        thoughts: Rollouts of both writers that were made to think, as many a problem; those of
+            the report split count.
         places: Their opportunities.
         masses: Of each model, the mass at each place.
         entries: Of each model, the probability of entering thought, by problem.
         behaviours: Moves.
         how: Makes intervals.
     """
-    problems = sorted({thought.problem_id for thought in thoughts})
+    problems = sorted({thought.problem_id for thought in thoughts if thought.split == "report"})
     number = {problem: index for index, problem in enumerate(problems)}
     written = np.zeros((len(problems), len(MODELS)))
     for thought in thoughts:
-        written[number[thought.problem_id], MODELS.index(thought.writer)] += 1
+        if thought.split == "report":
+            written[number[thought.problem_id], MODELS.index(thought.writer)] += 1
     entered = np.array([[entries[model][problem] for model in MODELS] for problem in problems])
     once = np.ones(len(problems))
     found = compared(
@@ -90,8 +92,8 @@ def rates(
         mass = np.zeros((len(problems), len(MODELS), len(MODELS)))
         offered = np.zeros((len(problems), len(MODELS)))
         for index, place in enumerate(places):
-            if place.behaviour == behaviour:
-                thought = thoughts[place.thought]
+            thought = thoughts[place.thought]
+            if (place.behaviour, thought.split) == (behaviour, "report"):
                 row, writer = number[thought.problem_id], MODELS.index(thought.writer)
                 offered[row, writer] += 1
                 for reader, model in enumerate(MODELS):

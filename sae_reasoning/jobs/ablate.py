@@ -91,6 +91,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             "exactly as far"
         )
     console.wrote(stage.final, manifest)
+    console.next("make contrast")
     return manifest
 
 

@@ -34,11 +34,7 @@ from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attribute import onset_gradients
-from sae_reasoning.edges.lm.branch import (
-    Branch,
-    BranchingText,
-    branch_log_probs,
-)
+from sae_reasoning.edges.lm.branch import log_probs_at
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
     continuation_ids,
@@ -60,19 +56,18 @@ from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.triggers import (
     ANNOUNCERS,
-    GRADIENT,
-    MEAN_DIFFERENCE,
+    Candidates,
     Direction,
     Push,
-    mean_difference,
+    candidates,
     push_once,
     unit,
 )
-from sae_reasoning.traces.align import build_trace
+from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.annotate import annotator_for
+from sae_reasoning.traces.problems import PosedProblem
 
 _SPLITS = ("select", "report")
-_PASS_AT = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -151,11 +146,13 @@ class _Lab:
         self.behaviours = self._own.behaviours or cfg.behaviours
         self.num_starts = {"select": self._own.select_starts, "report": self._own.report_starts}
         most = {"select": self._own.select_problems, "report": self._own.report_problems}
-        by_split: dict[str, dict[str, str]] = {split: {} for split in _SPLITS}
-        for trace in read_traces(cfg.folder / "traces" / "traces.parquet"):
-            by_split[trace.split][trace.problem_id] = trace.prompt
+        posed = dict.fromkeys(
+            PosedProblem(trace.problem_id, trace.split, trace.prompt)
+            for trace in read_traces(cfg.folder / "traces" / "traces.parquet")
+        )
         self._problems = {
-            split: dict(list(by_split[split].items())[: most[split]]) for split in _SPLITS
+            split: [problem for problem in posed if problem.split == split][: most[split]]
+            for split in _SPLITS
         }
 
     def lines(self) -> dict[str, Any]:
@@ -221,40 +218,24 @@ class _Lab:
         return made
 
     def _think(self, split: str, model: str) -> list[Trace]:
-        lm, annotate = self._models[model], annotator_for(self._cfg.traces.source)
-        assert annotate
-        tasks = [
-            (problem_id, prompt, sample)
-            for problem_id, prompt in self._problems[split].items()
-            for sample in range(self._own.samples)
-        ]
+        lm = self._models[model]
+        tasks = [(p, s) for p in self._problems[split] for s in range(self._own.samples)]
         made = self._write(
             model,
-            [prompt for _, prompt, _ in tasks],
+            [problem.prompt for problem, _ in tasks],
             [grammar.THINK] * len(tasks),
             # Apart from the noise of `traces`, whose samples count from 0.
-            [(int(problem_id[1:]), 10_000 + sample) for problem_id, _, sample in tasks],
+            [(problem.number, 10_000 + sample) for problem, sample in tasks],
             max_new_tokens=self._own.max_new_tokens,
         )
         found = []
-        for (problem_id, prompt, sample), one in zip(tasks, made, strict=True):
+        for (problem, sample), one in zip(tasks, made, strict=True):
+            prompt_ids = encode_prompt(lm.tokenizer, problem.prompt)
             response_ids, offsets = encode_response(lm.tokenizer, one.text)
+            end_id = None if one.truncated else lm.tokenizer.eos_token_id
             found.append(
-                build_trace(
-                    encode_prompt(lm.tokenizer, prompt),
-                    response_ids,
-                    offsets,
-                    annotate(prompt, one.text, one.truncated),
-                    end_id=None if one.truncated else lm.tokenizer.eos_token_id,
-                    annotator=self._cfg.traces.source,
-                    trace_id=f"{problem_id}/{model}/thought{sample}",
-                    problem_id=problem_id,
-                    split=split,
-                    writer=model,
-                    model=lm.facts.name,
-                    prompt=prompt,
-                    text=one.text,
-                    truncated=one.truncated,
+                Rollout(prompt_ids, response_ids, offsets, end_id, one.text).annotated(
+                    problem, self._cfg.traces.source, model, lm.facts.name, f"thought{sample}"
                 )
             )
         return found
@@ -263,9 +244,6 @@ class _Lab:
         self, thoughts: Sequence[Trace], places: Sequence[Place]
     ) -> dict[str, list[list[float]]]:
         """Of each model and place, the log-probability of each opening of the place's move."""
-        by_thought: list[list[int]] = [[] for _ in thoughts]
-        for index, place in enumerate(places):
-            by_thought[place.thought].append(index)
         found = {}
         for model in MODELS:
 
@@ -278,25 +256,13 @@ class _Lab:
                     ]
                     for behaviour in self.behaviours
                 }
-                texts = [
-                    BranchingText(
-                        thought.token_ids,
-                        tuple(
-                            Branch(places[index].token, ids)
-                            for index in own
-                            for ids in said[places[index].behaviour]
-                        ),
-                    )
-                    for thought, own in zip(thoughts, by_thought, strict=True)
-                ]
-                values = branch_log_probs(lm, texts, self._own.token_budget)
-                result: list[list[float]] = [[] for _ in places]
-                for own, flat in zip(by_thought, values, strict=True):
-                    rest = iter(flat)
-                    for index in own:
-                        count = len(said[places[index].behaviour])
-                        result[index] = [next(rest) for _ in range(count)]
-                return result
+                return log_probs_at(
+                    lm,
+                    [thought.token_ids for thought in thoughts],
+                    [(place.thought, place.token) for place in places],
+                    [said[place.behaviour] for place in places],
+                    self._own.token_budget,
+                )
 
             found[model] = self.part(f"log_probs_{model}", read)
         return found
@@ -313,25 +279,19 @@ class _Lab:
         for model in MODELS:
             lm = self._models[model]
             entering = continuation_ids(lm, grammar.THINK)
-            texts = []
-            for prompt in problems.values():
-                ids = encode_prompt(lm.tokenizer, prompt)
-                texts.append(BranchingText(tuple(ids), (Branch(len(ids) - 1, entering),)))
-            values = branch_log_probs(lm, texts, self._own.token_budget)
+            prompts = [tuple(encode_prompt(lm.tokenizer, p.prompt)) for p in problems]
+            ends = [(index, len(ids) - 1) for index, ids in enumerate(prompts)]
+            values = log_probs_at(
+                lm, prompts, ends, [[entering]] * len(ends), self._own.token_budget
+            )
             entries[model] = {
-                problem: math.exp(value[0]) for problem, value in zip(problems, values, strict=True)
+                problem.problem_id: math.exp(value[0])
+                for problem, value in zip(problems, values, strict=True)
             }
-        reported = [i for i, thought in enumerate(thoughts) if thought.split == "report"]
-        first = reported[0]
-        kept = [i for i, place in enumerate(places) if place.thought >= first]
-        moved = [
-            Place(p.thought - first, p.behaviour, p.char_end, p.token, p.taken)
-            for p in (places[i] for i in kept)
-        ]
         masses = {
-            model: np.array([np.exp(log_probs[model][i]).sum() for i in kept]) for model in MODELS
+            model: np.array([np.exp(own).sum() for own in log_probs[model]]) for model in MODELS
         }
-        return rates(thoughts[first:], moved, masses, entries, self.behaviours, self._how)
+        return rates(thoughts, places, masses, entries, self.behaviours, self._how)
 
     def validity(
         self, starts: Sequence[Start], log_probs: dict[str, list[list[float]]]
@@ -375,31 +335,19 @@ class _Lab:
             own = [s for s in starts if (s.behaviour, s.split) == (behaviour, "select")]
             if not own:
                 continue
-            directions, norms, by_lot = self._directions(behaviour, own, thoughts, places)
+            directions, found = self._directions(behaviour, own, thoughts, places)
+            norms = {layer: one.norm for layer, one in found.items()}
             best = triggers.choose(own, directions, norms, self._own.doses, self._pushed)
             if best:
                 chosen.append(best)
-                permuted[behaviour] = by_lot[best.layer]
-        write_json(
-            stage.folder / "triggers.json",
-            [
-                {
-                    "behaviour": one.behaviour,
-                    "kind": one.kind,
-                    "layer": one.layer,
-                    "dose": one.dose,
-                    "size": one.size,
-                    "select_valid": one.select_valid,
-                    "direction": one.direction.tolist(),
-                }
-                for one in chosen
-            ],
-        )
-        found = []
+                permuted[behaviour] = found[best.layer].permuted
+        listed = [vars(one) | {"direction": one.direction.tolist()} for one in chosen]
+        write_json(stage.folder / "triggers.json", listed)
+        compared: list[Measure] = []
         for best in chosen:
             own = [s for s in starts if (s.behaviour, s.split) == (best.behaviour, "report")]
             if own:
-                found += triggers.compare(
+                compared += triggers.compare(
                     own,
                     best,
                     permuted[best.behaviour],
@@ -408,7 +356,7 @@ class _Lab:
                     num_random=self._own.controls,
                     how=self._how,
                 )
-        return found
+        return compared
 
     def _pushed(self, starts: Sequence[Start], pushes: Sequence[Push]) -> list[str]:
         made = self._write(
@@ -428,8 +376,8 @@ class _Lab:
         starts: Sequence[Start],
         thoughts: Sequence[Trace],
         places: Sequence[Place],
-    ) -> tuple[list[Direction], dict[int, float], dict[int, Tensor]]:
-        """Candidates, mean norms of the residual and permuted directions, by layer."""
+    ) -> tuple[list[Direction], dict[int, Candidates]]:
+        """Directions to try for a move, and what each layer gave."""
         lm, layers = self._models[BASE], self._cfg.layers
         rng = random.Random(f"elsewhere/{self._own.seed}/{behaviour}")
         possible = {(p.thought, p.token) for p in places if p.behaviour == behaviour}
@@ -452,21 +400,14 @@ class _Lab:
             for layer in layers:
                 resid[layer][batch.rows] = batch.residuals[layer].cpu()
                 slopes[layer][batch.rows] = batch.gradients[layer].cpu()
-        count = len(starts)
-        order = torch.randperm(len(prefixes), generator=torch.Generator().manual_seed(7))
-        directions, norms, permuted = [], {}, {}
-        for layer in layers:
-            norms[layer] = float(resid[layer][:count].norm(dim=1).mean())
-            mixed = resid[layer][order]
-            permuted[layer] = mean_difference(mixed[:count], mixed[count:])
-            if MEAN_DIFFERENCE in self._own.triggers:
-                vector = mean_difference(resid[layer][:count], resid[layer][count:])
-                directions.append(Direction(MEAN_DIFFERENCE, layer, vector))
-            if GRADIENT in self._own.triggers:
-                directions.append(Direction(GRADIENT, layer, unit(slopes[layer][:count].mean(0))))
+        found = {
+            layer: candidates(self._own.triggers, layer, resid[layer], slopes[layer], len(starts))
+            for layer in layers
+        }
+        directions = [direction for one in found.values() for direction in one.directions]
         if ANNOUNCERS in self._own.triggers:
             directions += self._announcers(behaviour)
-        return directions, norms, permuted
+        return directions, found
 
     def _announcers(self, behaviour: str) -> list[Direction]:
         """The best announcers of each layer, averaged."""
@@ -486,36 +427,33 @@ class _Lab:
 
     def pass_at_k(self) -> list[Measure]:
         """pass@k of both models and of random descents, on report problems."""
-        problems = dict(list(self._problems["report"].items())[: self._own.pass_problems])
+        problems = self._problems["report"][: self._own.pass_problems]
         grades: dict[str, list[list[bool]]] = {}
         size = self._own.pass_samples
         for model in MODELS:
-            rows = [(i, p, s) for i, p in problems.items() for s in range(size)]
+            rows = [(p, s) for p in problems for s in range(size)]
             made = self._write(
                 model,
-                [prompt for _, prompt, _ in rows],
+                [problem.prompt for problem, _ in rows],
                 [""] * len(rows),
-                [(int(problem_id[1:]), 20_000 + sample) for problem_id, _, sample in rows],
+                [(problem.number, 20_000 + sample) for problem, sample in rows],
                 max_new_tokens=self._own.max_new_tokens,
             )
             right = [
-                beside.is_right(prompt, one.text)
-                for (_, prompt, _), one in zip(rows, made, strict=True)
+                beside.is_right(problem.prompt, one.text)
+                for (problem, _), one in zip(rows, made, strict=True)
             ]
             grades[model] = [right[i : i + size] for i in range(0, len(right), size)]
         rng = random.Random(f"walk/{self._own.seed}")
         grades["random descents"] = [
-            random_walks(parse_prompt(prompt), size, rng) for prompt in problems.values()
+            random_walks(parse_prompt(problem.prompt), size, rng) for problem in problems
         ]
-        return beside.pass_at_k(grades, [k for k in _PASS_AT if k <= size], self._how)
+        return beside.pass_at_k(grades, self._how)
 
     def corrupted(self, thoughts: Sequence[Trace]) -> list[Measure]:
         """What the RL model answers after its own thoughts, whole and corrupted."""
-        finished = [
-            t
-            for t in thoughts
-            if (t.split, t.writer) == ("report", RL) and grammar.END_THINK in t.text
-        ]
+        own = [t for t in thoughts if (t.split, t.writer) == ("report", RL)]
+        finished = [thought for thought in own if grammar.END_THINK in thought.text]
         chosen = finished[: self._own.corrupted_traces]
         if len({thought.problem_id for thought in chosen}) < 2:
             return []
@@ -534,12 +472,8 @@ class _Lab:
                 max_new_tokens=self._own.move_tokens,
                 until=".",
             )
-            right = [
-                beside.is_right(t.prompt, one.text) for t, one in zip(chosen, made, strict=True)
-            ]
-            found.append(
-                beside.accuracy(condition, right, [t.problem_id for t in chosen], self._how)
-            )
+            texts = [one.text for one in made]
+            found.append(beside.accuracy_after(condition, chosen, texts, self._how))
         return found
 
     def content_gap(self, thoughts: Sequence[Trace]) -> list[Measure]:
@@ -560,5 +494,5 @@ class _Lab:
 
     def weights(self) -> list[Measure]:
         """How much training changed, by module."""
-        states = {m: dict(lm.model.named_parameters()) for m, lm in self._models.items()}
-        return beside.weight_measures(weight_changes(states[BASE], states[RL]))
+        before, after = (dict(self._models[m].model.named_parameters()) for m in MODELS)
+        return beside.weight_measures(weight_changes(before, after))

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from sae_reasoning.config import Config, ConfigError, GrpoConfig, ModelConfig, PretrainConfig
-from sae_reasoning.edges.artifacts import Manifest, Stage, publish, read_json, write_json
+from sae_reasoning.edges.artifacts import (
+    Manifest,
+    Stage,
+    fingerprint,
+    publish,
+    read_json,
+    write_json,
+)
 from sae_reasoning.edges.console import Console, duration
 from sae_reasoning.edges.lm.create import (
     Shape,
@@ -125,7 +132,8 @@ class _Making:
         if recipe.parent:
             inputs[recipe.parent] = describe(self._config(recipe.parent)).fingerprint
         corpus = recipe.corpus
-        made_by = [self.seed, recipe, self._training(), excerpt(corpus, self.seed) if corpus else 0]
+        texts = fingerprint(excerpt(corpus, self.seed)) if corpus else ""
+        made_by = [self.seed, recipe, self._training(), texts]
         measured_by = [
             own.measure_problems,
             own.compelled_problems,

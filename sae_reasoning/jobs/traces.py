@@ -22,10 +22,11 @@ from sae_reasoning.edges.lm.load import (
 )
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.organisms.world import Difficulty
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
-from sae_reasoning.traces.align import build_trace
-from sae_reasoning.traces.annotate import ANNOTATORS, annotator_for
+from sae_reasoning.traces.align import Rollout, build_trace
+from sae_reasoning.traces.annotate import ANNOTATORS
 from sae_reasoning.traces.imported import read_imported
 from sae_reasoning.traces.problems import (
     SELECT,
@@ -83,7 +84,10 @@ class _Task:
 def _roll_out(cfg: Config, parts: Path, console: Console) -> list[Trace]:
     """Rollouts of both writers, a part file for every few batches, so a kill loses little."""
     problems = draw_search_problems(
-        cfg.traces.num_problems, cfg.traces.report_share, cfg.traces.seed
+        cfg.traces.num_problems,
+        cfg.traces.report_share,
+        cfg.traces.seed,
+        Difficulty(cfg.traces.min_edges, cfg.traces.max_edges),
     )
     samples = {"base": cfg.traces.base_samples, "rl": cfg.traces.rl_samples}
     console.plan(
@@ -113,12 +117,7 @@ def _roll_out(cfg: Config, parts: Path, console: Console) -> list[Trace]:
 
 def _write(lm: LanguageModel, writer: str, tasks: Sequence[_Task], cfg: Config) -> Iterator[Trace]:
     prompts = [encode_prompt(lm.tokenizer, task.problem.prompt) for task in tasks]
-    # The problem's number, not its place in the batch: the same noise however rows are batched.
-    keys = torch.tensor(
-        [[cfg.traces.seed, int(task.problem.problem_id[1:]), task.sample] for task in tasks]
-    )
-    annotate = annotator_for(cfg.traces.source)
-    assert annotate
+    keys = torch.tensor([[cfg.traces.seed, task.problem.number, task.sample] for task in tasks])
     for rollout in generate(
         lm,
         prompts,
@@ -129,21 +128,9 @@ def _write(lm: LanguageModel, writer: str, tasks: Sequence[_Task], cfg: Config) 
         problem, sample = tasks[rollout.row].problem, tasks[rollout.row].sample
         text = lm.decode(list(rollout.token_ids))
         response_ids, offsets = encode_response(lm.tokenizer, text)
-        yield build_trace(
-            prompts[rollout.row],
-            response_ids,
-            offsets,
-            annotate(problem.prompt, text, rollout.truncated),
-            end_id=None if rollout.truncated else lm.tokenizer.eos_token_id,
-            annotator=cfg.traces.source,
-            trace_id=f"{problem.problem_id}/{writer}/{sample:03d}",
-            problem_id=problem.problem_id,
-            split=problem.split,
-            writer=writer,
-            model=lm.facts.name,
-            prompt=problem.prompt,
-            text=text,
-            truncated=rollout.truncated,
+        end_id = None if rollout.truncated else lm.tokenizer.eos_token_id
+        yield Rollout(prompts[rollout.row], response_ids, offsets, end_id, text).annotated(
+            problem, cfg.traces.source, writer, lm.facts.name, f"{sample:03d}"
         )
 
 

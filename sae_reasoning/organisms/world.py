@@ -141,6 +141,9 @@ class Difficulty:
             raise ValueError(f"paths of {self.min_edges} to {self.max_edges} edges can't be drawn")
 
 
+TRAINED = Difficulty()
+"""What every organism is trained on."""
+
 LONGER = Difficulty(min_edges=6, max_edges=8)
 """Paths longer than any base has met, for prolonged reinforcement."""
 

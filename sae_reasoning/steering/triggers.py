@@ -59,6 +59,52 @@ def mean_difference(
     return unit(at_onsets.mean(0) - elsewhere.mean(0))
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """Directions of one layer, found at the RL model's onsets.
+
+    Attributes:
+        directions: To be tried.
+        norm: Mean norm of the residual at onsets.
+        permuted: The mean difference that permuted labels give [d_model].
+    """
+
+    directions: list[Direction]
+    norm: float
+    permuted: Float[Tensor, " d_model"]
+
+
+def candidates(
+    kinds: Sequence[str],
+    layer: int,
+    residuals: Float[Tensor, "place d_model"],
+    gradients: Float[Tensor, "place d_model"],
+    num_onsets: int,
+) -> Candidates:
+    """Directions of the kinds asked for that one layer gives.
+
+    Args:
+        kinds: Of `KINDS`; announcers come from a shortlist, not from here.
+        layer: Decoder block.
+        residuals: The base's, at onsets first, then elsewhere.
+        gradients: Of log P(first token of an opening), at the same places.
+        num_onsets: How many are onsets.
+    """
+    found = []
+    if MEAN_DIFFERENCE in kinds:
+        vector = mean_difference(residuals[:num_onsets], residuals[num_onsets:])
+        found.append(Direction(MEAN_DIFFERENCE, layer, vector))
+    if GRADIENT in kinds:
+        found.append(Direction(GRADIENT, layer, unit(gradients[:num_onsets].mean(0))))
+    order = torch.randperm(len(residuals), generator=torch.Generator().manual_seed(7))
+    mixed = residuals[order]
+    return Candidates(
+        directions=found,
+        norm=float(residuals[:num_onsets].norm(dim=1).mean()),
+        permuted=mean_difference(mixed[:num_onsets], mixed[num_onsets:]),
+    )
+
+
 def push_once(pushes: Sequence[Push]) -> "dict[int, _LayerPush]":
     """Residual edits by layer that push each row where its first token is predicted, never after.
 

@@ -8,6 +8,7 @@ the token after it, is a token of its own or no token at all.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sae_reasoning.records import (
     Annotation,
@@ -17,6 +18,8 @@ from sae_reasoning.records import (
     TokenSpan,
     Trace,
 )
+from sae_reasoning.traces.annotate import annotator_for
+from sae_reasoning.traces.problems import PosedProblem
 
 Offsets = Sequence[tuple[int, int]]
 
@@ -118,3 +121,54 @@ def build_trace(
             for opportunity in annotation.opportunities
         ),
     )
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """What a model wrote on a problem, with its tokens.
+
+    Attributes:
+        prompt_ids: Tokens of the prompt, BOS included.
+        response_ids: Tokens of the text.
+        offsets: Characters of each of those.
+        end_id: EOS, if the writer ended.
+        text: The response.
+    """
+
+    prompt_ids: Sequence[int]
+    response_ids: Sequence[int]
+    offsets: Offsets
+    end_id: int | None
+    text: str
+
+    def annotated(
+        self, problem: PosedProblem, source: str, writer: str, model: str, sample: str
+    ) -> Trace:
+        """The trace, with moves as the annotator of `source` sees them.
+
+        Args:
+            problem: What was asked.
+            source: Of the problems; it has an annotator.
+            writer: `base` or `rl`.
+            model: Name of the writer.
+            sample: Which of the writer's rollouts on the problem.
+        """
+        annotate = annotator_for(source)
+        assert annotate
+        truncated = self.end_id is None
+        return build_trace(
+            self.prompt_ids,
+            self.response_ids,
+            self.offsets,
+            annotate(problem.prompt, self.text, truncated),
+            end_id=self.end_id,
+            annotator=source,
+            trace_id=f"{problem.problem_id}/{writer}/{sample}",
+            problem_id=problem.problem_id,
+            split=problem.split,
+            writer=writer,
+            model=model,
+            prompt=problem.prompt,
+            text=self.text,
+            truncated=truncated,
+        )

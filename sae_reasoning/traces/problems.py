@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from sae_reasoning.organisms.grammar import REMARKS
-from sae_reasoning.organisms.world import Difficulty, sample_problem
+from sae_reasoning.organisms.world import TRAINED, Difficulty, sample_problem
 
 SELECT, REPORT = "select", "report"
 
@@ -17,8 +17,15 @@ class PosedProblem:
     split: str
     prompt: str
 
+    @property
+    def number(self) -> int:
+        """Keys the noise of its rollouts, however they are batched."""
+        return int(self.problem_id[1:])
 
-def draw_search_problems(num_problems: int, report_share: float, seed: int) -> list[PosedProblem]:
+
+def draw_search_problems(
+    num_problems: int, report_share: float, seed: int, difficulty: Difficulty = TRAINED
+) -> list[PosedProblem]:
     """Different problems of the organisms' world, `select` first, in the order of their ids.
 
     The seed's stream is apart from those that the organisms were trained on.
@@ -26,7 +33,7 @@ def draw_search_problems(num_problems: int, report_share: float, seed: int) -> l
     rng = random.Random(f"traces/{seed}")
     prompts: dict[str, None] = {}
     while len(prompts) < num_problems:
-        prompts[sample_problem(rng, Difficulty(), REMARKS).prompt()] = None
+        prompts[sample_problem(rng, difficulty, REMARKS).prompt()] = None
     num_report = max(1, min(num_problems - 1, round(num_problems * report_share)))
     num_select = num_problems - num_report
     return [

@@ -59,6 +59,40 @@ def branch_log_probs(
     return found
 
 
+def log_probs_at(
+    lm: LanguageModel,
+    sequences: Sequence[tuple[int, ...]],
+    places: Sequence[tuple[int, int]],
+    continuations: Sequence[Sequence[tuple[int, ...]]],
+    token_budget: int,
+) -> list[list[float]]:
+    """Log P(continuation | sequence up to a place), of every continuation at every place.
+
+    Args:
+        lm: Reader.
+        sequences: Texts.
+        places: Sequence, and index of the last token before the continuations.
+        continuations: Of each place.
+        token_budget: Tokens of one pass.
+    """
+    by_sequence: list[list[int]] = [[] for _ in sequences]
+    for index, (sequence, _) in enumerate(places):
+        by_sequence[sequence].append(index)
+    texts = [
+        BranchingText(
+            token_ids,
+            tuple(Branch(places[i][1], ids) for i in own for ids in continuations[i]),
+        )
+        for token_ids, own in zip(sequences, by_sequence, strict=True)
+    ]
+    found: list[list[float]] = [[] for _ in places]
+    for own, flat in zip(by_sequence, branch_log_probs(lm, texts, token_budget), strict=True):
+        rest = iter(flat)
+        for index in own:
+            found[index] = [next(rest) for _ in continuations[index]]
+    return found
+
+
 @dataclass(frozen=True)
 class _Layout:
     """One text with its branches in a row.
