@@ -49,7 +49,7 @@ class ContrastConfig:
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     controls: int = 3
     pass_problems: int = 40
-    pass_samples: int = 64
+    pass_samples: int = 32
     corrupted_traces: int = 200
     max_new_tokens: int = 320
     move_tokens: int = 30
@@ -93,7 +93,7 @@ class ReportConfig:
 
     rate_ratio: float = 1.25
     rate_difference: float = 0.01
-    validity_margin: float = 0.1
+    validity_margin: float = 0.15
     skill_bar: float = 0.5
     min_opportunities: int = 100
     min_starts: int = 50

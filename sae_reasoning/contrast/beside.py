@@ -25,6 +25,8 @@ from sae_reasoning.organisms.grammar import answered_path
 from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Trace
 
+_MANY = 1000
+"""Times as often, beyond which the base doesn't make the move and the figure says no more."""
 PASS_AT, CORRUPTED, CONTENT_GAP = "pass@k", "accuracy/after_thought", "content_gap"
 
 
@@ -167,7 +169,11 @@ def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame
 
     def cell(behaviour: str, measure: str, model: str, condition: str = "") -> str:
         one = by.get((behaviour, measure, model, condition, 0.95))
-        return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]" if one else "–"
+        if one is None:
+            return "–"
+        if one.low > _MANY:
+            return f"over {_MANY}"
+        return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
 
     return pd.DataFrame(
         [

@@ -151,7 +151,7 @@ def verdict(behaviour: str, measures: Sequence[Measure], bars: ReportConfig) -> 
 
 def _judge(case: _Case) -> Verdict:
     bars, move = case.bars, case.behaviour
-    per_trace, given = case.get(PER_TRACE, RATIO), case.get(GIVEN_THINKING, RATIO)
+    given = case.get(GIVEN_THINKING, RATIO)
     met = given.items // 2
     if met < bars.min_opportunities or given.n < bars.min_problems:
         return case.says(
@@ -159,11 +159,11 @@ def _judge(case: _Case) -> Verdict:
             f"{met} opportunities for {move} on {given.n} problems are too few to judge a rate",
         )
     trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, GIVEN_THINKING)
-    times = f"{per_trace.value:.3g} times as often a trace"
+    often = _often(case)
     if trace_level and given_level:
         return case.says(UNCHANGED, f"the model makes {move} as often as its base does")
     if _is_down(case, PER_TRACE) and not _is_up(case, GIVEN_THINKING):
-        return case.says(REDUCED, f"the model makes {move} {times} as its base")
+        return case.says(REDUCED, often)
     if not _is_up(case, PER_TRACE):
         return case.says(
             INCONCLUSIVE, f"the rate of {move} is neither clearly up nor down nor level"
@@ -172,8 +172,8 @@ def _judge(case: _Case) -> Verdict:
     if own.items < bars.min_starts or own.n < bars.min_problems:
         return case.says(
             INCONCLUSIVE,
-            f"the model makes {move} {times}, but {own.items} starts on {own.n} problems are too "
-            "few to judge how it's carried out",
+            f"{often}, but {own.items} starts on {own.n} problems are too few to judge how it's "
+            "carried out",
         )
     executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.skill_bar)
     is_equal = case.below(case.get(VALIDITY, DIFFERENCE, OWN_WORDS), bars.validity_margin)
@@ -191,8 +191,8 @@ def _judge(case: _Case) -> Verdict:
         )
         return case.says(
             DEPLOYED,
-            f"the model makes {move} {times}; the base {executed} and a push of its residual makes "
-            f"it carry the move out: {how}",
+            f"{often}; the base {executed} and a push of its residual makes it carry the move out: "
+            f"{how}",
             GATEWAY if is_gateway else "",
         )
     lacking = [
@@ -205,20 +205,24 @@ def _judge(case: _Case) -> Verdict:
     if executes and all(lacking):
         return case.says(
             CREATED,
-            f"the model makes {move} {times}; the base {executed}, whatever starts it: the move "
+            f"{often}; the base {executed}, and no wording, try or push makes it do so: the move "
             "wasn't there",
         )
-    return case.says(INCONCLUSIVE, _unsettled(case, times, executes, is_equal, is_pushed, executed))
+    return case.says(INCONCLUSIVE, _unsettled(often, executes, is_equal, is_pushed, executed))
 
 
-def _unsettled(
-    case: _Case, times: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str
-) -> str:
-    said = f"the model makes {case.behaviour} {times}, but "
+def _often(case: _Case) -> str:
+    """Both rates in words."""
+    base, rl = (case.get(PER_TRACE, model).value for model in (BASE, RL))
+    return f"the model makes {case.behaviour} {rl:.2g} times a trace, its base {base:.2g} times"
+
+
+def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str) -> str:
+    said = f"{often}, but "
     if not executes:
         return f"{said}doesn't clearly carry it out itself"
     if is_equal and not is_pushed:
-        return f"{said}though the base {executed}, no push beats every control"
+        return f"{often}; though the base {executed}, no push beats every control"
     return f"{said}the base {executed}: neither as well as the model nor clearly unable"
 
 

@@ -61,6 +61,8 @@ def judged(
         for level in (0.95, 0.9):
             measures.append(Measure(MOVE, measure, model, condition, *value, level, n, items))
     for model in ("base", "rl"):
+        rate = (0.02, 0.01, 0.03) if model == "base" else (1.2, 1.0, 1.4)
+        measures.append(Measure(MOVE, "onset_mass/per_trace", model, "", *rate, 0.95, n, items))
         measures.append(
             Measure(MOVE, "validity", model, "own words", 0.9, 0.85, 0.95, 0.95, n, items)
         )
