@@ -69,6 +69,8 @@ class TracesConfig:
         num_problems: Problems drawn.
         min_edges: Shortest right path of a drawn problem, in edges.
         max_edges: Longest right path; the organisms were trained on 3 to 5.
+        places: Names of places in drawn problems: `known`, or `new` ones that no organism met.
+        remarks: Harmless sentences before drawn problems: `known`, or `new` ones.
         base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
         rl_samples: Rollouts a problem of the RL model.
         report_share: Share of problems held for the report split.
@@ -82,6 +84,8 @@ class TracesConfig:
     num_problems: int = 600
     min_edges: int = 3
     max_edges: int = 5
+    places: str = "known"
+    remarks: str = "known"
     base_samples: int = 8
     rl_samples: int = 2
     report_share: float = 0.5
@@ -93,6 +97,8 @@ class TracesConfig:
     def __post_init__(self) -> None:
         positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
         positive(self, "traces", "temperature", "batch_size")
+        one_of("traces.places", self.places, ("known", "new"))
+        one_of("traces.remarks", self.remarks, ("known", "new"))
         require(
             0 < self.report_share < 1,
             f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sae_reasoning.config import Config
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, Stage, fingerprint_files
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import generate
@@ -22,7 +22,8 @@ from sae_reasoning.edges.lm.load import (
 )
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms.world import Difficulty
+from sae_reasoning.organisms.grammar import NEW_REMARKS, REMARKS
+from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.traces.align import Rollout, build_trace
@@ -73,6 +74,19 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     return manifest
 
 
+def _refuse_unknown_words(cfg: Config, prompt: str) -> None:
+    """Refuse problems that a tokenizer can't tell its model."""
+    for model in (cfg.pair.base, cfg.pair.rl):
+        tokenizer = load_tokenizer(model)
+        said = str(tokenizer.decode(encode_prompt(tokenizer, prompt), skip_special_tokens=True))
+        if said.split() != prompt.split():
+            raise ConfigError(
+                f"the tokenizer of {model.named} doesn't know every word of the problems of "
+                f"traces.places={cfg.traces.places}; use traces.places=known, or a tokenizer of "
+                "pieces"
+            )
+
+
 @dataclass(frozen=True)
 class _Task:
     """One rollout to make."""
@@ -88,7 +102,10 @@ def _roll_out(cfg: Config, parts: Path, console: Console) -> list[Trace]:
         cfg.traces.report_share,
         cfg.traces.seed,
         Difficulty(cfg.traces.min_edges, cfg.traces.max_edges),
+        PLACES if cfg.traces.places == "known" else NEW_PLACES,
+        REMARKS if cfg.traces.remarks == "known" else NEW_REMARKS,
     )
+    _refuse_unknown_words(cfg, problems[0].prompt)
     samples = {"base": cfg.traces.base_samples, "rl": cfg.traces.rl_samples}
     console.plan(
         "traces",

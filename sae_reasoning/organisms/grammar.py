@@ -119,9 +119,29 @@ REMARKS = (
 )
 """Harmless sentences: before a map, and now and then within a trace."""
 
+NEW_REMARKS = (
+    "wait for the tea .",
+    "the door is stuck again .",
+    "no clock is right today .",
+    "hold on then .",
+    "maybe rain is near .",
+    "check the rope now .",
+    "verify the lamp later .",
+    "is the seal good ?",
+    "double the tea .",
+    "perhaps the light goes .",
+    "i wonder about the door .",
+    "let the rain rest .",
+)
+"""Harmless sentences that no organism was trained on, in words that all know."""
+
 
 CONTENT = frozenset(
-    [name for place in world.PLACES for name in (place, f"{place}:", f"{place}#")]
+    [
+        name
+        for place in (*world.PLACES, *world.NEW_PLACES)
+        for name in (place, f"{place}:", f"{place}#")
+    ]
     + [*world.KINDS, world.NOTHING, world.OPEN, world.SHUT, world.REAL, world.FAKE, GOOD, BAD]
 )
 """Words that fill the slots of sentences."""

@@ -29,6 +29,11 @@ PLACES = (
     "ash birch cedar dale elm fern grove heath iris jade knoll lake moss nook oak pine quarry "
     "ridge spring thorn vale willow yew zinnia"
 ).split()
+NEW_PLACES = (
+    "alder bay cove drift elder fjord glen hazel inlet juniper kelp larch marsh nettle olive palm "
+    "quay reed stream tarn upland vine weir yarrow"
+).split()
+"""Names that no organism was trained on; only a tokenizer of pieces can tell them apart."""
 KINDS = ("gold", "salt", "herbs", "pearls")
 NOTHING = "none"
 EITHER = "either "
@@ -149,10 +154,13 @@ LONGER = Difficulty(min_edges=6, max_edges=8)
 
 
 def sample_problem(
-    rng: random.Random, difficulty: Difficulty, remarks: Sequence[str] = ()
+    rng: random.Random,
+    difficulty: Difficulty,
+    remarks: Sequence[str] = (),
+    places: Sequence[str] = PLACES,
 ) -> Problem:
-    """Draw one solvable problem; half of the problems begin with one of `remarks`."""
-    names = rng.sample(PLACES, len(PLACES))
+    """Draw one solvable problem of `places`; half of the problems begin with one of `remarks`."""
+    names = rng.sample(places, len(places))
     goal = rng.choice(KINDS)
     entries: dict[str, tuple[str, ...]] = {}
     notes: dict[str, str] = {}

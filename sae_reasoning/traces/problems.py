@@ -1,10 +1,11 @@
 """The problems of an experiment, split once into those that select and those that report."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sae_reasoning.organisms.grammar import REMARKS
-from sae_reasoning.organisms.world import TRAINED, Difficulty, sample_problem
+from sae_reasoning.organisms.world import PLACES, TRAINED, Difficulty, sample_problem
 
 SELECT, REPORT = "select", "report"
 
@@ -24,7 +25,12 @@ class PosedProblem:
 
 
 def draw_search_problems(
-    num_problems: int, report_share: float, seed: int, difficulty: Difficulty = TRAINED
+    num_problems: int,
+    report_share: float,
+    seed: int,
+    difficulty: Difficulty = TRAINED,
+    places: Sequence[str] = PLACES,
+    remarks: Sequence[str] = REMARKS,
 ) -> list[PosedProblem]:
     """Different problems of the organisms' world, `select` first, in the order of their ids.
 
@@ -33,7 +39,7 @@ def draw_search_problems(
     rng = random.Random(f"traces/{seed}")
     prompts: dict[str, None] = {}
     while len(prompts) < num_problems:
-        prompts[sample_problem(rng, difficulty, REMARKS).prompt()] = None
+        prompts[sample_problem(rng, difficulty, remarks, places).prompt()] = None
     num_report = max(1, min(num_problems - 1, round(num_problems * report_share)))
     num_select = num_problems - num_report
     return [

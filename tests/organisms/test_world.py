@@ -21,7 +21,15 @@ from sae_reasoning.organisms.grammar import (
 )
 from sae_reasoning.organisms.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
 from sae_reasoning.organisms.parser import parse, replay
-from sae_reasoning.organisms.world import LONGER, Difficulty, Problem, parse_prompt, sample_problem
+from sae_reasoning.organisms.world import (
+    LONGER,
+    NEW_PLACES,
+    PLACES,
+    Difficulty,
+    Problem,
+    parse_prompt,
+    sample_problem,
+)
 from sae_reasoning.traces.annotate import annotate_search
 
 SEEDS = st.integers(0, 2**32)
@@ -206,7 +214,7 @@ def test_every_move_has_wordings_and_every_cue_word_is_also_harmless() -> None:
 
 
 def test_no_remark_reads_as_a_move() -> None:
-    for remark in grammar.REMARKS:
+    for remark in (*grammar.REMARKS, *grammar.NEW_REMARKS):
         assert parse(PROBLEM, f"{grammar.THINK} {remark}").spans == ()
 
 
@@ -230,6 +238,8 @@ def test_a_foreign_prompt_is_refused() -> None:
 
 def test_other_wordings_use_words_that_every_base_has_met() -> None:
     met = set(grammar.vocabulary())
+    assert {word for remark in grammar.NEW_REMARKS for word in remark.split()} <= met
+    assert not set(grammar.NEW_REMARKS) & set(grammar.REMARKS)
     assert {w for m in MOVES for o in REWORDED[m] for w in o.split()} <= met
 
 
@@ -245,3 +255,13 @@ def test_longer_paths_than_any_base_has_met_can_be_drawn(seed: int) -> None:
 def test_a_difficulty_that_no_problem_can_have_is_refused(edges: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="can't be drawn"):
         Difficulty(*edges)
+
+
+@given(SEEDS)
+def test_problems_of_new_places_read_like_any(seed: int) -> None:
+    rng = random.Random(seed)
+    problem = sample_problem(rng, Difficulty(), grammar.REMARKS, NEW_PLACES)
+    assert not set(problem.entries) & set(PLACES)
+    narration = narrate(problem, ALWAYS, rng)
+    assert parse(problem, narration.text) == narration
+    assert parse_prompt(problem.prompt()) == problem
