@@ -71,7 +71,7 @@ _SPLITS = ("select", "report")
 
 
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `contrast/contrast.parquet` and `triggers.json`."""
+    """Make `contrast.parquet`, `triggers.json` and `thoughts.parquet` in `contrast`."""
     inputs = _inputs(cfg)
     with Stage(cfg.folder / "contrast", cfg.settings("contrast"), inputs) as stage:
         if stage.is_current:
@@ -99,6 +99,7 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             found += lab.measures(name, step)
         table = pd.DataFrame([asdict(measure) for measure in found])
         write_table(stage.folder / "contrast.parquet", table)
+        write_traces(stage.folder / "thoughts.parquet", thoughts)
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(
             {
