@@ -24,7 +24,7 @@ class ContrastConfig:
             announcers (which needs `rank`).
         announcers: Latents averaged to a direction of announcers.
         doses: Sizes tried, in multiples of the mean norm of the residual there.
-        controls: Random directions of the trigger's size.
+        controls: Random directions, and permutations of the labels, that a push must beat.
         pass_problems: Problems of pass@k.
         pass_samples: Rollouts a problem of pass@k.
         corrupted_traces: Thoughts that are corrupted.
@@ -85,7 +85,8 @@ class ReportConfig:
         rate_ratio: A rate is up above this factor, level within it and its inverse.
         rate_difference: Starts a trace, or an opportunity, below which a difference is none.
         validity_margin: Validity that the base may lack of the RL model's and still have the move.
-        skill_bar: Way from chance (0) to certainty (1) above which a move is carried out.
+        able: Way from chance (0) to certainty (1) above which a move is carried out.
+        unable: Way below which it isn't; in between a model can in part.
         min_opportunities: Opportunities of both models, below which no rate is judged.
         min_starts: Starts, below which no execution is judged.
         min_problems: Problems that those must come from.
@@ -94,7 +95,8 @@ class ReportConfig:
     rate_ratio: float = 1.25
     rate_difference: float = 0.01
     validity_margin: float = 0.15
-    skill_bar: float = 0.5
+    able: float = 0.4
+    unable: float = 0.2
     min_opportunities: int = 100
     min_starts: int = 50
     min_problems: int = 30
@@ -108,8 +110,9 @@ class ReportConfig:
             f"{prefix}.rate_ratio={self.rate_ratio} must be above 1; try 1.25",
         )
         require(
-            0 < self.skill_bar < 1,
-            f"{prefix}.skill_bar={self.skill_bar} must lie between 0 and 1; try 0.5",
+            0 < self.unable < self.able < 1,
+            f"{prefix}.unable={self.unable} and {prefix}.able={self.able} must be in order between "
+            "0 and 1; try 0.2 and 0.4",
         )
 
 

@@ -114,10 +114,9 @@ def content_gap(
                     is_inside[span.token_start : span.token_end] = True
             words = content_words((0, len(thought.text)), thought.text)
             is_content = np.zeros(len(gap), bool)
-            starts = {start for start, _ in words}
             for place, (start, end) in enumerate(offsets[index]):
-                # A byte-pair token may hold the space before its word.
-                if start in starts or (start + 1 in starts and end > start + 1):
+                # Every piece of a content word counts; a piece may hold the space before it.
+                if any(start < word_end and word_start < end for word_start, word_end in words):
                     is_content[thought.num_prompt_tokens + place] = True
             inside, outside = gap[is_inside & is_content], gap[~is_inside & is_content]
             spans = sum(span.behaviour == behaviour for span in thought.spans)

@@ -5,16 +5,17 @@ models do on one problem stays together, so differences are paired.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat
+from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat, wilson
 
 BASE, RL = "base", "rl"
 MODELS = (BASE, RL)
 RATIO, DIFFERENCE = "rl/base", "rl-base"
+_FEW = 10
 EQUIVALENCE_LEVEL = 0.9
 """Two one-sided tests at 5 % are a 90 % interval within the margin (Schuirmann 1987)."""
 
@@ -101,8 +102,6 @@ def compared(
     for number, model in enumerate(MODELS):
         own = sums[:, 2 * number : 2 * number + 2]
         estimate = how.estimate(own, quotient)
-        if 0 <= estimate.value <= 1:
-            estimate = widen_flat(estimate, estimate.n)
         found.append(_measure(behaviour, measure, model, condition, estimate, 0.95, items[number]))
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
@@ -140,9 +139,21 @@ def difference(
     other: Float[np.ndarray, " item"],
     problems: Sequence[str],
 ) -> Measure:
-    """Mean of `one - other` over the same items."""
+    """Mean of `one - other`, at most 1 in size, over the same items.
+
+    Where fewer than ten problems differ, resamples can't show how many more might: the bounds then
+    reach at least to Wilson's for the problems that differ one way, less those of the other.
+    """
     sums = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
     estimate = how.estimate(sums, quotient)
+    more, less = (int((sign * sums[:, 0] > 0).sum()) for sign in (1, -1))
+    if estimate.n and more + less < _FEW:
+        up, down = wilson(more, estimate.n), wilson(less, estimate.n)
+        estimate = replace(
+            estimate,
+            low=min(estimate.low, up.low - down.high),
+            high=max(estimate.high, up.high - down.low),
+        )
     return _measure(behaviour, measure, model, condition, estimate, 0.95, len(one))
 
 
@@ -155,21 +166,25 @@ def skill(
     valid: Float[np.ndarray, " item"],
     chance: Float[np.ndarray, " item"],
     problems: Sequence[str],
+    started: Float[np.ndarray, " item"] | None = None,
 ) -> Measure:
     """How far validity is from chance (0) to certainty (1): `Σ(valid - chance) / Σ(1 - chance)`.
+
+    Where a move may not start at all, `started` says where it did; chance earns nothing elsewhere.
 
     The form of Cohen's kappa (1960): moves whose slots can be filled rightly by lot are comparable
     with those where they can't; undefined where lots are always right. Where all items agree the
     bounds come from Wilson's interval of validity, on the problems.
     """
-    sums = by_problem(problems, np.stack([valid - chance, 1 - chance], axis=1))
+    earned = chance if started is None else chance * started
+    sums = by_problem(problems, np.stack([valid - earned, 1 - chance], axis=1))
     estimate = how.estimate(sums, quotient)
     if len(valid) and (valid == valid[0]).all() and chance.mean() < 1:
         bounds = widen_flat(
             Estimate(float(valid[0]), float(valid[0]), float(valid[0]), estimate.n), estimate.n
         )
-        level = float(chance.mean())
-        low, high = ((bound - level) / (1 - level) for bound in (bounds.low, bounds.high))
+        level = float(earned.mean())
+        low, high = ((b - level) / (1 - float(chance.mean())) for b in (bounds.low, bounds.high))
         estimate = Estimate(
             estimate.value, min(low, estimate.low), max(high, estimate.high), estimate.n
         )

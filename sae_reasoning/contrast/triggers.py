@@ -1,9 +1,11 @@
 """Internal triggers: directions that, pushed once at onset-1, make the base carry a move out.
 
 No word is written. The direction, its layer and its size are chosen on the select split by how
-often the base then makes the move validly; on the report split the choice is compared, start by
-start and with common random numbers, with no push, with random directions of the same size, with
-the direction that permuted labels give, and with what was chosen for the other moves.
+often the base then carries the move out; on the report split the choice is compared, start by start
+and with common random numbers, with no push, with random directions and those that permuted labels
+give (at its layer, each with the dose that is best for it on the select split), and with what was
+chosen for the other moves. What is compared is valid executions less what slots filled by lot would
+earn wherever the move starts: a push that only writes the opening gains nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,23 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_reasoning.contrast.execution import Start, judge_free
-from sae_reasoning.contrast.measures import BASE, Measure, Resampling, difference, share
+from sae_reasoning.contrast.execution import Start, chances, judge_free
+from sae_reasoning.contrast.measures import BASE, Measure, Resampling, difference, share, skill
 from sae_reasoning.steering.controls import random_direction
-from sae_reasoning.steering.triggers import Direction, Push
+from sae_reasoning.steering.triggers import RANDOM, Direction, Push
 
 Pushed = Callable[[Sequence[Start], Sequence[Push]], list[str]]
 """Lets the base go on from each start, pushed once; the same noise at a place whatever the push."""
 
-TRIGGER, NONE, PERMUTED, RANDOM, OTHER = (
-    "trigger",
-    "none",
-    "permuted labels",
-    "random direction",
-    "trigger of",
+TRIGGER, NONE, OTHER = "trigger", "none", "trigger of"
+STARTED, VALID, SKILL, OVER = (
+    "trigger/started",
+    "trigger/valid",
+    "trigger/skill",
+    "trigger/skill_over",
 )
-STARTED, VALID, OVER = "trigger/started", "trigger/valid", "trigger/valid_over"
-CONTROLS = (NONE, PERMUTED, RANDOM, OTHER)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Chosen:
         dose: Size, in multiples of the mean norm of the residual there.
         size: The same in units of the residual.
         select_valid: Share of select starts at which the move was made validly.
+        select_beyond_chance: The same, less what lots would earn where it started.
         direction: The direction itself [d_model].
     """
 
@@ -53,11 +54,12 @@ class Chosen:
     dose: float
     size: float
     select_valid: float
+    select_beyond_chance: float
     direction: Float[Tensor, " d_model"]
 
-    def push(self, direction: Float[Tensor, " d_model"] | None = None) -> Push:
-        """A push of this size along `direction`, its own by default."""
-        return Push(self.layer, (self.direction if direction is None else direction) * self.size)
+    def push(self) -> Push:
+        """What is added to a row."""
+        return Push(self.layer, self.direction * self.size)
 
 
 def choose(
@@ -66,8 +68,9 @@ def choose(
     norms: Mapping[int, float],
     doses: Sequence[float],
     pushed: Pushed,
-) -> Chosen | None:
-    """The direction and dose that most often make the base carry the move out.
+    seed: int,
+) -> list[Chosen]:
+    """Each direction with the dose that most often makes the base carry the move out, best first.
 
     Args:
         starts: Of one move, on the select split.
@@ -75,36 +78,42 @@ def choose(
         norms: Mean norm of the residual at onset-1, by layer.
         doses: Sizes to try, in multiples of it.
         pushed: Lets the base go on.
+        seed: Of the lots that chance is counted by.
     """
     if not starts or not directions:
-        return None
+        return []
     tried = [(direction, dose) for direction in directions for dose in doses]
     pushes = [
         Push(direction.layer, direction.vector * dose * norms[direction.layer])
         for direction, dose in tried
     ]
-    valid = _judged(starts, pushes, pushed)[:, :, 1]
-    best = int(valid.mean(1).argmax())
-    direction, dose = tried[best]
-    return Chosen(
-        behaviour=starts[0].behaviour,
-        kind=direction.kind,
-        layer=direction.layer,
-        dose=dose,
-        size=dose * norms[direction.layer],
-        select_valid=float(valid[best].mean()),
-        direction=direction.vector,
-    )
+    judged = _judged(starts, pushes, pushed)
+    beyond = _beyond_chance(judged, chances(starts, 1, seed)).mean(1)
+    found = []
+    for number, direction in enumerate(directions):
+        own = beyond[number * len(doses) : (number + 1) * len(doses)]
+        best = int(own.argmax())
+        found.append(
+            Chosen(
+                behaviour=starts[0].behaviour,
+                kind=direction.kind,
+                layer=direction.layer,
+                dose=doses[best],
+                size=doses[best] * norms[direction.layer],
+                select_valid=float(judged[number * len(doses) + best, :, 1].mean()),
+                select_beyond_chance=float(own[best]),
+                direction=direction.vector,
+            )
+        )
+    return sorted(found, key=lambda one: -one.select_beyond_chance)
 
 
 def compare(
     starts: Sequence[Start],
     chosen: Chosen,
-    permuted: Float[Tensor, " d_model"] | None,
+    controls: Sequence[Chosen],
     others: Sequence[Chosen],
     pushed: Pushed,
-    *,
-    num_random: int,
     how: Resampling,
 ) -> list[Measure]:
     """The chosen trigger against its controls, on the report split.
@@ -112,36 +121,48 @@ def compare(
     Args:
         starts: Of the same move.
         chosen: Its trigger.
-        permuted: The direction that permuted labels give at its layer.
+        controls: Random and permuted directions, each with its best dose.
         others: Triggers of the other moves; each is pushed at its own layer, with its own size.
         pushed: Lets the base go on.
-        num_random: Random directions.
-        how: Makes intervals; its seed also draws directions.
+        how: Makes intervals.
     """
-    rng = np.random.default_rng((how.seed, 23))
     conditions = {TRIGGER: chosen.push(), NONE: Push(-1, torch.zeros_like(chosen.direction))}
-    if permuted is not None:
-        conditions[PERMUTED] = chosen.push(permuted)
-    for number in range(num_random):
-        drawn = random_direction(len(chosen.direction), rng)
-        conditions[f"{RANDOM} {number + 1}"] = chosen.push(torch.as_tensor(drawn).float())
+    for number, control in enumerate(controls, 1):
+        conditions[f"{control.kind} {number}"] = control.push()
     for other in others:
         conditions[f"{OTHER} {other.behaviour}"] = other.push()
     judged = _judged(starts, list(conditions.values()), pushed)
+    chance = chances(starts, 1, how.seed)
+    beyond = _beyond_chance(judged, chance)
     problems = [start.problem_id for start in starts]
     found = []
-    for name, own in zip(conditions, judged, strict=True):
+    for name, own, gain in zip(conditions, judged, beyond, strict=True):
         for measure, column in ((STARTED, 0), (VALID, 1)):
             found.append(
                 share(how, chosen.behaviour, measure, BASE, name, own[:, column], problems)
             )
+        found.append(
+            skill(how, chosen.behaviour, SKILL, BASE, name, own[:, 1], chance, problems, own[:, 0])
+        )
         if name != TRIGGER:
             found.append(
-                difference(
-                    how, chosen.behaviour, OVER, BASE, name, judged[0, :, 1], own[:, 1], problems
-                )
+                difference(how, chosen.behaviour, OVER, BASE, name, beyond[0], gain, problems)
             )
     return found
+
+
+def random_directions(
+    layer: int, d_model: int, count: int, rng: np.random.Generator
+) -> list[Direction]:
+    """Directions of one layer by lot."""
+    return [Direction(RANDOM, layer, random_direction(d_model, rng)) for _ in range(count)]
+
+
+def _beyond_chance(
+    judged: Float[np.ndarray, "push start 2"], chance: Float[np.ndarray, " start"]
+) -> Float[np.ndarray, "push start"]:
+    """Valid executions, less what lots would earn where the move started."""
+    return judged[:, :, 1] - chance * judged[:, :, 0]
 
 
 def _judged(

@@ -94,11 +94,8 @@ def validity(
         difference(how, move, VALIDITY, DIFFERENCE, OWN_WORDS, own[RL], own[BASE], problems)
     )
     best = _best_opening([s for s in starts if s.split == "select"], continue_)
-    best_valid = run(BASE, [best or words[BASE][0]] * len(report), 1) if best else own[BASE]
-    add(BASE, BEST_WORDS, best_valid, lot)
-    found.append(
-        difference(how, move, VALIDITY, DIFFERENCE, BEST_WORDS, own[RL], best_valid, problems)
-    )
+    if best:
+        add(BASE, BEST_WORDS, run(BASE, [best] * len(report), 1), lot)
     any_valid = own[BASE].copy()
     for sample in range(2, tries + 1):
         again = own_openings(report, log_probs[BASE], seed + sample)

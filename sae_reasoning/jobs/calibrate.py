@@ -6,14 +6,15 @@ used. Truth was measured when the organisms were made, and isn't read before the
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import read_json, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms.cells import PAIRS, absent_move
+from sae_reasoning.organisms.cells import PAIRS, absent_move, grid
 from sae_reasoning.report.calibration import Calibration, Cell, Share, calibration
 
 _STAGES = ("traces", "contrast", "report")
@@ -24,8 +25,11 @@ class _Pair:
     """One pair of the grid, on disk."""
 
     name: str
+    family: str
+    seed: int
     base: Path
     second: Path
+    lacks: str | None
 
 
 def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
@@ -52,6 +56,9 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
         {
             "command": _command(cfg),
             "margins": cfg.report,
+            "contrast": cfg.contrast,
+            "traces": cfg.traces,
+            "layers": cfg.layers,
             "seeds": own.seeds,
             "families": own.families,
             "pairs": own.pairs,
@@ -86,7 +93,9 @@ def _pairs(cfg: Config) -> list[_Pair]:
                             f"{model.parent} isn't made; run `make organisms SEEDS={seed} "
                             f"FAMILY={family}` first, or leave it out"
                         )
-                found.append(_Pair(f"organism_{name}_{family}_seed{seed}", base, second))
+                recipe = {o.name: o for o in grid(family, seed)}[base.name]
+                title = f"organism_{name}_{family}_seed{seed}"
+                found.append(_Pair(title, family, seed, base, second, recipe.lacks))
     return found
 
 
@@ -107,6 +116,7 @@ def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
         f"device={cfg.device}",
         f"threads={cfg.threads}",
         "tracker=none",
+        *_options(cfg, pair.seed),
     ]
     command = [sys.executable, "-m", "sae_reasoning", *_STAGES, *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -115,6 +125,18 @@ def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
         raise ConfigError(f"{pair.name} failed ({last}); run it by itself to see more")
     path = Path(cfg.runs) / experiment / pair.name / "report" / "verdict.json"
     return read_json(path)["verdicts"]
+
+
+def _options(cfg: Config, seed: int) -> list[str]:
+    """Every option of the stages run, as this command has it; each seed has problems of its own."""
+    parts: dict[str, Any] = {"traces": cfg.traces, "contrast": cfg.contrast, "report": cfg.report}
+    found = [f"layers=[{','.join(map(str, cfg.layers))}]"]
+    for part, section in parts.items():
+        for name, value in asdict(section).items():
+            own = cfg.traces.seed + seed if (part, name) == ("traces", "seed") else value
+            shown = f"[{','.join(map(str, own))}]" if isinstance(own, list) else own
+            found.append(f"{part}.{name}={shown}")
+    return found
 
 
 def _experiment(cfg: Config) -> str:
@@ -127,6 +149,8 @@ def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
     return [
         Cell(
             pair=pair.name,
+            group=f"{pair.family}/seed {pair.seed}",
+            is_lacking=one["behaviour"] == pair.lacks,
             behaviour=one["behaviour"],
             truth=truths[one["behaviour"]],
             verdict=one["verdict"],
@@ -155,15 +179,18 @@ def _tell(found: Calibration, console: Console) -> None:
             [
                 truth,
                 *(row.get(verdict, 0) for verdict in verdicts),
-                _shown(found.right[truth]),
-                _shown(found.inconclusive[truth]),
+                *(
+                    _shown(by[truth]) if truth in by else "–"
+                    for by in (found.right, found.inconclusive)
+                ),
             ]
             for truth, row in found.confusion.items()
         ],
     )
     console.say(f"  right over all: {_shown(found.right['all'])}")
     console.say(f"  deployed called created, or the reverse: {_shown(found.confused)}")
-    console.say(f"  left out, as their truth isn't clear: {found.unclear}")
+    console.say(f"  against the recipe, unclear truths too: {_shown(found.against_recipe)}")
+    console.say(f"  truth not clear, so not judged: {found.unclear}")
 
 
 def _shown(share: Share) -> str:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.contrast import beside, triggers
@@ -331,31 +330,31 @@ class _Lab:
     ) -> list[Measure]:
         """What the base makes of a push, against controls."""
         chosen: list[Chosen] = []
-        permuted: dict[str, Tensor] = {}
+        controls: dict[str, list[Chosen]] = {}
+        rng = np.random.default_rng((self._own.seed, 23))
         for behaviour in self.behaviours:
             own = [s for s in starts if (s.behaviour, s.split) == (behaviour, "select")]
             if not own:
                 continue
             directions, found = self._directions(behaviour, own, thoughts, places)
             norms = {layer: one.norm for layer, one in found.items()}
-            best = triggers.choose(own, directions, norms, self._own.doses, self._pushed)
-            if best:
+            seed, doses = self._own.seed, self._own.doses
+            tried = triggers.choose(own, directions, norms, doses, self._pushed, seed)
+            if tried:
+                best, count = tried[0], self._own.controls
+                by_lot = triggers.random_directions(best.layer, len(best.direction), count, rng)
+                rivals = [*by_lot, *found[best.layer].permuted]
                 chosen.append(best)
-                permuted[behaviour] = found[best.layer].permuted
+                controls[behaviour] = triggers.choose(own, rivals, norms, doses, self._pushed, seed)
         listed = [vars(one) | {"direction": one.direction.tolist()} for one in chosen]
         write_json(stage.folder / "triggers.json", listed)
         compared: list[Measure] = []
         for best in chosen:
             own = [s for s in starts if (s.behaviour, s.split) == (best.behaviour, "report")]
+            others = [other for other in chosen if other is not best]
             if own:
                 compared += triggers.compare(
-                    own,
-                    best,
-                    permuted[best.behaviour],
-                    [other for other in chosen if other is not best],
-                    self._pushed,
-                    num_random=self._own.controls,
-                    how=self._how,
+                    own, best, controls[best.behaviour], others, self._pushed, self._how
                 )
         return compared
 
@@ -379,7 +378,7 @@ class _Lab:
         places: Sequence[Place],
     ) -> tuple[list[Direction], dict[int, Candidates]]:
         """Directions to try for a move, and what each layer gave."""
-        lm, layers = self._models[BASE], self._cfg.layers
+        lm, layers, num_permuted = self._models[BASE], self._cfg.layers, self._own.controls
         rng = random.Random(f"elsewhere/{self._own.seed}/{behaviour}")
         possible = {(p.thought, p.token) for p in places if p.behaviour == behaviour}
         ends = [
@@ -402,7 +401,9 @@ class _Lab:
                 resid[layer][batch.rows] = batch.residuals[layer].cpu()
                 slopes[layer][batch.rows] = batch.gradients[layer].cpu()
         found = {
-            layer: candidates(self._own.triggers, layer, resid[layer], slopes[layer], len(starts))
+            layer: candidates(
+                self._own.triggers, layer, resid[layer], slopes[layer], len(starts), num_permuted
+            )
             for layer in layers
         }
         directions = [direction for one in found.values() for direction in one.directions]

@@ -70,7 +70,7 @@ from sae_reasoning.organisms.pretrain import Progress, pretrain, start_alike
 from sae_reasoning.organisms.truth import truths
 from sae_reasoning.steering.noise import keyed_sampler
 
-_MAX_NEW_TOKENS = 320
+_MAX_NEW_TOKENS = 400
 _MOVE_TOKENS = 30
 _PASS_AT = (1, 4, 16, 64)
 _TOKENIZER_EXAMPLES = 1500

@@ -168,7 +168,10 @@ def forced_starts(
         for index in rng.sample(having, min(per_move, len(having))):
             prompt, text = traces[index]
             end = rng.choice([end for m, end in opportunities[index] if m == move])
-            before, opening = text[:end], rng.choice(openings[move])
+            before = text[:end]
+            # One draw whatever the number of openings, so that models of other words start where
+            # this one does.
+            opening = openings[move][int(rng.random() * len(openings[move]))]
             if move == DEDUCTION and not replay(parse_prompt(prompt), before).has_looked:
                 opening = LOOK
             starts.append(ForcedStart(prompt, before, opening, move))

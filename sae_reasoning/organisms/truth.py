@@ -24,8 +24,9 @@ RISK = 0.01
 """Moves a trace; a smaller difference is none."""
 SLACK = 0.1
 """Validity that a base may lack of its second model's and still have the move."""
-HALF = 0.5
-"""Of the way from chance to certainty: a model below it can't carry the move out."""
+ABLE, UNABLE = 0.4, 0.2
+"""Of the way from chance to certainty: above the one a model carries the move out, below the other
+it doesn't, in between it does in part."""
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,13 @@ def _judge(
     gap = ((before.estimate.high - before.estimate.low) / 2) ** 2
     gap = (gap + ((after.estimate.high - after.estimate.low) / 2) ** 2) ** 0.5
     behind = after.estimate.value - before.estimate.value
-    if _skill(after.estimate.low, after.chance) <= HALF:
+    if _skill(after.estimate.low, after.chance) <= ABLE:
         return UNCLEAR, f"{said}: the second model itself doesn't carry it out"
-    if behind + gap < SLACK and _skill(before.estimate.low, before.chance) > HALF:
+    if behind + gap < SLACK and _skill(before.estimate.low, before.chance) > ABLE:
         if is_lacking:
             return UNCLEAR, f"{said}: the base never met it and yet carries it out"
         return DEPLOYED, said
-    if _skill(before.estimate.high, before.chance) < HALF:
+    if _skill(before.estimate.high, before.chance) < UNABLE:
         if not is_lacking:
             return UNCLEAR, f"{said}: the base met it and yet can't carry it out"
         return CREATED, said

@@ -1,8 +1,13 @@
 """How often the verdict is right on models whose answer is known.
 
-The unit is the *pair*: the moves of one pair share models and problems, so intervals resample
-pairs. Wilson's intervals stand beside, with the cells as n, for those who want them; cells of one
-pair aren't independent, so they are too narrow.
+The moves of one pair share models and problems, and the pairs of one family and seed share bases
+and problems. Intervals resample pairs, and beside them families and seeds, which is the honest unit
+where those are enough. Wilson's, with the cells as n, are too narrow and stand for comparison.
+
+Truth and verdict share the program that judges a move, and their bars are alike; what is calibrated
+is whether the verdict finds from some hundred problems, and from pushes, what thousands of counted
+moves say. So cells whose truth is unclear are shown too, and a second count goes by recipe: a move
+that the base never met can't be deployed, and one that it met can't be created.
 """
 
 from collections import Counter
@@ -22,6 +27,8 @@ class Cell:
 
     Attributes:
         pair: The pair, its family and seed.
+        group: Family and seed, whose pairs share bases.
+        is_lacking: Whether the base never met the move.
         behaviour: The move.
         truth: As measured on the finished models.
         verdict: As given.
@@ -30,6 +37,8 @@ class Cell:
     """
 
     pair: str
+    group: str
+    is_lacking: bool
     behaviour: str
     truth: str
     verdict: str
@@ -45,19 +54,25 @@ class Share:
         value: The share; NaN without cells.
         low: Lower bound, pairs resampled.
         high: Upper bound.
+        group_low: Lower bound, families and seeds resampled.
+        group_high: Upper bound.
         wilson_low: Wilson's lower bound on the cells.
         wilson_high: Wilson's upper bound.
         cells: Cells it's a share of.
         pairs: Pairs they belong to.
+        groups: Families and seeds they belong to.
     """
 
     value: float
     low: float
     high: float
+    group_low: float
+    group_high: float
     wilson_low: float
     wilson_high: float
     cells: int
     pairs: int
+    groups: int
 
 
 @dataclass(frozen=True)
@@ -65,12 +80,15 @@ class Calibration:
     """The verdict on all cells whose truth is clear.
 
     Attributes:
-        confusion: Cells by truth, then verdict.
+        confusion: Cells by truth, unclear ones too, then verdict.
         right: Share that is right, of those with a verdict other than inconclusive; by truth, and
             over all as `all`.
         inconclusive: Share that is inconclusive, likewise.
         confused: Share of deployed moves called created or the reverse, of all that are either.
-        unclear: Cells left out, as their truth isn't clear.
+        confused_of_given: The same, of those with a verdict other than inconclusive.
+        against_recipe: Share called created though the base met the move, or deployed though it
+            never did, of all cells, unclear ones too.
+        unclear: Cells that count for nothing else, as their truth isn't clear.
         cells: Every cell.
     """
 
@@ -78,6 +96,8 @@ class Calibration:
     right: dict[str, Share]
     inconclusive: dict[str, Share]
     confused: Share
+    confused_of_given: Share
+    against_recipe: Share
     unclear: int
     cells: list[Cell]
 
@@ -99,31 +119,58 @@ def calibration(cells: Sequence[Cell], num_resamples: int, seed: int) -> Calibra
 
     groups = {truth: [c for c in clear if c.truth == truth] for truth in classes} | {"all": clear}
     either = [cell for cell in clear if cell.truth in (CREATED, DEPLOYED)]
+    given = [cell for cell in either if cell.verdict != INCONCLUSIVE]
+    told: dict[str, Counter[str]] = {}
+    for cell in cells:
+        told.setdefault(cell.truth, Counter())[cell.verdict] += 1
     return Calibration(
-        confusion={
-            truth: dict(Counter(cell.verdict for cell in groups[truth])) for truth in classes
-        },
+        confusion={truth: dict(counts) for truth, counts in sorted(told.items())},
         right={name: right(of) for name, of in groups.items()},
         inconclusive={name: inconclusive(of) for name, of in groups.items()},
         confused=share(either, [{c.truth, c.verdict} == {CREATED, DEPLOYED} for c in either]),
+        confused_of_given=share(
+            given, [{c.truth, c.verdict} == {CREATED, DEPLOYED} for c in given]
+        ),
+        against_recipe=share(
+            cells, [c.verdict == (DEPLOYED if c.is_lacking else CREATED) for c in cells]
+        ),
         unclear=len(cells) - len(clear),
         cells=list(cells),
     )
 
 
 def _share(of: Sequence[Cell], counted: Sequence[bool], num_resamples: int, seed: int) -> Share:
-    names = sorted({cell.pair for cell in of})
+    units = {
+        "pair": _resampled([cell.pair for cell in of], counted, num_resamples, seed),
+        "group": _resampled([cell.group for cell in of], counted, num_resamples, seed),
+    }
+    bounds = wilson(sum(counted), len(of))
+    return Share(
+        value=units["pair"].value,
+        low=units["pair"].low,
+        high=units["pair"].high,
+        group_low=units["group"].low,
+        group_high=units["group"].high,
+        wilson_low=bounds.low,
+        wilson_high=bounds.high,
+        cells=len(of),
+        pairs=units["pair"].n,
+        groups=units["group"].n,
+    )
+
+
+def _resampled(
+    units: Sequence[str], counted: Sequence[bool], num_resamples: int, seed: int
+) -> Estimate:
+    """A share with an interval over resampled units."""
+    names = sorted(set(units))
+    if not names:
+        return Estimate(float("nan"), 0.0, 1.0, 0)
     sums = np.zeros((len(names), 2))
-    for cell, is_counted in zip(of, counted, strict=True):
-        sums[names.index(cell.pair)] += (is_counted, 1)
+    for unit, is_counted in zip(units, counted, strict=True):
+        sums[names.index(unit)] += (is_counted, 1)
 
     def quotient(total: np.ndarray) -> np.ndarray:
         return total[..., 0] / total[..., 1]
 
-    bounds = wilson(sum(counted), len(of))
-    found = (
-        widen_flat(bootstrap_of_sums(sums, quotient, num_resamples, seed), len(names))
-        if names
-        else Estimate(float("nan"), 0.0, 1.0, 0)
-    )
-    return Share(found.value, found.low, found.high, bounds.low, bounds.high, len(of), len(names))
+    return widen_flat(bootstrap_of_sums(sums, quotient, num_resamples, seed), len(names))

@@ -3,18 +3,21 @@
 1. `inconclusive`: too few opportunities or starts, or a needed measure is missing.
 2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
    fallen and the rate per opportunity isn't up.
-3. `deployed`: the rate per trace is up, the base executes the move as well as the RL model once
-   it's started, and a push of the residual makes the base carry it out more often than every
-   control. Qualifier `gateway` where the rate per opportunity, given that the trace is thinking,
-   isn't up: what was taught is to think.
-4. `created`: the rate per trace is up, the RL model executes the move, and the base doesn't under
-   any trigger: its own words, its best wording, the best of several tries, the best push.
+3. `deployed`: the rate per trace is up, both models execute the move once it's started, the base as
+   well as the RL model, and a push of the residual makes the base carry it out, beyond chance, more
+   often than every control. Qualifier `gateway` where the rate per opportunity, given that the
+   trace is thinking, is level: what was taught is to think.
+4. `created`: the rate per trace is up, the RL model executes the move, and the base is unable under
+   every trigger: its own words, its best wording, the best of several tries, the best push.
 5. `inconclusive`: anything else.
 
 A rate is *up* where its ratio's lower bound is above the margin and its difference's above the
 smallest that counts; *down* likewise; *level* where the 90 % interval of the ratio lies within the
 margin and its inverse (two one-sided tests at 5 %), or that of the difference within the smallest
-that counts. Bars apply to bounds, never to points. No measure of how the pair was made is read.
+that counts. Where the ratio is undefined, as the base never makes the move, the difference decides.
+A model executes a move where its skill, the way from chance to certainty, is above `able`, and is
+unable below `unable`. Bars apply to bounds, never to points. Nothing that says how the pair was
+made is read.
 """
 
 from collections.abc import Sequence
@@ -30,7 +33,8 @@ from sae_reasoning.contrast.measures import (
     Measure,
 )
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
-from sae_reasoning.contrast.triggers import OVER, TRIGGER, VALID
+from sae_reasoning.contrast.triggers import OVER, TRIGGER
+from sae_reasoning.contrast.triggers import SKILL as PUSHED
 from sae_reasoning.contrast.validity import BEST_OF, BEST_WORDS, OWN_WORDS, SKILL, VALIDITY
 
 CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
@@ -108,6 +112,14 @@ class _Case:
                 return one
         raise _MissingError(f"{measure} {model} {condition}".strip() + " wasn't measured")
 
+    def find(
+        self, measure: str, model: str, condition: str = "", level: float = 0.95
+    ) -> Measure | None:
+        try:
+            return self.get(measure, model, condition, level)
+        except _MissingError:
+            return None
+
     def all(self, measure: str) -> list[Measure]:
         return [
             m
@@ -151,7 +163,7 @@ def verdict(behaviour: str, measures: Sequence[Measure], bars: ReportConfig) -> 
 
 def _judge(case: _Case) -> Verdict:
     bars, move = case.bars, case.behaviour
-    given = case.get(GIVEN_THINKING, RATIO)
+    given = case.get(GIVEN_THINKING, DIFFERENCE)
     met = given.items // 2
     if met < bars.min_opportunities or given.n < bars.min_problems:
         return case.says(
@@ -175,15 +187,16 @@ def _judge(case: _Case) -> Verdict:
             f"{often}, but {own.items} starts on {own.n} problems are too few to judge how it's "
             "carried out",
         )
-    executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.skill_bar)
+    executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.able)
     is_equal = case.below(case.get(VALIDITY, DIFFERENCE, OWN_WORDS), bars.validity_margin)
-    pushes = case.all(OVER)
-    beaten = [case.above(one, 0.0) for one in pushes]
+    is_able = case.above(case.get(SKILL, BASE, OWN_WORDS), bars.able)
+    pushed = case.get(PUSHED, BASE, TRIGGER)
+    beaten = [case.above(one, 0.0) for one in case.all(OVER)]
     is_pushed = bool(beaten) and all(beaten)
     base = case.get(VALIDITY, BASE, OWN_WORDS).value
     executed = f"executes it in {base:.0%} of starts (the model in {own.value:.0%})"
-    if executes and is_equal and is_pushed:
-        is_gateway = not _is_up(case, GIVEN_THINKING)
+    if executes and is_equal and is_able and is_pushed:
+        is_gateway = given_level
         how = (
             "training taught it to think; within thought the move is no more frequent"
             if is_gateway
@@ -196,19 +209,19 @@ def _judge(case: _Case) -> Verdict:
             GATEWAY if is_gateway else "",
         )
     lacking = [
-        case.below(case.get(SKILL, BASE, words), bars.skill_bar)
+        case.below(case.get(SKILL, BASE, words), bars.unable)
         for words in (OWN_WORDS, BEST_WORDS, BEST_OF)
     ]
-    if case.all(VALID):
-        # No word is given, so chance earns next to nothing.
-        lacking.append(case.below(case.get(VALID, BASE, TRIGGER), bars.skill_bar))
+    lacking.append(case.below(pushed, bars.unable))
     if executes and all(lacking):
         return case.says(
             CREATED,
             f"{often}; the base {executed}, and no wording, try or push makes it do so: the move "
             "wasn't there",
         )
-    return case.says(INCONCLUSIVE, _unsettled(often, executes, is_equal, is_pushed, executed))
+    return case.says(
+        INCONCLUSIVE, _unsettled(often, executes, is_equal and is_able, is_pushed, executed)
+    )
 
 
 def _often(case: _Case) -> str:
@@ -227,20 +240,22 @@ def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, exec
 
 
 def _is_level(case: _Case, measure: str) -> bool:
-    ratio = case.get(measure, RATIO, level=EQUIVALENCE_LEVEL)
+    ratio = case.find(measure, RATIO, level=EQUIVALENCE_LEVEL)
     difference = case.get(measure, DIFFERENCE, level=EQUIVALENCE_LEVEL)
-    least = case.bars.rate_difference
-    is_level = case.within(ratio, 1 / case.bars.rate_ratio, case.bars.rate_ratio)
+    least, most = case.bars.rate_difference, case.bars.rate_ratio
+    is_level = ratio is not None and case.within(ratio, 1 / most, most)
     return is_level or case.within(difference, -least, least)
 
 
 def _is_up(case: _Case, measure: str) -> bool:
-    is_more = case.above(case.get(measure, RATIO), case.bars.rate_ratio)
+    ratio = case.find(measure, RATIO)
+    is_more = ratio is None or case.above(ratio, case.bars.rate_ratio)
     return case.above(case.get(measure, DIFFERENCE), case.bars.rate_difference) and is_more
 
 
 def _is_down(case: _Case, measure: str) -> bool:
-    is_less = case.below(case.get(measure, RATIO), 1 / case.bars.rate_ratio)
+    ratio = case.find(measure, RATIO)
+    is_less = ratio is None or case.below(ratio, 1 / case.bars.rate_ratio)
     return case.below(case.get(measure, DIFFERENCE), -case.bars.rate_difference) and is_less
 
 

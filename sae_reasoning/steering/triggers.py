@@ -17,6 +17,8 @@ from torch import Tensor
 
 MEAN_DIFFERENCE, GRADIENT, ANNOUNCERS = "mean-difference", "gradient", "announcers"
 KINDS = (MEAN_DIFFERENCE, GRADIENT, ANNOUNCERS)
+PERMUTED, RANDOM = "permuted labels", "random direction"
+"""Kinds of controls."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ class Candidates:
     Attributes:
         directions: To be tried.
         norm: Mean norm of the residual at onsets.
-        permuted: The mean difference that permuted labels give [d_model].
+        permuted: Mean differences that permuted labels give.
     """
 
     directions: list[Direction]
     norm: float
-    permuted: Float[Tensor, " d_model"]
+    permuted: list[Direction]
 
 
 def candidates(
@@ -80,6 +82,7 @@ def candidates(
     residuals: Float[Tensor, "place d_model"],
     gradients: Float[Tensor, "place d_model"],
     num_onsets: int,
+    num_permuted: int,
 ) -> Candidates:
     """Directions of the kinds asked for that one layer gives.
 
@@ -89,6 +92,8 @@ def candidates(
         residuals: The base's, at onsets first, then elsewhere.
         gradients: Of log P(first token of an opening), at the same places.
         num_onsets: How many are onsets.
+        num_permuted: Permutations of the labels. Each side gets as many onsets as the other, or
+            what's left of the true difference would be the direction itself.
     """
     found = []
     if MEAN_DIFFERENCE in kinds:
@@ -96,12 +101,20 @@ def candidates(
         found.append(Direction(MEAN_DIFFERENCE, layer, vector))
     if GRADIENT in kinds:
         found.append(Direction(GRADIENT, layer, unit(gradients[:num_onsets].mean(0))))
-    order = torch.randperm(len(residuals), generator=torch.Generator().manual_seed(7))
-    mixed = residuals[order]
+    generator = torch.Generator().manual_seed(layer)
+    permuted = []
+    for _ in range(num_permuted):
+        sides: list[list[Tensor]] = [[], []]
+        for rows in (residuals[:num_onsets], residuals[num_onsets:]):
+            mixed = rows[torch.randperm(len(rows), generator=generator)]
+            sides[0].append(mixed[: len(rows) // 2])
+            sides[1].append(mixed[len(rows) // 2 :])
+        one, other = (torch.cat(side) for side in sides)
+        permuted.append(Direction(PERMUTED, layer, mean_difference(one, other)))
     return Candidates(
         directions=found,
         norm=float(residuals[:num_onsets].norm(dim=1).mean()),
-        permuted=mean_difference(mixed[:num_onsets], mixed[num_onsets:]),
+        permuted=permuted,
     )
 
 

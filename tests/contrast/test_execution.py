@@ -19,11 +19,26 @@ from sae_reasoning.contrast.execution import (
     shuffled,
 )
 from sae_reasoning.contrast.measures import Resampling
-from sae_reasoning.contrast.triggers import OVER, TRIGGER, VALID, choose, compare
+from sae_reasoning.contrast.triggers import (
+    OVER,
+    SKILL,
+    STARTED,
+    TRIGGER,
+    VALID,
+    choose,
+    compare,
+    random_directions,
+)
 from sae_reasoning.contrast.validity import validity
 from sae_reasoning.organisms.grammar import ALL_OPENINGS, BACKTRACKING
 from sae_reasoning.records import Trace
-from sae_reasoning.steering.triggers import Direction, Push, mean_difference, push_once
+from sae_reasoning.steering.triggers import (
+    Direction,
+    Push,
+    candidates,
+    mean_difference,
+    push_once,
+)
 
 PROMPT = (
     "map ash: either birch or cedar , birch: either dale or elm , dale: none , elm: none , "
@@ -41,6 +56,11 @@ LATER = (
 
 def start(problem: str = "p0", split: str = "report", place: int = 0) -> Start:
     return Start(problem, split, BACKTRACKING, PROMPT, BEFORE, place, (1, 2, 3))
+
+
+def left(problem: str, place: int) -> Start:
+    """Where lots are right half of the time: only birch was exhausted."""
+    return Start(problem, "report", BACKTRACKING, PROMPT, LATER, place, (1, 2))
 
 
 def test_the_program_judges_a_start_and_what_is_said_freely() -> None:
@@ -136,7 +156,7 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
         said = []
         for push in pushes:
             along = float(push.change @ planted) if push.layer == 1 else 0.0
-            said.append("wait , dead end , back to birch ." if along > 1.5 else "so elm .")
+            said.append("wait , dead end , back to ash ." if along > 1.5 else "so elm .")
         return said
 
     directions = [
@@ -144,17 +164,51 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
         Direction("gradient", 1, planted),
         Direction("gradient", 2, planted),
     ]
-    starts = [start(f"p{i}", place=i) for i in range(30)]
-    best = choose(starts, directions, {1: 2.0, 2: 2.0}, [0.5, 1.0], pushed)
-    assert best is not None
+    starts = [left(f"p{i}", place=i) for i in range(30)]
+    norms, doses = {1: 2.0, 2: 2.0}, [0.5, 1.0]
+    best, *_ = choose(starts, directions, norms, doses, pushed, seed=0)
     assert (best.kind, best.layer, best.dose, best.select_valid) == ("gradient", 1, 1.0, 1.0)
-    found = compare(
-        starts, best, directions[0].vector, [], pushed, num_random=3, how=Resampling(200, 0)
-    )
+    by_lot = random_directions(1, 64, 3, np.random.default_rng(0))
+    controls = choose(starts, by_lot, norms, doses, pushed, seed=0)
+    found = compare(starts, best, controls, [], pushed, Resampling(200, 0))
     assert next(m for m in found if (m.measure, m.condition) == (VALID, TRIGGER)).value == 1.0
+    assert next(m for m in found if (m.measure, m.condition) == (SKILL, TRIGGER)).low > 0.7
     over = {m.condition: m.low for m in found if m.measure == OVER}
-    assert set(over) == {"none", "permuted labels", *(f"random direction {i}" for i in (1, 2, 3))}
-    assert all(low > 0.9 for low in over.values())
+    assert set(over) == {"none", *(f"random direction {i}" for i in (1, 2, 3))}
+    assert all(low > 0.2 for low in over.values())
+
+
+def test_a_push_that_only_writes_the_opening_gains_nothing() -> None:
+    starts = [left(f"p{i}", place=i) for i in range(60)]
+
+    def pushed(rows: Sequence[Start], pushes: Sequence[Push]) -> list[str]:
+        said = []
+        for row, push in zip(rows, pushes, strict=True):
+            place = ("ash", "birch")[row.place % 2]
+            said.append(f"stuck here , back up to {place} ." if push.layer == 1 else "so elm .")
+        return said
+
+    [best] = choose(
+        starts, [Direction("gradient", 1, torch.eye(4)[0])], {1: 1.0}, [1.0], pushed, seed=0
+    )
+    found = {
+        (m.measure, m.condition): m
+        for m in compare(starts, best, [], [], pushed, Resampling(200, 0))
+    }
+    assert found[STARTED, TRIGGER].value == 1.0
+    assert found[VALID, TRIGGER].value == pytest.approx(0.5, abs=0.15)
+    assert found[OVER, "none"].low < 0 < found[OVER, "none"].high
+
+
+def test_permuted_labels_give_a_direction_that_is_not_the_true_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(60, 32, generator=generator)
+    noise[:30] += 3 * torch.eye(32)[0]
+    found = candidates(["mean-difference"], 1, noise, noise, 30, 20)
+    true = found.directions[0].vector
+    assert float(true[0]) > 0.9
+    assert max(abs(float(one.vector @ true)) for one in found.permuted) < 0.6
+    assert found.norm > 3
 
 
 def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:

@@ -36,9 +36,9 @@ KEYS = {
     "best skill": ("skill", "base", "best words"),
     "tries skill": ("skill", "base", "best of tries"),
     "gap": ("validity", "rl-base", "own words"),
-    "push": ("trigger/valid", "base", "trigger"),
-    "over none": ("trigger/valid_over", "base", "none"),
-    "over random direction 1": ("trigger/valid_over", "base", "random direction 1"),
+    "push": ("trigger/skill", "base", "trigger"),
+    "over none": ("trigger/skill_over", "base", "none"),
+    "over random direction 1": ("trigger/skill_over", "base", "random direction 1"),
 }
 LACKING = {
     "base skill": (-1.0, -1.2, -0.8),
@@ -82,6 +82,20 @@ def judged(
         (LACKING, ("created", "")),
         # A base that is partly able is neither.
         ({"base skill": (0.5, 0.4, 0.6), "gap": (0.3, 0.2, 0.4)}, ("inconclusive", "")),
+        # As good as the model, but hardly above chance.
+        ({"base skill": (0.45, 0.38, 0.55)}, ("inconclusive", "")),
+        # Nearer to chance than to certainty isn't unable.
+        (LACKING | {"base skill": (0.3, 0.2, 0.4)}, ("inconclusive", "")),
+        # Nobody tried a push, or another wording.
+        (LACKING | {"push": None}, ("inconclusive", "")),
+        (LACKING | {"best skill": None}, ("inconclusive", "")),
+        # Up a trace, down an opportunity: deployed, but thinking isn't all that changed.
+        (
+            {"given ratio": (0.4, 0.3, 0.5), "given difference": (-0.3, -0.4, -0.2)},
+            ("deployed", ""),
+        ),
+        # The base never makes it, so there's no ratio: differences decide.
+        (LACKING | {"trace ratio": (float("nan"),) * 3}, ("created", "")),
         # Unable in its own words, able in others: not created.
         (LACKING | {"best skill": (0.8, 0.7, 0.9)}, ("inconclusive", "")),
         (LACKING | {"tries skill": (0.4, 0.2, 0.6)}, ("inconclusive", "")),
@@ -89,7 +103,7 @@ def judged(
         # Able, but no push beats every control: no internal trigger was shown.
         ({"over random direction 1": (0.02, -0.01, 0.05)}, ("inconclusive", "")),
         ({"rl skill": (0.4, 0.3, 0.6)}, ("inconclusive", "")),
-        (LACKING | {"rl skill": (0.6, 0.45, 0.7)}, ("inconclusive", "")),
+        (LACKING | {"rl skill": (0.5, 0.35, 0.6)}, ("inconclusive", "")),
         (
             {
                 "trace ratio": (1.05, 0.9, 1.2),
@@ -120,9 +134,9 @@ def judged(
         ({"trace ratio": (1.5, 1.1, 2.0)}, ("inconclusive", "")),
         # Up by a factor, but from nothing to next to nothing.
         ({"trace difference": (0.005, 0.003, 0.007)}, ("inconclusive", "")),
-        ({"trace ratio": None}, ("inconclusive", "")),
+        ({"trace difference": None}, ("inconclusive", "")),
         ({"gap": None}, ("inconclusive", "")),
-        ({"trace ratio": (40.0, float("nan"), float("nan"))}, ("inconclusive", "")),
+        ({"trace difference": (1.2, float("nan"), float("nan"))}, ("inconclusive", "")),
     ],
 )
 def test_the_first_line_that_applies_is_the_verdict(
@@ -150,13 +164,20 @@ def test_calibration_counts_what_is_right_by_class_and_leaves_unclear_truth_out(
         ("c", "unchanged", "unchanged"),
         ("c", "unclear", "deployed"),
     ]
-    cells = [Cell(pair, MOVE, truth, given, "", "") for pair, truth, given in rows]
+    cells = [
+        Cell(pair, "llama/seed 1", truth == "created", MOVE, truth, given, "", "")
+        for pair, truth, given in rows
+    ]
     found = calibration(cells, 200, 0)
     assert found.confusion["created"] == {"created": 1, "deployed": 1}
     assert found.right["all"].value == pytest.approx(3 / 4)
     assert found.right["deployed"].value == 1.0
     assert found.inconclusive["deployed"].value == 0.5
     assert (found.confused.value, found.confused.cells) == (pytest.approx(1 / 4), 4)
+    assert found.confused_of_given.value == pytest.approx(1 / 3)
+    assert found.against_recipe.value == pytest.approx(1 / 6)
     assert found.unclear == 1
+    assert found.confusion["unclear"] == {"deployed": 1}
+    assert found.right["all"].groups == 1
     assert found.right["unchanged"].low < 1.0
     assert found.right["all"].pairs == 3
