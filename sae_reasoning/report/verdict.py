@@ -46,6 +46,8 @@ CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
 )
 VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
 GATEWAY = "gateway"
+_NEVER = 0.0005
+"""Times a trace, below which people say never."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,8 @@ def _judge(case: _Case) -> Verdict:
 def _often(case: _Case) -> str:
     """Both rates in words."""
     base, rl = (case.get(PER_TRACE, model).value for model in (BASE, RL))
-    return f"the model makes {case.behaviour} {rl:.2g} times a trace, its base {base:.2g} times"
+    before = f"{base:.2g} times" if base >= _NEVER else "never"
+    return f"the model makes {case.behaviour} {rl:.2g} times a trace, its base {before}"
 
 
 def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str) -> str:
