@@ -107,7 +107,7 @@ def test_every_option_is_dotted_and_unique():
         ("train={steps: 3}", "sets a whole part"),
         ("train={steps:3}", "sets a whole part"),
         ("train.seed=1,2", "names several values"),
-        ("pair=nowhere", "choose one of hub, local, organism_created_llama, organism_created_neox"),
+        ("pair=nowhere", "choose one of hub, local, organism_created_llama"),
         ("tracker=mlflow", "choose one of none, wandb"),
         ("pair=local", "pair.base.path isn't set"),
         ("layers=3", "layers"),
