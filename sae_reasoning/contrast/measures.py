@@ -79,7 +79,6 @@ def compared(
     measure: str,
     sums: Float[np.ndarray, "problem 4"],
     items: tuple[int, int],
-    condition: str = "",
 ) -> list[Measure]:
     """Rates of both models, their ratio and difference, at 95 % and (equivalence) 90 %.
 
@@ -89,7 +88,6 @@ def compared(
         measure: What is compared.
         sums: Of each problem: numerator and denominator of the base, then of the RL model.
         items: Items behind each model's rate.
-        condition: Under which condition.
     """
 
     def ratio(of: np.ndarray) -> np.ndarray:
@@ -102,13 +100,11 @@ def compared(
     for number, model in enumerate(MODELS):
         own = sums[:, 2 * number : 2 * number + 2]
         estimate = how.estimate(own, quotient)
-        found.append(_measure(behaviour, measure, model, condition, estimate, 0.95, items[number]))
+        found.append(_measure(behaviour, measure, model, "", estimate, 0.95, items[number]))
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
             estimate = how.estimate(sums, statistic, level)
-            found.append(
-                _measure(behaviour, measure, model, condition, estimate, level, sum(items))
-            )
+            found.append(_measure(behaviour, measure, model, "", estimate, level, sum(items)))
     return found
 
 

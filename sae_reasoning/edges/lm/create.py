@@ -95,48 +95,31 @@ def _fast(tokenizer: Tokenizer, special: SpecialTokens) -> PreTrainedTokenizerFa
 
 def new_llama(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
     """A new Llama with tied embeddings."""
+    config = LlamaConfig(**_common(shape, tokenizer), num_key_value_heads=shape.num_heads)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=shape.d_model,
-                intermediate_size=shape.d_mlp,
-                num_hidden_layers=shape.num_layers,
-                num_attention_heads=shape.num_heads,
-                num_key_value_heads=shape.num_heads,
-                max_position_embeddings=shape.max_positions,
-                tie_word_embeddings=True,
-                **_token_ids(tokenizer),
-            )
-        )
+        return LlamaForCausalLM(config)
 
 
 def new_gpt_neox(shape: Shape, tokenizer: PreTrainedTokenizerFast, seed: int) -> GPTNeoXForCausalLM:
     """A new GPT-NeoX: attention and MLP side by side, layer norms with biases, tied embeddings."""
+    rope = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 0.5}
+    config = GPTNeoXConfig(**_common(shape, tokenizer), rope_parameters=rope)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return GPTNeoXForCausalLM(
-            GPTNeoXConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=shape.d_model,
-                intermediate_size=shape.d_mlp,
-                num_hidden_layers=shape.num_layers,
-                num_attention_heads=shape.num_heads,
-                max_position_embeddings=shape.max_positions,
-                rope_parameters={
-                    "rope_type": "default",
-                    "rope_theta": 10_000.0,
-                    "partial_rotary_factor": 0.5,
-                },
-                tie_word_embeddings=True,
-                **_token_ids(tokenizer),
-            )
-        )
+        return GPTNeoXForCausalLM(config)
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+def _common(shape: Shape, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Options that every architecture calls the same."""
     return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": shape.d_model,
+        "intermediate_size": shape.d_mlp,
+        "num_hidden_layers": shape.num_layers,
+        "num_attention_heads": shape.num_heads,
+        "max_position_embeddings": shape.max_positions,
+        "tie_word_embeddings": True,
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
