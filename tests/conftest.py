@@ -48,6 +48,7 @@ from sae_reasoning.edges.lm.create import (  # noqa: E402
     save_model,
     word_tokenizer,
 )
+from sae_reasoning.edges.lm.learn import plain_reader  # noqa: E402
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response  # noqa: E402
 from sae_reasoning.organisms import grammar  # noqa: E402
 from sae_reasoning.organisms.corpus import (  # noqa: E402
@@ -129,6 +130,7 @@ def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
         config,
         corpus,
         seed=0,
+        reader=plain_reader,
         encode_prompt=lambda text: encode_prompt(tokenizer, text),
         encode_response=lambda text: [
             *encode_response(tokenizer, text)[0],

@@ -79,10 +79,12 @@ class OrganismConfig:
         num_heads: Attention heads.
         d_mlp: Width of the MLPs.
         vocab_size: Tokens of the byte-pair tokenizer.
+        compiled: Whether training is compiled and multiplies in bfloat16, weights in float32: half
+            the time on a CPU that can; needs a C++ compiler.
         pretrain: How bases are trained.
         sft: How a base is tuned on full traces.
         rl: How a base is reinforced.
-        keep_every: Steps of reinforcement between models that are kept, for seed 0; 0 keeps none.
+        keep_every: Steps of reinforcement between models that are kept; 0 keeps none.
         measure_problems: Rollouts on which a finished model is measured, one a problem.
         compelled_problems: Problems on which it's also made to think, and to answer directly.
         forced_starts: Forced starts a move.
@@ -100,6 +102,7 @@ class OrganismConfig:
     num_heads: int = 4
     d_mlp: int = 384
     vocab_size: int = 280
+    compiled: bool = False
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     sft: PretrainConfig = field(
         default_factory=lambda: PretrainConfig(steps=600, lr=1e-3, warmup=30)

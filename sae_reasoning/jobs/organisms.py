@@ -32,6 +32,7 @@ from sae_reasoning.edges.lm.create import (
     save_model,
     word_tokenizer,
 )
+from sae_reasoning.edges.lm.learn import compiled_reader, plain_reader
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
     describe,
@@ -143,6 +144,8 @@ class _Making:
         ]
         if recipe.parent is None:
             made_by.append([own.family, self._shape(), own.vocab_size])
+        if own.compiled:
+            made_by.append("compiled")
         with Stage(self.folder / recipe.name, [*made_by, *measured_by], inputs) as stage:
             if stage.is_current:
                 self.console.current(recipe.name, stage.final)
@@ -197,6 +200,7 @@ class _Making:
 
     def _train(self, learner: LanguageModel, state: Path) -> Iterator[Progress]:
         recipe, training = self.recipe, self._training()
+        reader = compiled_reader if self.own.compiled else plain_reader
         if isinstance(training, PretrainConfig):
             assert recipe.corpus
             return pretrain(
@@ -204,6 +208,7 @@ class _Making:
                 training,
                 recipe.corpus,
                 seed=self.seed,
+                reader=reader,
                 encode_prompt=lambda text: encode_prompt(learner.tokenizer, text),
                 encode_response=lambda text: [
                     *_ids(learner, text),
@@ -218,6 +223,7 @@ class _Making:
             training,
             recipe.difficulty,
             seed=self.seed,
+            reader=reader,
             roll_out=_roll_out(learner),
             reward=random_reward if recipe.random_reward else path_validity,
             pad_id=learner.tokenizer.pad_token_id,
@@ -225,11 +231,10 @@ class _Making:
         )
 
     def _is_kept(self, progress: Progress) -> bool:
-        """Whether the model is kept as it is now: seed 0's, along its RL on the answers."""
+        """Whether the model is kept as it is now, along its RL on the answers."""
         every = self.own.keep_every
         return (
-            self.seed == 0
-            and self.recipe.name == f"search_rl_{self.own.family}"
+            self.recipe.name == f"search_rl_{self.own.family}"
             and every > 0
             and progress.step % every == 0
             and progress.step < progress.steps

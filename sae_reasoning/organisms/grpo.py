@@ -30,6 +30,7 @@ from sae_reasoning.organisms.corpus import collate
 from sae_reasoning.organisms.grammar import answered_path
 from sae_reasoning.organisms.pretrain import (
     Progress,
+    Read,
     next_token_losses,
     rows_at_once,
     seconds_left,
@@ -73,6 +74,7 @@ def reinforce(
     difficulty: Difficulty,
     *,
     seed: int,
+    reader: Callable[[nn.Module], Read],
     roll_out: RollOut,
     reward: Callable[[Problem, Episode], float],
     pad_id: int,
@@ -87,6 +89,7 @@ def reinforce(
     device = next(model.parameters()).device
     size = rows_at_once(device, config.micro_batch)
     first = state.resume()
+    read, read_reference = reader(model), reader(reference)
     started = time.monotonic()
     for step in range(first, config.steps):
         rng = random.Random(f"grpo/{seed}/{step}")
@@ -115,9 +118,9 @@ def reinforce(
                 [(episodes[i].prompt_ids, episodes[i].response_ids) for i in chosen], pad_id
             ).to(device)
             weights = advantages[chosen].repeat_interleave(batch.is_response.sum(1).cpu())
-            losses = next_token_losses(model, batch)
+            losses = next_token_losses(read, batch)
             with torch.no_grad():
-                held = next_token_losses(reference, batch)
+                held = next_token_losses(read_reference, batch)
             terms = losses * weights.to(device) + config.kl * kl_estimates(losses, held)
             (terms.sum() / num_targets).backward()
             kl += (losses.detach() - held).neg().sum().item() / num_targets

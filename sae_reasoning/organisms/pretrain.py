@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from sae_reasoning.config import PretrainConfig
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import Batch, CorpusConfig, Encode, collate, example
+
+Read = Callable[[Tensor], Tensor]
+"""Logits [batch, token, vocab] of token ids [batch, token]; gradients flow through them."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,12 @@ def start_alike(embeddings: Tensor, families: Sequence[Sequence[int]], seed: int
             embeddings[list(family)] = 0.8 * stem + 0.6 * embeddings[list(family)]
 
 
-def next_token_losses(model: nn.Module, batch: Batch) -> Tensor:
-    """Cross-entropy at each response token, in nats; flat, in batch order."""
-    # Padding is on the right, so a causal reader needs no mask, and the fast kernel takes none.
-    logits = model(input_ids=batch.token_ids, use_cache=False).logits
+def next_token_losses(read: Read, batch: Batch) -> Tensor:
+    """Cross-entropy at each response token, in nats; flat, in batch order.
+
+    Padding is on the right, so a causal reader needs no mask.
+    """
+    logits = read(batch.token_ids)
     targets = batch.is_response[:, 1:]
     return nn.functional.cross_entropy(
         logits[:, :-1][targets].float(), batch.token_ids[:, 1:][targets], reduction="none"
@@ -71,6 +76,7 @@ def pretrain(
     corpus: CorpusConfig,
     *,
     seed: int,
+    reader: Callable[[nn.Module], Read],
     encode_prompt: Encode,
     encode_response: Encode,
     pad_id: int,
@@ -86,6 +92,7 @@ def pretrain(
     )
     state = TrainingState(model, optimizer, state_path)
     first = state.resume()
+    read = reader(model)
     device = next(model.parameters()).device
     size = rows_at_once(device, config.batch_size)
     model.train()
@@ -107,7 +114,7 @@ def pretrain(
         total = 0.0
         for start in range(0, len(pairs), size):
             batch = collate(pairs[start : start + size], pad_id).to(device)
-            loss = next_token_losses(model, batch).sum() / num_targets
+            loss = next_token_losses(read, batch).sum() / num_targets
             loss.backward()
             total += loss.item()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_reasoning.config import GrpoConfig, PairConfig
+from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, excerpt, mixture, reading
@@ -126,6 +127,7 @@ def _reinforced(
         config,
         Difficulty(),
         seed=0,
+        reader=plain_reader,
         roll_out=_tokens,
         reward=_odd,
         pad_id=0,
@@ -178,6 +180,7 @@ def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
             config,
             Difficulty(),
             seed=0,
+            reader=plain_reader,
             roll_out=roll_out,
             reward=lambda problem, episode: float(episode.text == "1 ."),
             pad_id=0,

@@ -1,8 +1,9 @@
 """Batched sampling with a KV cache; each row may carry its own edits and its own noise.
 
-Prompts are padded on the left, so every row's next token is predicted at the last position. Rows
-that have ended leave the batch once a quarter of it is done, so a few long rollouts don't pay for
-many short ones. Where prompts repeat within a batch, each is read once.
+Prompts are padded on the left, so every row's next token is predicted at the last position; those
+of a like length share a batch, since a padded key is read at every step like any other. Rows that
+have ended leave the batch once a quarter of it is done, so a few long rollouts don't pay for many
+short ones. Where prompts repeat within a batch, each is read once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,8 +67,9 @@ def generate(
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.
     """
+    ordered = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for start in range(0, len(prompts), batch_size):
-        rows = range(start, min(start + batch_size, len(prompts)))
+        rows = ordered[start : start + batch_size]
         yield from _generate_batch(
             lm, prompts, rows, sampler, max_new_tokens, edits or {}, stop_ids
         )
@@ -76,7 +78,7 @@ def generate(
 def _generate_batch(
     lm: LanguageModel,
     prompts: Sequence[Sequence[int]],
-    row_range: range,
+    batch: Sequence[int],
     sampler: Sampler,
     max_new_tokens: int,
     edits: Mapping[int, ResidualEdit],
@@ -84,17 +86,17 @@ def _generate_batch(
 ) -> Iterator[Rollout]:
     eos_id, pad_id = lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id or 0
     stops = torch.tensor([eos_id, *stop_ids], device=lm.device)
-    width = max(len(prompts[row]) for row in row_range)
-    token_ids = torch.full((len(row_range), width), pad_id)
-    mask = torch.zeros(len(row_range), width + max_new_tokens, dtype=torch.long)
-    for index, row in enumerate(row_range):
+    width = max(len(prompts[row]) for row in batch)
+    token_ids = torch.full((len(batch), width), pad_id)
+    mask = torch.zeros(len(batch), width + max_new_tokens, dtype=torch.long)
+    for index, row in enumerate(batch):
         prompt = torch.tensor(prompts[row])
         token_ids[index, width - len(prompt) :] = prompt
         mask[index, width - len(prompt) : width] = 1
     token_ids, mask = token_ids.to(lm.device), mask.to(lm.device)
-    rows = torch.tensor(list(row_range), device=lm.device)
-    written = torch.full((len(row_range), max_new_tokens), pad_id, device=lm.device)
-    alive = torch.ones(len(row_range), dtype=torch.bool, device=lm.device)
+    rows = torch.tensor(batch, device=lm.device)
+    written = torch.full((len(batch), max_new_tokens), pad_id, device=lm.device)
+    alive = torch.ones(len(batch), dtype=torch.bool, device=lm.device)
     cache = roomy_cache(lm.model.config)
     position = mask[:, :width].cumsum(1).sub(1).clamp_min(0)
     if width > 1 and _read_once(lm, token_ids, mask[:, : width - 1], position, cache):

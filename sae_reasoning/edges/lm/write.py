@@ -33,14 +33,17 @@ def write(
     *,
     sampler: Sampler,
     max_new_tokens: int,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     edits: Mapping[int, ResidualEdit] | None = None,
     until: str | None = None,
 ) -> list[Written]:
     """Continue every prompt with its beginning of a response, in the prompts' order.
 
-    `until` is a word that ends a response, beside EOS.
+    `until` is a word that ends a response, beside EOS. `batch_size` is what suits the device if not
+    given: on a CPU, keys and values of more rows outgrow its cache.
     """
+    if batch_size is None:
+        batch_size = 512 if lm.device.type == "cuda" else 128
     stop_ids = [continuation_ids(lm, until)[-1]] if until else []
     prompt_ids = [
         encode_prompt(lm.tokenizer, f"{prompt} {beginning}".strip())
