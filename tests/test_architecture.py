@@ -33,7 +33,7 @@ ONE_PLACE = {
     "hydra": {"compose.py"},
     "omegaconf": {"compose.py"},
     "tqdm": {"edges/console.py"},
-    "matplotlib": {"edges/effects_plot.py"},
+    "matplotlib": {"edges/plots.py"},
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench.py"

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config.checks import ConfigError, require
-from sae_reasoning.config.contrast import CalibrateConfig, ContrastConfig, ReportConfig
+from sae_reasoning.config.contrast import (
+    CalibrateConfig,
+    ContrastConfig,
+    CourseConfig,
+    ReportConfig,
+)
 from sae_reasoning.config.organisms import (
     GrpoConfig,
     OrganismConfig,
@@ -35,6 +40,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ContrastConfig",
+    "CourseConfig",
     "GrpoConfig",
     "ModelConfig",
     "OrganismConfig",
@@ -63,6 +69,7 @@ class Config:
         rank: Scores.
         ablate: Edits.
         contrast: When and how.
+        course: When and how, along a training.
         report: The verdict.
         calibrate: The verdict's calibration.
         organism: The making of models whose answer is known.
@@ -82,6 +89,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
+    course: CourseConfig = field(default_factory=CourseConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
@@ -122,6 +130,7 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
+            "course": {},
             "report": {},
         }
         return {stage: getattr(self, stage)} | shared[stage]

@@ -1,4 +1,4 @@
-"""Options of the contrast, the verdict and its calibration."""
+"""Options of the contrast, its course along a training, the verdict and its calibration."""
 
 from dataclasses import dataclass, field
 
@@ -75,6 +75,19 @@ class ContrastConfig:
             bool(self.doses) and min(self.doses) > 0,
             f"contrast.doses={self.doses} must be positive numbers; try [0.5,1,2]",
         )
+
+
+@dataclass
+class CourseConfig:
+    """What changed when, along a training; places and starts are the contrast's.
+
+    Attributes:
+        checkpoints: Glob of model folders along the training, whose names end in the step.
+        last_step: The RL model's step; the base's is 0.
+    """
+
+    checkpoints: str = ""
+    last_step: int = 0
 
 
 @dataclass

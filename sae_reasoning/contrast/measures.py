@@ -100,11 +100,11 @@ def compared(
     for number, model in enumerate(MODELS):
         own = sums[:, 2 * number : 2 * number + 2]
         estimate = how.estimate(own, quotient)
-        found.append(_measure(behaviour, measure, model, "", estimate, 0.95, items[number]))
+        found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items[number]))
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
             estimate = how.estimate(sums, statistic, level)
-            found.append(_measure(behaviour, measure, model, "", estimate, level, sum(items)))
+            found.append(measure_of(behaviour, measure, model, "", estimate, level, sum(items)))
     return found
 
 
@@ -120,7 +120,7 @@ def share(
     """Mean of 0/1 outcomes, with Wilson's interval on the problems where all agree."""
     sums = by_problem(problems, np.stack([values, np.ones(len(values))], axis=1))
     estimate = how.estimate(sums, quotient)
-    return _measure(
+    return measure_of(
         behaviour, measure, model, condition, widen_flat(estimate, estimate.n), 0.95, len(values)
     )
 
@@ -150,7 +150,7 @@ def difference(
             low=min(estimate.low, up.low - down.high),
             high=max(estimate.high, up.high - down.low),
         )
-    return _measure(behaviour, measure, model, condition, estimate, 0.95, len(one))
+    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(one))
 
 
 def skill(
@@ -184,7 +184,7 @@ def skill(
         estimate = Estimate(
             estimate.value, min(low, estimate.low), max(high, estimate.high), estimate.n
         )
-    return _measure(behaviour, measure, model, condition, estimate, 0.95, len(valid))
+    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(valid))
 
 
 def by_problem(
@@ -197,7 +197,7 @@ def by_problem(
     return sums
 
 
-def _measure(
+def measure_of(
     behaviour: str,
     measure: str,
     model: str,
@@ -206,6 +206,7 @@ def _measure(
     level: float,
     items: int,
 ) -> Measure:
+    """An estimate under its names."""
     return Measure(
         behaviour=behaviour,
         measure=measure,

@@ -115,9 +115,7 @@ def rates(
             np.stack([own[:, 0], offered[:, 0], own[:, 1], offered[:, 1]], axis=1),
             both,
         )
-        # Each writer's opportunities weigh the same, however many there are.
-        weight = np.where(offered.sum(0) > 0, 1 / np.maximum(offered.sum(0), 1), 0.0)
-        weight = weight * offered.sum() / max((offered.sum(0) > 0).sum(), 1)
+        weight = writers_alike(offered)
         total = offered @ weight
         found += compared(
             how,
@@ -127,3 +125,13 @@ def rates(
             (sum(both), sum(both)),
         )
     return found
+
+
+def writers_alike(
+    offered: Float[np.ndarray, "problem writer"],
+) -> Float[np.ndarray, " writer"]:
+    """Weights with which each writer's opportunities count the same, however many there are."""
+    totals = offered.sum(0)
+    weight = np.where(totals > 0, 1 / np.maximum(totals, 1), 0.0)
+    scaled: np.ndarray = weight * totals.sum() / max((totals > 0).sum(), 1)
+    return scaled

@@ -19,7 +19,6 @@ from sae_reasoning.edges.artifacts import (
     require_stage,
 )
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.effects_plot import plot_effects
 from sae_reasoning.edges.lm.generate import Rollout, generate
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
@@ -28,6 +27,7 @@ from sae_reasoning.edges.lm.load import (
     load,
     resolve_device,
 )
+from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker

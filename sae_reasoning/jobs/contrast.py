@@ -10,7 +10,6 @@ Whatever is chosen (wording, direction, dose) is chosen on the select split. Eac
 kept as a part, so a killed run goes on from there.
 """
 
-import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attribute import onset_gradients
-from sae_reasoning.edges.lm.branch import log_probs_at
+from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
     continuation_ids,
@@ -249,18 +248,11 @@ class _Lab:
 
             def read(model: str = model) -> list[list[float]]:
                 self._console.say(f"contrast: {model} reads {len(places):,} opportunities")
-                lm = self._models[model]
-                said = {
-                    behaviour: [
-                        continuation_ids(lm, opening) for opening in ALL_OPENINGS[behaviour]
-                    ]
-                    for behaviour in self.behaviours
-                }
                 return log_probs_at(
-                    lm,
+                    self._models[model],
                     [thought.token_ids for thought in thoughts],
                     [(place.thought, place.token) for place in places],
-                    [said[place.behaviour] for place in places],
+                    [ALL_OPENINGS[place.behaviour] for place in places],
                     self._own.token_budget,
                 )
 
@@ -277,16 +269,14 @@ class _Lab:
         problems = self._problems["report"]
         entries = {}
         for model in MODELS:
-            lm = self._models[model]
-            entering = continuation_ids(lm, grammar.THINK)
-            prompts = [tuple(encode_prompt(lm.tokenizer, p.prompt)) for p in problems]
-            ends = [(index, len(ids) - 1) for index, ids in enumerate(prompts)]
-            values = log_probs_at(
-                lm, prompts, ends, [[entering]] * len(ends), self._own.token_budget
+            values = opening_probabilities(
+                self._models[model],
+                [problem.prompt for problem in problems],
+                grammar.THINK,
+                self._own.token_budget,
             )
             entries[model] = {
-                problem.problem_id: math.exp(value[0])
-                for problem, value in zip(problems, values, strict=True)
+                problem.problem_id: value for problem, value in zip(problems, values, strict=True)
             }
         masses = {
             model: np.array([np.exp(own).sum() for own in log_probs[model]]) for model in MODELS

@@ -5,13 +5,14 @@ nothing else, and its positions go on from there. So what a model would say next
 opportunity of a trace costs one pass over the trace and its branches.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt
 from sae_reasoning.edges.lm.read import pack
 
 
@@ -63,7 +64,7 @@ def log_probs_at(
     lm: LanguageModel,
     sequences: Sequence[tuple[int, ...]],
     places: Sequence[tuple[int, int]],
-    continuations: Sequence[Sequence[tuple[int, ...]]],
+    continuations: Sequence[Sequence[str]],
     token_budget: int,
 ) -> list[list[float]]:
     """Log P(continuation | sequence up to a place), of every continuation at every place.
@@ -72,16 +73,17 @@ def log_probs_at(
         lm: Reader.
         sequences: Texts.
         places: Sequence, and index of the last token before the continuations.
-        continuations: Of each place.
+        continuations: Of each place, in words.
         token_budget: Tokens of one pass.
     """
+    said = {text: continuation_ids(lm, text) for own in continuations for text in own}
     by_sequence: list[list[int]] = [[] for _ in sequences]
     for index, (sequence, _) in enumerate(places):
         by_sequence[sequence].append(index)
     texts = [
         BranchingText(
             token_ids,
-            tuple(Branch(places[i][1], ids) for i in own for ids in continuations[i]),
+            tuple(Branch(places[i][1], said[text]) for i in own for text in continuations[i]),
         )
         for token_ids, own in zip(sequences, by_sequence, strict=True)
     ]
@@ -91,6 +93,16 @@ def log_probs_at(
         for index in own:
             found[index] = [next(rest) for _ in continuations[index]]
     return found
+
+
+def opening_probabilities(
+    lm: LanguageModel, prompts: Sequence[str], opening: str, token_budget: int
+) -> list[float]:
+    """P(the response begins with `opening`), of each prompt."""
+    sequences = [tuple(encode_prompt(lm.tokenizer, prompt)) for prompt in prompts]
+    ends = [(index, len(ids) - 1) for index, ids in enumerate(sequences)]
+    values = log_probs_at(lm, sequences, ends, [[opening]] * len(ends), token_budget)
+    return [math.exp(value) for (value,) in values]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A picture of what edits did (matplotlib)."""
+"""Pictures of what edits did, and of what changed along a training (matplotlib)."""
 
 from pathlib import Path
 
@@ -12,6 +12,12 @@ _LABELS = {
     "random_direction": "random direction",
 }
 _COLOURS = {"edit": "#1f5fa8", "matched_latent": "#b5651d", "random_direction": "#8a8a8a"}
+
+_CURVES = {
+    "entry_mass": ("enters thought", "#8a8a8a"),
+    "onset_mass/per_opportunity": ("starts the move, at an opportunity", "#1f5fa8"),
+    "validity": ("carries it out, once started", "#b5651d"),
+}
 
 
 def plot_effects(found: pd.DataFrame, path: Path) -> None:
@@ -60,3 +66,35 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
     axes[0][-1].legend(fontsize=7, frameon=False)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
+
+
+def plot_course(table: pd.DataFrame, path: Path) -> None:
+    """Probabilities at every step, with 95 % intervals; a panel for each move.
+
+    Args:
+        table: Rows of `course.parquet`.
+        path: Picture to publish, PNG.
+    """
+    from matplotlib.figure import Figure
+
+    curves = table.dropna(subset=["step"]).sort_values("step")
+    behaviours = [name for name in curves.behaviour.unique() if name]
+    figure = Figure(figsize=(1 + 3.2 * len(behaviours), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(behaviours), squeeze=False, sharey=True)
+    for axis, behaviour in zip(axes[0], behaviours, strict=True):
+        for measure, (label, colour) in _CURVES.items():
+            own = curves[
+                (curves.measure == measure) & curves.behaviour.isin([behaviour, ""])
+            ].dropna(subset=["value"])
+            axis.plot(own.step, own.value, "o-", markersize=3, color=colour, label=label)
+            axis.fill_between(own.step, own.low, own.high, color=colour, alpha=0.15, linewidth=0)
+        starts = curves[(curves.measure == "validity") & (curves.behaviour == behaviour)]
+        count = int(starts["items"].max()) if len(starts) else 0
+        axis.set_title(f"{behaviour}\n({count} starts)", fontsize=9)
+        axis.set_xlabel("step of the training", fontsize=8)
+        axis.set_ylim(-0.02, 1.02)
+        axis.tick_params(labelsize=7)
+    axes[0][0].set_ylabel("probability, report split", fontsize=8)
+    axes[0][-1].legend(fontsize=7, frameon=False)
+    with publish(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")
