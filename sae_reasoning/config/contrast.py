@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import positive, require
 
-_TRIGGERS = ("mean-difference", "gradient", "announcers")
+_TRIGGERS = ("mean-difference", "gradient", "ascent", "announcers")
 
 
 @dataclass
@@ -20,8 +20,8 @@ class ContrastConfig:
         report_starts: Places a move at which it's started for the models, at most.
         select_starts: The same on the select split.
         best_of: Tries of the base, of which the best counts.
-        triggers: Kinds of directions that are tried in the base: mean-difference, gradient and
-            announcers (which needs `rank`).
+        triggers: Kinds of directions that are tried in the base: mean-difference, gradient,
+            ascent and announcers (which needs `rank`).
         announcers: Latents averaged to a direction of announcers.
         doses: Sizes tried, in multiples of the mean norm of the residual there.
         controls: Random directions, and permutations of the labels, that a push must beat.
@@ -44,7 +44,7 @@ class ContrastConfig:
     report_starts: int = 250
     select_starts: int = 60
     best_of: int = 2
-    triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS[:2]))
+    triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS[:3]))
     announcers: int = 3
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     controls: int = 3

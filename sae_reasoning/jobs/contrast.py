@@ -14,7 +14,7 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from sae_reasoning.contrast.validity import validity
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.attribute import onset_gradients
+from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
@@ -54,9 +54,11 @@ from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.triggers import (
     ANNOUNCERS,
+    ASCENT,
     Candidates,
     Direction,
     Push,
+    ascend,
     candidates,
     push_once,
     unit,
@@ -381,7 +383,7 @@ class _Lab:
         elsewhere = rng.sample(ends, min(len(ends), max(len(starts), 2)))
         prefixes = [start.prefix for start in starts]
         prefixes += [thoughts[index].token_ids[: token + 1] for index, token in elsewhere]
-        openers = sorted({continuation_ids(lm, o)[0] for o in ALL_OPENINGS[behaviour]})
+        openers = [continuation_ids(lm, opening) for opening in ALL_OPENINGS[behaviour]]
         size = lm.facts.d_model
         resid = {layer: torch.zeros(len(prefixes), size) for layer in layers}
         slopes = {layer: torch.zeros(len(prefixes), size) for layer in layers}
@@ -397,6 +399,13 @@ class _Lab:
             for layer in layers
         }
         directions = [direction for one in found.values() for direction in one.directions]
+        if ASCENT in self._own.triggers:
+            onsets, budget = prefixes[: len(starts)], self._own.token_budget
+            for layer in layers:
+                begun = unit(slopes[layer][: len(starts)].mean(0))
+                climb = partial(mean_slope, lm, onsets, openers, layer, budget)
+                risen = ascend(begun, found[layer].norm, climb)
+                directions.append(Direction(ASCENT, layer, risen))
         if ANNOUNCERS in self._own.triggers:
             directions += self._announcers(behaviour)
         return directions, found

@@ -263,7 +263,7 @@ def _attribute(cfg: Config, data: _Data, reader: str, parts: Path, console: Cons
         for layer, d in data.dictionaries.items()
     }
     prefixes = [onset.token_ids for onset in onsets]
-    wanted = [data.labels.onset_ids[onset.behaviour] for onset in onsets]
+    wanted = [[(first,) for first in data.labels.onset_ids[onset.behaviour]] for onset in onsets]
     # Gradients keep every block's activations, so a quarter of what a plain reading takes.
     budget = max(cfg.cache.token_budget // 4, 1)
     with console.progress(len(onsets), "onsets", f"{reader} announces") as bar:

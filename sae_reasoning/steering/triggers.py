@@ -2,21 +2,28 @@
 
 * `mean-difference`: mean at the RL model's onsets less the mean at other ends of sentences, both
   read by the base;
-* `gradient`: mean gradient of log P(first token of an opening) in the base;
+* `gradient`: mean gradient of the log of the onset mass, openings summed, in the base;
+* `ascent`: the same followed uphill, with the push that it has become in place, since a gradient
+  says little of a push as large as the residual itself;
 * `announcers`: decoder rows of the shortlisted announcers, the first few, averaged.
 
 They are made and chosen on the select split.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-MEAN_DIFFERENCE, GRADIENT, ANNOUNCERS = "mean-difference", "gradient", "announcers"
-KINDS = (MEAN_DIFFERENCE, GRADIENT, ANNOUNCERS)
+MEAN_DIFFERENCE, GRADIENT, ASCENT, ANNOUNCERS = (
+    "mean-difference",
+    "gradient",
+    "ascent",
+    "announcers",
+)
+KINDS = (MEAN_DIFFERENCE, GRADIENT, ASCENT, ANNOUNCERS)
 PERMUTED, RANDOM = "permuted labels", "random direction"
 """Kinds of controls."""
 
@@ -61,6 +68,28 @@ def mean_difference(
     return unit(at_onsets.mean(0) - elsewhere.mean(0))
 
 
+def ascend(
+    start: Float[Tensor, " d_model"],
+    size: float,
+    slope: Callable[[Float[Tensor, " d_model"]], Float[Tensor, " d_model"]],
+    steps: int = 8,
+) -> Float[Tensor, " d_model"]:
+    """A direction of norm 1 along which a push of a given size does more than along `start`.
+
+    Each step turns it towards the slope where the push has led, by less and less.
+
+    Args:
+        start: Where to begin, of norm 1.
+        size: Norm of the push.
+        slope: Gradient of what is to rise, under a push.
+        steps: Turns.
+    """
+    direction = start
+    for step in range(steps):
+        direction = unit(direction + unit(slope(direction * size)) / (1 + step) ** 0.5)
+    return direction
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Directions of one layer, found at the RL model's onsets.
@@ -90,7 +119,7 @@ def candidates(
         kinds: Of `KINDS`; announcers come from a shortlist, not from here.
         layer: Decoder block.
         residuals: The base's, at onsets first, then elsewhere.
-        gradients: Of log P(first token of an opening), at the same places.
+        gradients: Of the log of the onset mass, at the same places.
         num_onsets: How many are onsets.
         num_permuted: Permutations of the labels. Each side gets as many onsets as the other, or
             what's left of the true difference would be the direction itself.

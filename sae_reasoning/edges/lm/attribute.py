@@ -1,7 +1,7 @@
 """Gradients of the log-probability that a move starts, at the position that predicts it."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sae_reasoning.edges.lm.branch import Branch, BranchingBatch, BranchingText, lay_out
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 from sae_reasoning.edges.lm.read import check_layers, pack
 
@@ -20,8 +21,8 @@ class OnsetGradients:
     Attributes:
         rows: Which prefixes, as indices.
         residuals: By layer.
-        gradients: Of log P(next token is among the wanted) with respect to the residual, by layer.
-        log_probability: That log-probability.
+        gradients: Of the log-probability with respect to the residual, by layer.
+        log_probability: Log P(what comes next is one of the wanted).
     """
 
     rows: list[int]
@@ -33,41 +34,62 @@ class OnsetGradients:
 def onset_gradients(
     lm: LanguageModel,
     prefixes: Sequence[Sequence[int]],
-    wanted: Sequence[Sequence[int]],
+    wanted: Sequence[Sequence[Sequence[int]]],
     layers: Sequence[int],
     token_budget: int,
+    pushes: Mapping[int, Float[Tensor, " d_model"]] | None = None,
 ) -> Iterator[OnsetGradients]:
-    """Differentiate log P(next token in `wanted`) at the end of each prefix.
+    """Differentiate log P(what comes next is one of `wanted`) at the end of each prefix.
 
     The blocks up to the shallowest layer run without gradients.
 
     Args:
         lm: Reader.
         prefixes: Token ids up to onset-1.
-        wanted: Of each prefix, the tokens that would start the move; at least one.
+        wanted: Of each prefix, what would start the move, each one or more tokens; at least one.
         layers: Decoder blocks whose output is differentiated by.
         token_budget: Tokens of one pass, padding included.
+        pushes: By layer, what is added to the residual at the end of every prefix beforehand.
 
     Raises:
         ConfigError: A layer that the reader doesn't have.
     """
     check_layers(layers, lm.facts.num_layers, lm.facts.name)
-    for rows in pack([len(prefix) for prefix in prefixes], token_budget):
-        yield _differentiate(lm, rows, prefixes, wanted, sorted(layers))
+    texts = [
+        BranchingText(tuple(prefix), tuple(Branch(len(prefix) - 1, tuple(o)) for o in openings))
+        for prefix, openings in zip(prefixes, wanted, strict=True)
+    ]
+    for rows in pack([text.num_tokens for text in texts], token_budget):
+        yield _differentiate(lm, rows, [texts[row] for row in rows], sorted(layers), pushes or {})
+
+
+def mean_slope(
+    lm: LanguageModel,
+    prefixes: Sequence[Sequence[int]],
+    wanted: Sequence[Sequence[int]],
+    layer: int,
+    token_budget: int,
+    push: Float[Tensor, " d_model"],
+) -> Float[Tensor, " d_model"]:
+    """Mean over prefixes of the gradient at one layer, with a push of the residual in place."""
+    total = torch.zeros(lm.facts.d_model)
+    each = [wanted] * len(prefixes)
+    for found in onset_gradients(lm, prefixes, each, [layer], token_budget, {layer: push}):
+        total += found.gradients[layer].sum(0).cpu()
+    return total / len(prefixes)
 
 
 @torch.enable_grad()
 def _differentiate(
     lm: LanguageModel,
     rows: list[int],
-    prefixes: Sequence[Sequence[int]],
-    wanted: Sequence[Sequence[int]],
+    texts: Sequence[BranchingText],
     layers: list[int],
+    pushes: Mapping[int, Float[Tensor, " d_model"]],
 ) -> OnsetGradients:
-    last = torch.tensor([len(prefixes[row]) - 1 for row in rows], device=lm.device)
-    token_ids = torch.full((len(rows), int(last.max()) + 1), lm.tokenizer.pad_token_id or 0)
-    for place, row in enumerate(rows):
-        token_ids[place, : len(prefixes[row])] = torch.tensor(prefixes[row])
+    batch = lay_out(lm, texts)
+    here = torch.arange(len(texts), device=lm.device)
+    last = torch.tensor([len(text.token_ids) - 1 for text in texts], device=lm.device)
     held: dict[int, Tensor] = {}
     blocks = decoder_blocks(lm.model)
     with ExitStack() as stack:
@@ -79,19 +101,22 @@ def _differentiate(
                 resid = output[0] if isinstance(output, tuple) else output
                 assert isinstance(resid, Tensor)
                 if layer == layers[0]:
-                    resid = resid.detach().requires_grad_()
+                    resid = resid.detach()
+                if layer in pushes:
+                    resid = resid.clone()
+                    resid[here, last] += pushes[layer].to(resid)
+                if layer == layers[0]:
+                    resid.requires_grad_()
                 held[layer] = resid
                 return (resid, *output[1:]) if isinstance(output, tuple) else resid
 
             stack.callback(blocks[layer].register_forward_hook(hold).remove)
-        logits = _logits_at(lm, token_ids.to(lm.device), last)
-    is_wanted = torch.zeros(logits.shape, dtype=torch.bool)
-    for place, row in enumerate(rows):
-        is_wanted[place, list(wanted[row])] = True
-    starting = logits.masked_fill(~is_wanted.to(lm.device), -torch.inf).logsumexp(1)
-    log_probability = starting - logits.logsumexp(1)
+        logits = _logits_at(lm, batch)
+    own = logits.log_softmax(-1)[range(len(batch.tokens)), batch.tokens]
+    counts = torch.tensor([len(text.branches) for text in texts])
+    of_branch = batch.sums(own, int(counts.sum()))
+    log_probability = torch.stack([part.logsumexp(0) for part in of_branch.split(counts.tolist())])
     gradients = torch.autograd.grad(log_probability.sum(), [held[layer] for layer in layers])
-    here = torch.arange(len(rows), device=lm.device)
     return OnsetGradients(
         rows,
         {layer: held[layer].detach()[here, last].float() for layer in layers},
@@ -103,11 +128,10 @@ def _differentiate(
     )
 
 
-def _logits_at(lm: LanguageModel, token_ids: Tensor, last: Tensor) -> Tensor:
-    """Logits at each row's last token; where the model can, the head is spared elsewhere."""
-    here = torch.arange(len(last), device=lm.device)
+def _logits_at(lm: LanguageModel, batch: BranchingBatch) -> Tensor:
+    """Logits of each branch token; where the model can, the head is spared elsewhere."""
     if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
-        kept, place = last.unique(return_inverse=True)
-        output = lm.model(input_ids=token_ids, use_cache=False, logits_to_keep=kept)
-        return output.logits[here, place].float()
-    return lm.model(input_ids=token_ids, use_cache=False).logits[here, last].float()
+        kept, place = batch.places.unique(return_inverse=True)
+        output = lm.model(**batch.inputs, use_cache=False, logits_to_keep=kept)
+        return output.logits[batch.rows, place].float()
+    return lm.model(**batch.inputs, use_cache=False).logits[batch.rows, batch.places].float()

@@ -142,31 +142,60 @@ def _lay_out(text: BranchingText) -> _Layout:
     return _Layout(token_ids, positions, may_see, predicted)
 
 
-def _read(lm: LanguageModel, texts: Sequence[BranchingText]) -> Iterator[list[float]]:
+@dataclass(frozen=True)
+class BranchingBatch:
+    """Texts with their branches, laid out in rows.
+
+    Attributes:
+        inputs: What the model is called with.
+        rows: Of each branch token, the row of its text.
+        places: Where in the row it is predicted.
+        tokens: The token.
+        branches: Number of its branch, counted over the whole batch.
+    """
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    places: Tensor
+    tokens: Tensor
+    branches: Tensor
+
+    def sums(self, log_probs: Tensor, num_branches: int) -> Tensor:
+        """Log-probability of each branch from that of each of its tokens."""
+        return log_probs.new_zeros(num_branches).index_add(0, self.branches, log_probs)
+
+
+def lay_out(lm: LanguageModel, texts: Sequence[BranchingText]) -> BranchingBatch:
+    """One batch; without a mask where no branch is longer than a token, since nothing is added."""
     layouts = [_lay_out(text) for text in texts]
     width = max(len(layout.token_ids) for layout in layouts)
     token_ids = torch.full((len(texts), width), lm.tokenizer.pad_token_id or 0)
     positions = torch.zeros(len(texts), width, dtype=torch.long)
     may_see = torch.eye(width, dtype=torch.bool).repeat(len(texts), 1, 1)
-    for row, layout in enumerate(layouts):
+    predicted = []
+    first = 0
+    for row, (text, layout) in enumerate(zip(texts, layouts, strict=True)):
         size = len(layout.token_ids)
         token_ids[row, :size] = torch.tensor(layout.token_ids)
         positions[row, :size] = torch.tensor(layout.positions)
         may_see[row, :size, :size] = layout.may_see
-    dtype = lm.model.dtype
-    mask = torch.zeros(may_see.shape, dtype=dtype).masked_fill(~may_see, torch.finfo(dtype).min)
-    logits = lm.model(
-        input_ids=token_ids.to(lm.device),
-        attention_mask=mask[:, None].to(lm.device),
-        position_ids=positions.to(lm.device),
-        use_cache=False,
-    ).logits
-    for row, layout in enumerate(layouts):
-        sums = [0.0] * len(texts[row].branches)
-        if layout.predicted:
-            places, tokens, numbers = zip(*layout.predicted, strict=True)
-            log_probs = logits[row, list(places)].float().log_softmax(-1)
-            chosen = log_probs[range(len(tokens)), list(tokens)]
-            for number, value in zip(numbers, chosen.tolist(), strict=True):
-                sums[number] += value
-        yield sums
+        predicted += [(row, p, t, first + number) for p, t, number in layout.predicted]
+        first += len(text.branches)
+    inputs = {"input_ids": token_ids.to(lm.device)}
+    if any(len(branch.token_ids) > 1 for text in texts for branch in text.branches):
+        dtype = lm.model.dtype
+        mask = torch.zeros(may_see.shape, dtype=dtype).masked_fill(~may_see, torch.finfo(dtype).min)
+        inputs["attention_mask"] = mask[:, None].to(lm.device)
+        inputs["position_ids"] = positions.to(lm.device)
+    columns = torch.tensor(predicted, dtype=torch.long, device=lm.device).reshape(-1, 4).unbind(1)
+    return BranchingBatch(inputs, *columns)
+
+
+def _read(lm: LanguageModel, texts: Sequence[BranchingText]) -> Iterator[list[float]]:
+    batch = lay_out(lm, texts)
+    logits = lm.model(**batch.inputs, use_cache=False).logits
+    log_probs = logits[batch.rows, batch.places].float().log_softmax(-1)
+    chosen = log_probs[range(len(batch.tokens)), batch.tokens]
+    sums = iter(batch.sums(chosen, sum(len(text.branches) for text in texts)).tolist())
+    for text in texts:
+        yield [next(sums) for _ in text.branches]

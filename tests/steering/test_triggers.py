@@ -1,0 +1,24 @@
+"""Directions that start a move."""
+
+import torch
+
+from sae_reasoning.steering.triggers import ascend, unit
+
+
+def test_an_ascent_finds_what_the_first_gradient_does_not_see() -> None:
+    """Of a sum of tanh, the steepest start saturates long before a push of this size."""
+    gains, reaches = torch.tensor([4.0, 1.0, 1.0]), torch.tensor([1.0, 6.0, 6.0])
+
+    def value(push: torch.Tensor) -> torch.Tensor:
+        return (gains * reaches * torch.tanh(push / reaches)).sum()
+
+    def slope(push: torch.Tensor) -> torch.Tensor:
+        point = push.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(value(point), point)
+        return gradient
+
+    start, size = unit(slope(torch.zeros(3))), 12.0
+    risen = ascend(start, size, slope)
+    assert torch.isclose(risen.norm(), torch.tensor(1.0))
+    assert value(risen * size) > 1.2 * value(start * size)
+    assert value(unit(torch.tensor([1.0, 5.0, 5.0])) * size) < 1.02 * value(risen * size)
