@@ -1,0 +1,97 @@
+"""Levels of the tests and coverage of the intervals, on autocorrelated activations.
+
+Latents drift slowly and lean by problem and trace, as real ones do; labels are runs of tokens that
+know nothing of them, or, where an effect is planted, shift them by a known amount.
+"""
+
+import numpy as np
+import pytest
+from behaviours.examples import made_up_trace, rows_of
+from scipy.signal import lfilter
+
+from sae_reasoning.behaviours.streams import Active, MaximaStream
+from sae_reasoning.behaviours.windows import Intervals, cell_index, span_intervals
+from sae_reasoning.records import Trace
+from sae_reasoning.stats import AurocEstimates, benjamini_hochberg, clustered_auroc
+
+PROBLEMS, TRACES, LENGTH, LATENTS = 50, 3, 120, 30
+BEHAVIOURS = ["a", "b"]
+
+
+def labelled(rng: np.random.Generator) -> list[Trace]:
+    """Traces with runs of two moves, more in some problems than in others."""
+    traces = []
+    for problem in range(PROBLEMS):
+        rate = rng.beta(1, 1)
+        for _ in range(TRACES):
+            slots = np.flatnonzero(rng.random(10) < rate)
+            spans = []
+            for slot in slots:
+                start = 4 + 11 * int(slot) + int(rng.integers(3))
+                spans.append((BEHAVIOURS[rng.integers(2)], start, start + int(rng.integers(3, 8))))
+            traces.append(
+                made_up_trace(problem, spans=spans, length=LENGTH, split="report")
+            )
+    return traces
+
+
+def drifting(rng: np.random.Generator, num_traces: int, rows_each: int) -> np.ndarray:
+    """Dense latents [row, latent] with a memory of some ten tokens, leaning by problem and trace."""
+    noise = rng.normal(size=(num_traces, rows_each + 50, LATENTS))
+    slow = lfilter([1.0], [1.0, -0.9], noise, axis=1)[:, 50:] * (1 - 0.81) ** 0.5
+    problem = rng.normal(size=(PROBLEMS, LATENTS))[np.arange(num_traces) // TRACES]
+    trace = rng.normal(size=(num_traces, LATENTS))
+    return (slow + 0.5 * problem[:, None] + 0.3 * trace[:, None]).reshape(-1, LATENTS)
+
+
+def tested(intervals: Intervals, dense: np.ndarray, behaviour: int) -> AurocEstimates:
+    """The estimates that `rank` makes of latents that fire where `dense` is above 1."""
+    stream = MaximaStream(intervals, LATENTS)
+    latents = np.tile(np.arange(LATENTS), (len(dense), 1))
+    stream.add(Active.of(0, np.maximum(dense - 1.0, 0.0), latents))
+    maxima = stream.result()
+    cell = cell_index(behaviour, "rl", "report")
+    here = intervals.of_cell(cell)
+    return clustered_auroc(
+        maxima.columns(cell, np.arange(LATENTS)),
+        intervals.is_positive[here],
+        intervals.problem[here],
+    )
+
+
+@pytest.mark.slow
+def test_the_level_is_kept_and_after_correction_hardly_anything_is_found() -> None:
+    repeats, p, found = 200, [], 0
+    for repeat in range(repeats):
+        rng = np.random.default_rng((7, repeat))
+        traces = labelled(rng)
+        intervals = span_intervals(traces, rows_of(traces), BEHAVIOURS, repeat)
+        dense = drifting(rng, len(traces), LENGTH - 2)
+        own = np.concatenate([tested(intervals, dense, b).p for b in range(2)])
+        p.append(own)
+        found += bool((benjamini_hochberg(own) < 0.05).any())
+    assert 0.04 <= np.mean(np.concatenate(p) < 0.05) <= 0.06
+    assert found / repeats <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [0.3, 0.8, 1.5])
+def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -> None:
+    values, lows, highs = [], [], []
+    for repeat in range(60):
+        rng = np.random.default_rng((8, repeat))
+        traces = labelled(rng)
+        intervals = span_intervals(traces, rows_of(traces), BEHAVIOURS, repeat)
+        dense = drifting(rng, len(traces), LENGTH - 2)
+        here = intervals.of_cell(cell_index(0, "rl", "report"))
+        for number in range(here.start, here.stop):
+            if intervals.is_positive[number]:
+                dense[intervals.start[number] : intervals.stop[number]] += shift
+        estimates = tested(intervals, dense, 0)
+        values.append(estimates.value)
+        lows.append(estimates.low)
+        highs.append(estimates.high)
+    truth = np.mean(values)
+    covered = (np.array(lows) <= truth) & (truth <= np.array(highs))
+    assert truth > 0.55
+    assert 0.93 <= covered.mean() <= 0.97
