@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from torch import Tensor
 
 from sae_reasoning.behaviours.streams import SparseMaxima
-from sae_reasoning.behaviours.windows import WRITERS, Intervals, cell_index
+from sae_reasoning.behaviours.windows import SPLITS, WRITERS, Intervals, cell_index
+from sae_reasoning.records import Trace
 from sae_reasoning.stats import auroc, clustered_auroc
 
 RANDOM_READER, RANDOM_DIRECTION, NGRAM, PROBE = BASELINES = (
@@ -277,3 +278,18 @@ class NgramScorer:
 def _both_kinds(intervals: Intervals, cell: int) -> bool:
     is_positive = intervals.is_positive[intervals.of_cell(cell)]
     return bool(is_positive.any() and not is_positive.all())
+
+
+def some_with_moves(traces: Sequence[Trace], most: int, seed: int) -> list[Trace]:
+    """Traces that make moves, at most so many of each writer and split, in their order."""
+    rng = np.random.default_rng(seed)
+    chosen: list[int] = []
+    for split in SPLITS:
+        for writer in WRITERS:
+            there = [
+                t
+                for t, trace in enumerate(traces)
+                if (trace.split, trace.writer) == (split, writer) and trace.spans
+            ]
+            chosen += rng.permutation(there)[:most].astype(int).tolist()
+    return [traces[t] for t in sorted(chosen)]

@@ -15,6 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
+from sae_reasoning.behaviours.strata import stratified_rows
 from sae_reasoning.behaviours.streams import (
     Active,
     ClassSums,
@@ -59,6 +60,7 @@ class Labels:
         shifted: The same with moves shifted round their traces.
         near_cue: Rows by the behaviours whose cue words are near.
         cues: Rows near each cue word.
+        strata: Rows to be compared with rows alike, by what they share; see `strata`.
         onset_ids: First tokens of each behaviour's spans on the select split; also its cue words.
     """
 
@@ -70,6 +72,7 @@ class Labels:
     shifted: tuple[Classes, ...]
     near_cue: Classes
     cues: CueWindows
+    strata: Mapping[str, Intervals]
     onset_ids: Mapping[str, tuple[int, ...]]
 
     def cells(self) -> list[tuple[int, str, str]]:
@@ -102,6 +105,7 @@ def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], s
         ),
         near_cue=classify_rows(cues.bits(len(bits)), traces, rows, shift_seed=None),
         cues=cues,
+        strata=stratified_rows(traces, rows, behaviours, seed),
         onset_ids=cue_ids,
     )
 
@@ -115,12 +119,14 @@ class ReaderScores:
         latents: Firing rate and size of each latent on the select split, by writer.
         maxima: Largest activations over spans and windows, for intervals later.
         onsets: Activations at onset-1.
+        strata: Activations at rows to be compared with rows alike, by what they share.
     """
 
     points: pd.DataFrame
     latents: pd.DataFrame
     maxima: SparseMaxima
     onsets: SparseMaxima
+    strata: Mapping[str, SparseMaxima]
 
 
 class LatentScores:
@@ -139,6 +145,7 @@ class LatentScores:
         self._table = ValueTable(labels.moves, num_latents, capacity)
         self._spans = MaximaStream(labels.spans, num_latents)
         self._onsets = MaximaStream(labels.onsets, num_latents)
+        self._strata = {k: MaximaStream(rows, num_latents) for k, rows in labels.strata.items()}
         self._max = np.zeros(num_groups * num_latents, np.float32)
 
     def add(self, active: Active) -> None:
@@ -151,6 +158,8 @@ class LatentScores:
         self._table.add(active)
         self._spans.add(active)
         self._onsets.add(active)
+        for stream in self._strata.values():
+            stream.add(active)
         of_row = self._labels.moves.of_row[active.row]
         scored = of_row >= 0
         group = self._labels.moves.group[of_row[scored]]
@@ -176,7 +185,8 @@ class LatentScores:
             for b, writer, split in self._labels.cells()
         ]
         points = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
-        return ReaderScores(points, self._latents(), spans, onsets)
+        strata = {kind: stream.result() for kind, stream in self._strata.items()}
+        return ReaderScores(points, self._latents(), spans, onsets, strata)
 
     def _identity(self, behaviour: int, writer: str, split: str) -> dict[str, object]:
         spans = self._labels.spans

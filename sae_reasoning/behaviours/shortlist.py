@@ -231,8 +231,16 @@ def _onset_interval(
     return {"onset_auroc_low": found.low, "onset_auroc_high": found.high}
 
 
-def shortlist_content(lists: Shortlist, dictionaries: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """What `shortlist.json` holds; a figure that couldn't be computed is null."""
+def shortlist_content(
+    lists: Shortlist, dictionaries: dict[str, dict[str, str]], attacks: pd.DataFrame
+) -> dict[str, Any]:
+    """What `shortlist.json` holds; a figure that couldn't be computed is null.
+
+    Trackers carry what the attacks call them, by reader.
+    """
+    names: dict[tuple[str, int, int], dict[str, str]] = {}
+    for row in attacks.itertuples():
+        names.setdefault((row.behaviour, row.layer, row.latent), {})[row.reader] = row.called
 
     def plain(entry: Entry) -> dict[str, Any]:
         return {
@@ -240,10 +248,13 @@ def shortlist_content(lists: Shortlist, dictionaries: dict[str, dict[str, str]])
             for name, value in asdict(entry).items()
         }
 
+    def tracker(behaviour: str, entry: Entry) -> dict[str, Any]:
+        return plain(entry) | {"called": names.get((behaviour, entry.layer, entry.latent), {})}
+
     return {
         "schema_version": 1,
         "dictionaries": dictionaries,
-        "trackers": {b: [plain(e) for e in entries] for b, entries in lists.trackers.items()},
+        "trackers": {b: [tracker(b, e) for e in own] for b, own in lists.trackers.items()},
         "announcers": {b: [plain(e) for e in entries] for b, entries in lists.announcers.items()},
     }
 

@@ -93,6 +93,14 @@ class Classes:
         return (self.bits >> behaviour & 1).astype(bool)
 
 
+def response_rows(traces: Sequence[Trace]) -> Rows:
+    """Rows of the responses, from the last prompt position on, in trace order."""
+    first = np.array([trace.num_prompt_tokens - 1 for trace in traces])
+    lengths = np.array([len(trace.token_ids) for trace in traces])
+    kept = [trace.token_ids[skip:] for trace, skip in zip(traces, first, strict=True)]
+    return Rows(np.concatenate(kept), np.concatenate([[0], np.cumsum(lengths - first)]), first)
+
+
 def group_index(writer: str, split: str) -> int:
     """Number of a writer and split."""
     return WRITERS.index(writer) * len(SPLITS) + SPLITS.index(split)
@@ -156,7 +164,7 @@ def span_intervals(
     and readers are compared on the same.
     """
     rng = np.random.default_rng(seed)
-    problems = _problem_numbers(traces)
+    problems = problem_numbers(traces)
     found: dict[int, list[tuple[int, int, int]]] = {}
     for t, trace in enumerate(traces):
         for span in trace.spans:
@@ -187,7 +195,7 @@ def onset_intervals(
 ) -> Intervals:
     """The rows at onset-1 of opportunities, taken or not."""
     rng = np.random.default_rng(seed)
-    problems = _problem_numbers(traces)
+    problems = problem_numbers(traces)
     found: dict[tuple[int, bool], list[int]] = {}
     problem_of: dict[int, int] = {}
     for t, trace in enumerate(traces):
@@ -264,7 +272,8 @@ def move_status(
     return status
 
 
-def _problem_numbers(traces: Sequence[Trace]) -> list[int]:
+def problem_numbers(traces: Sequence[Trace]) -> list[int]:
+    """Number of each trace's problem."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(trace.problem_id, len(numbers)) for trace in traces]
 

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from sae_reasoning.behaviours.announce import attribute, draw_onsets
+from sae_reasoning.behaviours.attacks import attack_all, toll
 from sae_reasoning.behaviours.baselines import (
     NGRAM,
     PROBE,
@@ -22,10 +23,12 @@ from sae_reasoning.behaviours.baselines import (
     best_latent,
     random_directions,
     score_baseline,
+    some_with_moves,
 )
 from sae_reasoning.behaviours.scores import Labels, LatentScores, label_rows
 from sae_reasoning.behaviours.shortlist import (
     MaximaOf,
+    Shortlist,
     add_intervals,
     draw_up,
     findings,
@@ -33,7 +36,7 @@ from sae_reasoning.behaviours.shortlist import (
     shortlist_content,
 )
 from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima
-from sae_reasoning.behaviours.windows import NO_SPANS, Rows, span_intervals
+from sae_reasoning.behaviours.windows import NO_SPANS, Rows, response_rows, span_intervals
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.artifacts import (
@@ -48,13 +51,12 @@ from sae_reasoning.edges.artifacts import (
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attribute import onset_gradients
 from sae_reasoning.edges.lm.load import (
-    LanguageModel,
     describe,
     load,
     random_twin,
     resolve_device,
 )
-from sae_reasoning.edges.lm.read import read_residuals
+from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.sae_training import train_sae
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
@@ -64,6 +66,7 @@ from sae_reasoning.records import Trace
 READERS = ("base", "rl")
 
 _BATCH = 8192
+_STRATA = "rows_alike_in_"
 _RANDOM_READER_TRACES = 150
 """Traces with moves, per writer and split, that the randomly initialised reader reads."""
 _ORDER = [
@@ -138,7 +141,10 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         write_table(stage.folder / "scores.parquet", scores[_ORDER])
         write_table(stage.folder / "latents.parquet", latents)
         write_table(stage.folder / "baselines.parquet", baselines)
-        write_json(stage.folder / "shortlist.json", shortlist_content(lists, data.known(cfg)))
+        attacks = _attack(cfg, lists, data, parts)
+        write_table(stage.folder / "attacks.parquet", attacks)
+        content = shortlist_content(lists, data.known(cfg), attacks)
+        write_json(stage.folder / "shortlist.json", content)
         shutil.rmtree(parts)
         found = findings(scores, baselines, lists, cfg.behaviours)
         manifest = stage.finish(
@@ -153,6 +159,9 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.table("top latents", _top(scores))
     tracker.summary(manifest.counts)
     console.table(_title(baselines), list(found), found.values.tolist())
+    killed = toll(attacks)
+    tracker.table("attacks", killed)
+    console.table("what is left of the trackers", list(killed), killed.values.tolist())
     console.wrote(stage.final, manifest)
     console.next("make ablate")
     return manifest
@@ -323,7 +332,10 @@ def _score(
             )
         ]
     identity = {"dictionary": dictionary.name, "layer": layer, "reader": reader}
-    for kind, maxima in (("spans", result.maxima), ("onsets", result.onsets)):
+    maxima_of = {"spans": result.maxima, "onsets": result.onsets} | {
+        _STRATA + kind: maxima for kind, maxima in result.strata.items()
+    }
+    for kind, maxima in maxima_of.items():
         _save_maxima(parts / f"{prefix}_{kind}.npz", maxima)
     _write_baselines(parts / f"{prefix}_baselines.parquet", rivals)
     write_table(parts / f"{prefix}_latents.parquet", result.latents.assign(**identity))
@@ -348,9 +360,12 @@ def _score_rivals(cfg: Config, data: _Data, parts: Path, console: Console) -> No
     missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
     if not missing:
         return
-    traces = _some_with_moves(data.traces, cfg)
+    traces = some_with_moves(data.traces, _RANDOM_READER_TRACES, cfg.rank.seed)
     twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
-    rows, residuals = _read_in_memory(cfg, traces, twin, missing)
+    rows = response_rows(traces)
+    residuals = residuals_in_memory(
+        twin, [t.token_ids for t in traces], rows.first_position, missing, cfg.cache.token_budget
+    )
     num_select = int(rows.row_of_trace[sum(trace.split == "select" for trace in traces)])
     intervals = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)
     for layer in missing:
@@ -381,41 +396,6 @@ def _score_rivals(cfg: Config, data: _Data, parts: Path, console: Console) -> No
         _write_baselines(
             parts / f"random_{layer}_baselines.parquet", [asdict(row) for row in scored]
         )
-
-
-def _some_with_moves(traces: list[Trace], cfg: Config) -> list[Trace]:
-    """A bounded number of traces that make moves, of both writers and splits, in order."""
-    rng = np.random.default_rng(cfg.rank.seed)
-    chosen: list[int] = []
-    for split in ("select", "report"):
-        for writer in READERS:
-            there = [
-                t
-                for t, trace in enumerate(traces)
-                if (trace.split, trace.writer) == (split, writer) and trace.spans
-            ]
-            chosen += rng.permutation(there)[:_RANDOM_READER_TRACES].astype(int).tolist()
-    return [traces[t] for t in sorted(chosen)]
-
-
-def _read_in_memory(
-    cfg: Config, traces: list[Trace], lm: LanguageModel, layers: list[int]
-) -> tuple[Rows, dict[int, torch.Tensor]]:
-    """Residuals of the responses, from the last prompt position on, in trace order."""
-    first = np.array([trace.num_prompt_tokens - 1 for trace in traces])
-    lengths = np.array([len(trace.token_ids) for trace in traces])
-    starts = np.concatenate([[0], np.cumsum(lengths - first)])
-    token_id = np.concatenate(
-        [trace.token_ids[skip:] for trace, skip in zip(traces, first, strict=True)]
-    )
-    held = {layer: torch.empty(int(starts[-1]), lm.facts.d_model) for layer in layers}
-    sequences = [trace.token_ids for trace in traces]
-    for batch in read_residuals(lm, sequences, layers, cfg.cache.token_budget):
-        for place, row in enumerate(batch.rows):
-            for layer in layers:
-                read = batch.residuals[layer][place, first[row] : lengths[row]]
-                held[layer][starts[row] : starts[row + 1]] = read.float().cpu()
-    return Rows(token_id, starts, first), held
 
 
 def _shuffled(x: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
@@ -453,8 +433,27 @@ def _gather(
     return scores, joined("*_latents.parquet"), joined("*_baselines.parquet")
 
 
+def _attack(cfg: Config, lists: Shortlist, data: _Data, parts: Path) -> pd.DataFrame:
+    """What is left of the trackers among rows that are alike."""
+    chosen: dict[tuple[str, str, int], list[int]] = {}
+    for behaviour, entries in lists.trackers.items():
+        for entry in entries:
+            chosen.setdefault((behaviour, entry.writer, entry.layer), []).append(entry.latent)
+    by_kind = {kind: _maxima(data, parts, _STRATA + kind) for kind in data.labels.strata}
+    return attack_all(
+        chosen,
+        READERS,
+        cfg.behaviours,
+        lambda kind, reader, layer: by_kind[kind](reader, layer),
+        keep=cfg.rank.keep,
+        num_resamples=cfg.rank.bootstrap,
+        seed=cfg.rank.seed,
+    )
+
+
 def _maxima(data: _Data, parts: Path, kind: str) -> MaximaOf:
-    intervals = data.labels.spans if kind == "spans" else data.labels.onsets
+    known = {"spans": data.labels.spans, "onsets": data.labels.onsets}
+    intervals = (known | {_STRATA + k: rows for k, rows in data.labels.strata.items()})[kind]
 
     @cache
     def load_maxima(reader: str, layer: int) -> SparseMaxima:

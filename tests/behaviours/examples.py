@@ -3,9 +3,7 @@
 import random
 from collections.abc import Callable
 
-import numpy as np
-
-from sae_reasoning.behaviours.windows import Rows
+from sae_reasoning.behaviours.windows import Rows, response_rows
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.narrator import ALWAYS, MoveRates, narrate
 from sae_reasoning.organisms.world import Difficulty, sample_problem
@@ -84,8 +82,4 @@ def made_up_trace(
 
 def rows_of(traces: list[Trace]) -> Rows:
     """The rows that the cache keeps of traces: from the last prompt position on."""
-    first = np.array([trace.num_prompt_tokens - 1 for trace in traces])
-    lengths = np.array([len(trace.token_ids) for trace in traces])
-    starts = np.concatenate([[0], np.cumsum(lengths - first)])
-    kept = [t.token_ids[skip:] for t, skip in zip(traces, first, strict=True)]
-    return Rows(np.concatenate(kept), starts, first)
+    return response_rows(traces)

@@ -29,14 +29,12 @@ def labelled(rng: np.random.Generator) -> list[Trace]:
             for slot in slots:
                 start = 4 + 11 * int(slot) + int(rng.integers(3))
                 spans.append((BEHAVIOURS[rng.integers(2)], start, start + int(rng.integers(3, 8))))
-            traces.append(
-                made_up_trace(problem, spans=spans, length=LENGTH, split="report")
-            )
+            traces.append(made_up_trace(problem, spans=spans, length=LENGTH, split="report"))
     return traces
 
 
 def drifting(rng: np.random.Generator, num_traces: int, rows_each: int) -> np.ndarray:
-    """Dense latents [row, latent] with a memory of some ten tokens, leaning by problem and trace."""
+    """Dense latents [row, latent] with a memory of some ten tokens, leaning by problem."""
     noise = rng.normal(size=(num_traces, rows_each + 50, LATENTS))
     slow = lfilter([1.0], [1.0, -0.9], noise, axis=1)[:, 50:] * (1 - 0.81) ** 0.5
     problem = rng.normal(size=(PROBLEMS, LATENTS))[np.arange(num_traces) // TRACES]
@@ -44,7 +42,7 @@ def drifting(rng: np.random.Generator, num_traces: int, rows_each: int) -> np.nd
     return (slow + 0.5 * problem[:, None] + 0.3 * trace[:, None]).reshape(-1, LATENTS)
 
 
-def tested(intervals: Intervals, dense: np.ndarray, behaviour: int) -> AurocEstimates:
+def estimates_of(intervals: Intervals, dense: np.ndarray, behaviour: int) -> AurocEstimates:
     """The estimates that `rank` makes of latents that fire where `dense` is above 1."""
     stream = MaximaStream(intervals, LATENTS)
     latents = np.tile(np.arange(LATENTS), (len(dense), 1))
@@ -67,7 +65,7 @@ def test_the_level_is_kept_and_after_correction_hardly_anything_is_found() -> No
         traces = labelled(rng)
         intervals = span_intervals(traces, rows_of(traces), BEHAVIOURS, repeat)
         dense = drifting(rng, len(traces), LENGTH - 2)
-        own = np.concatenate([tested(intervals, dense, b).p for b in range(2)])
+        own = np.concatenate([estimates_of(intervals, dense, b).p for b in range(2)])
         p.append(own)
         found += bool((benjamini_hochberg(own) < 0.05).any())
     assert 0.04 <= np.mean(np.concatenate(p) < 0.05) <= 0.06
@@ -87,7 +85,7 @@ def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -
         for number in range(here.start, here.stop):
             if intervals.is_positive[number]:
                 dense[intervals.start[number] : intervals.stop[number]] += shift
-        estimates = tested(intervals, dense, 0)
+        estimates = estimates_of(intervals, dense, 0)
         values.append(estimates.value)
         lows.append(estimates.low)
         highs.append(estimates.high)

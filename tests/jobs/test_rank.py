@@ -12,7 +12,9 @@ import torch
 from behaviours.examples import narrated_traces
 from safetensors.torch import load_file, save_file
 
+from sae_reasoning.behaviours.attacks import NAMES, NOT_TESTABLE
 from sae_reasoning.behaviours.shortlist import mark_candidates
+from sae_reasoning.behaviours.strata import KINDS
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.activation_store import ActivationStore
@@ -146,6 +148,30 @@ def ranked(
     config, printed = _config(folder, tiny_pair), io.StringIO()
     rank(config, tracker=NullTracker(), console=Console(printed))
     return Ranked(config, printed.getvalue())
+
+
+def test_every_tracker_is_attacked_in_both_readers_and_named(ranked: Ranked) -> None:
+    folder = ranked.config.folder / "rank"
+    attacks = read_table(folder / "attacks.parquet")
+    assert set(attacks.kind) == set(KINDS)
+    assert set(attacks.reader) == {"base", "rl"}
+    known = attacks.dropna(subset=["auroc"])
+    assert ((known.low <= known.auroc) & (known.auroc <= known.high)).all()
+    assert (attacks.outcome == NOT_TESTABLE).equals(attacks.auroc.isna())
+    shortlist = read_json(folder / "shortlist.json")
+    for behaviour, entries in shortlist["trackers"].items():
+        for entry in entries:
+            own = attacks[
+                (attacks.behaviour == behaviour)
+                & (attacks.layer == entry["layer"])
+                & (attacks.latent == entry["latent"])
+            ]
+            assert entry["called"] == dict(zip(own.reader, own.called, strict=True))
+            assert set(entry["called"].values()) <= set(NAMES)
+    planted = shortlist["trackers"][BACKTRACKING][0]
+    # It fires on every token of the move and on nothing else, whatever the token.
+    assert planted["called"] == {"base": "contextual", "rl": "contextual"}
+    assert "what is left of the trackers" in ranked.printed
 
 
 def test_rank_puts_the_planted_latent_first(ranked: Ranked) -> None:

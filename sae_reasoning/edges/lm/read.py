@@ -243,3 +243,22 @@ def _from(starts: Sequence[int], rows: list[int], like: Tensor) -> Tensor:
     """Positions from each row's start on."""
     first = torch.tensor([starts[row] for row in rows], device=like.device)
     return torch.arange(like.shape[1], device=like.device) >= first[:, None]
+
+
+def residuals_in_memory(
+    lm: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    first: Int64[np.ndarray, " sequence"],
+    layers: Sequence[int],
+    token_budget: int,
+) -> dict[int, Float[Tensor, "row d_model"]]:
+    """Residuals of each sequence from its `first` token on, one after the other, by layer."""
+    sizes = [len(ids) - int(skip) for ids, skip in zip(sequences, first, strict=True)]
+    ends = np.cumsum(sizes)
+    held = {layer: torch.empty(int(ends[-1]), lm.facts.d_model) for layer in layers}
+    for batch in read_residuals(lm, sequences, layers, token_budget):
+        for place, row in enumerate(batch.rows):
+            for layer in layers:
+                own = batch.residuals[layer][place, first[row] : len(sequences[row])]
+                held[layer][ends[row] - sizes[row] : ends[row]] = own.float().cpu()
+    return held
