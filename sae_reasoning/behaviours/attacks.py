@@ -1,12 +1,14 @@
 """What is left of a shortlisted tracker when it's attacked, and what to call it then.
 
-Each attack compares rows in and out of the move that are alike in one thing (`strata`). It kills a
+Each attack compares rows in and out of the move that are alike in one thing (`strata`), or rows of
+the move in wordings that selection didn't see with rows out of it. It kills a
 latent that has nothing left for sure, or less than a share of what it had among all rows. The first
 name that applies:
 
 * `chance`: among all rows it doesn't tell the move from the rest;
 * `not testable`: fewer than half of the move's rows have a row of the same token outside it;
-* `lexical`: killed by its token; `partly-lexical`: by its token and the one before;
+* `lexical`: killed by its token, or by wordings that it wasn't chosen on; `partly-lexical`: by its
+  token and the one before;
 * `positional`: killed by the place in the trace, or by the length of the trace;
 * `contextual`: it survives all of them that can be put to it.
 """
@@ -24,6 +26,7 @@ from sae_reasoning.behaviours.strata import (
     LENGTH,
     POSITION,
     TOKEN,
+    WORDING,
     comparable_share,
 )
 from sae_reasoning.behaviours.streams import SparseMaxima
@@ -39,7 +42,13 @@ CHANCE, NOT_TESTABLE, LEXICAL, PARTLY_LEXICAL, POSITIONAL, CONTEXTUAL = (
     "contextual",
 )
 NAMES = (CONTEXTUAL, PARTLY_LEXICAL, LEXICAL, POSITIONAL, CHANCE, NOT_TESTABLE)
-_KILLERS = {TOKEN: LEXICAL, BIGRAM: PARTLY_LEXICAL, POSITION: POSITIONAL, LENGTH: POSITIONAL}
+_KILLERS = {
+    TOKEN: LEXICAL,
+    WORDING: LEXICAL,
+    BIGRAM: PARTLY_LEXICAL,
+    POSITION: POSITIONAL,
+    LENGTH: POSITIONAL,
+}
 _COMPARABLE = 0.5
 _LATENT = ["behaviour", "reader", "layer", "latent"]
 

@@ -41,6 +41,7 @@ from sae_reasoning.behaviours.windows import (
     onset_tokens,
     span_intervals,
 )
+from sae_reasoning.behaviours.wordings import draw_wordings, hold_out
 from sae_reasoning.records import Trace
 
 _NUM_SHIFTS = 3
@@ -54,6 +55,7 @@ class Labels:
     Attributes:
         behaviours: Names, in the order of bits and cells.
         status: What can be said of each behaviour and writer.
+        wordings: Of each behaviour, first words that selection doesn't see.
         spans: Spans and their windows.
         onsets: Rows at onset-1 of opportunities.
         moves: Rows by the moves they belong to.
@@ -66,6 +68,7 @@ class Labels:
 
     behaviours: tuple[str, ...]
     status: Mapping[tuple[str, str], str]
+    wordings: Mapping[str, tuple[str, ...]]
     spans: Intervals
     onsets: Intervals
     moves: Classes
@@ -87,7 +90,10 @@ class Labels:
 
 
 def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], seed: int) -> Labels:
-    """Label the cached rows; windows and shifts are drawn here, once."""
+    """Label the cached rows; windows, shifts and held-out wordings are drawn here, once."""
+    status = move_status(traces, behaviours)
+    wordings = draw_wordings(traces, behaviours, seed)
+    traces = hold_out(traces, wordings)
     bits = label_bits(traces, rows, behaviours)
     moves = classify_rows(bits, traces, rows, shift_seed=None)
     trace_of_row = np.repeat(np.arange(len(traces)), np.diff(rows.row_of_trace))
@@ -95,7 +101,8 @@ def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], s
     cues = cue_windows(rows.token_id, np.where(moves.of_row >= 0, trace_of_row, -1), cue_ids)
     return Labels(
         behaviours=tuple(behaviours),
-        status=move_status(traces, behaviours),
+        status=status,
+        wordings=wordings,
         spans=span_intervals(traces, rows, behaviours, seed),
         onsets=onset_intervals(traces, rows, behaviours, seed),
         moves=moves,
@@ -105,7 +112,7 @@ def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], s
         ),
         near_cue=classify_rows(cues.bits(len(bits)), traces, rows, shift_seed=None),
         cues=cues,
-        strata=stratified_rows(traces, rows, behaviours, seed),
+        strata=stratified_rows(traces, rows, behaviours, wordings, seed),
         onset_ids=cue_ids,
     )
 

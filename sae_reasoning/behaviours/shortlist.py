@@ -5,7 +5,7 @@
 RL reader, on the RL writer's text; on the base's where the RL model never makes the move.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -232,7 +232,10 @@ def _onset_interval(
 
 
 def shortlist_content(
-    lists: Shortlist, dictionaries: dict[str, dict[str, str]], attacks: pd.DataFrame
+    lists: Shortlist,
+    dictionaries: dict[str, dict[str, str]],
+    attacks: pd.DataFrame,
+    wordings: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """What `shortlist.json` holds; a figure that couldn't be computed is null.
 
@@ -254,6 +257,7 @@ def shortlist_content(
     return {
         "schema_version": 1,
         "dictionaries": dictionaries,
+        "wordings_held_out": {behaviour: list(words) for behaviour, words in wordings.items()},
         "trackers": {b: [tracker(b, e) for e in own] for b, own in lists.trackers.items()},
         "announcers": {b: [plain(e) for e in entries] for b, entries in lists.announcers.items()},
     }

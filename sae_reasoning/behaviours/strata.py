@@ -9,8 +9,8 @@ strata and divided by all pairs: strata in which a sparse latent is silent count
 ties.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -23,10 +23,12 @@ from sae_reasoning.behaviours.windows import (
     label_bits,
     problem_numbers,
 )
+from sae_reasoning.behaviours.wordings import wording
 from sae_reasoning.records import Trace
 
 ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
-KINDS = (ALL, TOKEN, BIGRAM, POSITION, LENGTH)
+WORDING = "held-out wording"
+KINDS = (ALL, TOKEN, WORDING, BIGRAM, POSITION, LENGTH)
 MAX_ROWS = 2000
 """Rows of each class, in each cell and kind of strata."""
 
@@ -49,23 +51,32 @@ class _Here:
 
 
 def stratified_rows(
-    traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], seed: int
+    traces: Sequence[Trace],
+    rows: Rows,
+    behaviours: Sequence[str],
+    wordings: Mapping[str, Collection[str]],
+    seed: int,
 ) -> dict[str, Intervals]:
     """Single rows in and out of each move on the report split, with strata of each kind.
+
+    Of the move in held-out `wordings`, every other row is alike.
 
     Out of the move, as many rows of each stratum are drawn as there are in it, where there are so
     many: a row of another stratum is never compared with any.
     """
     bits = label_bits(traces, rows, behaviours)
+    unseen = label_bits([_only(trace, wordings) for trace in traces], rows, behaviours)
     made: dict[str, list[tuple[np.ndarray, ...]]] = {kind: [] for kind in KINDS}
     for writer in WRITERS:
         here = _rows_of(traces, rows, bits, writer)
+        is_unseen = unseen[here.row]
         for number in range(len(behaviours)):
             is_move = (here.moves >> number & 1).astype(bool)
             cell = cell_index(number, writer, _SPLIT)
             for kind, stratum in _strata(here).items():
                 rng = np.random.default_rng((seed, number, WRITERS.index(writer)))
-                inside, outside = _matched(is_move, stratum, rng)
+                is_told = is_unseen >> number & 1 if kind == WORDING else is_move
+                inside, outside = _matched(is_told.astype(bool), ~is_move, stratum, rng)
                 for chosen, positive in ((inside, True), (outside, False)):
                     made[kind].append(
                         (
@@ -113,6 +124,12 @@ def _rows_of(
     return _Here(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
+def _only(trace: Trace, wordings: Mapping[str, Collection[str]]) -> Trace:
+    """A trace with the moves in some wordings alone."""
+    spans = [s for s in trace.spans if wording(trace, s) in wordings.get(s.behaviour, ())]
+    return replace(trace, spans=tuple(spans))
+
+
 def _strata(here: _Here) -> dict[str, Int[np.ndarray, " row"]]:
     return {
         ALL: np.zeros(len(here.row), np.int64),
@@ -120,6 +137,7 @@ def _strata(here: _Here) -> dict[str, Int[np.ndarray, " row"]]:
         BIGRAM: (here.before << _TOKEN_BITS) | here.token,
         POSITION: _tenths(here.position),
         LENGTH: _tenths(here.length),
+        WORDING: np.zeros(len(here.row), np.int64),
     }
 
 
@@ -132,12 +150,15 @@ def _tenths(values: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
 
 
 def _matched(
-    is_move: Bool[np.ndarray, " row"], stratum: Int[np.ndarray, " row"], rng: np.random.Generator
+    is_in: Bool[np.ndarray, " row"],
+    is_out: Bool[np.ndarray, " row"],
+    stratum: Int[np.ndarray, " row"],
+    rng: np.random.Generator,
 ) -> tuple[Int[np.ndarray, " in_"], Int[np.ndarray, " out"]]:
     """Some rows in the move, and as many out of it in each of their strata, as far as there are."""
-    inside = np.flatnonzero(is_move)
+    inside = np.flatnonzero(is_in)
     inside = np.sort(rng.permutation(inside)[:MAX_ROWS])
-    outside = rng.permutation(np.flatnonzero(~is_move))
+    outside = rng.permutation(np.flatnonzero(is_out))
     outside = outside[np.argsort(stratum[outside], kind="stable")]
     kinds, wanted = np.unique(stratum[inside], return_counts=True)
     first = np.searchsorted(stratum[outside], kinds)

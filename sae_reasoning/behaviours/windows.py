@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
+from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import Trace
 
 Item = TypeVar("Item")
@@ -117,13 +118,16 @@ def classify_rows(
     """Sort rows by writer, split and moves; with a seed, moves are shifted round their trace.
 
     A shift by a random number of tokens keeps the runs of a label and of the activations as long as
-    they are, which shuffling single tokens would not.
+    they are, which shuffling single tokens would not. Moves in held-out wordings take no part.
     """
     group = np.full(len(bits), -1)
     first = [rows.row(t, trace.num_prompt_tokens - 1) for t, trace in enumerate(traces)]
     stop = rows.row_of_trace[1:]
     for t, trace in enumerate(traces):
         group[first[t] : stop[t]] = group_index(trace.writer, trace.split)
+        for span in trace.spans:
+            if span.behaviour.startswith(HELD_OUT):
+                group[rows.row(t, span.token_start) : rows.row(t, span.token_end)] = -1
     if shift_seed is not None:
         rng = np.random.default_rng(shift_seed)
         length = np.maximum(stop - np.array(first), 1)
@@ -161,22 +165,24 @@ def span_intervals(
     """Spans, and for each a window of the same length in the same trace outside any such span.
 
     A span whose trace has no room for a window stands alone. Windows are drawn once, so all latents
-    and readers are compared on the same.
+    and readers are compared on the same. They keep clear of moves in held-out wordings too.
     """
     rng = np.random.default_rng(seed)
     problems = problem_numbers(traces)
     found: dict[int, list[tuple[int, int, int]]] = {}
+    hidden: dict[int, list[tuple[int, int, int]]] = {}
     for t, trace in enumerate(traces):
         for span in trace.spans:
-            if span.behaviour in behaviours:
-                cell = cell_index(behaviours.index(span.behaviour), trace.writer, trace.split)
+            name = span.behaviour.removeprefix(HELD_OUT)
+            if name in behaviours:
+                cell = cell_index(behaviours.index(name), trace.writer, trace.split)
                 place = (t, rows.row(t, span.token_start), rows.row(t, span.token_end))
                 if place[1] < place[2]:
-                    found.setdefault(cell, []).append(place)
+                    (found if name == span.behaviour else hidden).setdefault(cell, []).append(place)
     made = []
     for cell, spans in sorted(found.items()):
         taken: dict[int, list[tuple[int, int]]] = {}
-        for t, start, stop in spans:
+        for t, start, stop in [*spans, *hidden.get(cell, [])]:
             taken.setdefault(t, []).append((start, stop))
         for t, start, stop in _draw(spans, rng):
             made.append((start, stop, cell, True, problems[t]))

@@ -37,6 +37,7 @@ from sae_reasoning.behaviours.shortlist import (
 )
 from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima
 from sae_reasoning.behaviours.windows import NO_SPANS, Rows, response_rows, span_intervals
+from sae_reasoning.behaviours.wordings import hold_out
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.artifacts import (
@@ -143,7 +144,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         write_table(stage.folder / "baselines.parquet", baselines)
         attacks = _attack(cfg, lists, data, parts)
         write_table(stage.folder / "attacks.parquet", attacks)
-        content = shortlist_content(lists, data.known(cfg), attacks)
+        content = shortlist_content(lists, data.known(cfg), attacks, data.labels.wordings)
         write_json(stage.folder / "shortlist.json", content)
         shutil.rmtree(parts)
         found = findings(scores, baselines, lists, cfg.behaviours)
@@ -169,7 +170,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 @dataclass(frozen=True)
 class _Data:
-    """Everything that is read, checked to belong together."""
+    """Everything that is read, checked to belong together; traces as selection may see them."""
 
     traces: list[Trace]
     rows: Rows
@@ -216,7 +217,7 @@ def _open(cfg: Config, inputs: dict[str, str]) -> _Data:
     places = np.minimum(starts[:-1], max(first.num_tokens - 1, 0))
     rows = Rows(first.token_id, starts, first.position[places])
     labels = label_rows(traces, rows, cfg.behaviours, cfg.rank.seed)
-    return _Data(traces, rows, labels, stores, dictionaries)
+    return _Data(hold_out(traces, labels.wordings), rows, labels, stores, dictionaries)
 
 
 def _check(dictionary: Dictionary, folder: Path, layer: int, d_model: int) -> None:
@@ -244,6 +245,10 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
             "spans": f"{int(spans.is_positive.sum()):,} with "
             f"{int((~spans.is_positive).sum()):,} windows, of {len(cfg.behaviours)} behaviours",
             "onsets": f"{len(data.labels.onsets.start):,} opportunities",
+            "held out of selection": "; ".join(
+                f"{behaviour}: {', '.join(words) or 'no wording'}"
+                for behaviour, words in data.labels.wordings.items()
+            ),
             "resuming": "yes" if stage.is_resuming else "no",
         },
     )

@@ -22,6 +22,7 @@ from sae_reasoning.behaviours.strata import (
     LENGTH,
     POSITION,
     TOKEN,
+    WORDING,
     comparable_share,
     stratified_rows,
 )
@@ -103,7 +104,7 @@ def names(seed: int) -> list[str]:
     rows = rows_of(traces)
     dense = built(traces, rows, rng)
     found: dict[str, SparseMaxima] = {}
-    for kind, intervals in stratified_rows(traces, rows, ["a"], seed).items():
+    for kind, intervals in stratified_rows(traces, rows, ["a"], {}, seed).items():
         stream = MaximaStream(intervals, len(BUILT))
         stream.add(Active.of(0, dense, np.tile(np.arange(len(BUILT)), (len(dense), 1))))
         found[kind] = stream.result()
@@ -142,8 +143,9 @@ def test_rows_are_compared_with_rows_that_are_alike() -> None:
     rows = rows_of(traces)
     is_move = label_bits(traces, rows, ["a"]) > 0
     place = np.concatenate([np.arange(size) for size in np.diff(rows.row_of_trace)])
-    drawn = stratified_rows(traces, rows, ["a"], seed=0)
+    drawn = stratified_rows(traces, rows, ["a"], {}, seed=0)
     assert set(drawn) == set(KINDS)
+    assert not drawn.pop(WORDING).is_positive.any()  # None was held out.
     for kind, intervals in drawn.items():
         assert (intervals.stop - intervals.start == 1).all()
         assert (is_move[intervals.start] == intervals.is_positive).all()
@@ -174,7 +176,7 @@ def test_a_move_of_its_own_words_is_not_testable() -> None:
     rows = rows_of(traces)
     dense = (label_bits(traces, rows, ["a"]) > 0)[:, None].astype(float)
     found = {}
-    for kind, intervals in stratified_rows(traces, rows, ["a"], 0).items():
+    for kind, intervals in stratified_rows(traces, rows, ["a"], {}, 0).items():
         stream = MaximaStream(intervals, 1)
         stream.add(Active.of(0, dense, np.zeros((len(dense), 1), np.int64)))
         found[kind] = stream.result()
@@ -197,5 +199,5 @@ def test_a_move_of_its_own_words_is_not_testable() -> None:
 
 def test_no_trace_on_the_report_split_leaves_nothing_to_compare() -> None:
     traces = [made_up_trace(0, spans=[("a", 10, 15)], split="select")]
-    for intervals in stratified_rows(traces, rows_of(traces), ["a"], 0).values():
+    for intervals in stratified_rows(traces, rows_of(traces), ["a"], {}, 0).values():
         assert len(intervals.start) == 0
