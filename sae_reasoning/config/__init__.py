@@ -55,6 +55,10 @@ __all__ = [
 ]
 
 
+_VERSIONS = {"rank": 2, "contrast": 2}
+"""Of stages whose result has changed while their options haven't; an older result is stale."""
+
+
 @dataclass
 class Config:
     """One experiment on one pair.
@@ -133,4 +137,5 @@ class Config:
             "course": {},
             "report": {},
         }
-        return {stage: getattr(self, stage)} | shared[stage]
+        version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
+        return {stage: getattr(self, stage)} | shared[stage] | version
