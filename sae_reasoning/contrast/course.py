@@ -1,10 +1,12 @@
 """What came first: deciding to make a move, or carrying it out, along a training.
 
 Every model of the course reads the same opportunities, in thoughts of the first and the last model,
-and is started at the same places, so only the reader changes from step to step. A quantity is half
-way where it first reaches the middle between its first and its last value, on straight lines
-between the steps. That of a quantity which doesn't change for sure is undefined: a move that could
-be carried out from the beginning has no step at which it was learned.
+and is started at the same places, so only the reader changes from step to step. When a quantity
+changed is the mean step of its change: the area that its curve (straight between the steps) leaves
+below the last value, over the whole change. It is a ratio of sums, so noise moves it neither early
+nor late, as it does the step at which a curve first crosses a line. That of a quantity which
+doesn't change for sure, or of few starts, is undefined: a move that could be carried out from the
+beginning has no step at which it was learned.
 
 After the two phases of Wang et al. (2509.03646): procedure first, then planning.
 """
@@ -14,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast.measures import Measure, Resampling, measure_of, quotient
 from sae_reasoning.stats import Estimate, widen_flat
 
-ENTRY, ONSET, EXECUTION = "entry_mass", "onset_mass/per_opportunity", "validity"
-HALFWAY, LEAD = "halfway", "lead"
+MEAN_STEP, LEAD = "mean_step", "lead"
 
 
 def course_of(
@@ -29,7 +31,7 @@ def course_of(
     items: int,
     how: Resampling,
 ) -> list[Measure]:
-    """A quantity at every step, its change from first to last, and the step where it is half way.
+    """A quantity at every step, its change from first to last, and the mean step of the change.
 
     Args:
         behaviour: The move, or "" for what is of the whole response.
@@ -46,9 +48,9 @@ def course_of(
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items))
     change = how.estimate(_flat(sums), lambda flat: _change(_values(flat)))
     found.append(measure_of(behaviour, measure, "last-first", "", change, 0.95, items))
-    if is_sure(change):
-        half = how.estimate(_flat(sums), _halfway_of(list(steps.values())))
-        found.append(measure_of(behaviour, f"{HALFWAY}/{measure}", "", "", half, 0.95, items))
+    if is_sure(change, items):
+        when = how.estimate(_flat(sums), _mean_step_of(list(steps.values())))
+        found.append(measure_of(behaviour, f"{MEAN_STEP}/{measure}", "", "", when, 0.95, items))
     return found
 
 
@@ -60,44 +62,41 @@ def lead(
     items: int,
     how: Resampling,
 ) -> Measure | None:
-    """Steps by which the first of two quantities is half way before the second, paired by problem.
+    """Steps by which the first of two quantities changed before the second, paired by problem.
 
     None unless both change for sure. Positive where `early` came first.
     """
     changes = [
         how.estimate(_flat(sums), lambda flat: _change(_values(flat))) for sums in (early, late)
     ]
-    if not all(map(is_sure, changes)):
+    if not all(is_sure(change, items) for change in changes):
         return None
     size = early[0].size
-    halfway = _halfway_of(steps)
+    when = _mean_step_of(steps)
 
     def ahead(flat: np.ndarray) -> np.ndarray:
-        return halfway(flat[..., size:]) - halfway(flat[..., :size])
+        return when(flat[..., size:]) - when(flat[..., :size])
 
     estimate = how.estimate(np.concatenate([_flat(early), _flat(late)], axis=1), ahead)
     return measure_of(behaviour, LEAD, "", "validity before onset mass", estimate, 0.95, items)
 
 
-def halfway(
+def mean_step(
     steps: Float[np.ndarray, " model"], values: Float[np.ndarray, "*sample model"]
 ) -> Float[np.ndarray, "*sample"]:
-    """Step at which values first reach the middle between the first and the last; NaN if flat."""
+    """Mean step of a change, from values at some steps; NaN where they end as they began."""
+    missing = values[..., -1:] - values
+    area = ((missing[..., 1:] + missing[..., :-1]) / 2 * np.diff(steps)).sum(-1)
+    change = missing[..., 0]
     with np.errstate(divide="ignore", invalid="ignore"):
-        done = (values - values[..., :1]) / (values[..., -1:] - values[..., :1])
-    reached = done >= 0.5
-    after = reached.argmax(-1)
-    before = np.maximum(after - 1, 0)
-    low, high = (np.take_along_axis(done, i[..., None], -1)[..., 0] for i in (before, after))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = (0.5 - low) / (high - low)
-    found = steps[before] + share * (steps[after] - steps[before])
-    return np.where(reached.any(-1) & np.isfinite(share), found, np.nan)
+        found: np.ndarray = np.where(change != 0, steps[0] + area / change, np.nan)
+    return found
 
 
-def is_sure(change: Estimate) -> bool:
-    """Whether an interval of a change leaves 0 out."""
-    return change.low > 0 or change.high < 0
+def is_sure(change: Estimate, items: int) -> bool:
+    """Whether an interval of a change leaves 0 out, and rests on enough to say so."""
+    is_enough = change.n >= ReportConfig.min_problems and items >= ReportConfig.min_starts
+    return is_enough and (change.low > 0 or change.high < 0)
 
 
 def _flat(sums: np.ndarray) -> Float[np.ndarray, "problem column"]:
@@ -113,6 +112,6 @@ def _change(values: Float[np.ndarray, "*sample model"]) -> Float[np.ndarray, "*s
     return change
 
 
-def _halfway_of(steps: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
+def _mean_step_of(steps: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
     places = np.array(steps, float)
-    return lambda flat: halfway(places, _values(flat))
+    return lambda flat: mean_step(places, _values(flat))

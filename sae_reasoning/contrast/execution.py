@@ -92,7 +92,9 @@ def rl_starts(
 
 
 def own_openings(
-    starts: Sequence[Start], log_probs: Sequence[Sequence[float]], seed: int
+    starts: Sequence[Start],
+    log_probs: Sequence[Sequence[float]] | Mapping[int, Sequence[float]],
+    seed: int,
 ) -> list[str]:
     """An opening for each start, drawn as the model itself would draw it.
 

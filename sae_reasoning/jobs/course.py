@@ -8,6 +8,7 @@ kept as a part, so a killed run goes on from there.
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ import pandas as pd
 import torch
 
 from sae_reasoning.config import Config, ConfigError, ModelConfig
-from sae_reasoning.contrast.course import ENTRY, EXECUTION, HALFWAY, LEAD, ONSET, course_of, lead
+from sae_reasoning.contrast.course import LEAD, MEAN_STEP, course_of, lead
 from sae_reasoning.contrast.execution import Start, judge, own_openings, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
-from sae_reasoning.contrast.rates import Place, places_of, writers_alike
+from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, Place, places_of, writers_alike
+from sae_reasoning.contrast.validity import VALIDITY
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
@@ -54,7 +56,7 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             "course",
             {
                 "models": ", ".join(f"{name} ({step})" for name, step in steps.items()),
-                "opportunities": f"{len(sight.places):,} of {len(sight.problems)} problems",
+                "opportunities": f"{len(sight.shown):,} of {len(sight.problems)} problems",
                 "starts": len(sight.starts),
             },
         )
@@ -77,12 +79,12 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.table("course", table)
     tracker.figure("course", stage.final / "course.png")
     console.table(
-        "steps until half of the change, report split",
+        "mean step of each change, report split",
         ["move", "what", "steps", "95 % interval", "problems"],
         [
             [m.behaviour or "entering thought", _said(m), *_shown(m)]
             for m in found
-            if m.measure.startswith(HALFWAY) or m.measure == LEAD
+            if m.measure.startswith(MEAN_STEP) or m.measure == LEAD
         ],
     )
     console.wrote(stage.final, manifest)
@@ -90,7 +92,7 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 
 def _said(measure: Measure) -> str:
-    return measure.condition or measure.measure.removeprefix(f"{HALFWAY}/")
+    return measure.condition or measure.measure.removeprefix(f"{MEAN_STEP}/")
 
 
 def _shown(measure: Measure) -> list[str]:
@@ -142,9 +144,13 @@ def _models(cfg: Config) -> dict[str, tuple[int, ModelConfig]]:
     return {BASE: (0, cfg.pair.base), **between, RL: (last, cfg.pair.rl)}
 
 
+def _is_report(thought: Trace) -> bool:
+    return thought.split == "report"
+
+
 @dataclass(frozen=True)
 class _Sight:
-    """What every model of the course is shown."""
+    """What every model of the course is shown; numbers of places are those of the contrast."""
 
     behaviours: Sequence[str]
     thoughts: Sequence[Trace]
@@ -152,17 +158,18 @@ class _Sight:
     starts: Sequence[Start]
     prompts: dict[str, str]
 
+    @cached_property
+    def shown(self) -> list[int]:
+        """Places on the report split."""
+        return [i for i, p in enumerate(self.places) if _is_report(self.thoughts[p.thought])]
+
     @property
     def problems(self) -> list[str]:
         return list(self.prompts)
 
 
 def _places(cfg: Config) -> _Sight:
-    thoughts = [
-        thought
-        for thought in read_traces(cfg.folder / "contrast" / "thoughts.parquet")
-        if thought.split == "report"
-    ]
+    thoughts = read_traces(cfg.folder / "contrast" / "thoughts.parquet")
     behaviours = cfg.contrast.behaviours or cfg.behaviours
     places = places_of(thoughts, behaviours)
     per_move = {"report": cfg.contrast.report_starts}
@@ -171,7 +178,7 @@ def _places(cfg: Config) -> _Sight:
         thoughts,
         places,
         rl_starts(thoughts, places, behaviours, per_move, cfg.contrast.seed),
-        {thought.problem_id: thought.prompt for thought in thoughts},
+        {thought.problem_id: thought.prompt for thought in thoughts if _is_report(thought)},
     )
 
 
@@ -179,14 +186,19 @@ def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
     """Of one model: P(thinks) by problem, mass at each place, and whether each start went well."""
     own = cfg.contrast
     entry = opening_probabilities(lm, list(sight.prompts.values()), grammar.THINK, own.token_budget)
-    log_probs = log_probs_at(
+    places = [sight.places[index] for index in sight.shown]
+    read = log_probs_at(
         lm,
         [thought.token_ids for thought in sight.thoughts],
-        [(place.thought, place.token) for place in sight.places],
-        [ALL_OPENINGS[place.behaviour] for place in sight.places],
+        [(place.thought, place.token) for place in places],
+        [ALL_OPENINGS[place.behaviour] for place in places],
         own.token_budget,
     )
-    openings = own_openings(sight.starts, log_probs, own.seed)
+    log_probs = dict(zip(sight.shown, read, strict=True))
+    openings: list[str] = []
+    for behaviour in sight.behaviours:
+        starts = [start for start in sight.starts if start.behaviour == behaviour]
+        openings += own_openings(starts, log_probs, own.seed)
     noise = torch.tensor([[own.seed, start.place, 0] for start in sight.starts]).reshape(-1, 3)
     made = write(
         lm,
@@ -200,7 +212,7 @@ def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
     rows = zip(sight.starts, openings, made, strict=True)
     return {
         "entry": entry,
-        "mass": [float(np.exp(values).sum()) for values in log_probs],
+        "mass": [float(np.exp(values).sum()) for values in read],
         "valid": [judge(start, opening, one.added) for start, opening, one in rows],
     }
 
@@ -218,7 +230,8 @@ def _measures(
     for behaviour in sight.behaviours:
         mass = np.zeros((len(row), len(MODELS), len(seen)))
         offered = np.zeros((len(row), len(MODELS)))
-        for index, place in enumerate(sight.places):
+        for index, number in enumerate(sight.shown):
+            place = sight.places[number]
             thought = sight.thoughts[place.thought]
             if place.behaviour == behaviour:
                 at = row[thought.problem_id], MODELS.index(thought.writer)
@@ -235,8 +248,8 @@ def _measures(
                 count += 1
                 execution[row[start.problem_id], :, 0] += valid[:, index]
                 execution[row[start.problem_id], :, 1] += 1
-        found += course_of(behaviour, ONSET, steps, onset, int(offered.sum()), how)
-        found += course_of(behaviour, EXECUTION, steps, execution, count, how)
+        found += course_of(behaviour, GIVEN_THINKING, steps, onset, int(offered.sum()), how)
+        found += course_of(behaviour, VALIDITY, steps, execution, count, how)
         ahead = lead(behaviour, list(steps.values()), execution, onset, count, how)
         found += [ahead] if ahead else []
     return found

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
-from sae_reasoning.contrast.course import EXECUTION, HALFWAY, course_of, halfway, lead
+from sae_reasoning.contrast.course import MEAN_STEP, course_of, lead, mean_step
 from sae_reasoning.contrast.measures import Resampling
+from sae_reasoning.contrast.validity import VALIDITY
 
 HOW = Resampling(200, 0)
 STEPS = {"base": 0, "step_10": 10, "step_20": 20, "rl": 40}
+STEP_ARRAY = np.array(list(STEPS.values()), float)
 
 
 def sums(chances: list[float], problems: int = 60, items: int = 5) -> np.ndarray:
@@ -21,30 +23,39 @@ def sums(chances: list[float], problems: int = 60, items: int = 5) -> np.ndarray
     ("values", "expected"),
     [
         ([0.0, 0.0, 1.0, 1.0], 15.0),
-        ([0.0, 0.5, 0.6, 1.0], 10.0),
-        ([0.9, 0.7, 0.1, 0.1], 10 + 10 * (0.2 / 0.6)),
-        ([0.0, 0.8, 0.2, 1.0], 6.25),
-        ([0.2, 0.0, 0.1, 0.4], 20 + 20 * (0.2 / 0.3)),
+        ([0.0, 0.25, 0.5, 1.0], 20.0),
+        ([0.9, 0.7, 0.1, 0.1], (0 + 0.2 / 0.8 * 5 + 0.6 / 0.8 * 15)),
+        ([0.0, 1.0, 1.0, 1.0], 5.0),
     ],
 )
-def test_half_way_is_where_the_middle_is_first_reached(
-    values: list[float], expected: float
-) -> None:
-    assert halfway(np.array(list(STEPS.values()), float), np.array(values)) == pytest.approx(
-        expected
-    )
+def test_a_change_has_a_mean_step(values: list[float], expected: float) -> None:
+    """That of a change at once is the middle of its interval; shares are weighed by size."""
+    assert mean_step(STEP_ARRAY, np.array(values)) == pytest.approx(expected)
 
 
-def test_what_ends_as_it_began_is_never_half_way() -> None:
-    assert np.isnan(halfway(np.array([0.0, 10.0, 20.0]), np.array([0.3, 0.9, 0.3])))
+def test_noise_moves_the_mean_step_neither_way() -> None:
+    """Where a curve first crosses its middle comes early under noise; this doesn't."""
+    rng = np.random.default_rng(0)
+    steps = np.arange(0, 161, 8).astype(float)
+    true = 0.85 + 0.08 * steps / 160
+    noisy = rng.binomial(250, true, size=(4000, len(steps))) / 250
+    found = mean_step(steps, noisy)
+    sure = noisy[:, -1] - noisy[:, 0] > 0.05
+    assert np.median(found[sure]) == pytest.approx(80.0, abs=4.0)
 
 
-def test_a_quantity_that_does_not_change_for_sure_has_no_half_way() -> None:
-    flat = course_of("m", EXECUTION, STEPS, sums([0.8, 0.8, 0.8, 0.8]), 300, HOW)
-    risen = course_of("m", EXECUTION, STEPS, sums([0.1, 0.1, 0.9, 0.9]), 300, HOW)
+def test_what_ends_as_it_began_has_no_mean_step() -> None:
+    assert np.isnan(mean_step(np.array([0.0, 10.0, 20.0]), np.array([0.3, 0.9, 0.3])))
+
+
+def test_a_quantity_that_does_not_change_for_sure_has_no_mean_step() -> None:
+    flat = course_of("m", VALIDITY, STEPS, sums([0.8, 0.8, 0.8, 0.8]), 300, HOW)
+    risen = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9]), 300, HOW)
     assert [m.model for m in flat] == [*STEPS, "last-first"]
     half = risen[-1]
-    assert half.measure == f"{HALFWAY}/{EXECUTION}"
+    few = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW)
+    assert [m.model for m in few] == [*STEPS, "last-first"]
+    assert half.measure == f"{MEAN_STEP}/{VALIDITY}"
     assert 10 < half.low <= half.value <= half.high < 20
 
 
@@ -61,6 +72,6 @@ def test_the_lead_has_the_sign_of_what_came_first() -> None:
 
 
 def test_a_share_on_which_all_agree_keeps_an_interval() -> None:
-    first = course_of("m", EXECUTION, STEPS, sums([0.0, 0.5, 0.9, 1.0]), 300, HOW)[0]
+    first = course_of("m", VALIDITY, STEPS, sums([0.0, 0.5, 0.9, 1.0]), 300, HOW)[0]
     assert (first.value, first.low) == (0.0, 0.0)
     assert first.high > 0.02

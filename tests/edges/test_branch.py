@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from sae_reasoning.config import ModelConfig, PairConfig
+from sae_reasoning.config import ConfigError, ModelConfig, PairConfig
 from sae_reasoning.edges.lm.branch import (
     Branch,
     BranchingText,
     branch_log_probs,
+    log_probs_at,
 )
 from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt, load
 
@@ -51,3 +52,10 @@ def test_a_continuation_is_encoded_as_after_other_words(tiny_neox_pair: PairConf
     assert tuple(whole[-len(continuation_ids(lm, "let me check ,")) :]) == continuation_ids(
         lm, "let me check ,"
     )
+
+
+def test_a_text_beyond_the_reach_of_attention_is_refused(tiny_pair: PairConfig) -> None:
+    lm = load(tiny_pair.base, "cpu")
+    lm.model.config.sliding_window = 4
+    with pytest.raises(ConfigError, match="attends to 4 tokens"):
+        log_probs_at(lm, [(1, 5, 6, 7, 8, 9)], [(0, 5)], [["so then"]], 100)

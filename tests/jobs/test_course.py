@@ -32,11 +32,16 @@ def test_every_model_is_followed_and_the_same_weights_give_the_same_figures(
         value = own.set_index("model").value
         assert value["step_9"] == pytest.approx(value["base"], nan_ok=True)
         assert value["step_20"] == pytest.approx(value["rl"], nan_ok=True)
-    entry = table[table.measure == "entry_mass"].set_index("model").value
     contrast = read_table(project.results / "contrast" / "contrast.parquet")
-    for model in ("base", "rl"):
-        known = contrast[(contrast.measure == "entry_mass") & (contrast.model == model)]
-        assert entry[model] == pytest.approx(known.value.item(), abs=1e-5)
+    shared = contrast[
+        contrast.measure.isin(["entry_mass", "onset_mass/per_opportunity"])
+        | ((contrast.measure == "validity") & (contrast.condition == "own words"))
+    ]
+    shared = shared[shared.model.isin(["base", "rl"])].set_index(["behaviour", "measure", "model"])
+    same = followed.set_index(["behaviour", "measure", "model"]).value
+    assert len(shared) > 4
+    for key, value in shared.value.items():
+        assert same[key] == pytest.approx(value, abs=1e-5, nan_ok=True), key
     assert (project.results / "course" / "course.png").stat().st_size > 10_000
     assert "is up to date" in project.run("course", *options).output
 

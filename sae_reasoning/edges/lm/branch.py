@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt
 from sae_reasoning.edges.lm.read import pack
 
@@ -166,7 +167,11 @@ class BranchingBatch:
 
 
 def lay_out(lm: LanguageModel, texts: Sequence[BranchingText]) -> BranchingBatch:
-    """One batch; without a mask where no branch is longer than a token, since nothing is added."""
+    """One batch; without a mask where no branch is longer than a token, since nothing is added.
+
+    Raises:
+        ConfigError: A text is longer than the reach of the model's attention.
+    """
     layouts = [_lay_out(text) for text in texts]
     width = max(len(layout.token_ids) for layout in layouts)
     token_ids = torch.full((len(texts), width), lm.tokenizer.pad_token_id or 0)
@@ -183,6 +188,12 @@ def lay_out(lm: LanguageModel, texts: Sequence[BranchingText]) -> BranchingBatch
         first += len(text.branches)
     inputs = {"input_ids": token_ids.to(lm.device)}
     if any(len(branch.token_ids) > 1 for text in texts for branch in text.branches):
+        window = getattr(lm.model.config, "sliding_window", None)
+        if window and width > window:
+            raise ConfigError(
+                f"{lm.facts.name} attends to {window} tokens, fewer than a text of {width} with "
+                "its branches, and branches are read with full attention; shorten the texts"
+            )
         dtype = lm.model.dtype
         mask = torch.zeros(may_see.shape, dtype=dtype).masked_fill(~may_see, torch.finfo(dtype).min)
         inputs["attention_mask"] = mask[:, None].to(lm.device)

@@ -30,6 +30,7 @@ def compiled_reader(model: nn.Module) -> Callable[[Tensor], Tensor]:
     device = next(model.parameters()).device.type
 
     def read(token_ids: Tensor) -> Tensor:
+        twin.train(model.training)
         with torch.autocast(device, torch.bfloat16):
             logits: Tensor = compiled(input_ids=token_ids, use_cache=False).logits
         return logits
