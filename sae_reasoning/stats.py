@@ -175,19 +175,7 @@ def bootstrap_auroc(
     stratum = np.zeros(len(scores), int) if stratum is None else stratum
     _, cluster = np.unique(cluster, return_inverse=True)
     num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
-    concordant = np.zeros((num_clusters, num_clusters))
-    pairs = np.zeros((num_clusters, num_clusters))
-    for value in np.unique(stratum[is_positive]):
-        here = stratum == value
-        s, c, y = scores[here], cluster[here], is_positive[here]
-        if y.all():
-            continue
-        levels, level = np.unique(s, return_inverse=True)
-        negatives = np.zeros((len(levels), num_clusters))
-        np.add.at(negatives, (level[~y], c[~y]), 1.0)
-        beaten = np.cumsum(negatives, 0) - negatives / 2
-        np.add.at(concordant, c[y], beaten[level[y]])
-        np.add.at(pairs, c[y], negatives.sum(0))
+    concordant, pairs = _pair_tables(scores, is_positive, cluster, stratum, num_clusters)
     total = pairs.sum()
     if not total:
         return Estimate(float("nan"), float("nan"), float("nan"), num_clusters)
@@ -199,6 +187,125 @@ def bootstrap_auroc(
     low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
     found = Estimate(float(concordant.sum() / total), float(low), float(high), num_clusters)
     return widen_flat(found, int(min(pairs.any(0).sum(), pairs.any(1).sum())))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is left of an AUROC when only what is alike is compared.
+
+    Attributes:
+        within: Mean AUROC of the strata, weighed by their positives.
+        plain: AUROC of the same positives, or others, against all negatives.
+        margin: `(within - 1/2) - keep (plain - 1/2)`, below 0 where less than `keep` is left.
+        comparable: Share of positives whose stratum holds negatives.
+    """
+
+    within: Estimate
+    plain: Estimate
+    margin: Estimate
+    comparable: float
+
+
+def kept_auroc(
+    scores: Float[np.ndarray, " item"],
+    is_positive: Bool[np.ndarray, " item"],
+    is_negative: Bool[np.ndarray, " item"],
+    cluster: Int[np.ndarray, " item"],
+    stratum: Int[np.ndarray, " item"],
+    *,
+    reference: Bool[np.ndarray, " item"] | None = None,
+    keep: float,
+    num_resamples: int,
+    seed: int,
+) -> Kept:
+    """AUROC within strata beside the plain one, with a bootstrap over problems.
+
+    Each positive counts the same, however many negatives its stratum holds: summed over pairs, the
+    commonest token would decide. Items of stratum -1 are compared with none.
+
+    Args:
+        scores: Of each item.
+        is_positive: Items to be compared within strata.
+        is_negative: Items that they are compared with.
+        cluster: Problem of each item.
+        stratum: Of each item.
+        reference: Positives of the plain AUROC; those that can be compared, if not given.
+        keep: Share of the plain advantage that counts as kept.
+        num_resamples: Resamples of problems.
+        seed: Of the resamples.
+    """
+    usable = is_positive & np.isin(stratum, stratum[is_negative]) & (stratum >= 0)
+    comparable = float(usable.sum() / max(is_positive.sum(), 1))
+    reference = usable if reference is None else reference
+    n = len(np.unique(cluster[usable]))
+    if not usable.any() or not reference.any():
+        unknown = Estimate(float("nan"), float("nan"), float("nan"), n)
+        return Kept(unknown, unknown, unknown, comparable)
+    _, cluster = np.unique(cluster, return_inverse=True)
+    num_clusters = int(cluster.max()) + 1
+    tables = []
+    for positives, strata in ((usable, stratum), (reference, np.zeros(len(scores), int))):
+        used = positives | is_negative
+        tables.append(
+            _pair_tables(
+                scores[used],
+                positives[used],
+                cluster[used],
+                strata[used],
+                num_clusters,
+                each_positive=True,
+            )
+        )
+    drawn: list[list[np.ndarray]] = [[], []]
+    for weights in _resample_weights(num_clusters, num_resamples, seed):
+        for (concordant, pairs), found in zip(tables, drawn, strict=True):
+            above = np.einsum("rc,rc->r", weights @ concordant, weights)
+            below = np.einsum("rc,rc->r", weights @ pairs, weights)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                found.append(above / below)
+    within, plain = (np.concatenate(found) for found in drawn)
+    values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
+
+    def estimate(value: float, draws: np.ndarray) -> Estimate:
+        low, high = np.nanquantile(draws, [0.025, 0.975])
+        return Estimate(value, float(low), float(high), n)
+
+    margin = (values[0] - 0.5) - keep * (values[1] - 0.5)
+    return Kept(
+        within=widen_flat(estimate(values[0], within), n),
+        plain=widen_flat(estimate(values[1], plain), n),
+        margin=estimate(margin, (within - 0.5) - keep * (plain - 0.5)),
+        comparable=comparable,
+    )
+
+
+def _pair_tables(
+    scores: Float[np.ndarray, " item"],
+    is_positive: Bool[np.ndarray, " item"],
+    cluster: Int[np.ndarray, " item"],
+    stratum: Int[np.ndarray, " item"],
+    num_clusters: int,
+    *,
+    each_positive: bool = False,
+) -> tuple[Float[np.ndarray, "cluster cluster"], Float[np.ndarray, "cluster cluster"]]:
+    """Concordant pairs (ties half) and pairs within strata, by clusters of positive and negative.
+
+    With `each_positive`, a stratum's pairs are divided by its negatives.
+    """
+    concordant = np.zeros((num_clusters, num_clusters))
+    pairs = np.zeros((num_clusters, num_clusters))
+    for value in np.unique(stratum[is_positive]):
+        here = stratum == value
+        s, c, y = scores[here], cluster[here], is_positive[here]
+        if y.all():
+            continue
+        levels, level = np.unique(s, return_inverse=True)
+        negatives = np.zeros((len(levels), num_clusters))
+        np.add.at(negatives, (level[~y], c[~y]), 1.0 / (~y).sum() if each_positive else 1.0)
+        beaten = np.cumsum(negatives, 0) - negatives / 2
+        np.add.at(concordant, c[y], beaten[level[y]])
+        np.add.at(pairs, c[y], negatives.sum(0))
+    return concordant, pairs
 
 
 def paired_bootstrap(

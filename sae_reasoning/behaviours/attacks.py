@@ -1,16 +1,20 @@
 """What is left of a shortlisted tracker when it's attacked, and what to call it then.
 
-Each attack compares rows in and out of the move that are alike in one thing (`strata`), or rows of
-the move in wordings that selection didn't see with rows out of it. It kills a
-latent that has nothing left for sure, or less than a share of what it had among all rows. The first
-name that applies:
+Spans of the move are compared with windows of other text, by the latent's maximum, as trackers are
+chosen; each attack compares only what is alike in one thing (`strata`), or spans in wordings that
+selection didn't see. It kills a latent that for sure keeps less than a share of what it had on the
+same spans; a survivor keeps more for sure; in between its outcome is unclear. Bars apply to bounds.
+The first name that applies:
 
-* `chance`: among all rows it doesn't tell the move from the rest;
-* `not testable`: fewer than half of the move's rows have a row of the same token outside it;
+* `weak`: its plain AUROC isn't above a bar for sure, so there is nothing to explain away;
 * `lexical`: killed by its token, or by wordings that it wasn't chosen on; `partly-lexical`: by its
   token and the one before;
-* `positional`: killed by the place in the trace, or by the length of the trace;
-* `contextual`: it survives all of them that can be put to it.
+* `positional`: killed by the place in the response, or by the length of the trace;
+* `unclear`: an outcome of these is;
+* `contextual`: it survives its token, and its pair of tokens or unseen wordings;
+* `any wording`: it survives unseen wordings, but its token hardly stands outside the move, so that
+  whether it knows the token or the move can't be told from text;
+* `not testable`: none of the above, as too few spans have anything like them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +22,7 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Int
 
 from sae_reasoning.behaviours.strata import (
     ALL,
@@ -27,21 +32,36 @@ from sae_reasoning.behaviours.strata import (
     POSITION,
     TOKEN,
     WORDING,
-    comparable_share,
+    Alike,
+    Contents,
+    answered,
+    contents,
 )
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import cell_index
-from sae_reasoning.stats import Estimate, bootstrap_auroc
+from sae_reasoning.stats import kept_auroc
 
-CHANCE, NOT_TESTABLE, LEXICAL, PARTLY_LEXICAL, POSITIONAL, CONTEXTUAL = (
-    "chance",
+WEAK, NOT_TESTABLE, LEXICAL, PARTLY_LEXICAL, POSITIONAL, CONTEXTUAL, ANY_WORDING, UNCLEAR = (
+    "weak",
     "not testable",
     "lexical",
     "partly-lexical",
     "positional",
     "contextual",
+    "any wording",
+    "unclear",
 )
-NAMES = (CONTEXTUAL, PARTLY_LEXICAL, LEXICAL, POSITIONAL, CHANCE, NOT_TESTABLE)
+NAMES = (
+    CONTEXTUAL,
+    ANY_WORDING,
+    PARTLY_LEXICAL,
+    LEXICAL,
+    POSITIONAL,
+    WEAK,
+    UNCLEAR,
+    NOT_TESTABLE,
+)
+SURVIVES, KILLED = "survives", "killed"
 _KILLERS = {
     TOKEN: LEXICAL,
     WORDING: LEXICAL,
@@ -49,11 +69,29 @@ _KILLERS = {
     POSITION: POSITIONAL,
     LENGTH: POSITIONAL,
 }
-_COMPARABLE = 0.5
+_LEFT = (UNCLEAR, NOT_TESTABLE, ANY_WORDING, CONTEXTUAL)
+_COMPARABLE, _FEWEST = 0.5, 20
 _LATENT = ["behaviour", "reader", "layer", "latent"]
 
-RowsOf = Callable[[str, str, int], SparseMaxima]
-"""Activations at the rows of a kind of strata, for a reader and layer."""
+MaximaOf = Callable[[str, int], SparseMaxima]
+"""Maxima over the spans and the windows like them, for a reader and layer."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What decides an attack.
+
+    Attributes:
+        keep: Share of the advantage over chance that a survivor keeps.
+        weak: AUROC that a tracker must exceed for an attack to mean anything.
+        num_resamples: Of the problem bootstrap.
+        seed: Of the same.
+    """
+
+    keep: float
+    weak: float
+    num_resamples: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -66,15 +104,19 @@ class Attack:
         writer: Whose text.
         layer: Decoder block.
         latent: Index.
-        kind: What compared rows share; `all` for nothing.
-        auroc: Within strata.
+        kind: What compared intervals share; `all` for nothing.
+        auroc: Within strata, each comparable span counted the same.
         low: Lower bound, by problem bootstrap.
         high: Upper bound.
-        comparable: Share of the move's rows whose stratum holds others.
-        n_pos: Rows in the move.
-        n_neg: Rows out of it.
-        num_problems: Problems.
-        outcome: `survives`, `killed` or `not testable`.
+        plain: AUROC of the same spans against all windows; of unseen wordings, of the others.
+        margin: What is kept beyond `rank.keep` of the plain advantage.
+        margin_low: Lower bound.
+        margin_high: Upper bound.
+        comparable: Share of spans whose stratum holds windows.
+        n_pos: Spans.
+        n_neg: Windows.
+        num_problems: Problems with comparable spans.
+        outcome: `survives`, `killed`, `unclear` or `not testable`.
     """
 
     behaviour: str
@@ -86,6 +128,10 @@ class Attack:
     auroc: float
     low: float
     high: float
+    plain: float
+    margin: float
+    margin_low: float
+    margin_high: float
     comparable: float
     n_pos: int
     n_neg: int
@@ -93,113 +139,120 @@ class Attack:
     outcome: str
 
 
-SURVIVES, KILLED = "survives", "killed"
-
-
 def attack(
-    behaviours: Sequence[str],
-    behaviour: str,
-    reader: str,
-    writer: str,
-    layer: int,
+    where: tuple[str, str, str, int],
+    cell: int,
     latents: Sequence[int],
-    rows_of: RowsOf,
-    *,
-    keep: float,
-    num_resamples: int,
-    seed: int,
+    drawn: Alike,
+    maxima: SparseMaxima,
+    token_id: Int[np.ndarray, " row"],
+    bars: Bars,
 ) -> list[Attack]:
     """Every attack on some latents of one layer, in one reader on one writer's text.
 
     Args:
-        behaviours: In the order of cells.
-        behaviour: The move.
-        reader: Whose activations.
-        writer: Whose text.
-        layer: Decoder block.
+        where: Behaviour, reader, writer and layer, for the results.
+        cell: Of the behaviour and writer, on the report split.
         latents: Which.
-        rows_of: Activations by kind, reader and layer.
-        keep: Share of the advantage over chance that a survivor keeps at least.
-        num_resamples: Of the problem bootstrap.
-        seed: Of the same.
+        drawn: Spans and windows.
+        maxima: Of the latents over them.
+        token_id: Token that each row has read.
+        bars: What decides.
     """
-    cell = cell_index(behaviours.index(behaviour), writer, "report")
-    chosen = np.array(latents, np.int64)
+    here = drawn.intervals.of_cell(cell)
+    is_positive, problem = drawn.intervals.is_positive[here], drawn.intervals.problem[here]
+    tokens = contents(drawn.intervals, here, token_id, pairs=False)
+    pairs = contents(drawn.intervals, here, token_id, pairs=True)
     found = []
-    plain: Mapping[int, float] = {}
-    for kind in KINDS:
-        maxima = rows_of(kind, reader, layer)
-        here = maxima.intervals.of_cell(cell)
-        values = maxima.columns(cell, chosen)
-        is_positive = maxima.intervals.is_positive[here]
-        problem = maxima.intervals.problem[here]
-        stratum = maxima.intervals.stratum[here]
-        share = comparable_share(is_positive, stratum)
-        estimates = {
-            latent: bootstrap_auroc(
-                values[:, column],
-                is_positive,
+    for latent, values in zip(
+        latents, maxima.columns(cell, np.array(latents, np.int64)).T, strict=True
+    ):
+        for kind, stratum in _strata(values, drawn, here, tokens, pairs).items():
+            unseen = drawn.unseen[here]
+            told = is_positive & unseen if kind == WORDING else is_positive
+            kept = kept_auroc(
+                values,
+                told,
+                ~is_positive,
                 problem,
-                stratum=stratum,
-                num_resamples=num_resamples,
-                seed=seed,
+                stratum,
+                reference=is_positive & ~unseen if kind == WORDING else None,
+                keep=bars.keep,
+                num_resamples=bars.num_resamples,
+                seed=bars.seed,
             )
-            if share >= _COMPARABLE
-            else Estimate(float("nan"), float("nan"), float("nan"), 0)
-            for column, latent in enumerate(latents)
-        }
-        if kind == ALL:
-            plain = {latent: estimate.value for latent, estimate in estimates.items()}
-        found += [
-            Attack(
-                behaviour=behaviour,
-                reader=reader,
-                writer=writer,
-                layer=layer,
-                latent=latent,
-                kind=kind,
-                auroc=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                comparable=share,
-                n_pos=int(is_positive.sum()),
-                n_neg=int((~is_positive).sum()),
-                num_problems=estimate.n,
-                outcome=_outcome(estimate, plain[latent], keep),
+            count = int(told.sum())
+            is_testable = kept.comparable >= _COMPARABLE and count >= _FEWEST
+            outcome = NOT_TESTABLE
+            if is_testable and kind == ALL:
+                outcome = SURVIVES if kept.within.low > bars.weak else KILLED
+            elif is_testable:
+                outcome = UNCLEAR
+                if kept.margin.low > 0:
+                    outcome = SURVIVES
+                elif kept.margin.high < 0:
+                    outcome = KILLED
+            found.append(
+                Attack(
+                    *where,
+                    latent=latent,
+                    kind=kind,
+                    auroc=kept.within.value,
+                    low=kept.within.low,
+                    high=kept.within.high,
+                    plain=kept.plain.value,
+                    margin=kept.margin.value,
+                    margin_low=kept.margin.low,
+                    margin_high=kept.margin.high,
+                    comparable=kept.comparable,
+                    n_pos=count,
+                    n_neg=int((~is_positive).sum()),
+                    num_problems=kept.within.n,
+                    outcome=outcome,
+                )
             )
-            for latent, estimate in estimates.items()
-        ]
     return found
 
 
-def _outcome(estimate: Estimate, plain: float, keep: float) -> str:
-    if np.isnan(estimate.value):
-        return NOT_TESTABLE
-    least = 0.5 + keep * (plain - 0.5)
-    return SURVIVES if estimate.low > 0.5 and estimate.value >= least else KILLED
+def _strata(
+    values: np.ndarray, drawn: Alike, here: slice, tokens: Contents, pairs: Contents
+) -> dict[str, Int[np.ndarray, " interval"]]:
+    one = np.zeros(len(values), np.int64)
+    return {
+        ALL: one,
+        TOKEN: answered(values, tokens),
+        WORDING: one,
+        BIGRAM: answered(values, pairs),
+        POSITION: drawn.position[here],
+        LENGTH: drawn.length[here],
+    }
 
 
 def name_of(outcomes: Mapping[str, str]) -> str:
     """What to call a latent, from the outcome of each kind of attack."""
     if outcomes[ALL] == KILLED:
-        return CHANCE
-    if NOT_TESTABLE in (outcomes[ALL], outcomes[TOKEN]):
-        return NOT_TESTABLE
+        return WEAK
     for kind, name in _KILLERS.items():
         if outcomes[kind] == KILLED:
             return name
-    return CONTEXTUAL
+    if UNCLEAR in outcomes.values():
+        return UNCLEAR
+    survived = {kind for kind, outcome in outcomes.items() if outcome == SURVIVES}
+    if ALL not in survived:
+        return NOT_TESTABLE
+    if TOKEN in survived and survived & {WORDING, BIGRAM}:
+        return CONTEXTUAL
+    return ANY_WORDING if WORDING in survived else NOT_TESTABLE
 
 
 def attack_all(
     latents: Mapping[tuple[str, str, int], Sequence[int]],
     readers: Sequence[str],
     behaviours: Sequence[str],
-    rows_of: RowsOf,
-    *,
-    keep: float,
-    num_resamples: int,
-    seed: int,
+    drawn: Alike,
+    maxima_of: MaximaOf,
+    token_id: Int[np.ndarray, " row"],
+    bars: Bars,
 ) -> pd.DataFrame:
     """Every attack on every shortlisted tracker, in each reader on the text it was chosen on.
 
@@ -207,26 +260,23 @@ def attack_all(
         latents: By behaviour, writer and layer.
         readers: Whose activations.
         behaviours: In the order of cells.
-        rows_of: Activations by kind, reader and layer.
-        keep: Share of the advantage over chance that a survivor keeps at least.
-        num_resamples: Of the problem bootstrap.
-        seed: Of the same.
+        drawn: Spans and windows.
+        maxima_of: Maxima over them.
+        token_id: Token that each row has read.
+        bars: What decides.
     """
     found = [
         asdict(one)
         for (behaviour, writer, layer), chosen in latents.items()
         for reader in readers
         for one in attack(
-            behaviours,
-            behaviour,
-            reader,
-            writer,
-            layer,
+            (behaviour, reader, writer, layer),
+            cell_index(behaviours.index(behaviour), writer, "report"),
             chosen,
-            rows_of,
-            keep=keep,
-            num_resamples=num_resamples,
-            seed=seed,
+            drawn,
+            maxima_of(reader, layer),
+            token_id,
+            bars,
         )
     ]
     table = pd.DataFrame(found, columns=[field.name for field in fields(Attack)])
@@ -254,14 +304,13 @@ def toll(attacks: pd.DataFrame) -> pd.DataFrame:
                 "reader": reader,
                 "trackers": len(each),
                 **{
-                    f"killed by {kind}" if kind != ALL else CHANCE: int(
+                    f"killed by {kind}" if kind != ALL else WEAK: int(
                         ((here.kind == kind) & (here.outcome == KILLED)).sum()
                     )
                     for kind in KINDS
                 },
-                NOT_TESTABLE: int((each.called == NOT_TESTABLE).sum()),
-                CONTEXTUAL: int((each.called == CONTEXTUAL).sum()),
-                "in all readers": int(contextual.sum()),
+                **{n: int((each.called == n).sum()) for n in _LEFT},
+                "contextual in all readers": int(contextual.sum()),
             }
         )
     return pd.DataFrame(rows)

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
-from sae_reasoning.behaviours.strata import stratified_rows
+from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import (
     Active,
     ClassSums,
@@ -62,7 +62,7 @@ class Labels:
         shifted: The same with moves shifted round their traces.
         near_cue: Rows by the behaviours whose cue words are near.
         cues: Rows near each cue word.
-        strata: Rows to be compared with rows alike, by what they share; see `strata`.
+        alike: Spans on the report split, and windows that are like them.
         onset_ids: First tokens of each behaviour's spans on the select split; also its cue words.
     """
 
@@ -75,7 +75,7 @@ class Labels:
     shifted: tuple[Classes, ...]
     near_cue: Classes
     cues: CueWindows
-    strata: Mapping[str, Intervals]
+    alike: Alike
     onset_ids: Mapping[str, tuple[int, ...]]
 
     def cells(self) -> list[tuple[int, str, str]]:
@@ -112,7 +112,7 @@ def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], s
         ),
         near_cue=classify_rows(cues.bits(len(bits)), traces, rows, shift_seed=None),
         cues=cues,
-        strata=stratified_rows(traces, rows, behaviours, wordings, seed),
+        alike=alike(traces, rows, behaviours, wordings, seed),
         onset_ids=cue_ids,
     )
 
@@ -126,14 +126,14 @@ class ReaderScores:
         latents: Firing rate and size of each latent on the select split, by writer.
         maxima: Largest activations over spans and windows, for intervals later.
         onsets: Activations at onset-1.
-        strata: Activations at rows to be compared with rows alike, by what they share.
+        alike: The same over spans on the report split, and windows that are like them.
     """
 
     points: pd.DataFrame
     latents: pd.DataFrame
     maxima: SparseMaxima
     onsets: SparseMaxima
-    strata: Mapping[str, SparseMaxima]
+    alike: SparseMaxima
 
 
 class LatentScores:
@@ -152,7 +152,7 @@ class LatentScores:
         self._table = ValueTable(labels.moves, num_latents, capacity)
         self._spans = MaximaStream(labels.spans, num_latents)
         self._onsets = MaximaStream(labels.onsets, num_latents)
-        self._strata = {k: MaximaStream(rows, num_latents) for k, rows in labels.strata.items()}
+        self._alike = MaximaStream(labels.alike.intervals, num_latents)
         self._max = np.zeros(num_groups * num_latents, np.float32)
 
     def add(self, active: Active) -> None:
@@ -165,8 +165,7 @@ class LatentScores:
         self._table.add(active)
         self._spans.add(active)
         self._onsets.add(active)
-        for stream in self._strata.values():
-            stream.add(active)
+        self._alike.add(active)
         of_row = self._labels.moves.of_row[active.row]
         scored = of_row >= 0
         group = self._labels.moves.group[of_row[scored]]
@@ -192,8 +191,7 @@ class LatentScores:
             for b, writer, split in self._labels.cells()
         ]
         points = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
-        strata = {kind: stream.result() for kind, stream in self._strata.items()}
-        return ReaderScores(points, self._latents(), spans, onsets, strata)
+        return ReaderScores(points, self._latents(), spans, onsets, self._alike.result())
 
     def _identity(self, behaviour: int, writer: str, split: str) -> dict[str, object]:
         spans = self._labels.spans

@@ -1,19 +1,20 @@
-"""Does a latent still tell a move from other text among tokens that are alike?
+"""Spans of a move on the report split, and windows of other text that are like them.
 
-Rows inside the spans of a move are compared with rows outside them, one token each, but only within
-strata: of the same token, of the same two tokens, at the same tenth of places, in the same tenth of
-lengths of traces.
-A latent that knows a word, a place or a long trace from a short one has nothing left there (after
-Ma et al. 2601.05679, whose latents mostly know single tokens). Concordant pairs are summed over
-strata and divided by all pairs: strata in which a sparse latent is silent count as what they are,
-ties.
+For each span windows of the same length are drawn outside the move, most of them around an
+occurrence of one of the span's tokens, at the same place in the window. Both can then be compared
+within strata, that is only with what is alike: in the token (or the two tokens) that a latent
+answers to, in the place in the response, in the length of the trace.
+
+The token that a latent answers to is looked up for each latent: of an interval's tokens, the one in
+whose intervals, move or not, the latent rises highest on average. So a latent which knows a word is
+compared among intervals with that word, wherever they stand (after Ma et al. 2601.05679).
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.behaviours.windows import (
     WRITERS,
@@ -29,150 +30,225 @@ from sae_reasoning.records import Trace
 ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
 WORDING = "held-out wording"
 KINDS = (ALL, TOKEN, WORDING, BIGRAM, POSITION, LENGTH)
-MAX_ROWS = 2000
-"""Rows of each class, in each cell and kind of strata."""
+MAX_SPANS = 1000
+"""Spans of each behaviour and writer; beyond it, as many drawn."""
 
 _SPLIT = "report"
+_WINDOWS, _TRIES = 4, 6
 _TENTHS = 10
 _TOKEN_BITS = 24
+_MOST_TIMES = 3
+_FEWEST = 10
+"""Intervals that hold a token, below which a latent isn't said to answer to it."""
 
 
 @dataclass(frozen=True)
-class _Here:
-    """The response rows of one writer's traces on the report split."""
+class Alike:
+    """Spans and windows like them.
 
-    row: Int[np.ndarray, " row"]
-    moves: Int[np.ndarray, " row"]
-    problem: Int[np.ndarray, " row"]
-    token: Int[np.ndarray, " row"]
-    before: Int[np.ndarray, " row"]
-    position: Int[np.ndarray, " row"]
-    length: Int[np.ndarray, " row"]
+    Attributes:
+        intervals: Ordered by cell.
+        unseen: Whether a span is in a wording that selection didn't see.
+        position: Tenth of its place in the response.
+        length: Tenth of the length of its trace.
+    """
+
+    intervals: Intervals
+    unseen: Bool[np.ndarray, " interval"]
+    position: Int[np.ndarray, " interval"]
+    length: Int[np.ndarray, " interval"]
 
 
-def stratified_rows(
+@dataclass(frozen=True)
+class Contents:
+    """Tokens, or pairs of tokens, that intervals hold.
+
+    Attributes:
+        interval: Interval of each, ascending.
+        code: Number of the token or pair, from 0 on.
+    """
+
+    interval: Int[np.ndarray, " entry"]
+    code: Int[np.ndarray, " entry"]
+
+
+def alike(
     traces: Sequence[Trace],
     rows: Rows,
     behaviours: Sequence[str],
     wordings: Mapping[str, Collection[str]],
     seed: int,
-) -> dict[str, Intervals]:
-    """Single rows in and out of each move on the report split, with strata of each kind.
+) -> Alike:
+    """Draw the windows.
 
-    Of the move in held-out `wordings`, every other row is alike.
-
-    Out of the move, as many rows of each stratum are drawn as there are in it, where there are so
-    many: a row of another stratum is never compared with any.
+    Args:
+        traces: Annotated; those of the report split count.
+        rows: Where their tokens are.
+        behaviours: Moves.
+        wordings: Of each move, first words that selection doesn't see.
+        seed: Of the draws.
     """
-    bits = label_bits(traces, rows, behaviours)
-    unseen = label_bits([_only(trace, wordings) for trace in traces], rows, behaviours)
-    made: dict[str, list[tuple[np.ndarray, ...]]] = {kind: [] for kind in KINDS}
-    for writer in WRITERS:
-        here = _rows_of(traces, rows, bits, writer)
-        is_unseen = unseen[here.row]
-        for number in range(len(behaviours)):
-            is_move = (here.moves >> number & 1).astype(bool)
-            cell = cell_index(number, writer, _SPLIT)
-            for kind, stratum in _strata(here).items():
-                rng = np.random.default_rng((seed, number, WRITERS.index(writer)))
-                is_told = is_unseen >> number & 1 if kind == WORDING else is_move
-                inside, outside = _matched(is_told.astype(bool), ~is_move, stratum, rng)
-                for chosen, positive in ((inside, True), (outside, False)):
-                    made[kind].append(
-                        (
-                            here.row[chosen],
-                            np.full(len(chosen), cell),
-                            np.full(len(chosen), positive),
-                            here.problem[chosen],
-                            stratum[chosen],
-                        )
-                    )
-    return {kind: _intervals(parts) for kind, parts in made.items()}
-
-
-def comparable_share(
-    is_positive: Bool[np.ndarray, " interval"], stratum: Int[np.ndarray, " interval"]
-) -> float:
-    """Share of positives whose stratum holds a negative; NaN without positives."""
-    if not is_positive.any():
-        return float("nan")
-    return float(np.isin(stratum[is_positive], stratum[~is_positive]).mean())
-
-
-def _rows_of(
-    traces: Sequence[Trace], rows: Rows, bits: Int[np.ndarray, " row"], writer: str
-) -> _Here:
     problems = problem_numbers(traces)
-    parts = []
-    for t, trace in enumerate(traces):
-        if (trace.writer, trace.split) == (writer, _SPLIT):
-            row = np.arange(rows.row(t, trace.num_prompt_tokens), int(rows.row_of_trace[t + 1]))
-            size = np.full(len(row), len(row))
-            parts.append(
-                (
-                    row,
-                    bits[row],
-                    np.full(len(row), problems[t]),
-                    rows.token_id[row].astype(np.int64),
-                    rows.token_id[row - 1].astype(np.int64),
-                    np.arange(len(row)),
-                    size,
+    bits = label_bits(traces, rows, behaviours)
+    made: list[tuple[int, int, int, bool, int, bool, int, int]] = []
+    for writer in WRITERS:
+        own = [t for t, x in enumerate(traces) if (x.writer, x.split) == (writer, _SPLIT)]
+        response = {
+            t: (rows.row(t, traces[t].num_prompt_tokens), int(rows.row_of_trace[t + 1]))
+            for t in own
+        }
+        for number, behaviour in enumerate(behaviours):
+            rng = np.random.default_rng((seed, number, WRITERS.index(writer)))
+            is_move = (bits >> number & 1).astype(bool)
+            places = _places(rows, response, is_move)
+            cell = cell_index(number, writer, _SPLIT)
+            spans = [
+                (t, rows.row(t, s.token_start), rows.row(t, s.token_end), s)
+                for t in own
+                for s in traces[t].spans
+                if s.behaviour == behaviour
+            ]
+            for index in np.sort(rng.permutation(len(spans))[:MAX_SPANS]).tolist():
+                t, start, stop, span = spans[index]
+                if start >= stop:
+                    continue
+                is_unseen = wording(traces[t], span) in wordings.get(behaviour, ())
+                first, last = response[t]
+                made.append(
+                    (start, stop, cell, True, problems[t], is_unseen, start - first, last - first)
                 )
-            )
-    if not parts:
-        return _Here(*(np.empty(0, np.int64) for _ in range(7)))
-    return _Here(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+                for kept in range(_WINDOWS):
+                    window = _window(start, stop, kept > 0, rows, places, is_move, rng)
+                    if window is not None:
+                        row, of = window
+                        first, last = response[of]
+                        made.append(
+                            (
+                                row,
+                                row + stop - start,
+                                cell,
+                                False,
+                                problems[of],
+                                False,
+                                row - first,
+                                last - first,
+                            )
+                        )
+    table = np.array(made, np.int64).reshape(-1, 8)
+    table = table[np.argsort(table[:, 2], kind="stable")]
+    flags, one = table.astype(bool), np.zeros(len(table), np.int64)
+    intervals = Intervals(table[:, 0], table[:, 1], table[:, 2], flags[:, 3], table[:, 4], one)
+    return Alike(intervals, flags[:, 5], _tenths(table[:, 6]), _tenths(table[:, 7]))
 
 
-def _only(trace: Trace, wordings: Mapping[str, Collection[str]]) -> Trace:
-    """A trace with the moves in some wordings alone."""
-    spans = [s for s in trace.spans if wording(trace, s) in wordings.get(s.behaviour, ())]
-    return replace(trace, spans=tuple(spans))
+@dataclass(frozen=True)
+class _Places:
+    """Response rows of some traces outside a move.
+
+    Attributes:
+        row: All of them, ascending.
+        trace: Trace of each.
+        by_token: The same rows sorted by token.
+        token: Tokens of `by_token`.
+        bounds: First and last row of each trace's response.
+    """
+
+    row: Int[np.ndarray, " row"]
+    trace: Int[np.ndarray, " row"]
+    by_token: Int[np.ndarray, " row"]
+    token: Int[np.ndarray, " row"]
+    bounds: Mapping[int, tuple[int, int]]
 
 
-def _strata(here: _Here) -> dict[str, Int[np.ndarray, " row"]]:
-    return {
-        ALL: np.zeros(len(here.row), np.int64),
-        TOKEN: here.token,
-        BIGRAM: (here.before << _TOKEN_BITS) | here.token,
-        POSITION: _tenths(here.position),
-        LENGTH: _tenths(here.length),
-        WORDING: np.zeros(len(here.row), np.int64),
-    }
+def _places(
+    rows: Rows, response: Mapping[int, tuple[int, int]], is_move: Bool[np.ndarray, " row"]
+) -> _Places:
+    none = np.empty(0, np.int64)
+    row = np.concatenate([none, *(np.arange(*bounds) for bounds in response.values())])
+    trace = np.concatenate([none, *(np.full(b - a, t) for t, (a, b) in response.items())])
+    outside = ~is_move[row]
+    row, trace = row[outside], trace[outside]
+    order = np.argsort(rows.token_id[row], kind="stable")
+    return _Places(row, trace, order, rows.token_id[row][order].astype(np.int64), response)
 
 
-def _tenths(values: Int[np.ndarray, " row"]) -> Int[np.ndarray, " row"]:
+def _window(
+    start: int,
+    stop: int,
+    has_token: bool,
+    rows: Rows,
+    places: _Places,
+    is_move: Bool[np.ndarray, " row"],
+    rng: np.random.Generator,
+) -> tuple[int, int] | None:
+    """First row and trace of a window like a span; with one of its tokens, or anywhere."""
+    if not len(places.row):
+        return None
+    for _ in range(_TRIES):
+        offset = int(rng.integers(stop - start))
+        if has_token:
+            token = int(rows.token_id[start + offset])
+            low, high = np.searchsorted(places.token, [token, token + 1]).tolist()
+            if low == high:
+                continue
+            pick = int(places.by_token[rng.integers(low, high)])
+        else:
+            pick = int(rng.integers(len(places.row)))
+        row, trace = int(places.row[pick]) - offset, int(places.trace[pick])
+        first, last = places.bounds[trace]
+        end = row + stop - start
+        if row >= first and end <= last and not is_move[row:end].any():
+            return row, trace
+    return None
+
+
+def contents(
+    intervals: Intervals, here: slice, token_id: Int[np.ndarray, " row"], *, pairs: bool
+) -> Contents:
+    """Tokens of a cell's intervals, or each token with the one before it."""
+    start, stop = intervals.start[here], intervals.stop[here]
+    sizes = stop - start
+    interval = np.repeat(np.arange(len(sizes)), sizes)
+    offset = np.arange(len(interval)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    row = start[interval] + offset
+    token = token_id[row].astype(np.int64)
+    if pairs:
+        token = (token_id[np.maximum(row - 1, 0)].astype(np.int64) << _TOKEN_BITS) | token
+    _, code = np.unique(token, return_inverse=True)
+    return Contents(interval, code)
+
+
+def answered(
+    values: Float[np.ndarray, " interval"], held: Contents
+) -> Int[np.ndarray, " interval"]:
+    """Of each interval, the token (or pair) that a latent answers to most, and how often it stands.
+
+    A word said twice gives a latent two chances to rise. -1 where all tokens are rare.
+
+    Args:
+        values: The latent's maximum over each interval.
+        held: What the intervals hold.
+    """
+    found = np.full(len(values), -1)
+    if not len(held.code):
+        return found
+    each, times = np.unique(np.stack([held.interval, held.code]), axis=1, return_counts=True)
+    interval, code = each
+    count = np.bincount(code)
+    mean = np.bincount(code, values[interval]) / np.maximum(count, 1)
+    mean[count < _FEWEST] = -1.0
+    order = np.lexsort((code, mean[code], interval))
+    last = np.flatnonzero(np.append(interval[order][1:] != interval[order][:-1], True))
+    best = order[last]
+    usable = mean[code[best]] >= 0
+    stratum = code * _MOST_TIMES + np.minimum(times, _MOST_TIMES) - 1
+    found[interval[best][usable]] = stratum[best][usable]
+    return found
+
+
+def _tenths(values: Int[np.ndarray, " interval"]) -> Int[np.ndarray, " interval"]:
     if not len(values):
         return values
     bounds = np.quantile(values, np.arange(1, _TENTHS) / _TENTHS)
     found: np.ndarray = np.searchsorted(bounds, values, side="right")
     return found
-
-
-def _matched(
-    is_in: Bool[np.ndarray, " row"],
-    is_out: Bool[np.ndarray, " row"],
-    stratum: Int[np.ndarray, " row"],
-    rng: np.random.Generator,
-) -> tuple[Int[np.ndarray, " in_"], Int[np.ndarray, " out"]]:
-    """Some rows in the move, and as many out of it in each of their strata, as far as there are."""
-    inside = np.flatnonzero(is_in)
-    inside = np.sort(rng.permutation(inside)[:MAX_ROWS])
-    outside = rng.permutation(np.flatnonzero(is_out))
-    outside = outside[np.argsort(stratum[outside], kind="stable")]
-    kinds, wanted = np.unique(stratum[inside], return_counts=True)
-    first = np.searchsorted(stratum[outside], kinds)
-    last = np.searchsorted(stratum[outside], kinds, side="right")
-    taken = [outside[a : min(a + n, b)] for a, b, n in zip(first, last, wanted, strict=True)]
-    return inside, np.sort(np.concatenate([np.empty(0, np.int64), *taken]))
-
-
-def _intervals(parts: list[tuple[np.ndarray, ...]]) -> Intervals:
-    row, cell, is_positive, problem, stratum = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
-    order = np.lexsort((row, cell))
-    row = row[order].astype(np.int64)
-    return Intervals(
-        row, row + 1, cell[order], is_positive[order].astype(bool), problem[order], stratum[order]
-    )

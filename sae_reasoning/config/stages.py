@@ -210,8 +210,8 @@ class RankConfig:
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
-        keep: Share of its advantage over chance that a tracker must keep among tokens that are
-            alike.
+        keep: Share of its advantage over chance that a tracker must keep among text that is alike.
+        weak: AUROC that it must exceed for sure for that to mean anything.
         seed: Of windows, resamples and baselines.
     """
 
@@ -223,12 +223,14 @@ class RankConfig:
     bootstrap: int = 1000
     random_directions: int = 512
     keep: float = 0.5
+    weak: float = 0.6
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
         positive(self, "rank", "bootstrap", "random_directions")
         require(0 < self.keep < 1, f"rank.keep={self.keep} must be between 0 and 1; try 0.5")
+        require(0.5 <= self.weak < 1, f"rank.weak={self.weak} must be from 0.5 to below 1; try 0.6")
         one_of("rank.announce_by", self.announce_by, ("attribution", "onset_auroc"))
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from sae_reasoning.behaviours.announce import attribute, draw_onsets
-from sae_reasoning.behaviours.attacks import attack_all, toll
+from sae_reasoning.behaviours.attacks import Bars, attack_all, toll
 from sae_reasoning.behaviours.baselines import (
     NGRAM,
     PROBE,
@@ -67,7 +67,6 @@ from sae_reasoning.records import Trace
 READERS = ("base", "rl")
 
 _BATCH = 8192
-_STRATA = "rows_alike_in_"
 _RANDOM_READER_TRACES = 150
 """Traces with moves, per writer and split, that the randomly initialised reader reads."""
 _ORDER = [
@@ -337,9 +336,7 @@ def _score(
             )
         ]
     identity = {"dictionary": dictionary.name, "layer": layer, "reader": reader}
-    maxima_of = {"spans": result.maxima, "onsets": result.onsets} | {
-        _STRATA + kind: maxima for kind, maxima in result.strata.items()
-    }
+    maxima_of = {"spans": result.maxima, "onsets": result.onsets, "alike": result.alike}
     for kind, maxima in maxima_of.items():
         _save_maxima(parts / f"{prefix}_{kind}.npz", maxima)
     _write_baselines(parts / f"{prefix}_baselines.parquet", rivals)
@@ -439,32 +436,31 @@ def _gather(
 
 
 def _attack(cfg: Config, lists: Shortlist, data: _Data, parts: Path) -> pd.DataFrame:
-    """What is left of the trackers among rows that are alike."""
+    """What is left of the trackers among spans and windows that are alike."""
     chosen: dict[tuple[str, str, int], list[int]] = {}
     for behaviour, entries in lists.trackers.items():
         for entry in entries:
             chosen.setdefault((behaviour, entry.writer, entry.layer), []).append(entry.latent)
-    by_kind = {kind: _maxima(data, parts, _STRATA + kind) for kind in data.labels.strata}
     return attack_all(
         chosen,
         READERS,
         cfg.behaviours,
-        lambda kind, reader, layer: by_kind[kind](reader, layer),
-        keep=cfg.rank.keep,
-        num_resamples=cfg.rank.bootstrap,
-        seed=cfg.rank.seed,
+        data.labels.alike,
+        _maxima(data, parts, "alike"),
+        data.rows.token_id,
+        Bars(cfg.rank.keep, cfg.rank.weak, cfg.rank.bootstrap, cfg.rank.seed),
     )
 
 
 def _maxima(data: _Data, parts: Path, kind: str) -> MaximaOf:
-    known = {"spans": data.labels.spans, "onsets": data.labels.onsets}
-    intervals = (known | {_STRATA + k: rows for k, rows in data.labels.strata.items()})[kind]
+    labels = data.labels
+    intervals = {"spans": labels.spans, "onsets": labels.onsets, "alike": labels.alike.intervals}
 
     @cache
     def load_maxima(reader: str, layer: int) -> SparseMaxima:
         with np.load(parts / f"{reader}_layer_{layer}_{kind}.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("interval", "latent", "value")}
-        return SparseMaxima(intervals, data.dictionaries[layer].d_sae, **arrays)
+        return SparseMaxima(intervals[kind], data.dictionaries[layer].d_sae, **arrays)
 
     return load_maxima
 

@@ -7,27 +7,32 @@ import pytest
 from behaviours.examples import made_up_trace, rows_of
 
 from sae_reasoning.behaviours.attacks import (
-    CHANCE,
+    ANY_WORDING,
     CONTEXTUAL,
     LEXICAL,
     NAMES,
     NOT_TESTABLE,
     PARTLY_LEXICAL,
     POSITIONAL,
+    WEAK,
+    Bars,
     attack,
     name_of,
 )
 from sae_reasoning.behaviours.strata import (
+    ALL,
+    BIGRAM,
     KINDS,
     LENGTH,
     POSITION,
     TOKEN,
     WORDING,
-    comparable_share,
-    stratified_rows,
+    alike,
+    answered,
+    contents,
 )
-from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima
-from sae_reasoning.behaviours.windows import Rows, label_bits
+from sae_reasoning.behaviours.streams import Active, MaximaStream
+from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits
 from sae_reasoning.records import Trace
 
 WORD, FIRST, SECOND = 1, 2, 3
@@ -35,13 +40,15 @@ BUILT = {
     "fires on a word": LEXICAL,
     "fires on a pair of words": PARTLY_LEXICAL,
     "fires in the move": CONTEXTUAL,
+    "fires once a move": CONTEXTUAL,
+    "fires on a word, in the move only": CONTEXTUAL,
     "fires late in a trace": POSITIONAL,
     "fires in long traces": POSITIONAL,
-    "fires by lot": CHANCE,
+    "fires by lot": WEAK,
 }
 
 
-def written(rng: np.random.Generator, problems: int = 80) -> list[Trace]:
+def written(rng: np.random.Generator, problems: int = 110) -> list[Trace]:
     """Traces whose moves come late and in long traces, and use some words more than other text."""
     traces = []
     for number in range(2 * problems):
@@ -49,7 +56,7 @@ def written(rng: np.random.Generator, problems: int = 80) -> list[Trace]:
         spans, tokens, place = [], [0, 0, 0], 3
         while place < length - 12:
             late, long = place / length, length / 150
-            is_move = rng.random() < 0.9 * late * long
+            is_move = rng.random() < 0.9 * late * long**1.5
             size = int(rng.integers(4, 9))
             if is_move:
                 spans.append(("a", place, place + size))
@@ -88,13 +95,15 @@ def built(traces: list[Trace], rows: Rows, rng: np.random.Generator) -> np.ndarr
         token == WORD,
         pair,
         is_move,
+        is_move & ~np.concatenate([[False], is_move[:-1]]),
+        is_move & (token == WORD),
         place > 80,
         np.repeat(sizes, sizes) > 120,
         rng.random(len(token)) < 0.3,
     ]
     fires = np.stack(causes, axis=1)
     noise = rng.random(fires.shape)
-    fires = np.where(fires, noise < 0.8, noise < 0.03)
+    fires = np.where(fires, noise < 0.8, noise < 0.01)
     return np.where(fires, rng.gamma(4.0, 0.5, fires.shape), 0.0)
 
 
@@ -103,32 +112,34 @@ def names(seed: int) -> list[str]:
     traces = written(rng)
     rows = rows_of(traces)
     dense = built(traces, rows, rng)
-    found: dict[str, SparseMaxima] = {}
-    for kind, intervals in stratified_rows(traces, rows, ["a"], {}, seed).items():
-        stream = MaximaStream(intervals, len(BUILT))
-        stream.add(Active.of(0, dense, np.tile(np.arange(len(BUILT)), (len(dense), 1))))
-        found[kind] = stream.result()
+    return [name_of(outcomes) for outcomes in attacked(traces, rows, dense, {}, seed)]
+
+
+def attacked(
+    traces: list[Trace], rows: Rows, dense: np.ndarray, held: dict, seed: int
+) -> list[dict[str, str]]:
+    """Outcome of every kind of attack on each latent [row, latent]."""
+    drawn = alike(traces, rows, ["a"], held, seed)
+    stream = MaximaStream(drawn.intervals, dense.shape[1])
+    stream.add(Active.of(0, dense, np.tile(np.arange(dense.shape[1]), (len(dense), 1))))
     attacks = attack(
-        ["a"],
-        "a",
-        "rl",
-        "rl",
-        1,
-        range(len(BUILT)),
-        lambda kind, reader, layer: found[kind],
-        keep=0.5,
-        num_resamples=200,
-        seed=seed,
+        ("a", "rl", "rl", 1),
+        cell_index(0, "rl", "report"),
+        range(dense.shape[1]),
+        drawn,
+        stream.result(),
+        rows.token_id,
+        Bars(keep=0.5, weak=0.6, num_resamples=200, seed=seed),
     )
     return [
-        name_of({a.kind: a.outcome for a in attacks if a.latent == latent})
-        for latent in range(len(BUILT))
+        {a.kind: a.outcome for a in attacks if a.latent == latent}
+        for latent in range(dense.shape[1])
     ]
 
 
 @pytest.mark.slow
 def test_hand_built_latents_come_out_as_what_they_are() -> None:
-    draws = 200
+    draws = 40
     right: Counter[str] = Counter()
     for seed in range(draws):
         for (kind, expected), given in zip(BUILT.items(), names(seed), strict=True):
@@ -138,28 +149,63 @@ def test_hand_built_latents_come_out_as_what_they_are() -> None:
         assert right[kind] >= 0.95 * draws, right
 
 
-def test_rows_are_compared_with_rows_that_are_alike() -> None:
+def test_windows_are_like_their_spans_and_clear_of_the_move() -> None:
     traces = written(np.random.default_rng(0))
     rows = rows_of(traces)
     is_move = label_bits(traces, rows, ["a"]) > 0
-    place = np.concatenate([np.arange(size) for size in np.diff(rows.row_of_trace)])
-    drawn = stratified_rows(traces, rows, ["a"], {}, seed=0)
-    assert set(drawn) == set(KINDS)
-    assert not drawn.pop(WORDING).is_positive.any()  # None was held out.
-    for kind, intervals in drawn.items():
-        assert (intervals.stop - intervals.start == 1).all()
-        assert (is_move[intervals.start] == intervals.is_positive).all()
-        inside = Counter(intervals.stratum[intervals.is_positive].tolist())
-        outside = Counter(intervals.stratum[~intervals.is_positive].tolist())
-        assert all(outside[stratum] <= count for stratum, count in inside.items())
-        assert set(outside) <= set(inside)
-        if kind == TOKEN:
-            assert (rows.token_id[intervals.start] == intervals.stratum).all()
-        if kind in (POSITION, LENGTH):
-            assert comparable_share(intervals.is_positive, intervals.stratum) > 0.9
-        if kind == POSITION:
-            spread = [np.ptp(place[intervals.start[intervals.stratum == s]]) for s in inside]
-            assert max(spread) < 0.5 * np.ptp(place)
+    drawn = alike(traces, rows, ["a"], {}, seed=0)
+    intervals = drawn.intervals
+    sizes = Counter()
+    for start, stop, positive in zip(
+        intervals.start, intervals.stop, intervals.is_positive, strict=True
+    ):
+        assert is_move[start:stop].all() if positive else not is_move[start:stop].any()
+        sizes[int(stop - start), bool(positive)] += 1
+    assert sum(n for (_, positive), n in sizes.items() if not positive) > 2 * sum(
+        n for (_, positive), n in sizes.items() if positive
+    )
+    assert not drawn.unseen.any()
+    # Words of the move are as common in the windows as three in four were drawn to make them.
+    tokens = contents(intervals, slice(0, len(intervals.start)), rows.token_id, pairs=False)
+    shown = rows.token_id[intervals.start]
+    assert tokens.interval.max() == len(shown) - 1
+
+
+def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> None:
+    rng = np.random.default_rng(0)
+    traces = written(rng)
+    rows = rows_of(traces)
+    drawn = alike(traces, rows, ["a"], {}, seed=0)
+    here = slice(0, len(drawn.intervals.start))
+    for pairs, code in ((False, WORD), (True, (FIRST << 24) | SECOND)):
+        held = contents(drawn.intervals, here, rows.token_id, pairs=pairs)
+        token = rows.token_id.astype(np.int64)
+        if pairs:
+            token = (np.concatenate([[0], token[:-1]]) << 24) | token
+        has = np.array(
+            [
+                (token[a:b] == code).any()
+                for a, b in zip(drawn.intervals.start, drawn.intervals.stop, strict=True)
+            ]
+        )
+        found = answered(has.astype(float), held)
+        assert len(set((found[has] // 3).tolist())) == 1  # However often it is said.
+        assert not set(found[has].tolist()) & set(found[~has].tolist())
+
+
+def test_what_cannot_be_compared_is_not_called_contextual() -> None:
+    outcomes = dict.fromkeys(KINDS, "survives")
+    assert name_of(outcomes) == CONTEXTUAL
+    assert name_of(outcomes | {WORDING: NOT_TESTABLE}) == CONTEXTUAL
+    assert name_of(outcomes | {BIGRAM: NOT_TESTABLE}) == CONTEXTUAL
+    assert name_of(outcomes | {TOKEN: NOT_TESTABLE}) == ANY_WORDING
+    assert name_of(outcomes | {TOKEN: NOT_TESTABLE, WORDING: NOT_TESTABLE}) == NOT_TESTABLE
+    assert name_of(outcomes | {WORDING: NOT_TESTABLE, BIGRAM: NOT_TESTABLE}) == NOT_TESTABLE
+    assert name_of(outcomes | {BIGRAM: "unclear"}) == "unclear"
+    assert name_of(outcomes | {TOKEN: "killed", WORDING: "unclear"}) == LEXICAL
+    assert name_of(outcomes | {POSITION: "killed"}) == POSITIONAL
+    assert name_of(outcomes | {LENGTH: "killed"}) == POSITIONAL
+    assert name_of(outcomes | {ALL: "killed", TOKEN: "killed"}) == WEAK
 
 
 def test_a_move_of_its_own_words_is_not_testable() -> None:
@@ -171,33 +217,16 @@ def test_a_move_of_its_own_words_is_not_testable() -> None:
             split="report",
             token_ids=tuple([5] * 10 + [7] * 5 + rng.integers(20, 24, 25).tolist()),
         )
-        for i in range(20)
+        for i in range(40)
     ]
     rows = rows_of(traces)
     dense = (label_bits(traces, rows, ["a"]) > 0)[:, None].astype(float)
-    found = {}
-    for kind, intervals in stratified_rows(traces, rows, ["a"], {}, 0).items():
-        stream = MaximaStream(intervals, 1)
-        stream.add(Active.of(0, dense, np.zeros((len(dense), 1), np.int64)))
-        found[kind] = stream.result()
-    attacks = attack(
-        ["a"],
-        "a",
-        "rl",
-        "rl",
-        1,
-        [0],
-        lambda kind, reader, layer: found[kind],
-        keep=0.5,
-        num_resamples=50,
-        seed=0,
-    )
-    outcomes = {a.kind: a.outcome for a in attacks}
-    assert outcomes[TOKEN] == NOT_TESTABLE
+    (outcomes,) = attacked(traces, rows, dense, {}, 0)
+    assert outcomes[ALL] == "survives"
+    assert outcomes[TOKEN] == outcomes[BIGRAM] == outcomes[WORDING] == NOT_TESTABLE
     assert name_of(outcomes) == NOT_TESTABLE
 
 
 def test_no_trace_on_the_report_split_leaves_nothing_to_compare() -> None:
     traces = [made_up_trace(0, spans=[("a", 10, 15)], split="select")]
-    for intervals in stratified_rows(traces, rows_of(traces), ["a"], {}, 0).values():
-        assert len(intervals.start) == 0
+    assert len(alike(traces, rows_of(traces), ["a"], {}, 0).intervals.start) == 0

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 from behaviours.examples import made_up_trace, rows_of
+from behaviours.test_attacks import attacked
 
 from sae_reasoning.behaviours.announce import draw_onsets
-from sae_reasoning.behaviours.attacks import KILLED, LEXICAL, SURVIVES, attack, name_of
+from sae_reasoning.behaviours.attacks import KILLED, LEXICAL, SURVIVES, name_of
 from sae_reasoning.behaviours.scores import label_rows
-from sae_reasoning.behaviours.strata import WORDING, stratified_rows
-from sae_reasoning.behaviours.streams import Active, MaximaStream
+from sae_reasoning.behaviours.strata import WORDING
 from sae_reasoning.behaviours.windows import cell_index, label_bits
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out, wording
 from sae_reasoning.records import Trace
@@ -102,23 +102,6 @@ def test_a_latent_that_knows_the_words_it_was_chosen_by_is_killed() -> None:
     knows_words = label_bits(renamed, rows, ["hold", "no", "that"]) > 0
     knows_move = label_bits(TRACES, rows, ["a"]) > 0
     dense = np.stack([knows_words, knows_move], axis=1) * 1.0
-    found = {}
-    for kind, intervals in stratified_rows(TRACES, rows, ["a"], held, 0).items():
-        stream = MaximaStream(intervals, 2)
-        stream.add(Active.of(0, dense, np.tile([0, 1], (len(dense), 1))))
-        found[kind] = stream.result()
-    attacks = attack(
-        ["a"],
-        "a",
-        "rl",
-        "rl",
-        1,
-        [0, 1],
-        lambda kind, reader, layer: found[kind],
-        keep=0.5,
-        num_resamples=100,
-        seed=0,
-    )
-    outcomes = [{a.kind: a.outcome for a in attacks if a.latent == i} for i in (0, 1)]
+    outcomes = attacked(TRACES, rows, dense, held, 0)
     assert [one[WORDING] for one in outcomes] == [KILLED, SURVIVES]
     assert name_of(outcomes[0]) == LEXICAL
