@@ -12,7 +12,7 @@ from scipy.signal import lfilter
 from sae_reasoning.behaviours.streams import Active, MaximaStream
 from sae_reasoning.behaviours.windows import Intervals, cell_index, span_intervals
 from sae_reasoning.records import Trace
-from sae_reasoning.stats import AurocEstimates, benjamini_hochberg, clustered_auroc
+from sae_reasoning.stats import AurocEstimates, benjamini_hochberg, clustered_auroc, kept_auroc
 
 PROBLEMS, TRACES, LENGTH, LATENTS = 50, 3, 120, 30
 BEHAVIOURS = ["a", "b"]
@@ -42,19 +42,19 @@ def drifting(rng: np.random.Generator, num_traces: int, rows_each: int) -> np.nd
     return (slow + 0.5 * problem[:, None] + 0.3 * trace[:, None]).reshape(-1, LATENTS)
 
 
-def estimates_of(intervals: Intervals, dense: np.ndarray, behaviour: int) -> AurocEstimates:
-    """The estimates that `rank` makes of latents that fire where `dense` is above 1."""
+def maxima_of(intervals: Intervals, dense: np.ndarray, behaviour: int) -> tuple[np.ndarray, slice]:
+    """Maxima [interval, latent] of one move on the report split, and which intervals."""
     stream = MaximaStream(intervals, LATENTS)
     latents = np.tile(np.arange(LATENTS), (len(dense), 1))
     stream.add(Active.of(0, np.maximum(dense - 1.0, 0.0), latents))
-    maxima = stream.result()
     cell = cell_index(behaviour, "rl", "report")
-    here = intervals.of_cell(cell)
-    return clustered_auroc(
-        maxima.columns(cell, np.arange(LATENTS)),
-        intervals.is_positive[here],
-        intervals.problem[here],
-    )
+    return stream.result().columns(cell, np.arange(LATENTS)), intervals.of_cell(cell)
+
+
+def estimates_of(intervals: Intervals, dense: np.ndarray, behaviour: int) -> AurocEstimates:
+    """The estimates that `rank` makes of latents that fire where `dense` is above 1."""
+    maxima, here = maxima_of(intervals, dense, behaviour)
+    return clustered_auroc(maxima, intervals.is_positive[here], intervals.problem[here])
 
 
 @pytest.mark.slow
@@ -93,3 +93,30 @@ def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -
     covered = (np.array(lows) <= truth) & (truth <= np.array(highs))
     assert truth > 0.55
     assert 0.93 <= covered.mean() <= 0.97
+
+
+@pytest.mark.slow
+def test_what_is_kept_within_strata_covers_one_half_where_nothing_is_there() -> None:
+    covered = []
+    for repeat in range(30):
+        rng = np.random.default_rng((9, repeat))
+        traces = labelled(rng)
+        intervals = span_intervals(traces, rows_of(traces), BEHAVIOURS, repeat)
+        dense = drifting(rng, len(traces), LENGTH - 2)
+        maxima, here = maxima_of(intervals, dense, 0)
+        is_positive = intervals.is_positive[here]
+        stratum = intervals.start[here] % 5
+        for values in maxima.T:
+            found = kept_auroc(
+                values,
+                is_positive,
+                ~is_positive,
+                intervals.problem[here],
+                stratum,
+                keep=0.5,
+                num_resamples=200,
+                seed=repeat,
+            )
+            assert found.comparable > 0.95
+            covered.append(found.within.low <= 0.5 <= found.within.high)
+    assert 0.92 <= np.mean(covered) <= 0.98  # 900 tests: 0.95, up to four standard errors.
