@@ -3,7 +3,7 @@
 Every estimate carries its n and a 95 % interval.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -179,12 +179,8 @@ def bootstrap_auroc(
     total = pairs.sum()
     if not total:
         return Estimate(float("nan"), float("nan"), float("nan"), num_clusters)
-    draws = []
-    for weights in _resample_weights(num_clusters, num_resamples, seed):
-        numerator = np.einsum("rc,rc->r", weights @ concordant, weights)
-        denominator = np.einsum("rc,rc->r", weights @ pairs, weights)
-        draws.append(numerator[denominator > 0] / denominator[denominator > 0])
-    low, high = np.quantile(np.concatenate(draws), [0.025, 0.975])
+    (draws,) = _drawn_shares([(concordant, pairs)], num_resamples, seed)
+    low, high = np.nanquantile(draws, [0.025, 0.975])
     found = Estimate(float(concordant.sum() / total), float(low), float(high), num_clusters)
     return widen_flat(found, int(min(pairs.any(0).sum(), pairs.any(1).sum())))
 
@@ -256,14 +252,7 @@ def kept_auroc(
                 each_positive=True,
             )
         )
-    drawn: list[list[np.ndarray]] = [[], []]
-    for weights in _resample_weights(num_clusters, num_resamples, seed):
-        for (concordant, pairs), found in zip(tables, drawn, strict=True):
-            above = np.einsum("rc,rc->r", weights @ concordant, weights)
-            below = np.einsum("rc,rc->r", weights @ pairs, weights)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                found.append(above / below)
-    within, plain = (np.concatenate(found) for found in drawn)
+    within, plain = _drawn_shares(tables, num_resamples, seed)
     values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
 
     def estimate(value: float, draws: np.ndarray) -> Estimate:
@@ -277,6 +266,25 @@ def kept_auroc(
         margin=estimate(margin, (within - 0.5) - keep * (plain - 0.5)),
         comparable=comparable,
     )
+
+
+def _drawn_shares(
+    tables: Sequence[tuple[Float[np.ndarray, "cluster cluster"], ...]],
+    num_resamples: int,
+    seed: int,
+) -> list[Float[np.ndarray, " resample"]]:
+    """Share of concordant pairs of each table in resampled clusters, the same for all tables.
+
+    A resample weighs a table with the times its clusters were drawn; NaN where that leaves no pair.
+    """
+    drawn: list[list[np.ndarray]] = [[] for _ in tables]
+    for weights in _resample_weights(len(tables[0][0]), num_resamples, seed):
+        for (concordant, pairs), shares in zip(tables, drawn, strict=True):
+            above = np.einsum("rc,rc->r", weights @ concordant, weights)
+            below = np.einsum("rc,rc->r", weights @ pairs, weights)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                shares.append(np.where(below > 0, above / below, np.nan))
+    return [np.concatenate(shares) for shares in drawn]
 
 
 def _pair_tables(

@@ -39,7 +39,7 @@ from sae_reasoning.behaviours.strata import (
 )
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import cell_index
-from sae_reasoning.stats import kept_auroc
+from sae_reasoning.stats import Kept, kept_auroc
 
 WEAK, NOT_TESTABLE, LEXICAL, PARTLY_LEXICAL, POSITIONAL, CONTEXTUAL, ANY_WORDING, UNCLEAR = (
     "weak",
@@ -161,6 +161,7 @@ def attack(
     """
     here = drawn.intervals.of_cell(cell)
     is_positive, problem = drawn.intervals.is_positive[here], drawn.intervals.problem[here]
+    unseen = drawn.unseen[here]
     tokens = contents(drawn.intervals, here, token_id, pairs=False)
     pairs = contents(drawn.intervals, here, token_id, pairs=True)
     found = []
@@ -168,7 +169,6 @@ def attack(
         latents, maxima.columns(cell, np.array(latents, np.int64)).T, strict=True
     ):
         for kind, stratum in _strata(values, drawn, here, tokens, pairs).items():
-            unseen = drawn.unseen[here]
             told = is_positive & unseen if kind == WORDING else is_positive
             kept = kept_auroc(
                 values,
@@ -182,16 +182,6 @@ def attack(
                 seed=bars.seed,
             )
             count = int(told.sum())
-            is_testable = kept.comparable >= _COMPARABLE and count >= _FEWEST
-            outcome = NOT_TESTABLE
-            if is_testable and kind == ALL:
-                outcome = SURVIVES if kept.within.low > bars.weak else KILLED
-            elif is_testable:
-                outcome = UNCLEAR
-                if kept.margin.low > 0:
-                    outcome = SURVIVES
-                elif kept.margin.high < 0:
-                    outcome = KILLED
             found.append(
                 Attack(
                     *where,
@@ -208,10 +198,20 @@ def attack(
                     n_pos=count,
                     n_neg=int((~is_positive).sum()),
                     num_problems=kept.within.n,
-                    outcome=outcome,
+                    outcome=_outcome(kind, kept, count, bars),
                 )
             )
     return found
+
+
+def _outcome(kind: str, kept: Kept, num_spans: int, bars: Bars) -> str:
+    if kept.comparable < _COMPARABLE or num_spans < _FEWEST:
+        return NOT_TESTABLE
+    if kind == ALL:
+        return SURVIVES if kept.within.low > bars.weak else KILLED
+    if kept.margin.low > 0:
+        return SURVIVES
+    return KILLED if kept.margin.high < 0 else UNCLEAR
 
 
 def _strata(
