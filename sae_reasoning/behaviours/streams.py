@@ -5,6 +5,7 @@ Sums and tables are bounded by the dictionary, maxima by the number of intervals
 the number of tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -286,6 +287,10 @@ class SparseMaxima:
         here, entries = self.intervals.of_cell(cell), self.of_cell(cell)
         fired = np.bincount(self.latent[entries], minlength=self.num_latents)
         return fired / max(here.stop - here.start, 1)
+
+
+MaximaOf = Callable[[str, int], SparseMaxima]
+"""Maxima of a reader and layer."""
 
 
 @dataclass
