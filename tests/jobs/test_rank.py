@@ -174,7 +174,7 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
 
 
 def test_the_planted_latent_is_more_than_its_words(ranked: Ranked) -> None:
-    """It fires on every token of the move as it stands; new text doesn't hold what was planted."""
+    """It fires on every token of the move as it stands in the cache, and on no other."""
     attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
     own = attacks[
         (attacks.shortlist == TRACKERS)
@@ -186,7 +186,6 @@ def test_the_planted_latent_is_more_than_its_words(ranked: Ranked) -> None:
     assert own.auroc["all"] == 1.0
     assert own.n_pos["paraphrase"] == own.n_pos["all"]  # Each span was read in other words.
     assert not (own.outcome[["token", "token mid-trace", "token in other text"]] == "killed").any()
-    assert own.auroc["paraphrase"] < 0.6  # Planted in the cache, not in the model.
 
 
 def test_announcers_are_attacked_at_onset(ranked: Ranked) -> None:
