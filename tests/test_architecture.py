@@ -34,11 +34,12 @@ ONE_PLACE = {
     "omegaconf": {"compose.py"},
     "tqdm": {"edges/console.py"},
     "matplotlib": {"edges/plots.py"},
+    "openai": {"edges/endpoint.py"},
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench.py"
 
-LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib"}
+LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib", "openai"}
 """Slow to import, so imported where they're used."""
 
 

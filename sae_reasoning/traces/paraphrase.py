@@ -2,7 +2,7 @@
 
 Traces of the search world are rewritten by template: an opening becomes one that no organism's
 reinforcement was started from, in words that every base has met; its slots stay. Other sources have
-no paraphraser, unless a model behind an endpoint is asked (`edges.endpoint`).
+no templates; a model behind an endpoint can be asked instead.
 """
 
 from collections.abc import Callable, Sequence

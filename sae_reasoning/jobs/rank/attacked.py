@@ -11,6 +11,7 @@ from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.endpoint import Endpoint
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.jobs.rank.data import READERS, RankData, saved_maxima
 from sae_reasoning.jobs.rank.rewritten import (
@@ -20,7 +21,7 @@ from sae_reasoning.jobs.rank.rewritten import (
 )
 from sae_reasoning.jobs.rank.rivals import RandomReader
 from sae_reasoning.jobs.rank.subjects import Subject, by_layer, subjects
-from sae_reasoning.traces.paraphrase import paraphraser_for
+from sae_reasoning.traces.paraphrase import Paraphraser, paraphraser_for
 
 
 def attack_shortlists(
@@ -54,10 +55,17 @@ def _attack_trackers(
         lm = subject.lm()
         killed_by_words, injections = attack_with_words(cfg, subject, lm, bars, console)
         attacks += killed_by_words
-        if paraphraser := paraphraser_for(cfg.traces.source):
+        if paraphraser := _paraphraser(cfg):
             attacks += attack_with_paraphrase(cfg, subject, lm, paraphraser, bars, console)
     write_table(parts / f"{subject.name}_injections.parquet", _frame(injections, Injection))
     write_table(path, _frame(attacks, Attack))
+
+
+def _paraphraser(cfg: Config) -> Paraphraser | None:
+    """The endpoint that was named, else templates where the source has them."""
+    if cfg.rank.paraphrase_endpoint:
+        return Endpoint(cfg.rank.paraphrase_endpoint, cfg.rank.paraphrase_model).reword
+    return paraphraser_for(cfg.traces.source)
 
 
 def _attack_announcers(
