@@ -141,6 +141,16 @@ def encode_response(
     return encoded.input_ids, [tuple(offset) for offset in encoded.offset_mapping]
 
 
+def expresses(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
+    """Whether every character of a text is left in its tokens, white space aside."""
+    said = tokenizer.decode(
+        encode_response(tokenizer, text)[0],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return "".join(str(said).split()) == "".join(text.split())
+
+
 def continuation_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
     """Token ids of words that follow others."""
     before, _ = encode_response(lm.tokenizer, "so")
