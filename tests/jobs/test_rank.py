@@ -375,7 +375,7 @@ def test_a_missing_input_names_its_target(config: Config, stage: str) -> None:
 def test_a_dictionary_of_another_width_is_refused(config: Config) -> None:
     sae = build_training_sae(SaeConfig(d_sae=16, k=2), d_in=24, seed=0, steps=1)
     finish(sae, 1.0).save(config.folder / "train" / "pooled" / "layer_1")
-    with pytest.raises(BrokenArtifact, match="width 24, the cache holds 32; delete it and run"):
+    with pytest.raises(BrokenArtifact, match="width 24, its reader's are 32 wide; delete it"):
         rank(config, **_quiet())
     assert not (config.folder / "rank").exists()
 

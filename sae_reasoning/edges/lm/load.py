@@ -156,6 +156,16 @@ def word_junction(tokenizer: PreTrainedTokenizerFast) -> Callable[[int, int], bo
     return is_junction
 
 
+def expresses(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
+    """Whether every character of a text is left in its tokens, white space aside."""
+    said = tokenizer.decode(
+        encode_response(tokenizer, text)[0],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return "".join(str(said).split()) == "".join(text.split())
+
+
 def continuation_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
     """Token ids of words that follow others."""
     before, _ = encode_response(lm.tokenizer, "so")

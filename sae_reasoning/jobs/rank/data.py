@@ -16,9 +16,9 @@ from sae_reasoning.behaviours.windows import Intervals, Rows
 from sae_reasoning.behaviours.wordings import hold_out
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
-from sae_reasoning.edges.artifacts import BrokenArtifact, publish, read_json
+from sae_reasoning.edges.artifacts import publish
 from sae_reasoning.edges.lm.load import resolve_device
-from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
+from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.records import Trace
 
@@ -66,36 +66,19 @@ def open_data(cfg: Config, inputs: dict[str, str]) -> RankData:
             folder = cfg.folder / "cache" / reader / f"layer_{layer}"
             stores[reader, layer] = ActivationStore.open(folder, expected)
         folder = cfg.folder / "train" / cfg.train.readers / f"layer_{layer}"
-        dictionary = load_dictionary(folder, resolve_device(cfg.device))
-        _check(dictionary, folder, layer, stores["rl", layer].d_model)
-        dictionaries[layer] = dictionary
+        d_model = stores["rl", layer].d_model
+        dictionaries[layer] = load_trained(folder, layer, d_model, resolve_device(cfg.device))
     first, *others = stores.values()
     check_same_rows(first, *others)
-    starts = first.row_of_trace
-    places = np.minimum(starts[:-1], max(first.num_tokens - 1, 0))
-    rows = Rows(first.token_id, starts, first.position[places])
+    rows = Rows.cached(first.token_id, first.row_of_trace, first.position)
     labels = label_rows(traces, rows, cfg.behaviours, cfg.rank.seed)
     return RankData(hold_out(traces, labels.wordings), rows, labels, stores, dictionaries)
-
-
-def _check(dictionary: Dictionary, folder: Path, layer: int, d_model: int) -> None:
-    remedy = "delete it and run `make train` again"
-    if dictionary.d_in != d_model:
-        raise BrokenArtifact(
-            f"{folder} reads residuals of width {dictionary.d_in}, the cache holds {d_model}; "
-            f"{remedy}"
-        )
-    if dictionary.layer not in (layer, -1):
-        raise BrokenArtifact(f"{folder} holds an SAE of layer {dictionary.layer}; {remedy}")
-    quality = folder / "quality.json"
-    if quality.exists() and read_json(quality)["fingerprint"] != dictionary.fingerprint:
-        raise BrokenArtifact(f"{folder} holds another SAE than `make train` measured; {remedy}")
 
 
 def active(dictionary: Dictionary, first_row: int, activations: torch.Tensor) -> Active:
     """Nonzero latents of consecutive rows."""
     sparse = dictionary.encode_sparse(activations.to(dictionary.device))
-    return Active.of(first_row, sparse.values.cpu().numpy(), sparse.latents.cpu().numpy())
+    return Active.of(first_row, *sparse.numpy())
 
 
 def saved_maxima(data: RankData, parts: Path, kind: str) -> MaximaOf:

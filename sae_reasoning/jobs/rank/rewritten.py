@@ -157,7 +157,7 @@ def _own_words(cfg: Config, subject: Subject, lm: LanguageModel) -> list[_Words]
         active = subject.dictionaries[layer].encode_sparse(
             residuals[layer].to(subject.dictionaries[layer].device)
         )
-        values, latents = active.values.cpu().numpy(), active.latents.cpu().numpy()
+        values, latents = active.numpy()
         mass = np.bincount(latents.ravel(), values.ravel(), subject.dictionaries[layer].d_sae)
         for target in targets:
             activation = np.where(latents == target.latent, values, 0).sum(1)
@@ -388,7 +388,7 @@ def window_maxima(
             resid = batch.residuals[layer][torch.tensor(place), torch.tensor(position)]
             dictionary = dictionaries[layer]
             sparse = dictionary.encode_sparse(resid.float().to(dictionary.device))
-            values, active = sparse.values.cpu().numpy(), sparse.latents.cpu().numpy()
+            values, active = sparse.numpy()
             column = np.full(dictionary.d_sae, -1)
             column[chosen] = np.arange(len(chosen))
             own = column[active]
