@@ -3,8 +3,9 @@
 After Ma et al. (2601.05679), who put a feature's top tokens, pairs and triples of tokens into text
 without reasoning. Three things are added: their effect is held against the same injection's on
 latents of like frequency that weren't selected; which of the three is put in is chosen on the
-select split, for the latent and for each of those others; and what opens the move itself (two or
-three tokens that begin one of its spans) isn't put in, since that would be the move.
+select split, for the latent and for each of those others; and what holds the beginning of the move
+itself (two tokens or more with which one of its spans begins) isn't put in, since that would be the
+move.
 
 1. `top_ngrams`: on the select split, what the latent fires on most.
 2. `carriers`: prompts, and responses up to a place inside another sentence than the move's.
@@ -69,14 +70,13 @@ class Carrier:
 def openings(
     traces: Sequence[Trace], behaviours: Sequence[str]
 ) -> dict[str, frozenset[tuple[int, ...]]]:
-    """Two and three tokens that begin a span of each move."""
+    """The two tokens that begin each span of each move."""
     found: dict[str, set[tuple[int, ...]]] = {behaviour: set() for behaviour in behaviours}
     for trace in traces:
         for span in trace.spans:
-            if span.behaviour in found:
-                for size in SIZES[1:]:
-                    stop = min(span.token_start + size, span.token_end)
-                    found[span.behaviour].add(tuple(trace.token_ids[span.token_start : stop]))
+            if span.behaviour in found and span.token_end - span.token_start > 1:
+                begin = trace.token_ids[span.token_start : span.token_start + 2]
+                found[span.behaviour].add(tuple(begin))
     return {behaviour: frozenset(own) for behaviour, own in found.items()}
 
 
@@ -92,7 +92,7 @@ def top_ngrams(
         activation: Of one latent, at each row of `rows`.
         rows: Tokens, trace by trace.
         size: Tokens.
-        excluded: N-grams that won't do.
+        excluded: Pairs of tokens that it may not hold.
     """
     trace = np.repeat(np.arange(len(rows.row_of_trace) - 1), np.diff(rows.row_of_trace))
     num = len(activation) - size + 1
@@ -108,7 +108,7 @@ def top_ngrams(
         if mean[index] <= 0:
             return None
         gram = tuple(each[index].tolist())
-        if size == 1 or gram not in excluded:
+        if not any(pair in excluded for pair in pairwise(gram)):
             return gram
     return None
 

@@ -31,10 +31,11 @@ def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_l
     token = rows.token_id
     after_six = np.where(token == 7, 3.0, np.where(token == 8, 2.0, 0.0))
     barred = openings([trace], ["a"])
-    assert barred == {"a": frozenset({(5, 6), (5, 6, 7)})}
+    assert barred == {"a": frozenset({(5, 6)})}
     assert top_ngrams(after_six, rows, 1, barred["a"]) == (7,)
     assert top_ngrams(after_six, rows, 2, barred["a"]) == (6, 7)
-    assert top_ngrams(after_six, rows, 3, barred["a"]) == (5, 6, 8)  # 5 6 7 begins the move.
+    assert top_ngrams(after_six, rows, 3, barred["a"]) is None  # 5 6 begins the move.
+    assert top_ngrams(after_six, rows, 3, ()) == (5, 6, 7)
     assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"]) is None
 
 
