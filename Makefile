@@ -64,6 +64,7 @@ format: $(READY)  ## put every file into the format that check asks for
 clean:  ## remove the tools' caches and what killed stages left in runs/; results stay
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find runs -maxdepth 3 -type d -name '*.partial-*' -prune -exec rm -rf {} + 2>/dev/null || true
+	find runs -maxdepth 3 -type f -name '.*.lock' -delete 2>/dev/null || true
 
 $(READY): pyproject.toml
 	@set -euo pipefail; \

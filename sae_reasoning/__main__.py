@@ -102,6 +102,7 @@ def _fail(message: str) -> NoReturn:
 def _run(names: Sequence[str], overrides: Sequence[str]) -> int:
     from sae_reasoning.compose import compose
     from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
+    from sae_reasoning.edges.lock import InUse
 
     try:
         config = compose(overrides)
@@ -109,7 +110,7 @@ def _run(names: Sequence[str], overrides: Sequence[str]) -> int:
         for name in names:
             for stage in (*_inputs_to_make(name, names), name):
                 _run_stage(stage, config)
-    except (ConfigError, MissingInput, BrokenArtifact) as error:
+    except (ConfigError, MissingInput, BrokenArtifact, InUse) as error:
         _fail(str(error))
     except OSError as error:
         if error.errno is None:

@@ -3,7 +3,8 @@
 A stage works in `<stage>.partial-<fingerprint>` beside its final folder and takes the final name
 only when everything is there, so what was made before stands until what replaces it is whole. A
 killed stage leaves its partial folder, and the same config resumes in it; another config starts
-another. The fingerprint covers the stage's own config and its inputs' fingerprints.
+another. The fingerprint covers the stage's own config and its inputs' fingerprints. Of processes
+that would make a stage at the same time, one does; see lock.py.
 """
 
 import dataclasses
@@ -14,10 +15,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
+
+from sae_reasoning.edges.lock import Lock
 
 SCHEMA_VERSION = 1
 _PACKAGES = (
@@ -121,9 +124,21 @@ class Stage:
         if not stage.is_current:
             ...write below stage.folder...
             stage.finish(counts)
+
+    While it's being made no other process makes it: one that would make the same waits, and one
+    that would make it otherwise is refused.
+
+    Args:
+        final: The folder when it's finished.
+        config: What its content depends on.
+        inputs: Fingerprints of what it's made from.
+        shared: Only a part is made, which others may do with their parts at the same time; nobody
+            of them finishes the stage.
     """
 
-    def __init__(self, final: Path, config: Any, inputs: Mapping[str, str]) -> None:
+    def __init__(
+        self, final: Path, config: Any, inputs: Mapping[str, str], *, shared: bool = False
+    ) -> None:
         self.final = final
         self.config, self.inputs = _plain(config), dict(inputs)
         self.fingerprint = fingerprint(
@@ -135,21 +150,46 @@ class Stage:
             }
         )
         self.folder = final.with_name(f"{final.name}.partial-{self.fingerprint}")
+        self._shared = shared
+        self._lock = Lock(final, self.fingerprint, shared=shared)
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        old = self._old
-        if old.exists() and not self.final.exists():
-            os.replace(old, self.final)  # A kill fell between the two renames of `finish`.
-        if not self.is_current:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for unfinished in self.folder.rglob(".*.tmp"):
-                unfinished.unlink()  # A kill fell within `publish`.
+        if self._is_current_unlocked():
+            return self
+        self._lock.take()
+        try:
+            self._prepare()
+        except BaseException:
+            self._lock.free()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.folder.exists() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        try:
+            with suppress(OSError):
+                self.folder.rmdir()  # Where nothing was written.
+        finally:
+            self._lock.free()
+
+    def _is_current_unlocked(self) -> bool:
+        """`is_current`, while another process may be renaming what is looked at."""
+        try:
+            return self.is_current
+        except FileNotFoundError:
+            return False
+
+    def _prepare(self) -> None:
+        old = self._old
+        if old.exists() and not self.final.exists():
+            os.replace(old, self.final)  # A kill fell between the two renames of `finish`.
+        if self.is_current:
+            self._lock.free()  # Made while this process waited.
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._shared:
+            for unfinished in self.folder.rglob(".*.tmp"):
+                unfinished.unlink()  # A kill fell within `publish`.
 
     @property
     def _old(self) -> Path:
@@ -177,6 +217,7 @@ class Stage:
 
     def finish(self, counts: Mapping[str, Any]) -> Manifest:
         """Give the folder its final name; remove what it replaces and stale partial folders."""
+        assert not self._shared, "others may still be at their parts"
         manifest = Manifest(
             stage=self.final.name,
             fingerprint=self.fingerprint,
