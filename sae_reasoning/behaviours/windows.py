@@ -91,14 +91,16 @@ class Classes:
     """Rows sorted into classes of equal writer, split and set of moves.
 
     Attributes:
-        of_row: Class of each row; -1 for rows outside the response.
+        of_row: Class of each row, in few bytes; -1 for rows outside the response.
         group: Writer and split of each class; see `group_index`.
         bits: Moves of each class, bit b for behaviour b.
+        num_rows: Rows of each class.
     """
 
     of_row: Int[np.ndarray, " row"]
     group: Int[np.ndarray, " class_"]
     bits: Int[np.ndarray, " class_"]
+    num_rows: Int[np.ndarray, " class_"]
 
     def has(self, behaviour: int) -> Bool[np.ndarray, " class_"]:
         """Which classes hold a move."""
@@ -145,12 +147,13 @@ def classify_rows(
         moved[is_inside] = bits[moved_round(start, stop, np.random.default_rng(shift_seed))]
         bits = moved
     num_groups = len(WRITERS) * len(SPLITS)
-    codes, of_row = np.unique(
-        np.where(group < 0, -1, bits * num_groups + group), return_inverse=True
+    codes, of_row, num_rows = np.unique(
+        np.where(group < 0, -1, bits * num_groups + group), return_inverse=True, return_counts=True
     )
     outside = int(codes[:1].tolist() == [-1])
-    codes = codes[outside:]
-    return Classes(of_row - outside, codes % num_groups, codes // num_groups)
+    codes, num_rows = codes[outside:], num_rows[outside:]
+    of_row = (of_row - outside).astype(np.min_scalar_type(-len(codes) - 1))
+    return Classes(of_row, codes % num_groups, codes // num_groups, num_rows)
 
 
 def moved_round(

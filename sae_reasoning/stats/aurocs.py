@@ -57,32 +57,37 @@ def tie_runs(*keys: Shaped[np.ndarray, " item"]) -> Int[np.ndarray, " run"]:
 
 
 def sparse_concordance(
-    group: Int[np.ndarray, " run"],
-    positives: Float[np.ndarray, " run"],
-    negatives: Float[np.ndarray, " run"],
+    first: Int[np.ndarray, " group"],
+    positives: Int[np.ndarray, " run"],
+    negatives: Int[np.ndarray, " run"],
     num_positives: Float[np.ndarray, " group"],
     num_negatives: Float[np.ndarray, " group"],
 ) -> Float[np.ndarray, " group"]:
     """Concordant pairs of each group, ties counted half, from its nonzero scores only.
 
     What isn't listed scored 0, below all that is; those are one tie. AUROC is the result over
-    `num_positives * num_negatives`.
+    `num_positives * num_negatives`; of a group that has no run it is 0.5.
 
     Args:
-        group: Group (say, the latent) of each run of equal scores; sorted by group, then score.
-        positives: Positive items of each run.
+        first: First run of each group (say, of each latent).
+        positives: Positive items of each run of equal scores; sorted by group, then score.
         negatives: Negative items of each run.
         num_positives: Positive items of each group, zeros included.
         num_negatives: Negative items of each group, zeros included.
     """
-    num_groups = len(num_positives)
-    silent_positives = num_positives - np.bincount(group, positives, num_groups)
-    silent_negatives = num_negatives - np.bincount(group, negatives, num_groups)
-    below = np.concatenate([[0.0], np.cumsum(negatives)])
-    first = np.searchsorted(group, np.arange(num_groups))
-    below = below[:-1] + (silent_negatives - below[first])[group]
-    concordant = np.bincount(group, positives * (below + negatives / 2), num_groups)
-    return concordant + silent_positives * silent_negatives / 2
+    if not len(first):
+        return np.empty(0)
+    below = np.concatenate([[0], np.cumsum(negatives)])
+    # Twice the pairs, which are whole numbers: nothing is rounded on the way.
+    twice = positives * (below[:-1] + below[1:])
+    won, listed_positives, listed_negatives = (
+        np.add.reduceat(counts, first) for counts in (twice, positives, negatives)
+    )
+    silent_positives = num_positives - listed_positives
+    silent_negatives = num_negatives - listed_negatives
+    # Negatives of earlier groups aren't below these; silent ones are.
+    lifted = listed_positives * (silent_negatives - below[first])
+    return won / 2 + lifted + silent_positives * silent_negatives / 2
 
 
 def clustered_auroc(
