@@ -212,6 +212,8 @@ class RankConfig:
         random_directions: Directions in the random-direction baseline.
         keep: Share of its advantage over chance that a tracker must keep among text that is alike.
         weak: AUROC that it must exceed for sure for that to mean anything.
+        replicas: SAEs trained from other seeds, in which trackers are looked for too.
+        replica_cosine: Of decoder rows, from which a latent is a counterpart there.
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
@@ -227,6 +229,8 @@ class RankConfig:
     random_directions: int = 512
     keep: float = 0.5
     weak: float = 0.6
+    replicas: int = 0
+    replica_cosine: float = 0.7
     paraphrase_endpoint: str = ""
     paraphrase_model: str = ""
     seed: int = 0
@@ -235,6 +239,14 @@ class RankConfig:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
         positive(self, "rank", "bootstrap", "random_directions")
         require(0 < self.keep < 1, f"rank.keep={self.keep} must be between 0 and 1; try 0.5")
+        require(
+            self.replicas >= 0,
+            f"rank.replicas={self.replicas} is less than none; set 0, or 2 for three seeds in all",
+        )
+        require(
+            0 < self.replica_cosine <= 1,
+            f"rank.replica_cosine={self.replica_cosine} must be above 0 and at most 1; try 0.7",
+        )
         require(0.5 <= self.weak < 1, f"rank.weak={self.weak} must be from 0.5 to below 1; try 0.6")
         require(
             not self.paraphrase_endpoint

@@ -305,6 +305,22 @@ def test_announcers_push_towards_the_move_and_are_described(ranked: Ranked) -> N
     assert (config.folder / known["folder"] / "cfg.json").exists()
 
 
+def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
+    config.rank.replicas = 2
+    rank(config, **_quiet())
+    folder = config.folder / "rank"
+    replicas = read_table(folder / "replicas.parquet")
+    assert set(replicas.seed) == {1, 2}
+    assert set(replicas.reader) == {"base", "rl"}
+    attacks = read_table(folder / "attacks.parquet")
+    own = attacks[attacks.kind == "other SAE seeds"]
+    assert len(own) * 2 == len(replicas)
+    assert (own.n_pos == 2).all()
+    planted = own[(own.layer == LAYER) & (own.latent == PLANTED)]
+    assert set(planted.outcome) == {"killed"}  # No training has seen what was planted.
+    assert not list(config.folder.glob("rank.partial-*"))
+
+
 def test_a_second_run_does_nothing(ranked: Ranked) -> None:
     printed = io.StringIO()
     again = rank(ranked.config, tracker=NullTracker(), console=Console(printed))

@@ -102,12 +102,12 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         write_table(stage.folder / "scores.parquet", scores[_ORDER])
         write_table(stage.folder / "latents.parquet", latents)
         write_table(stage.folder / "baselines.parquet", baselines)
-        attacks, injections = attack_shortlists(cfg, data, lists, random, parts, console)
-        write_table(stage.folder / "attacks.parquet", attacks)
-        write_table(stage.folder / "injections.parquet", injections)
+        attacked = attack_shortlists(cfg, data, lists, random, parts, console)
+        for name, table in vars(attacked).items():
+            write_table(stage.folder / f"{name}.parquet", table)
         grid = _grid(cfg, data, lists, parts)
         write_table(stage.folder / "grid.parquet", grid)
-        content = shortlist_content(lists, data.known(cfg), attacks, data.labels.wordings)
+        content = shortlist_content(lists, data.known(cfg), attacked.attacks, data.labels.wordings)
         write_json(stage.folder / "shortlist.json", content)
         shutil.rmtree(parts)
         found = findings(scores, baselines, lists, cfg.behaviours)
@@ -126,7 +126,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tables = {
         "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
         "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
-        "attacks": ("what is left of the shortlists", toll(attacks)),
+        "attacks": ("what is left of the shortlists", toll(attacked.attacks)),
     }
     for name, (title, table) in tables.items():
         tracker.table(name, table)
