@@ -115,6 +115,12 @@ class Config:
         )
         self.layers = sorted(self.layers)
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
+        passes = [f"{reader}/{layer}" for reader in ("base", "rl") for layer in self.layers]
+        require(
+            self.rank.only in ("", *passes),
+            f"rank.only={self.rank.only} is no pass; choose of {', '.join(passes)}, or leave it "
+            "empty for all",
+        )
         runs = Path(self.runs).resolve()
         require(
             (runs / self.experiment).resolve().parent == runs,

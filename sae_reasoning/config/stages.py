@@ -217,6 +217,8 @@ class RankConfig:
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
+        only: One reader and layer, as `base/1`: that pass is made and kept for the run that makes
+            the rest, so that passes can be made side by side; empty for all.
         seed: Of windows, resamples and baselines.
     """
 
@@ -233,6 +235,7 @@ class RankConfig:
     replica_cosine: float = 0.7
     paraphrase_endpoint: str = ""
     paraphrase_model: str = ""
+    only: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:

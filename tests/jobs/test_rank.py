@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, NAMES, NOT_TESTABLE, RANDOM, TRACKERS
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
-from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
+from sae_reasoning.config import Config, ConfigError, PairConfig, RankConfig, SaeConfig
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
@@ -319,6 +319,35 @@ def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) 
     planted = own[(own.layer == LAYER) & (own.latent == PLANTED)]
     assert set(planted.outcome) == {"killed"}  # No training has seen what was planted.
     assert not list(config.folder.glob("rank.partial-*"))
+
+
+def test_passes_made_apart_are_gathered_into_the_same_ranking(
+    config: Config, ranked: Ranked
+) -> None:
+    for only in ("rl/1", "base/0", "base/1"):
+        config.rank.only = only
+        printed = io.StringIO()
+        assert rank(config, tracker=NullTracker(), console=Console(printed)) is None
+        assert f"{only} is scored" in printed.getvalue()
+        assert not (config.folder / "rank").exists()
+    (partial,) = config.folder.glob("rank.partial-*")
+    made = {path.name.removesuffix("_points.parquet") for path in partial.rglob("*_points.parquet")}
+    assert made == {"rl_layer_1", "base_layer_0", "base_layer_1"}
+    config.rank.only = ""
+    printed = io.StringIO()
+    rank(config, tracker=NullTracker(), console=Console(printed))
+    assert "rl layer 0:" in printed.getvalue()
+    assert "rl layer 1:" not in printed.getvalue()
+    for name in ("scores", "attacks", "grid"):
+        one, two = (
+            read_table(c.folder / "rank" / f"{name}.parquet") for c in (config, ranked.config)
+        )
+        assert one.equals(two), name
+
+
+def test_a_pass_that_there_is_not_is_refused(tiny_pair: PairConfig) -> None:
+    with pytest.raises(ConfigError, match=r"rank.only=base/7 is no pass; choose of base/1, base/2"):
+        Config(pair=tiny_pair, behaviours=["a"], rank=RankConfig(only="base/7"))
 
 
 def test_a_second_run_does_nothing(ranked: Ranked) -> None:

@@ -63,14 +63,15 @@ _ORDER = [
 ]
 
 
-def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `rank/`: scores, latents, baselines, shortlist."""
+def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
+    """Make `rank/`: scores, latents, baselines, lists, attacks; with `rank.only` one pass of it."""
     inputs = {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
     inputs |= {
         name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
         for name in ("traces", "cache", "train")
     }
-    with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs) as stage:
+    is_part = bool(cfg.rank.only)
+    with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs, shared=is_part) as stage:
         if stage.is_current:
             console.current("rank", stage.final)
             assert stage.manifest
@@ -78,10 +79,14 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         data = open_data(cfg, inputs)
         _plan(cfg, data, stage, console)
         parts = stage.folder / "parts"
-        for reader in READERS:
-            attribute_onsets(cfg, data, reader, parts, console)
-            for layer in cfg.layers:
-                score_store(cfg, data, reader, layer, parts, console)
+        for reader, layer in _passes(cfg):
+            if layer == cfg.layers[0]:
+                attribute_onsets(cfg, data, reader, parts, console)
+            score_store(cfg, data, reader, layer, parts, console)
+        if is_part:
+            console.say(f"  {cfg.rank.only} is scored, in {parts}")
+            console.next("make rank, once all parts are")
+            return None
         score_text(cfg, data, parts)
         random = random_reader(cfg, data, parts, console)
         scores, latents, baselines = _gather(cfg, data, parts)
@@ -134,6 +139,12 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.wrote(stage.final, manifest)
     console.next("make ablate")
     return manifest
+
+
+def _passes(cfg: Config) -> list[tuple[str, int]]:
+    """Reader and layer of each pass over a store."""
+    every = [(reader, layer) for reader in READERS for layer in cfg.layers]
+    return [(r, x) for r, x in every if cfg.rank.only in ("", f"{r}/{x}")]
 
 
 def _plan(cfg: Config, data: RankData, stage: Stage, console: Console) -> None:
