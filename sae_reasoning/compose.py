@@ -1,11 +1,13 @@
 """From `conf/` and a command line's overrides to one checked `Config`, or to one for each job.
 
 The overrides are Hydra's: `train.sae.k=8` sets an option, `pair=local` chooses a file of a group.
-Two things are added, so that a name on the command line means what one expects:
+Three things are added, so that a name on the command line means what one expects:
 
 1. `experiment=NAME` names the folder of results, and applies `conf/experiment/NAME.yaml` if there
    is such an overlay.
 2. `behaviours=[a,b]` sets the list, while `behaviours=search_moves` chooses a file.
+3. `match.other=default/NAME` also says which model reads for that run, if some file of `conf/pair/`
+   names its pair so.
 
 Whatever can't be composed is a `ConfigError` of one line.
 """
@@ -36,7 +38,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config, ConfigError, ModelConfig
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -68,6 +70,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     if experiment is not None:
         composed.experiment = experiment
     config = _to_dataclass(composed)
+    _find_other_reader(config)
     _resolve_paths(config)
     return config
 
@@ -241,11 +244,25 @@ def _one_line(error: BaseException) -> str:
     return f"{option}: {first}; {'leave it out' if unknown else 'give a value of that type'}"
 
 
+def _find_other_reader(config: Config) -> None:
+    """The model of the pair that `match.other` names, where conf/ knows it and nothing is set."""
+    match, unset = config.match, ModelConfig(path="")
+    if not match.other or match.model.path:
+        return
+    for choice in _options("pair"):
+        pair = cast(dict, OmegaConf.to_container(OmegaConf.load(CONF / "pair" / f"{choice}.yaml")))
+        if pair["name"] == match.other.rsplit("/", 1)[-1]:
+            for option, value in pair[match.reader].items():
+                if value != "???" and getattr(match.model, option) == getattr(unset, option):
+                    setattr(match.model, option, value)
+
+
 def _resolve_paths(config: Config) -> None:
     """Let relative paths in conf/ stand below the project, wherever the command is run."""
     for owner, name in (
         (config.pair.base, "path"),
         (config.pair.rl, "path"),
+        (config.match.model, "path"),
         (config.traces, "source"),
         (config.organism, "folder"),
     ):

@@ -88,6 +88,21 @@ def test_a_hub_id_stays_a_hub_id():
     assert compose(["pair=hub"]).pair.base.path == "Qwen/Qwen2.5-1.5B"
 
 
+def test_the_other_runs_reader_is_found_in_the_file_of_its_pair():
+    model = compose(["match.other=mine/organism_created_neox", "match.reader=base"]).match.model
+    assert Path(model.path).resolve() == ROOT / "data/organisms/search_base_lacking_neox"
+    # A run is named by its pair's name, not by its file's.
+    model = compose(["match.other=default/qwen2.5-1.5b_simplerl"]).match.model
+    assert (model.path, model.dtype) == ("hkust-nlp/Qwen-2.5-1.5B-SimpleRL-Zoo", "bfloat16")
+
+
+def test_a_reader_that_is_set_or_unknown_stays_as_it_is():
+    own = compose(["match.other=default/organism_created_neox", "match.model.path=/models/mine"])
+    assert own.match.model.path == "/models/mine"
+    assert compose(["match.other=default/nobody"]).match.model.path == ""
+    assert compose(["match.other=default/local"]).match.model.path == ""
+
+
 def test_every_option_is_dotted_and_unique():
     names = option_names()
     assert len(set(names)) == len(names)
@@ -121,6 +136,9 @@ def test_every_option_is_dotted_and_unique():
         ("cache.dtype=float8", "choose one of float16, bfloat16, float32"),
         ("traces.report_share=1.5", "between 0 and 1"),
         ("train.lr=0", "must be positive"),
+        ("match.other=neox", "must be <experiment>/<pair>"),
+        ("match.other=../neox", "must be <experiment>/<pair>"),
+        ("match.null_draws=5", "raise it to 20"),
         ("~pair", "can't be read"),
         ("train.steps", "can't be read"),
     ],

@@ -43,10 +43,11 @@ def test_sparse_concordance_needs_only_the_nonzero_scores(seed: int) -> None:
     order = np.lexsort((value, latent))
     latent, item, value = latent[order], item[order], value[order]
     runs = tie_runs(latent, value)
-    positives = np.add.reduceat(is_positive[item].astype(float), runs)
+    positives = np.add.reduceat(is_positive[item].astype(int), runs)
     sizes = np.diff(np.append(runs, len(item)))
     n1, n0 = np.full(4, float(is_positive.sum())), np.full(4, float((~is_positive).sum()))
-    concordant = sparse_concordance(latent[runs], positives, sizes - positives, n1, n0)
+    first = tie_runs(latent[runs])
+    concordant = sparse_concordance(first, positives, sizes - positives, n1, n0)
     assert concordant / (n1 * n0) == pytest.approx(auroc(scores, is_positive), abs=1e-12)
 
 

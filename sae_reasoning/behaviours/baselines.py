@@ -7,7 +7,8 @@ as clusters:
   many steps as the others, on a share of the traces (`num_traces`);
 * `random_direction`: the best of many random directions of the residual stream;
 * `ngram`: token unigrams and bigrams, no model at all;
-* `probe`: logistic regression on the mean activation over the span; the ceiling.
+* `probe`: logistic regression on the mean activation over the span; the ceiling;
+* `sparse_probe_<k>`: logistic regression on k latents' maxima (`probes`).
 """
 
 from collections import Counter
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
+from sae_reasoning.behaviours.probes import Probe, fit_probe
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import SPLITS, WRITERS, Intervals, cell_index
 from sae_reasoning.records import Trace
@@ -30,6 +32,8 @@ RANDOM_READER, RANDOM_DIRECTION, NGRAM, PROBE = BASELINES = (
     "ngram",
     "probe",
 )
+
+SPARSE_PROBE = "sparse_probe_{}"
 
 
 @dataclass(frozen=True)
@@ -179,50 +183,6 @@ def random_directions(num: int, d_model: int, seed: int) -> Float32[Tensor, "dir
     """Unit vectors, uniform on the sphere."""
     drawn = torch.randn(num, d_model, generator=torch.Generator().manual_seed(seed))
     return drawn / drawn.norm(dim=1, keepdim=True)
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A linear probe."""
-
-    weights: Float[np.ndarray, " d_model"]
-    bias: float
-
-    def scores(self, features: Float[np.ndarray, "item d_model"]) -> Float[np.ndarray, " item"]:
-        """Logits."""
-        return features @ self.weights + self.bias
-
-
-def fit_probe(
-    features: Float[np.ndarray, "item d_model"],
-    is_positive: Bool[np.ndarray, " item"],
-    inverse_penalty: float = 1.0,
-) -> Probe:
-    """L2-penalised logistic regression on standardised features.
-
-    Args:
-        features: One row an item.
-        is_positive: Its label.
-        inverse_penalty: scikit-learn's C: sum of losses times it, plus half the squared weights.
-    """
-    mean, scale = features.mean(0), features.std(0) + 1e-6
-    x = torch.from_numpy((features - mean) / scale).double()
-    y = torch.from_numpy(is_positive).double()
-    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
-
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        logits = x @ weights[:-1] + weights[-1]
-        fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)
-        total = fit + weights[:-1].square().sum() / (2 * inverse_penalty * len(y))
-        total.backward()
-        return total
-
-    optimizer.step(loss)
-    fitted = weights.detach().numpy()
-    raw = fitted[:-1] / scale
-    return Probe(raw, float(fitted[-1] - raw @ mean))
 
 
 class NgramScorer:

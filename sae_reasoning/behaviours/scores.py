@@ -2,13 +2,17 @@
 
 1. `label_rows` says, once for all readers and layers, which rows are which move's.
 2. `LatentScores.add` takes each batch of sparse latents in row order.
-3. `LatentScores.result` turns sums, value tables and interval maxima into the table of scores.
+3. `LatentScores.result` turns sums, values and interval maxima into the table of scores.
+
+All are exact. What grows with the number of tokens waits in scratch files: 8 bytes an activation,
+and 12 to 20 bytes for every latent that fires in an interval.
 
 Tokens before a response (where they are cached) take no part; the last prompt position does.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,14 +20,14 @@ from jaxtyping import Float
 
 from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
 from sae_reasoning.behaviours.strata import Alike, alike
-from sae_reasoning.behaviours.streams import (
-    Active,
+from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima, matched_strata
+from sae_reasoning.behaviours.tables import (
+    COUNT,
+    SQUARE,
+    TOTAL,
     ClassSums,
-    MaximaStream,
-    SparseMaxima,
     ValueTable,
     WordSums,
-    matched_strata,
 )
 from sae_reasoning.behaviours.windows import (
     NO_SPANS,
@@ -137,22 +141,35 @@ class ReaderScores:
 
 
 class LatentScores:
-    """Gathers the scores of one dictionary on one reader while its latents stream by."""
+    """Gathers the scores of one dictionary on one reader while its latents stream by.
 
-    def __init__(self, labels: Labels, num_latents: int, capacity: int = 1 << 23) -> None:
+    Args:
+        labels: Of the rows.
+        num_latents: Width of the dictionary.
+        capacity: Activations in memory; the others wait on disk.
+        scratch: Folder for what waits on disk; none for the system's temporary folder.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        num_latents: int,
+        capacity: int = 1 << 20,
+        scratch: Path | None = None,
+    ) -> None:
         self._labels, self._num_latents = labels, num_latents
         self._moves = ClassSums(labels.moves, num_latents)
-        self._shifted = [ClassSums(classes, num_latents) for classes in labels.shifted]
-        self._near = ClassSums(labels.near_cue, num_latents)
+        self._shifted = [ClassSums(classes, num_latents, {COUNT}) for classes in labels.shifted]
+        self._near = ClassSums(labels.near_cue, num_latents, {TOTAL})
         num_groups = len(WRITERS) * len(SPLITS)
         cues = labels.cues
         self._words = WordSums(
             cues.row, cues.word, labels.moves, len(cues.word_behaviour), num_groups, num_latents
         )
-        self._table = ValueTable(labels.moves, num_latents, capacity)
-        self._spans = MaximaStream(labels.spans, num_latents)
-        self._onsets = MaximaStream(labels.onsets, num_latents)
-        self._alike = MaximaStream(labels.alike.intervals, num_latents)
+        self._table = ValueTable(labels.moves, num_latents, num_groups, capacity, scratch)
+        self._spans = MaximaStream(labels.spans, num_latents, scratch)
+        self._onsets = MaximaStream(labels.onsets, num_latents, scratch)
+        self._alike = MaximaStream(labels.alike.intervals, num_latents, scratch)
         self._max = np.zeros(num_groups * num_latents, np.float32)
 
     def add(self, active: Active) -> None:
@@ -160,12 +177,11 @@ class LatentScores:
         self._moves.add(active)
         self._near.add(active)
         for shifted in self._shifted:
-            shifted.add(active, values=False)
+            shifted.add(active)
         self._words.add(active)
         self._table.add(active)
-        self._spans.add(active)
-        self._onsets.add(active)
-        self._alike.add(active)
+        for maxima in (self._spans, self._onsets, self._alike):
+            maxima.add(active)
         of_row = self._labels.moves.of_row[active.row]
         scored = of_row >= 0
         group = self._labels.moves.group[of_row[scored]]
@@ -175,16 +191,11 @@ class LatentScores:
     def result(self) -> ReaderScores:
         """All point estimates."""
         spans, onsets = self._spans.result(), self._onsets.result()
-        num_behaviours = len(self._labels.behaviours)
-        token_aurocs = {
-            (writer, split): self._table.aurocs(group_index(writer, split), num_behaviours)
-            for writer in WRITERS
-            for split in SPLITS
-        }
+        token_aurocs = self._table.aurocs(len(self._labels.behaviours))
         blocks = [
             pd.DataFrame(
                 self._identity(b, writer, split)
-                | {"token_auroc": token_aurocs[writer, split][b]}
+                | {"token_auroc": token_aurocs[group_index(writer, split), b]}
                 | _interval_scores(spans, onsets, cell_index(b, writer, split))
                 | self._dependence(b, group_index(writer, split))
             )
@@ -211,30 +222,27 @@ class LatentScores:
 
     def _dependence(self, behaviour: int, group: int) -> dict[str, np.ndarray]:
         """Rates, correlation, information and ReasonScore, over the tokens of one group."""
-        n_in, fired_in = _split_sum(self._moves, "count", behaviour, group, inside=True)
-        n_out, fired_out = _split_sum(self._moves, "count", behaviour, group, inside=False)
-        _, total_in = _split_sum(self._moves, "total", behaviour, group, inside=True)
-        _, total_out = _split_sum(self._moves, "total", behaviour, group, inside=False)
-        _, square_in = _split_sum(self._moves, "square", behaviour, group, inside=True)
-        _, square_out = _split_sum(self._moves, "square", behaviour, group, inside=False)
+        n_in, fired_in = self._moves.split(COUNT, behaviour, group, inside=True)
+        n_out, fired_out = self._moves.split(COUNT, behaviour, group, inside=False)
+        _, total_in = self._moves.split(TOTAL, behaviour, group, inside=True)
+        _, total_out = self._moves.split(TOTAL, behaviour, group, inside=False)
+        _, square = self._moves.of_group(SQUARE, group)
         null = [
             mutual_information(
-                _split_sum(shifted, "count", behaviour, group, inside=True)[1],
-                _split_sum(shifted, "count", behaviour, group, inside=False)[1],
+                shifted.split(COUNT, behaviour, group, inside=True)[1],
+                shifted.split(COUNT, behaviour, group, inside=False)[1],
                 n_in,
                 n_out,
             )
             for shifted in self._shifted
         ]
-        n_near, near = _split_sum(self._near, "total", behaviour, group, inside=True)
-        n_far, far = _split_sum(self._near, "total", behaviour, group, inside=False)
+        n_near, near = self._near.split(TOTAL, behaviour, group, inside=True)
+        n_far, far = self._near.split(TOTAL, behaviour, group, inside=False)
         words = self._words.means(group, self._labels.cues.word_behaviour == behaviour)
         return {
             "rate_in": fired_in / max(n_in, 1),
             "rate_out": fired_out / max(n_out, 1),
-            "point_biserial": point_biserial(
-                total_in, total_out, square_in + square_out, n_in, n_out
-            ),
+            "point_biserial": point_biserial(total_in, total_out, square, n_in, n_out),
             "mutual_information": mutual_information(fired_in, fired_out, n_in, n_out),
             "mutual_information_null": np.mean(null, 0),
             "reason_score": reason_score(near / max(n_near, 1), far / max(n_far, 1), words),
@@ -244,14 +252,14 @@ class LatentScores:
         blocks = []
         for writer in WRITERS:
             group = group_index(writer, "select")
-            here = self._labels.moves.group == group
-            count, total = self._moves.count[here].sum(0), self._moves.total[here].sum(0)
+            num_rows, count = self._moves.of_group(COUNT, group)
+            _, total = self._moves.of_group(TOTAL, group)
             blocks.append(
                 pd.DataFrame(
                     {
                         "latent": np.arange(self._num_latents),
                         "writer": writer,
-                        "firing_rate": count / max(self._moves.num_rows[here].sum(), 1),
+                        "firing_rate": count / max(num_rows, 1),
                         "mean_active": total / np.maximum(count, 1),
                         "max_active": self._max.reshape(-1, self._num_latents)[group],
                     }
@@ -315,11 +323,3 @@ def _interval_scores(spans: SparseMaxima, onsets: SparseMaxima, cell: int) -> di
         "n_untaken": int((~taken).sum()),
         "rate_at_opportunities": onsets.firing_rates(cell),
     }
-
-
-def _split_sum(
-    sums: ClassSums, what: str, behaviour: int, group: int, *, inside: bool
-) -> tuple[float, np.ndarray]:
-    """Rows, and a sum over them, in or out of a move among one group's."""
-    here = (sums.classes.group == group) & (sums.classes.has(behaviour) == inside)
-    return float(sums.num_rows[here].sum()), getattr(sums, what)[here].sum(0)

@@ -5,22 +5,20 @@
 RL reader, on the RL writer's text; on the base's where the RL model never makes the move.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sae_reasoning.behaviours.baselines import RANDOM_READER
-from sae_reasoning.behaviours.streams import SparseMaxima, matched_strata
+from sae_reasoning.behaviours.baselines import BASELINES, RANDOM_READER
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, RANDOM, TRACKERS
+from sae_reasoning.behaviours.streams import MaximaOf, matched_strata
 from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
 from sae_reasoning.stats import Estimate, benjamini_hochberg, bootstrap_auroc, clustered_auroc
 
 IDENTITY = ["layer", "latent", "behaviour", "reader", "writer"]
-
-MaximaOf = Callable[[str, int], SparseMaxima]
-"""Maxima of a reader and layer."""
 
 
 @dataclass(frozen=True)
@@ -239,11 +237,12 @@ def shortlist_content(
 ) -> dict[str, Any]:
     """What `shortlist.json` holds; a figure that couldn't be computed is null.
 
-    Trackers carry what the attacks call them, by reader.
+    Each carries what the attacks call it, by reader.
     """
-    names: dict[tuple[str, int, int], dict[str, str]] = {}
-    for row in attacks.itertuples():
-        names.setdefault((row.behaviour, row.layer, row.latent), {})[row.reader] = row.called
+    names: dict[tuple[str, str, int, int], dict[str, str]] = {}
+    for row in attacks[attacks.reader != RANDOM].itertuples():
+        latent = (row.shortlist, row.behaviour, row.layer, row.latent)
+        names.setdefault(latent, {})[row.reader] = row.called
 
     def plain(entry: Entry) -> dict[str, Any]:
         return {
@@ -251,15 +250,22 @@ def shortlist_content(
             for name, value in asdict(entry).items()
         }
 
-    def tracker(behaviour: str, entry: Entry) -> dict[str, Any]:
-        return plain(entry) | {"called": names.get((behaviour, entry.layer, entry.latent), {})}
+    def called(shortlist: str, behaviour: str, entry: Entry) -> dict[str, Any]:
+        latent = (shortlist, behaviour, entry.layer, entry.latent)
+        return plain(entry) | {"called": names.get(latent, {})}
 
+    entries: dict[str, Mapping[str, Sequence[Entry]]] = {
+        TRACKERS: lists.trackers,
+        ANNOUNCERS: lists.announcers,
+    }
     return {
         "schema_version": 1,
         "dictionaries": dictionaries,
         "wordings_held_out": {behaviour: list(words) for behaviour, words in wordings.items()},
-        "trackers": {b: [tracker(b, e) for e in own] for b, own in lists.trackers.items()},
-        "announcers": {b: [plain(e) for e in entries] for b, entries in lists.announcers.items()},
+        **{
+            name: {b: [called(name, b, entry) for entry in own] for b, own in lists_of.items()}
+            for name, lists_of in entries.items()
+        },
     }
 
 
@@ -288,7 +294,10 @@ def findings(
         is_random = beside.baseline == RANDOM_READER
         random = beside[is_random].nlargest(1, "select_span_auroc")
         others = beside[
-            ~is_random & beside.layer.isin([best.layer, -1]) & beside.reader.isin(["rl", "text"])
+            beside.baseline.isin(BASELINES)
+            & ~is_random
+            & beside.layer.isin([best.layer, -1])
+            & beside.reader.isin(["rl", "text"])
         ]
         rivals = pd.concat([others, random]).set_index("baseline")
         announcers = lists.announcers[behaviour]

@@ -27,9 +27,6 @@ from sae_reasoning.behaviours.windows import (
 from sae_reasoning.behaviours.wordings import wording
 from sae_reasoning.records import Trace
 
-ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
-WORDING = "held-out wording"
-KINDS = (ALL, TOKEN, WORDING, BIGRAM, POSITION, LENGTH)
 MAX_SPANS = 1000
 """Spans of each behaviour and writer; beyond it, as many drawn."""
 
@@ -138,7 +135,7 @@ def alike(
     table = table[np.argsort(table[:, 2], kind="stable")]
     flags, one = table.astype(bool), np.zeros(len(table), np.int64)
     intervals = Intervals(table[:, 0], table[:, 1], table[:, 2], flags[:, 3], table[:, 4], one)
-    return Alike(intervals, flags[:, 5], _tenths(table[:, 6]), _tenths(table[:, 7]))
+    return Alike(intervals, flags[:, 5], tenths(table[:, 6]), tenths(table[:, 7]))
 
 
 @dataclass(frozen=True)
@@ -246,7 +243,8 @@ def answered(
     return found
 
 
-def _tenths(values: Int[np.ndarray, " interval"]) -> Int[np.ndarray, " interval"]:
+def tenths(values: Int[np.ndarray, " interval"]) -> Int[np.ndarray, " interval"]:
+    """Tenth of all values that each belongs to."""
     if not len(values):
         return values
     bounds = np.quantile(values, np.arange(1, _TENTHS) / _TENTHS)

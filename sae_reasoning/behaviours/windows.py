@@ -44,6 +44,17 @@ class Rows:
     row_of_trace: Int[np.ndarray, " trace_and_end"]
     first_position: Int[np.ndarray, " trace"]
 
+    @classmethod
+    def cached(
+        cls,
+        token_id: Int[np.ndarray, " row"],
+        row_of_trace: Int[np.ndarray, " trace_and_end"],
+        position: Int[np.ndarray, " row"],
+    ) -> "Rows":
+        """From the columns of a store; a trace that keeps no token begins where the next does."""
+        first = np.minimum(row_of_trace[:-1], max(len(token_id) - 1, 0))
+        return cls(token_id, row_of_trace, position[first])
+
     def row(self, trace: int, position: int) -> int:
         """Row of a token, held within its trace's cached rows (the end is one past the last)."""
         row = int(self.row_of_trace[trace]) + position - int(self.first_position[trace])
@@ -80,14 +91,16 @@ class Classes:
     """Rows sorted into classes of equal writer, split and set of moves.
 
     Attributes:
-        of_row: Class of each row; -1 for rows outside the response.
+        of_row: Class of each row, in few bytes; -1 for rows outside the response.
         group: Writer and split of each class; see `group_index`.
         bits: Moves of each class, bit b for behaviour b.
+        num_rows: Rows of each class.
     """
 
     of_row: Int[np.ndarray, " row"]
     group: Int[np.ndarray, " class_"]
     bits: Int[np.ndarray, " class_"]
+    num_rows: Int[np.ndarray, " class_"]
 
     def has(self, behaviour: int) -> Bool[np.ndarray, " class_"]:
         """Which classes hold a move."""
@@ -117,8 +130,7 @@ def classify_rows(
 ) -> Classes:
     """Sort rows by writer, split and moves; with a seed, moves are shifted round their trace.
 
-    A shift by a random number of tokens keeps the runs of a label and of the activations as long as
-    they are, which shuffling single tokens would not. Moves in held-out wordings take no part.
+    Moves in held-out wordings take no part.
     """
     group = np.full(len(bits), -1)
     first = [rows.row(t, trace.num_prompt_tokens - 1) for t, trace in enumerate(traces)]
@@ -129,21 +141,34 @@ def classify_rows(
             if span.behaviour.startswith(HELD_OUT):
                 group[rows.row(t, span.token_start) : rows.row(t, span.token_end)] = -1
     if shift_seed is not None:
-        rng = np.random.default_rng(shift_seed)
-        length = np.maximum(stop - np.array(first), 1)
-        shift = rng.integers(0, length)
-        trace_of = np.repeat(np.arange(len(traces)), np.diff(rows.row_of_trace))
-        start = np.array(first)[trace_of]
-        here = np.arange(len(bits))
-        moved = start + (here - start + shift[trace_of]) % length[trace_of]
-        bits = np.where(here >= start, bits[np.minimum(moved, len(bits) - 1)], 0)
+        start = np.array(first)
+        is_inside = np.arange(len(bits)) >= np.repeat(start, np.diff(rows.row_of_trace))
+        moved = np.zeros_like(bits)
+        moved[is_inside] = bits[moved_round(start, stop, np.random.default_rng(shift_seed))]
+        bits = moved
     num_groups = len(WRITERS) * len(SPLITS)
-    codes, of_row = np.unique(
-        np.where(group < 0, -1, bits * num_groups + group), return_inverse=True
+    codes, of_row, num_rows = np.unique(
+        np.where(group < 0, -1, bits * num_groups + group), return_inverse=True, return_counts=True
     )
     outside = int(codes[:1].tolist() == [-1])
-    codes = codes[outside:]
-    return Classes(of_row - outside, codes % num_groups, codes // num_groups)
+    codes, num_rows = codes[outside:], num_rows[outside:]
+    of_row = (of_row - outside).astype(np.min_scalar_type(-len(codes) - 1))
+    return Classes(of_row, codes % num_groups, codes // num_groups, num_rows)
+
+
+def moved_round(
+    start: Int[np.ndarray, " run"], stop: Int[np.ndarray, " run"], rng: np.random.Generator
+) -> Int[np.ndarray, " row"]:
+    """Rows of runs, one run after the other, each moved round by a random number of its rows.
+
+    Whatever is read in this order keeps its runs as long as they are, which shuffling single rows
+    would not.
+    """
+    length = stop - start
+    shift = np.repeat(rng.integers(0, np.maximum(length, 1)), length)
+    first = np.repeat(np.cumsum(length) - length, length)
+    place = np.arange(len(first)) - first
+    return np.repeat(start, length) + (place + shift) % np.repeat(length, length)
 
 
 def label_bits(

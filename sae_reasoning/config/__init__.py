@@ -16,6 +16,7 @@ from sae_reasoning.config.contrast import (
     CourseConfig,
     ReportConfig,
 )
+from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
     OrganismConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "ContrastConfig",
     "CourseConfig",
     "GrpoConfig",
+    "MatchConfig",
     "ModelConfig",
     "OrganismConfig",
     "PairConfig",
@@ -56,7 +58,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"rank": 4, "contrast": 2}
+_VERSIONS = {"rank": 6, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 PARTIAL: frozenset[str] = frozenset()
@@ -76,6 +78,7 @@ class Config:
         cache: Activations.
         train: SAEs.
         rank: Scores.
+        match: Counterparts in another run's dictionary.
         ablate: Edits.
         contrast: When and how.
         course: When and how, along a training.
@@ -96,6 +99,7 @@ class Config:
     cache: CacheConfig = field(default_factory=CacheConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     rank: RankConfig = field(default_factory=RankConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
@@ -171,6 +175,7 @@ class Config:
             "cache": layers | dtypes,
             "train": layers,
             "rank": layers | behaviours | dtypes,
+            "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},

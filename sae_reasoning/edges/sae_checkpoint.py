@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
@@ -20,6 +21,7 @@ from sae_reasoning.edges.artifacts import (
     MissingInput,
     fingerprint,
     fingerprint_files,
+    read_json,
 )
 from sae_reasoning.edges.sparse_topk import autoencode, top_k
 
@@ -33,6 +35,10 @@ class Sparse(NamedTuple):
 
     values: Float[Tensor, "n k"]
     latents: Int[Tensor, "n k"]
+
+    def numpy(self) -> tuple[Float[np.ndarray, "n k"], Int[np.ndarray, "n k"]]:
+        """Both as arrays."""
+        return self.values.cpu().numpy(), self.latents.cpu().numpy()
 
 
 class Dictionary:
@@ -151,6 +157,34 @@ def load_dictionary(folder: Path, device: torch.device | str = "cpu") -> Diction
             "folded into its weights; use an SAE trained without"
         )
     return Dictionary(sae, name=_name(folder), fingerprint=_fingerprint(folder))
+
+
+def load_trained(folder: Path, layer: int, d_model: int, device: torch.device | str) -> Dictionary:
+    """An SAE that `make train` left, after checking that it's the one that was measured there.
+
+    Args:
+        folder: Of the SAE.
+        layer: Decoder block that it must read.
+        d_model: Width of the residuals that it must read.
+        device: Where its weights go.
+
+    Raises:
+        MissingInput: There is none.
+        BrokenArtifact: It is cut short, or another one.
+    """
+    dictionary = load_dictionary(folder, device)
+    remedy = "delete it and run `make train` again"
+    if dictionary.d_in != d_model:
+        raise BrokenArtifact(
+            f"{folder} reads residuals of width {dictionary.d_in}, its reader's are {d_model} "
+            f"wide; {remedy}"
+        )
+    if dictionary.layer not in (layer, -1):
+        raise BrokenArtifact(f"{folder} holds an SAE of layer {dictionary.layer}; {remedy}")
+    quality = folder / "quality.json"
+    if quality.exists() and read_json(quality)["fingerprint"] != dictionary.fingerprint:
+        raise BrokenArtifact(f"{folder} holds another SAE than `make train` measured; {remedy}")
+    return dictionary
 
 
 def build_training_sae(

@@ -10,11 +10,12 @@
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from safetensors import safe_open
@@ -22,6 +23,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from sae_reasoning.config import ConfigError, TrainConfig
+from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import publish
 from sae_reasoning.edges.sae_checkpoint import (
     Dictionary,
@@ -33,6 +35,7 @@ from sae_reasoning.edges.sae_checkpoint import (
 NUM_RECORDS = 200
 """Points of a training's curve."""
 
+_MOST_READERS = 2
 _MAX_DEAD_WINDOW = 1000
 _DECAY_SHARE = 5
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -65,6 +68,53 @@ def batches_done(checkpoint: Path | None) -> int:
         return 0
     with safe_open(checkpoint, framework="pt") as file:
         return int(file.metadata()["step"])
+
+
+def mixed_batches(
+    config: TrainConfig,
+    stores: Sequence[ActivationStore],
+    rows: range,
+    *,
+    seed: int,
+    skip_batches: int = 0,
+) -> Iterator[Tensor]:
+    """Batches of some rows, an equal part from each reader, after the first few.
+
+    The order of rows within a batch means nothing to any of the losses, so parts are stacked.
+
+    Args:
+        config: Sizes of batches and buffers.
+        stores: Of one layer; `base` before `rl` where it's both.
+        rows: To draw from.
+        seed: Of the order.
+        skip_batches: Batches to leave out, on resuming.
+
+    Raises:
+        ConfigError: A batch is too small for so many readers.
+    """
+    sizes = [len(part) for part in np.array_split(np.arange(config.batch_size), len(stores))]
+    if 0 in sizes:
+        raise ConfigError(
+            f"train.batch_size={config.batch_size} is too small for train.readers="
+            f"{config.readers}; raise it to 2 or more"
+        )
+    streams = [
+        store.shuffled_batches(
+            size,
+            # Readers apart, so that a batch doesn't hold the same tokens twice.
+            seed=_MOST_READERS * seed + _place(config.readers, number),
+            rows=rows,
+            mixing_tokens=max(config.mixing_tokens // len(stores), size),
+            skip_batches=skip_batches,
+        )
+        for number, (size, store) in enumerate(zip(sizes, stores, strict=True))
+    ]
+    return map(torch.cat, zip(*streams, strict=True))
+
+
+def _place(readers: str, number: int) -> int:
+    """Number of a reader, whether it stands alone or not."""
+    return 1 if readers == "rl" else number
 
 
 def train_sae(

@@ -17,6 +17,7 @@ from sae_reasoning.edges.lm.load import (
     describe,
     encode_prompt,
     encode_response,
+    expresses,
     load,
     load_tokenizer,
 )
@@ -77,9 +78,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 def _refuse_unknown_words(cfg: Config, prompt: str) -> None:
     """Refuse problems that a tokenizer can't tell its model."""
     for model in (cfg.pair.base, cfg.pair.rl):
-        tokenizer = load_tokenizer(model)
-        said = str(tokenizer.decode(encode_prompt(tokenizer, prompt), skip_special_tokens=True))
-        if said.split() != prompt.split():
+        if not expresses(load_tokenizer(model), prompt):
             raise ConfigError(
                 f"the tokenizer of {model.named} doesn't know every word of the problems of "
                 f"traces.places={cfg.traces.places}; use traces.places=known, or a tokenizer of "

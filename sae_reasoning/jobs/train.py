@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from sae_reasoning.config import Config, ConfigError, TrainConfig
@@ -23,7 +22,12 @@ from sae_reasoning.edges.sae_quality import (
     measure_fit,
     measure_recovery,
 )
-from sae_reasoning.edges.sae_training import StepRecord, batches_done, train_sae
+from sae_reasoning.edges.sae_training import (
+    StepRecord,
+    batches_done,
+    mixed_batches,
+    train_sae,
+)
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.records import Trace
@@ -180,29 +184,9 @@ def _train_layer(
 
 
 def _batches(train: TrainConfig, layer: int, data: _Data, done: int) -> Iterator[Tensor]:
-    """Batches of the select split, an equal part from each reader, after the first `done`.
-
-    The order of rows within a batch means nothing to any of the losses, so parts are stacked.
-    """
-    readers = _readers(train)
-    sizes = [len(part) for part in np.array_split(np.arange(train.batch_size), len(readers))]
-    if 0 in sizes:
-        raise ConfigError(
-            f"train.batch_size={train.batch_size} is too small for train.readers={train.readers}; "
-            "raise it to 2 or more"
-        )
-    streams = [
-        data.stores[reader, layer].shuffled_batches(
-            size,
-            # Readers apart, so that a batch doesn't hold the same tokens twice.
-            seed=len(READERS) * train.seed + READERS.index(reader),
-            rows=data.select,
-            mixing_tokens=max(train.mixing_tokens // len(readers), size),
-            skip_batches=done,
-        )
-        for reader, size in zip(readers, sizes, strict=True)
-    ]
-    return map(torch.cat, zip(*streams, strict=True))
+    """Batches of the select split, an equal part from each reader, after the first `done`."""
+    stores = [data.stores[reader, layer] for reader in _readers(train)]
+    return mixed_batches(train, stores, data.select, seed=train.seed, skip_batches=done)
 
 
 def _metadata(cfg: Config, layer: int, data: _Data) -> dict[str, Any]:

@@ -4,8 +4,11 @@ A span's tokens are those that share a character with it. Onset-1 of an opportun
 token that ends where the text before the move ends, or earlier; before the first response token
 that is the last prompt token. So it precedes a span's first token, whether white space belongs to
 the token after it, is a token of its own or no token at all.
+
+Where two tokenizers cut the same text differently, what they share are its words.
 """
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +26,8 @@ from sae_reasoning.traces.problems import PosedProblem
 
 Offsets = Sequence[tuple[int, int]]
 
+_WORD = re.compile(r"\S+")
+
 
 def align_span(span: Span, offsets: Offsets, num_prompt_tokens: int, annotator: str) -> TokenSpan:
     """The tokens of a span.
@@ -36,8 +41,7 @@ def align_span(span: Span, offsets: Offsets, num_prompt_tokens: int, annotator: 
     Raises:
         ValueError: No token shares a character with the span.
     """
-    first = bisect_right([end for _, end in offsets], span.char_start)
-    last = bisect_left([start for start, _ in offsets], span.char_end)
+    ((first, last),) = _tokens_of([(span.char_start, span.char_end)], offsets)
     if not 0 <= span.char_start < span.char_end or first >= last:
         raise ValueError(
             f"span {span.behaviour} [{span.char_start}, {span.char_end}) lies outside its text"
@@ -50,6 +54,32 @@ def align_span(span: Span, offsets: Offsets, num_prompt_tokens: int, annotator: 
         token_end=num_prompt_tokens + last,
         annotator=annotator,
     )
+
+
+def align_words(text: str, offsets: Offsets) -> list[tuple[int, int]]:
+    """First token of each word, and one past its last; a word is a run without white space.
+
+    A token that holds characters of two words belongs to both.
+
+    Args:
+        text: The response.
+        offsets: Characters of each of its tokens, in order.
+
+    Raises:
+        ValueError: No token shares a character with some word.
+    """
+    words = [match.span() for match in _WORD.finditer(text)]
+    tokens = _tokens_of(words, offsets)
+    for (start, end), (first, last) in zip(words, tokens, strict=True):
+        if first >= last:
+            raise ValueError(f"no token holds a character of {text[start:end]!r}")
+    return tokens
+
+
+def _tokens_of(places: Sequence[tuple[int, int]], offsets: Offsets) -> list[tuple[int, int]]:
+    """Tokens that share a character with each of some `[start, end)`."""
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    return [(bisect_right(ends, start), bisect_left(starts, end)) for start, end in places]
 
 
 def align_opportunity(

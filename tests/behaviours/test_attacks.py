@@ -1,39 +1,44 @@
 """Latents built by hand come out of the attacks as what they are."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from behaviours.examples import made_up_trace, rows_of
 
-from sae_reasoning.behaviours.attacks import (
-    ANY_WORDING,
-    CONTEXTUAL,
-    LEXICAL,
-    NAMES,
-    NOT_TESTABLE,
-    PARTLY_LEXICAL,
-    POSITIONAL,
-    WEAK,
-    Bars,
-    attack,
-    name_of,
-)
-from sae_reasoning.behaviours.strata import (
+from sae_reasoning.behaviours.attacks import attack_announcer, attack_tracker
+from sae_reasoning.behaviours.outcomes import (
     ALL,
+    ANNOUNCERS,
+    ANY_WORDING,
     BIGRAM,
+    CONTEXTUAL,
+    INJECTED,
     KINDS,
     LENGTH,
+    LEXICAL,
+    NAMES,
+    NOT_REPLICATED,
+    NOT_TESTABLE,
+    PARAPHRASE,
+    PARTLY_LEXICAL,
+    PLANTED,
     POSITION,
+    POSITIONAL,
+    REPLICATION,
     TOKEN,
+    TRACKERS,
+    WEAK,
     WORDING,
-    alike,
-    answered,
-    contents,
+    Bars,
+    Target,
+    name_of,
 )
+from sae_reasoning.behaviours.strata import alike, answered, contents
 from sae_reasoning.behaviours.streams import Active, MaximaStream
-from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits
-from sae_reasoning.records import Trace
+from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits, onset_intervals
+from sae_reasoning.records import TokenOpportunity, Trace
 
 WORD, FIRST, SECOND = 1, 2, 3
 BUILT = {
@@ -122,14 +127,16 @@ def attacked(
     drawn = alike(traces, rows, ["a"], held, seed)
     stream = MaximaStream(drawn.intervals, dense.shape[1])
     stream.add(Active.of(0, dense, np.tile(np.arange(dense.shape[1]), (len(dense), 1))))
-    attacks = attack(
-        ("a", "rl", "rl", 1),
-        cell_index(0, "rl", "report"),
-        range(dense.shape[1]),
-        drawn,
-        stream.result(),
-        rows.token_id,
-        Bars(keep=0.5, weak=0.6, num_resamples=200, seed=seed),
+    attacks = list(
+        attack_tracker(
+            Target(TRACKERS, "a", "rl", "rl", 1, 0),
+            range(dense.shape[1]),
+            cell_index(0, "rl", "report"),
+            drawn,
+            stream.result(),
+            rows.token_id,
+            Bars(keep=0.5, weak=0.6, num_resamples=200, seed=seed),
+        )
     )
     return [
         {a.kind: a.outcome for a in attacks if a.latent == latent}
@@ -199,17 +206,68 @@ def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> N
 
 def test_what_cannot_be_compared_is_not_called_contextual() -> None:
     outcomes = dict.fromkeys(KINDS, "survives")
+    elsewhere = dict.fromkeys((INJECTED, PLANTED), NOT_TESTABLE)
+    words = dict.fromkeys((WORDING, PARAPHRASE, BIGRAM), NOT_TESTABLE)
     assert name_of(outcomes) == CONTEXTUAL
     assert name_of(outcomes | {WORDING: NOT_TESTABLE}) == CONTEXTUAL
     assert name_of(outcomes | {BIGRAM: NOT_TESTABLE}) == CONTEXTUAL
-    assert name_of(outcomes | {TOKEN: NOT_TESTABLE}) == ANY_WORDING
-    assert name_of(outcomes | {TOKEN: NOT_TESTABLE, WORDING: NOT_TESTABLE}) == NOT_TESTABLE
-    assert name_of(outcomes | {WORDING: NOT_TESTABLE, BIGRAM: NOT_TESTABLE}) == NOT_TESTABLE
+    assert name_of(outcomes | {TOKEN: NOT_TESTABLE}) == CONTEXTUAL
+    assert name_of(outcomes | elsewhere) == CONTEXTUAL
+    assert name_of(outcomes | {TOKEN: NOT_TESTABLE, PLANTED: NOT_TESTABLE}) == ANY_WORDING
+    assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere) == ANY_WORDING
+    assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere | words) == NOT_TESTABLE
+    assert name_of(outcomes | words) == NOT_TESTABLE
     assert name_of(outcomes | {BIGRAM: "unclear"}) == "unclear"
-    assert name_of(outcomes | {TOKEN: "killed", WORDING: "unclear"}) == LEXICAL
+    assert name_of(outcomes | {REPLICATION: "killed"}) == NOT_REPLICATED
+    for kind in (TOKEN, INJECTED, PLANTED, WORDING, PARAPHRASE):
+        assert name_of(outcomes | {kind: "killed", BIGRAM: "unclear"}) == LEXICAL
     assert name_of(outcomes | {POSITION: "killed"}) == POSITIONAL
     assert name_of(outcomes | {LENGTH: "killed"}) == POSITIONAL
     assert name_of(outcomes | {ALL: "killed", TOKEN: "killed"}) == WEAK
+    at_onset = dict.fromkeys((ALL, TOKEN, POSITION, LENGTH), "survives")
+    assert name_of(at_onset, ANNOUNCERS) == CONTEXTUAL
+    assert name_of(at_onset | {TOKEN: NOT_TESTABLE}, ANNOUNCERS) == NOT_TESTABLE
+
+
+def test_an_announcer_of_the_word_before_is_told_from_one_of_the_choice() -> None:
+    """One latent fires after a word that often comes before the move; the other where it's made."""
+    rng = np.random.default_rng(0)
+    traces, chosen = [], []
+    for number in range(120):
+        tokens, spans, opportunities = [0, 0, 0], [], []
+        for _ in range(6):
+            before = int(rng.choice([WORD, FIRST]))
+            taken = rng.random() < (0.8 if before == WORD else 0.2)
+            tokens += [SECOND, before]
+            opportunities.append(TokenOpportunity("a", 0, len(tokens) - 1, bool(taken)))
+            chosen.append(taken)
+            tokens += [9] * int(rng.integers(3, 6))
+        made = made_up_trace(
+            number % 60, spans=spans, length=len(tokens), split="report", token_ids=tuple(tokens)
+        )
+        traces.append(replace(made, opportunities=tuple(opportunities)))
+    rows = rows_of(traces)
+    onsets = onset_intervals(traces, rows, ["a"], 0)
+    dense = np.zeros((len(rows.token_id), 2))
+    dense[:, 0] = rows.token_id == WORD
+    dense[onsets.start[onsets.is_positive], 1] = 1
+    stream = MaximaStream(onsets, 2)
+    stream.add(Active.of(0, dense, np.tile([0, 1], (len(dense), 1))))
+    found = list(
+        attack_announcer(
+            Target(ANNOUNCERS, "a", "rl", "rl", 1, 0),
+            [0, 1],
+            cell_index(0, "rl", "report"),
+            stream.result(),
+            rows,
+            Bars(keep=0.5, weak=0.6, num_resamples=200, seed=0),
+        )
+    )
+    names = [
+        name_of({a.kind: a.outcome for a in found if a.latent == latent}, ANNOUNCERS)
+        for latent in (0, 1)
+    ]
+    assert names == [LEXICAL, CONTEXTUAL]
 
 
 def test_a_move_of_its_own_words_is_not_testable() -> None:

@@ -1,6 +1,10 @@
 """Streamed scores against scikit-learn and scipy on dense arrays."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from behaviours.examples import made_up_trace, rows_of
 from scipy import stats as scipy_stats
@@ -8,8 +12,10 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 
 from sae_reasoning.behaviours.reason_score import cue_windows, reason_score
 from sae_reasoning.behaviours.scores import Labels, LatentScores, ReaderScores, label_rows
-from sae_reasoning.behaviours.streams import Active, MaximaStream, ValueTable
-from sae_reasoning.behaviours.windows import cell_index
+from sae_reasoning.behaviours.streams import Active, MaximaStream, matched_strata
+from sae_reasoning.behaviours.tables import ValueTable
+from sae_reasoning.behaviours.windows import Classes, cell_index
+from sae_reasoning.records import TokenOpportunity
 
 NUM_LATENTS, K = 12, 3
 
@@ -104,23 +110,66 @@ def test_latents_are_described_on_the_select_split() -> None:
     assert here.mean_active.to_numpy() == pytest.approx(expected)
 
 
-def test_a_full_value_table_rounds_and_stays_within_a_thousandth() -> None:
-    traces = _traces(400, seed=1)
+def test_what_waits_on_disk_changes_no_score(tmp_path) -> None:
+    traces = _traces(seed=1)
     rows = rows_of(traces)
     labels = label_rows(traces, rows, ["a", "b"], seed=0)
-    rng = np.random.default_rng(2)
-    num = len(rows.token_id)
-    latents = np.argsort(rng.random((num, NUM_LATENTS)), axis=1)[:, :K]
-    values = rng.lognormal(size=(num, K)).astype(np.float32)
-    small = ValueTable(labels.moves, NUM_LATENTS, capacity=20_000)
-    large = ValueTable(labels.moves, NUM_LATENTS)
-    for start in range(0, num, 1000):
-        part = slice(start, start + 1000)
-        for table in (small, large):
-            table.add(Active.of(start, values[part], latents[part]))
-    difference = np.abs(small.aurocs(3, 2) - large.aurocs(3, 2))
-    assert small.dropped_bits > 0 == large.dropped_bits
-    assert difference.max() < 1e-3
+    values, latents, _ = _sparse(len(rows.token_id), seed=2)
+    held = _stream(labels, values, latents, 500)
+    scores = LatentScores(labels, NUM_LATENTS, capacity=64, scratch=tmp_path)
+    for start in range(0, len(values), 100):
+        part = slice(start, start + 100)
+        scores.add(Active.of(start, values[part], latents[part]))
+    pd.testing.assert_frame_equal(scores.result().points, held.points)
+    assert not list(tmp_path.iterdir())
+
+
+def test_values_take_no_more_memory_when_there_are_ten_times_as_many() -> None:
+    rng = np.random.default_rng(0)
+
+    def peak(num_rows: int) -> int:
+        zero, rows = np.zeros(1, np.int64), np.zeros(num_rows, np.int8)
+        table = ValueTable(Classes(rows, zero, zero, zero + num_rows), 400, 1, capacity=1 << 14)
+        tracemalloc.start()
+        for start in range(0, num_rows, 500):
+            latents = rng.integers(0, 50, (500, 8)) + 50 * np.arange(8)
+            table.add(Active.of(start, rng.random((500, 8)), latents))
+        table.aurocs(1)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(50_000) < 1.1 * peak(5_000)
+
+
+@pytest.mark.parametrize("num_tokens", [3, 200])
+def test_onset_auroc_within_tokens_equals_counting_pairs(num_tokens: int) -> None:
+    rng = np.random.default_rng(num_tokens)
+    traces = []
+    for trace in _traces(seed=3):
+        places = np.sort(rng.choice(np.arange(4, 39), 20, replace=False)).tolist()
+        opportunities = [TokenOpportunity("a", 0, p, bool(rng.random() < 0.4)) for p in places]
+        tokens = tuple(rng.integers(0, num_tokens, 40).tolist())
+        traces.append(replace(trace, opportunities=tuple(opportunities), token_ids=tokens))
+    rows = rows_of(traces)
+    labels = label_rows(traces, rows, ["a", "b"], seed=0)
+    values, latents, dense = _sparse(len(rows.token_id), seed=4)
+    points = _stream(labels, values, latents, 100).points.set_index(
+        ["behaviour", "writer", "split", "latent"]
+    )
+    cell = cell_index(0, "rl", "report")
+    here = labels.onsets.of_cell(cell)
+    token, share = matched_strata(labels.onsets, cell)
+    assert (token is None) == (num_tokens == 200)
+    taken = labels.onsets.is_positive[here]
+    token = np.zeros(len(taken)) if token is None else token
+    comparable = taken[:, None] & ~taken & (token[:, None] == token)
+    for latent in range(NUM_LATENTS):
+        x = dense[labels.onsets.start[here], latent]
+        won = (x[:, None] > x) + (x[:, None] == x) / 2
+        found = points.loc["a", "rl", "report", latent]
+        assert found.onset_auroc == pytest.approx(won[comparable].mean(), abs=1e-12)
+        assert found.onset_matched_share == pytest.approx(share)
 
 
 def test_onsets_are_compared_after_the_same_token_where_there_are_enough() -> None:

@@ -12,9 +12,8 @@ import torch
 from behaviours.examples import narrated_traces
 from safetensors.torch import load_file, save_file
 
-from sae_reasoning.behaviours.attacks import ANY_WORDING, CONTEXTUAL, NAMES, NOT_TESTABLE
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, NAMES, NOT_TESTABLE, RANDOM, TRACKERS
 from sae_reasoning.behaviours.shortlist import mark_candidates
-from sae_reasoning.behaviours.strata import KINDS
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.activation_store import ActivationStore
@@ -150,28 +149,79 @@ def ranked(
     return Ranked(config, printed.getvalue())
 
 
-def test_every_tracker_is_attacked_in_both_readers_and_named(ranked: Ranked) -> None:
+def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> None:
     folder = ranked.config.folder / "rank"
     attacks = read_table(folder / "attacks.parquet")
-    assert set(attacks.kind) == set(KINDS)
-    assert set(attacks.reader) == {"base", "rl"}
-    known = attacks.dropna(subset=["auroc"])
+    trackers = attacks[attacks.shortlist == TRACKERS]
+    assert set(trackers.reader) == {"base", "rl", RANDOM}
+    known = attacks[attacks.outcome != NOT_TESTABLE]  # The rest may rest on two spans.
     assert ((known.low <= known.auroc) & (known.auroc <= known.high)).all()
     assert attacks[attacks.auroc.isna()].outcome.eq(NOT_TESTABLE).all()
     shortlist = read_json(folder / "shortlist.json")
     for behaviour, entries in shortlist["trackers"].items():
+        of_random = trackers[(trackers.behaviour == behaviour) & (trackers.reader == RANDOM)]
+        assert len(of_random.drop_duplicates(["layer", "latent"])) == len(entries)
         for entry in entries:
-            own = attacks[
-                (attacks.behaviour == behaviour)
-                & (attacks.layer == entry["layer"])
-                & (attacks.latent == entry["latent"])
+            own = trackers[
+                (trackers.behaviour == behaviour)
+                & (trackers.layer == entry["layer"])
+                & (trackers.latent == entry["latent"])
+                & (trackers.reader != RANDOM)
             ]
             assert entry["called"] == dict(zip(own.reader, own.called, strict=True))
             assert set(entry["called"].values()) <= set(NAMES)
-    planted = shortlist["trackers"][BACKTRACKING][0]
-    # It fires on every token of the move and on nothing else; but moves are few.
-    assert set(planted["called"].values()) <= {CONTEXTUAL, ANY_WORDING, NOT_TESTABLE}
-    assert "what is left of the trackers" in ranked.printed
+    assert "what is left of the shortlists" in ranked.printed
+
+
+def test_the_planted_latent_is_more_than_its_words(ranked: Ranked) -> None:
+    """It fires on every token of the move as it stands in the cache, and on no other."""
+    attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
+    own = attacks[
+        (attacks.shortlist == TRACKERS)
+        & (attacks.behaviour == BACKTRACKING)
+        & (attacks.layer == LAYER)
+        & (attacks.latent == PLANTED)
+        & (attacks.reader == "rl")
+    ].set_index("kind")
+    assert own.auroc["all"] == 1.0
+    assert own.n_pos["paraphrase"] == own.n_pos["all"]  # Each span was read in other words.
+    assert not (own.outcome[["token", "token mid-trace", "token in other text"]] == "killed").any()
+
+
+def test_announcers_are_attacked_at_onset(ranked: Ranked) -> None:
+    attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
+    shortlist = read_json(ranked.config.folder / "rank" / "shortlist.json")
+    own = attacks[(attacks.shortlist == ANNOUNCERS) & (attacks.behaviour == BACKTRACKING)]
+    assert set(own.kind) == {"all", "token", "position", "length"}
+    listed = {(e["layer"], e["latent"]) for e in shortlist["announcers"][BACKTRACKING]}
+    assert set(zip(own.layer, own.latent, strict=True)) == listed
+    for entry in shortlist["announcers"][BACKTRACKING]:
+        assert set(entry["called"]) == {"base", "rl"}
+
+
+def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ranked) -> None:
+    found = read_table(ranked.config.folder / "rank" / "injections.parquet")
+    assert set(found.carrier) == {"prompt", "response"}
+    assert set(found.strategy) <= {1, 2, 3}
+    assert (found.words.str.split().str.len() == found.strategy).all()  # A token is a word.
+    assert found.rise.between(0, 1).all()
+    assert found.num_others.gt(0).all()
+    assert found.p.between(0, 1).all()
+
+
+def test_the_grid_compares_readers_and_writers(ranked: Ranked) -> None:
+    grid = read_table(ranked.config.folder / "rank" / "grid.parquet")
+    assert set(grid.measure) == {"span_auroc", "rate_at_opportunities"}
+    assert set(grid.between) == {"readers", "writers"}
+    assert np.allclose(grid.difference, grid.rl - grid.base, equal_nan=True)
+    planted = grid[
+        (grid.behaviour == BACKTRACKING)
+        & (grid.layer == LAYER)
+        & (grid.latent == PLANTED)
+        & (grid.measure == "span_auroc")
+    ]
+    assert (planted.rl == 1.0).all()  # Planted in both readers and both writers' text.
+    assert (planted.difference == 0).all()
 
 
 def test_rank_puts_the_planted_latent_first(ranked: Ranked) -> None:
@@ -226,7 +276,9 @@ def test_baselines_stand_beside_every_cell(ranked: Ranked) -> None:
     config = ranked.config
     found = read_table(config.folder / "rank" / "baselines.parquet")
     here = found[(found.behaviour == BACKTRACKING) & (found.writer == "rl")].set_index("baseline")
-    assert set(here.index) == {"random_reader", "random_direction", "ngram", "probe"}
+    sparse = {f"sparse_probe_{k}" for k in (1, 2, 5, 20)}
+    assert set(here.index) == {"random_reader", "random_direction", "ngram", "probe"} | sparse
+    assert here.loc["sparse_probe_1"].span_auroc.max() == 1.0  # The planted latent is picked.
     assert here.loc["ngram", "span_auroc"] > 0.95  # Its wordings give the move away.
     assert here.loc["probe"].span_auroc.min() > 0.7
     assert set(here.loc["random_reader", "reader"]) == {"random"}
@@ -253,6 +305,22 @@ def test_announcers_push_towards_the_move_and_are_described(ranked: Ranked) -> N
     assert (config.folder / known["folder"] / "cfg.json").exists()
 
 
+def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
+    config.rank.replicas = 2
+    rank(config, **_quiet())
+    folder = config.folder / "rank"
+    replicas = read_table(folder / "replicas.parquet")
+    assert set(replicas.seed) == {1, 2}
+    assert set(replicas.reader) == {"base", "rl"}
+    attacks = read_table(folder / "attacks.parquet")
+    own = attacks[attacks.kind == "other SAE seeds"]
+    assert len(own) * 2 == len(replicas)
+    assert (own.n_pos == 2).all()
+    planted = own[(own.layer == LAYER) & (own.latent == PLANTED)]
+    assert set(planted.outcome) == {"killed"}  # No training has seen what was planted.
+    assert not list(config.folder.glob("rank.partial-*"))
+
+
 def test_a_second_run_does_nothing(ranked: Ranked) -> None:
     printed = io.StringIO()
     again = rank(ranked.config, tracker=NullTracker(), console=Console(printed))
@@ -276,7 +344,7 @@ def test_a_killed_ranking_goes_on_at_the_first_missing_part(
     config: Config, ranked: Ranked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[tuple[str, int]] = []
-    score = rank_job._score
+    score = rank_job.score_store
 
     def killed_at_the_third(cfg, data, reader, layer, parts, console) -> None:
         part = parts / f"{reader}_layer_{layer}_points.parquet"
@@ -286,11 +354,11 @@ def test_a_killed_ranking_goes_on_at_the_first_missing_part(
             raise KeyboardInterrupt
         score(cfg, data, reader, layer, parts, console)
 
-    monkeypatch.setattr(rank_job, "_score", killed_at_the_third)
+    monkeypatch.setattr(rank_job, "score_store", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         rank(config, **_quiet())
     assert not (config.folder / "rank").exists()
-    monkeypatch.setattr(rank_job, "_score", score)
+    monkeypatch.setattr(rank_job, "score_store", score)
     rank(config, **_quiet())
     assert not list(config.folder.glob("rank.partial-*"))
     other = ranked.config
@@ -323,7 +391,7 @@ def test_a_missing_input_names_its_target(config: Config, stage: str) -> None:
 def test_a_dictionary_of_another_width_is_refused(config: Config) -> None:
     sae = build_training_sae(SaeConfig(d_sae=16, k=2), d_in=24, seed=0, steps=1)
     finish(sae, 1.0).save(config.folder / "train" / "pooled" / "layer_1")
-    with pytest.raises(BrokenArtifact, match="width 24, the cache holds 32; delete it and run"):
+    with pytest.raises(BrokenArtifact, match="width 24, its reader's are 32 wide; delete it"):
         rank(config, **_quiet())
     assert not (config.folder / "rank").exists()
 

@@ -8,7 +8,7 @@ import pytest
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
 from sae_reasoning.records import Opportunity, Span
-from sae_reasoning.traces.align import align_opportunity, align_span
+from sae_reasoning.traces.align import align_opportunity, align_span, align_words
 
 # "ab cd. ef" cut as a tokenizer with leading spaces would
 OFFSETS = [(0, 2), (2, 5), (5, 6), (6, 9)]
@@ -81,3 +81,21 @@ def test_spans_survive_retokenisation(tiny_pair: PairConfig) -> None:
     assert tokenizer.decode(ids[span.token_start : span.token_end]) == (
         "wait , dead end , back to ash ."
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "offsets", "tokens"),
+    [
+        ("ab cd. ef", OFFSETS, [(0, 1), (1, 3), (3, 4)]),  # "cd." is one word.
+        ("ab cd", [(0, 1), (1, 4), (4, 5)], [(0, 2), (1, 3)]),  # The second is in both words.
+        (" ab\n\ncd ", [(0, 1), (1, 3), (3, 5), (5, 8)], [(1, 2), (3, 4)]),
+        ("", [], []),
+    ],
+)
+def test_a_word_has_the_tokens_that_share_a_character_with_it(text, offsets, tokens) -> None:
+    assert align_words(text, offsets) == tokens
+
+
+def test_a_word_without_any_token_is_named() -> None:
+    with pytest.raises(ValueError, match="no token holds a character of 'cd'"):
+        align_words("ab cd", [(0, 2)])

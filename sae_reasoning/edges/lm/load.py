@@ -1,7 +1,9 @@
 """Causal language models by folder or hub id."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -139,6 +141,29 @@ def encode_response(
     """Token ids of a response, without special tokens, and each token's characters."""
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     return encoded.input_ids, [tuple(offset) for offset in encoded.offset_mapping]
+
+
+def word_junction(tokenizer: PreTrainedTokenizerFast) -> Callable[[int, int], bool]:
+    """Whether white space stands between two tokens, whichever of them holds it."""
+
+    @cache
+    def says(*token_ids: int) -> str:
+        return str(tokenizer.decode(list(token_ids)))
+
+    def is_junction(before: int, after: int) -> bool:
+        return says(before, after) != says(before).rstrip() + says(after).lstrip()
+
+    return is_junction
+
+
+def expresses(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
+    """Whether every character of a text is left in its tokens, white space aside."""
+    said = tokenizer.decode(
+        encode_response(tokenizer, text)[0],
+        skip_special_tokens=True,
+        clean_up_tokenization_spaces=False,
+    )
+    return "".join(str(said).split()) == "".join(text.split())
 
 
 def continuation_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:

@@ -1,38 +1,14 @@
-"""Statistics on dependent data: the unit of resampling is the problem, never the token.
+"""Areas under the ROC curve: points, intervals by problem, within strata, differences."""
 
-Every estimate carries its n and a 95 % interval.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy import stats
 
-_MAX_CELLS = 1 << 22
-"""Numbers held at once by a resampling."""
-_FLAT = 1e-12
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval.
-
-    Attributes:
-        value: Point estimate.
-        low: Lower bound.
-        high: Upper bound.
-        n: Independent units it rests on.
-        p: Two-sided p-value against no effect, where one was computed.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    p: float = float("nan")
+from sae_reasoning.stats.estimates import Estimate, widen_flat, wilson
+from sae_reasoning.stats.resampling import between, resample_weights
 
 
 @dataclass(frozen=True)
@@ -81,32 +57,37 @@ def tie_runs(*keys: Shaped[np.ndarray, " item"]) -> Int[np.ndarray, " run"]:
 
 
 def sparse_concordance(
-    group: Int[np.ndarray, " run"],
-    positives: Float[np.ndarray, " run"],
-    negatives: Float[np.ndarray, " run"],
+    first: Int[np.ndarray, " group"],
+    positives: Int[np.ndarray, " run"],
+    negatives: Int[np.ndarray, " run"],
     num_positives: Float[np.ndarray, " group"],
     num_negatives: Float[np.ndarray, " group"],
 ) -> Float[np.ndarray, " group"]:
     """Concordant pairs of each group, ties counted half, from its nonzero scores only.
 
     What isn't listed scored 0, below all that is; those are one tie. AUROC is the result over
-    `num_positives * num_negatives`.
+    `num_positives * num_negatives`; of a group that has no run it is 0.5.
 
     Args:
-        group: Group (say, the latent) of each run of equal scores; sorted by group, then score.
-        positives: Positive items of each run.
+        first: First run of each group (say, of each latent).
+        positives: Positive items of each run of equal scores; sorted by group, then score.
         negatives: Negative items of each run.
         num_positives: Positive items of each group, zeros included.
         num_negatives: Negative items of each group, zeros included.
     """
-    num_groups = len(num_positives)
-    silent_positives = num_positives - np.bincount(group, positives, num_groups)
-    silent_negatives = num_negatives - np.bincount(group, negatives, num_groups)
-    below = np.concatenate([[0.0], np.cumsum(negatives)])
-    first = np.searchsorted(group, np.arange(num_groups))
-    below = below[:-1] + (silent_negatives - below[first])[group]
-    concordant = np.bincount(group, positives * (below + negatives / 2), num_groups)
-    return concordant + silent_positives * silent_negatives / 2
+    if not len(first):
+        return np.empty(0)
+    below = np.concatenate([[0], np.cumsum(negatives)])
+    # Twice the pairs, which are whole numbers: nothing is rounded on the way.
+    twice = positives * (below[:-1] + below[1:])
+    won, listed_positives, listed_negatives = (
+        np.add.reduceat(counts, first) for counts in (twice, positives, negatives)
+    )
+    silent_positives = num_positives - listed_positives
+    silent_negatives = num_negatives - listed_negatives
+    # Negatives of earlier groups aren't below these; silent ones are.
+    lifted = listed_positives * (silent_negatives - below[first])
+    return won / 2 + lifted + silent_positives * silent_negatives / 2
 
 
 def clustered_auroc(
@@ -210,6 +191,7 @@ def kept_auroc(
     stratum: Int[np.ndarray, " item"],
     *,
     reference: Bool[np.ndarray, " item"] | None = None,
+    reference_negative: Bool[np.ndarray, " item"] | None = None,
     keep: float,
     num_resamples: int,
     seed: int,
@@ -226,6 +208,7 @@ def kept_auroc(
         cluster: Problem of each item.
         stratum: Of each item.
         reference: Positives of the plain AUROC; those that can be compared, if not given.
+        reference_negative: Negatives of the plain AUROC; `is_negative`, if not given.
         keep: Share of the plain advantage that counts as kept.
         num_resamples: Resamples of problems.
         seed: Of the resamples.
@@ -233,15 +216,20 @@ def kept_auroc(
     usable = is_positive & np.isin(stratum, stratum[is_negative]) & (stratum >= 0)
     comparable = float(usable.sum() / max(is_positive.sum(), 1))
     reference = usable if reference is None else reference
+    others = is_negative if reference_negative is None else reference_negative
     n = len(np.unique(cluster[usable]))
-    if not usable.any() or not reference.any():
+    if not usable.any() or not reference.any() or not others.any():
         unknown = Estimate(float("nan"), float("nan"), float("nan"), n)
         return Kept(unknown, unknown, unknown, comparable)
     _, cluster = np.unique(cluster, return_inverse=True)
     num_clusters = int(cluster.max()) + 1
     tables = []
-    for positives, strata in ((usable, stratum), (reference, np.zeros(len(scores), int))):
-        used = positives | is_negative
+    plain_strata = np.zeros(len(scores), int)
+    for positives, negatives, strata in (
+        (usable, is_negative, stratum),
+        (reference, others, plain_strata),
+    ):
+        used = positives | negatives
         tables.append(
             _pair_tables(
                 scores[used],
@@ -255,17 +243,67 @@ def kept_auroc(
     within, plain = _drawn_shares(tables, num_resamples, seed)
     values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
 
-    def estimate(value: float, draws: np.ndarray) -> Estimate:
-        low, high = np.nanquantile(draws, [0.025, 0.975])
-        return Estimate(value, float(low), float(high), n)
-
     margin = (values[0] - 0.5) - keep * (values[1] - 0.5)
     return Kept(
-        within=widen_flat(estimate(values[0], within), n),
-        plain=widen_flat(estimate(values[1], plain), n),
-        margin=estimate(margin, (within - 0.5) - keep * (plain - 0.5)),
+        within=widen_flat(between(values[0], within, n), n),
+        plain=widen_flat(between(values[1], plain, n), n),
+        margin=between(margin, (within - 0.5) - keep * (plain - 0.5), n),
         comparable=comparable,
     )
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What one AUROC is of.
+
+    Attributes:
+        scores: Of each item.
+        is_positive: Which should score higher.
+        cluster: Problem of each item.
+    """
+
+    scores: Float[np.ndarray, " item"]
+    is_positive: Bool[np.ndarray, " item"]
+    cluster: Int[np.ndarray, " item"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two estimates on the same problems, and the second minus the first."""
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+
+
+def compare_aurocs(first: Ranked, second: Ranked, num_resamples: int, seed: int) -> Compared:
+    """Two AUROCs and their difference, with a bootstrap that draws the same problems for both.
+
+    The p-value of the difference is Student's t on the bootstrap's standard error. n is the
+    problems that hold items of either; bounds and difference are NaN where one has no pairs.
+    """
+    clusters = np.unique(np.concatenate([first.cluster, second.cluster]))
+    tables = [
+        _pair_tables(
+            own.scores,
+            own.is_positive,
+            np.searchsorted(clusters, own.cluster),
+            np.zeros(len(own.scores), int),
+            len(clusters),
+        )
+        for own in (first, second)
+    ]
+    n = len(clusters)
+    if not all(pairs.sum() for _, pairs in tables):
+        unknown = Estimate(float("nan"), float("nan"), float("nan"), n)
+        return Compared(unknown, unknown, unknown)
+    values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
+    drawn = _drawn_shares(tables, num_resamples, seed)
+    estimates = [
+        widen_flat(between(value, draws, n), n) for value, draws in zip(values, drawn, strict=True)
+    ]
+    gap = between(values[1] - values[0], drawn[1] - drawn[0], n)
+    return Compared(estimates[0], estimates[1], gap)
 
 
 def _drawn_shares(
@@ -278,7 +316,7 @@ def _drawn_shares(
     A resample weighs a table with the times its clusters were drawn; NaN where that leaves no pair.
     """
     drawn: list[list[np.ndarray]] = [[] for _ in tables]
-    for weights in _resample_weights(len(tables[0][0]), num_resamples, seed):
+    for weights in resample_weights(len(tables[0][0]), num_resamples, seed):
         for (concordant, pairs), shares in zip(tables, drawn, strict=True):
             above = np.einsum("rc,rc->r", weights @ concordant, weights)
             below = np.einsum("rc,rc->r", weights @ pairs, weights)
@@ -316,123 +354,12 @@ def _pair_tables(
     return concordant, pairs
 
 
-def paired_bootstrap(
-    differences: Float[np.ndarray, " problem"], num_resamples: int, seed: int
-) -> Estimate:
-    """Mean of one difference per problem, with a percentile interval over resampled problems.
-
-    The p-value is Student's t on the bootstrap's standard error: fine enough for
-    Benjamini-Hochberg, which counts of resamples are not. Where all problems agree on a value that
-    may be a share, the interval is Wilson's.
-    """
-    differences = np.asarray(differences, np.float64)
-    n = len(differences)
-    if n == 0:
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    means = np.concatenate(
-        [weights @ differences / n for weights in _resample_weights(n, num_resamples, seed)]
-    )
-    value = float(differences.mean())
-    low, high = np.quantile(means, [0.025, 0.975])
-    error = float(means.std())
-    if n < 2 or error == 0:
-        p = 1.0 if value == 0 or n < 2 else 0.0
-    else:
-        p = float(2 * stats.t.sf(abs(value) / error, n - 1))
-    found = Estimate(value, float(low), float(high), n, p)
-    return widen_flat(found, n) if n > 1 and 0 <= value <= 1 else found
-
-
-def bootstrap_of_sums(
-    sums: Float[np.ndarray, "problem column"],
-    statistic: Callable[[Float[np.ndarray, "*sample column"]], Float[np.ndarray, "*sample"]],
-    num_resamples: int,
-    seed: int,
-    level: float = 0.95,
-) -> Estimate:
-    """A function of sums over problems, with a percentile interval over resampled problems.
-
-    Args:
-        sums: What each problem adds to each sum.
-        statistic: Takes sums on its last axis; NaN where it's undefined.
-        num_resamples: Resamples.
-        seed: Of the resamples.
-        level: Of the interval.
-
-    Resamples in which the statistic is undefined are left out; where that is all, so are the
-    bounds.
-    """
-    n = len(sums)
-    unknown = float("nan")
-    if not n:
-        return Estimate(unknown, unknown, unknown, 0)
-    value = float(statistic(sums.sum(0)))
-    drawn = np.concatenate(
-        [statistic(weights @ sums) for weights in _resample_weights(n, num_resamples, seed)]
-    )
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn):
-        return Estimate(value, unknown, unknown, n)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(value, float(low), float(high), n)
-
-
-def widen_flat(found: Estimate, n: int) -> Estimate:
-    """A share with Wilson's interval on `n` units where its own has no width.
-
-    Units that all agree don't say that no other would differ.
-    """
-    if found.high - found.low > _FLAT or not n:
-        return found
-    bounds = wilson(found.value * n, n)
-    return replace(found, low=bounds.low, high=bounds.high)
-
-
-def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
-    """q-values: the smallest false discovery rate at which each test is rejected; NaN stays NaN."""
-    q = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
-    return q
-
-
-def wilson(successes: float, n: int) -> Estimate:
-    """A proportion with Wilson's 95 % score interval."""
-    if n == 0:
-        return Estimate(float("nan"), 0.0, 1.0, 0)
-    z = float(stats.norm.ppf(0.975))
-    share = successes / n
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n)
-
-
 def _cluster_sums(
     values: Float[np.ndarray, "item column"], cluster: Int[np.ndarray, " item"], num_clusters: int
 ) -> Float[np.ndarray, "cluster column"]:
     sums = np.zeros((num_clusters, values.shape[1]))
     np.add.at(sums, cluster, values)
     return sums
-
-
-def _resample_weights(
-    num_clusters: int, num_resamples: int, seed: int
-) -> Iterator[Float[np.ndarray, "resample cluster"]]:
-    """How often each problem is drawn, a block of resamples at a time."""
-    block = max(_MAX_CELLS // max(num_clusters, 1), 1)
-    for start in range(0, num_resamples, block):
-        yield _draw_block(num_clusters, min(block, num_resamples - start), (seed, start))
-
-
-@lru_cache(maxsize=2)  # Many latents are resampled with the same problems.
-def _draw_block(
-    num_clusters: int, num_resamples: int, seed: tuple[int, int]
-) -> Float[np.ndarray, "resample cluster"]:
-    shares = np.full(num_clusters, 1 / num_clusters)
-    drawn = np.random.default_rng(seed).multinomial(num_clusters, shares, size=num_resamples)
-    return drawn.astype(np.float64)
 
 
 def _logit(share: Float[np.ndarray, " column"]) -> Float[np.ndarray, " column"]:

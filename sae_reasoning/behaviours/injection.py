@@ -1,0 +1,279 @@
+"""A latent's own words put where they mean nothing: does it fire there as in the move?
+
+After Ma et al. (2601.05679), who put a feature's top tokens, pairs and triples of tokens into text
+without reasoning. Three things are added: their effect is held against the same injection's on
+latents of like frequency that weren't selected; which of the three is put in is chosen on the
+select split, for the latent and for each of those others; and what holds the beginning of the move
+itself (two tokens or more with which one of its spans begins) isn't put in, since that would be the
+move.
+
+1. `top_ngrams`: on the select split, what the latent fires on most.
+2. `carriers`: prompts, and responses up to a place inside another sentence than the move's.
+3. `inject`: the text with the words put in, and the window that is looked at: from the words on, as
+   long as a span of the move usually is. The same window without the words is the plain one.
+4. `rises`: AUROC of injected against plain windows.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from sae_reasoning.behaviours.windows import Rows, problem_numbers
+from sae_reasoning.records import Trace
+from sae_reasoning.stats import auroc
+
+SIZES = (1, 2, 3)
+"""Tokens put in at once; each a strategy."""
+PROMPT, RESPONSE = "prompt", "response"
+
+Junction = Callable[[int, int], bool]
+"""Whether a word ends between two tokens."""
+
+_FEWEST = 5
+"""Occurrences below which an n-gram's mean activation isn't trusted."""
+_PER_TEXT = 3
+
+
+@dataclass(frozen=True)
+class Text:
+    """Tokens, and the windows of them that are looked at.
+
+    Attributes:
+        token_ids: To be read.
+        windows: First token and one past the last of each.
+        problem: Problem of the text.
+    """
+
+    token_ids: tuple[int, ...]
+    windows: tuple[tuple[int, int], ...]
+    problem: int
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """A text to put words into.
+
+    Attributes:
+        token_ids: As it stands.
+        places: Tokens before which words are put, ascending; far enough apart.
+        problem: Problem of the text.
+    """
+
+    token_ids: tuple[int, ...]
+    places: tuple[int, ...]
+    problem: int
+
+
+def openings(
+    traces: Sequence[Trace], behaviours: Sequence[str]
+) -> dict[str, frozenset[tuple[int, ...]]]:
+    """The two tokens that begin each span of each move."""
+    found: dict[str, set[tuple[int, ...]]] = {behaviour: set() for behaviour in behaviours}
+    for trace in traces:
+        for span in trace.spans:
+            if span.behaviour in found and span.token_end - span.token_start > 1:
+                begin = trace.token_ids[span.token_start : span.token_start + 2]
+                found[span.behaviour].add(tuple(begin))
+    return {behaviour: frozenset(own) for behaviour, own in found.items()}
+
+
+def top_ngrams(
+    activation: Float[np.ndarray, " row"],
+    rows: Rows,
+    size: int,
+    excluded: Collection[tuple[int, ...]],
+) -> tuple[int, ...] | None:
+    """The n-gram on whose last token a latent fires highest on average; None where it never fires.
+
+    Args:
+        activation: Of one latent, at each row of `rows`.
+        rows: Tokens, trace by trace.
+        size: Tokens.
+        excluded: Pairs of tokens that it may not hold.
+    """
+    trace = np.repeat(np.arange(len(rows.row_of_trace) - 1), np.diff(rows.row_of_trace))
+    num = len(activation) - size + 1
+    if num <= 0:
+        return None
+    grams = np.stack([rows.token_id[k : k + num] for k in range(size)], axis=1).astype(np.int64)
+    inside = trace[:num] == trace[size - 1 :]
+    value = activation[size - 1 :][inside]
+    each, code, count = np.unique(grams[inside], axis=0, return_inverse=True, return_counts=True)
+    mean = np.bincount(code.ravel(), value, len(each)) / count
+    mean[count < _FEWEST] = 0
+    for index in np.argsort(-mean, kind="stable").tolist():
+        if mean[index] <= 0:
+            return None
+        gram = tuple(each[index].tolist())
+        if not any(pair in excluded for pair in pairwise(gram)):
+            return gram
+    return None
+
+
+def carriers(
+    traces: Sequence[Trace],
+    behaviour: str,
+    kind: str,
+    split: str,
+    *,
+    num: int,
+    length: int,
+    is_junction: Junction,
+    seed: int,
+) -> list[Carrier]:
+    """Texts with places between words: in prompts, or in responses outside the move.
+
+    In a response a place lies inside a sentence (no move begins there), and neither it nor the
+    window after it touches a span of the move. One text a problem.
+
+    Args:
+        traces: To take texts from.
+        behaviour: Move that a place must be outside of.
+        kind: `prompt` or `response`.
+        split: Of the traces.
+        num: Texts.
+        length: Tokens of a window.
+        is_junction: Where words end.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    problems = problem_numbers(traces)
+    found: dict[int, Carrier] = {}
+    for t in rng.permutation(len(traces)).tolist():
+        trace = traces[t]
+        if trace.split != split or problems[t] in found:
+            continue
+        first, last = (1, trace.num_prompt_tokens)
+        if kind == RESPONSE:
+            first, last = trace.num_prompt_tokens + 1, len(trace.token_ids)
+        ids = trace.token_ids[:last]
+        free = _free(trace, behaviour, kind)
+        places = [
+            p
+            for p in range(first, last - length)
+            if free[p : p + length].all() and is_junction(ids[p - 1], ids[p])
+        ]
+        if kind == RESPONSE:
+            begins = {span.token_start for span in trace.spans}
+            begins |= {opportunity.token + 1 for opportunity in trace.opportunities}
+            places = [p for p in places if p not in begins]
+        chosen = _apart(places, length, rng)
+        if chosen:
+            found[problems[t]] = Carrier(ids[: chosen[-1] + length], chosen, problems[t])
+        if len(found) == num:
+            break
+    return list(found.values())
+
+
+def _free(trace: Trace, behaviour: str, kind: str) -> Bool[np.ndarray, " token"]:
+    """Tokens outside the move."""
+    free = np.ones(len(trace.token_ids), bool)
+    if kind == RESPONSE:
+        for span in trace.spans:
+            if span.behaviour.endswith(behaviour):  # Held-out wordings go by a longer name.
+                free[span.token_start : span.token_end] = False
+    return free
+
+
+def _apart(places: list[int], length: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """A few places, a window and more apart."""
+    chosen: list[int] = []
+    for index in rng.permutation(len(places)).tolist():
+        if all(abs(places[index] - other) > 2 * length for other in chosen):
+            chosen.append(places[index])
+        if len(chosen) == _PER_TEXT:
+            break
+    return tuple(sorted(chosen))
+
+
+def plain(carrier: Carrier, length: int) -> Text:
+    """The text as it stands, with the windows at its places."""
+    windows = tuple((p, p + length) for p in carrier.places)
+    return Text(carrier.token_ids, windows, carrier.problem)
+
+
+def inject(carrier: Carrier, words: tuple[int, ...], length: int) -> Text:
+    """The text with words put in at each place."""
+    ids: list[int] = []
+    windows = []
+    bounds = [0, *carrier.places, len(carrier.token_ids)]
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        if number:
+            windows.append((len(ids), len(ids) + max(length, len(words))))
+            ids += words
+        ids += carrier.token_ids[start:stop]
+    return Text(tuple(ids), tuple(windows), carrier.problem)
+
+
+@dataclass(frozen=True)
+class Rise:
+    """How much injected words raise a latent, beside latents that weren't selected.
+
+    Attributes:
+        strategy: Tokens put in at once, chosen on the select split.
+        auroc: Of injected against plain windows, on the report split.
+        null_95: 95 % quantile of the same over the other latents, each with its best strategy.
+        p: Share of them that rise as much, the latent itself counted.
+        num_others: How many.
+    """
+
+    strategy: int
+    auroc: float
+    null_95: float
+    p: float
+    num_others: int
+
+
+def rises(
+    select: Sequence[tuple[Float[np.ndarray, "_ latent"], Float[np.ndarray, "_ latent"]]],
+    report: Sequence[tuple[Float[np.ndarray, "_ latent"], Float[np.ndarray, "_ latent"]]],
+) -> Rise:
+    """Pick each latent's strategy on select, and compare the first latent with the others.
+
+    Args:
+        select: Maxima over injected and over plain windows of each strategy; the attacked latent
+            first, then those that weren't selected.
+        report: The same of the report split.
+    """
+
+    def effects(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+        return np.array([_auroc(injected, plainly) for injected, plainly in sides])
+
+    best = effects(select).argmax(0)
+    found = effects(report)[best, np.arange(len(best))]
+    own, others = float(found[0]), found[1:]
+    if not len(others):
+        return Rise(int(best[0]), own, float("nan"), float("nan"), 0)
+    return Rise(
+        strategy=int(best[0]),
+        auroc=own,
+        null_95=float(np.quantile(others, 0.95)),
+        p=float((1 + (others >= own).sum()) / (1 + len(others))),
+        num_others=len(others),
+    )
+
+
+def _auroc(
+    injected: Float[np.ndarray, "_ latent"], plainly: Float[np.ndarray, "_ latent"]
+) -> Float[np.ndarray, " latent"]:
+    is_injected = np.repeat([True, False], [len(injected), len(plainly)])
+    return auroc(np.concatenate([injected, plainly]).astype(np.float64), is_injected)
+
+
+def like(
+    latent: int,
+    mass: Float[np.ndarray, " latent"],
+    excluded: Collection[int],
+    num: int,
+) -> Int[np.ndarray, " other"]:
+    """Latents whose mass (firing rate x mean value) is nearest, those excluded left out."""
+    usable = mass > 0
+    usable[[*excluded, latent]] = False
+    candidates = np.flatnonzero(usable)
+    if not len(candidates):
+        return candidates
+    gap = np.abs(np.log(mass[candidates]) - np.log(max(mass[latent], 1e-12)))
+    return candidates[np.argsort(gap, kind="stable")[:num]]

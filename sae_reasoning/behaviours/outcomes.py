@@ -1,0 +1,273 @@
+"""What is left of a shortlisted latent when it's attacked, and what to call it then.
+
+Spans of the move are compared with windows of other text, by the latent's maximum, as trackers are
+chosen; each attack compares only what is alike in one thing (`strata`), or spans in wordings that
+selection didn't see (`wordings`), or in words written anew, or puts the latent's words elsewhere
+(`rewriting`). It kills a latent that for sure keeps less than a share of what it had on the same
+spans; a survivor keeps more for sure; in between its outcome is unclear. Bars apply to bounds.
+Announcers are attacked at onset-1: opportunities taken are compared with those not taken, after the
+same token, at a like place, in traces of like length. The first name that applies:
+
+* `weak`: its plain AUROC isn't above a bar for sure, so there is nothing to explain away;
+* `lexical`: killed by its token (in other text as it stands, or put there), or by wordings that it
+  wasn't chosen on; `partly-lexical`: by its token and the one before;
+* `positional`: killed by the place in the response, or by the length of the trace;
+* `not replicated`: SAEs from other seeds have nothing like it;
+* `unclear`: an outcome of these is;
+* `contextual`: it survives its token, where that stands outside the move by itself, or else put
+  into other text and into traces; and its pair of tokens, unseen wordings or a paraphrase. Of an
+  announcer the token before the move is enough;
+* `any wording`: it survives unseen wordings or a paraphrase, but its token can't be had outside the
+  move, so that whether it knows the token or the move can't be told;
+* `not testable`: none of the above, as too few spans have anything like them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+
+from sae_reasoning.stats import Kept
+
+TRACKERS, ANNOUNCERS = "trackers", "announcers"
+
+ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
+WORDING, PARAPHRASE = "held-out wording", "paraphrase"
+INJECTED, PLANTED = "token in other text", "token mid-trace"
+REPLICATION = "other SAE seeds"
+KINDS = (
+    ALL,
+    TOKEN,
+    INJECTED,
+    PLANTED,
+    WORDING,
+    PARAPHRASE,
+    BIGRAM,
+    POSITION,
+    LENGTH,
+    REPLICATION,
+)
+
+WEAK, NOT_TESTABLE, LEXICAL, PARTLY_LEXICAL, POSITIONAL, CONTEXTUAL, ANY_WORDING, UNCLEAR = (
+    "weak",
+    "not testable",
+    "lexical",
+    "partly-lexical",
+    "positional",
+    "contextual",
+    "any wording",
+    "unclear",
+)
+NOT_REPLICATED = "not replicated"
+NAMES = (
+    CONTEXTUAL,
+    ANY_WORDING,
+    PARTLY_LEXICAL,
+    LEXICAL,
+    POSITIONAL,
+    NOT_REPLICATED,
+    WEAK,
+    UNCLEAR,
+    NOT_TESTABLE,
+)
+SURVIVES, KILLED = "survives", "killed"
+
+RANDOM = "random-init"
+"""Reader that was never trained: what its latents are called says what a name is worth."""
+
+_KILLERS = {
+    TOKEN: LEXICAL,
+    INJECTED: LEXICAL,
+    PLANTED: LEXICAL,
+    WORDING: LEXICAL,
+    PARAPHRASE: LEXICAL,
+    BIGRAM: PARTLY_LEXICAL,
+    POSITION: POSITIONAL,
+    LENGTH: POSITIONAL,
+    REPLICATION: NOT_REPLICATED,
+}
+_LEFT = (UNCLEAR, NOT_TESTABLE, ANY_WORDING, CONTEXTUAL)
+_COMPARABLE, _FEWEST = 0.5, 20
+_LATENT = ["shortlist", "behaviour", "reader", "layer", "latent"]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What decides an attack.
+
+    Attributes:
+        keep: Share of the advantage over chance that a survivor keeps.
+        weak: AUROC that a latent must exceed for an attack to mean anything.
+        num_resamples: Of the problem bootstrap.
+        seed: Of the same.
+    """
+
+    keep: float
+    weak: float
+    num_resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A shortlisted latent under attack.
+
+    Attributes:
+        shortlist: `trackers` or `announcers`.
+        behaviour: Move that it's said to track or announce.
+        reader: Whose activations.
+        writer: Whose text.
+        layer: Decoder block.
+        latent: Index.
+    """
+
+    shortlist: str
+    behaviour: str
+    reader: str
+    writer: str
+    layer: int
+    latent: int
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack on one latent, on the report split.
+
+    Attributes:
+        shortlist: `trackers` or `announcers`.
+        behaviour: Move that it's said to track or announce.
+        reader: Whose activations.
+        writer: Whose text.
+        layer: Decoder block.
+        latent: Index.
+        kind: What compared intervals share, or what was done to the text; `all` for nothing.
+        auroc: Within strata, each comparable span (or opportunity taken) counted the same.
+        low: Lower bound, by problem bootstrap.
+        high: Upper bound.
+        plain: AUROC of the same spans against all windows; of unseen wordings, of the others; of
+            paraphrased spans, as they were written.
+        margin: What is kept beyond `rank.keep` of the plain advantage.
+        margin_low: Lower bound.
+        margin_high: Upper bound.
+        comparable: Share of spans whose stratum holds windows.
+        n_pos: Spans.
+        n_neg: Windows.
+        num_problems: Problems with comparable spans.
+        outcome: `survives`, `killed`, `unclear` or `not testable`.
+    """
+
+    shortlist: str
+    behaviour: str
+    reader: str
+    writer: str
+    layer: int
+    latent: int
+    kind: str
+    auroc: float
+    low: float
+    high: float
+    plain: float
+    margin: float
+    margin_low: float
+    margin_high: float
+    comparable: float
+    n_pos: int
+    n_neg: int
+    num_problems: int
+    outcome: str
+
+
+def judge(target: Target, kind: str, kept: Kept, bars: Bars, *, n_pos: int, n_neg: int) -> Attack:
+    """An attack with its outcome."""
+    return Attack(
+        **asdict(target),
+        kind=kind,
+        auroc=kept.within.value,
+        low=kept.within.low,
+        high=kept.within.high,
+        plain=kept.plain.value,
+        margin=kept.margin.value,
+        margin_low=kept.margin.low,
+        margin_high=kept.margin.high,
+        comparable=kept.comparable,
+        n_pos=n_pos,
+        n_neg=n_neg,
+        num_problems=kept.within.n,
+        outcome=_outcome(kind, kept, n_pos, bars),
+    )
+
+
+def _outcome(kind: str, kept: Kept, num_spans: int, bars: Bars) -> str:
+    if kept.comparable < _COMPARABLE or num_spans < _FEWEST:
+        return NOT_TESTABLE
+    if kind == ALL:
+        return SURVIVES if kept.within.low > bars.weak else KILLED
+    if kept.margin.low > 0:
+        return SURVIVES
+    return KILLED if kept.margin.high < 0 else UNCLEAR
+
+
+def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
+    """What to call a latent, from the outcome of each kind of attack that was made."""
+    if outcomes[ALL] == KILLED:
+        return WEAK
+    for kind, name in _KILLERS.items():
+        if outcomes.get(kind) == KILLED:
+            return name
+    if UNCLEAR in outcomes.values():
+        return UNCLEAR
+    survived = {kind for kind, outcome in outcomes.items() if outcome == SURVIVES}
+    if ALL not in survived:
+        return NOT_TESTABLE
+    if shortlist == ANNOUNCERS:
+        return CONTEXTUAL if TOKEN in survived else NOT_TESTABLE
+    is_more_than_its_token = TOKEN in survived or {INJECTED, PLANTED} <= survived
+    if is_more_than_its_token and survived & {WORDING, PARAPHRASE, BIGRAM}:
+        return CONTEXTUAL
+    return ANY_WORDING if survived & {WORDING, PARAPHRASE} else NOT_TESTABLE
+
+
+def call(attacks: pd.DataFrame) -> pd.DataFrame:
+    """The same attacks, one row each, with what each latent is called."""
+    attacks = attacks.assign(called="")
+    for (shortlist, *_), rows in attacks.groupby(_LATENT):
+        outcomes = dict(zip(rows.kind, rows.outcome, strict=True))
+        attacks.loc[rows.index, "called"] = name_of(outcomes, str(shortlist))
+    return attacks
+
+
+def toll(attacks: pd.DataFrame) -> pd.DataFrame:
+    """Per list, behaviour and reader: how many were attacked, what each attack killed, what's left.
+
+    `by <kind>` is killed by it; one latent may be by several. The last column counts latents that
+    are contextual in base and RL reader.
+    """
+    made = [kind for kind in KINDS if (attacks.kind == kind).any()]
+    rows = []
+    groups = ["shortlist", "behaviour", "reader"]
+    for (shortlist, behaviour, reader), here in attacks.groupby(groups, sort=False):
+        each = here.drop_duplicates(_LATENT)
+        own = attacks[
+            (attacks.shortlist == shortlist)
+            & (attacks.behaviour == behaviour)
+            & (attacks.reader != RANDOM)
+        ]
+        contextual = (own.called == CONTEXTUAL).groupby([own.layer, own.latent]).all()
+        rows.append(
+            {
+                "list": shortlist,
+                "behaviour": behaviour,
+                "reader": reader,
+                "latents": len(each),
+                **{
+                    f"by {kind}" if kind != ALL else WEAK: int(
+                        ((here.kind == kind) & (here.outcome == KILLED)).sum()
+                    )
+                    for kind in made
+                },
+                **{n: int((each.called == n).sum()) for n in _LEFT},
+                "contextual in both": int(contextual.sum()) if reader != RANDOM else None,
+            }
+        )
+    frame = pd.DataFrame(rows)
+    return frame.astype(object).where(frame.notna(), None)

@@ -1,0 +1,252 @@
+"""Score every latent for every behaviour, with baselines; draw up both lists and attack them."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from sae_reasoning.behaviours.baselines import RANDOM_READER, SPARSE_PROBE
+from sae_reasoning.behaviours.grid import compare_grid
+from sae_reasoning.behaviours.outcomes import toll
+from sae_reasoning.behaviours.probes import SPARSE_SIZES
+from sae_reasoning.behaviours.shortlist import (
+    Shortlist,
+    add_intervals,
+    draw_up,
+    findings,
+    mark_candidates,
+    shortlist_content,
+)
+from sae_reasoning.behaviours.windows import NO_SPANS
+from sae_reasoning.config import Config
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.tables import read_table, write_table
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.jobs.rank.attacked import attack_shortlists
+from sae_reasoning.jobs.rank.data import READERS, RankData, open_data, saved_maxima
+from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
+from sae_reasoning.jobs.rank.rivals import random_reader, score_text
+
+_ORDER = [
+    "dictionary",
+    "layer",
+    "latent",
+    "behaviour",
+    "reader",
+    "writer",
+    "split",
+    "status",
+    "n_pos",
+    "n_neg",
+    "num_problems",
+    "span_auroc",
+    "span_auroc_low",
+    "span_auroc_high",
+    "token_auroc",
+    "onset_auroc",
+    "onset_matched_share",
+    "n_taken",
+    "n_untaken",
+    "point_biserial",
+    "mutual_information",
+    "mutual_information_null",
+    "reason_score",
+    "rate_in",
+    "rate_out",
+    "rate_at_opportunities",
+    "onset_attribution",
+    "is_candidate",
+    "p",
+    "q",
+]
+
+
+def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `rank/`: scores, latents, baselines, shortlist."""
+    inputs = {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
+    inputs |= {
+        name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
+        for name in ("traces", "cache", "train")
+    }
+    with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs) as stage:
+        if stage.is_current:
+            console.current("rank", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        data = open_data(cfg, inputs)
+        _plan(cfg, data, stage, console)
+        parts = stage.folder / "parts"
+        for reader in READERS:
+            attribute_onsets(cfg, data, reader, parts, console)
+            for layer in cfg.layers:
+                score_store(cfg, data, reader, layer, parts, console)
+        score_text(cfg, data, parts)
+        random = random_reader(cfg, data, parts, console)
+        scores, latents, baselines = _gather(cfg, data, parts)
+        with console.progress(1, "tables", "intervals") as bar:
+            scores = add_intervals(scores, saved_maxima(data, parts, "spans"), cfg.behaviours)
+            lists = draw_up(
+                scores,
+                latents,
+                saved_maxima(data, parts, "onsets"),
+                cfg.behaviours,
+                trackers=cfg.rank.trackers,
+                announcers=cfg.rank.announcers,
+                announce_by=cfg.rank.announce_by,
+                bootstrap=cfg.rank.bootstrap,
+                seed=cfg.rank.seed,
+            )
+            bar.advance()
+        write_table(stage.folder / "scores.parquet", scores[_ORDER])
+        write_table(stage.folder / "latents.parquet", latents)
+        write_table(stage.folder / "baselines.parquet", baselines)
+        attacked = attack_shortlists(cfg, data, lists, random, parts, console)
+        for name, table in vars(attacked).items():
+            write_table(stage.folder / f"{name}.parquet", table)
+        grid = _grid(cfg, data, lists, parts)
+        write_table(stage.folder / "grid.parquet", grid)
+        content = shortlist_content(lists, data.known(cfg), attacked.attacks, data.labels.wordings)
+        write_json(stage.folder / "shortlist.json", content)
+        shutil.rmtree(parts)
+        found = findings(scores, baselines, lists, cfg.behaviours)
+        manifest = stage.finish(
+            {
+                "scores": len(scores),
+                "candidates": int(scores.is_candidate.sum()),
+                "tokens": len(data.rows.token_id),
+                "spans": int(data.labels.spans.is_positive.sum()),
+            }
+        )
+    tracker.table("findings", found)
+    tracker.table("top latents", _top(scores))
+    tracker.summary(manifest.counts)
+    console.table(_title(baselines), list(found), found.values.tolist())
+    tables = {
+        "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
+        "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
+        "attacks": ("what is left of the shortlists", toll(attacked.attacks)),
+    }
+    for name, (title, table) in tables.items():
+        tracker.table(name, table)
+        console.table(title, list(table), table.values.tolist())
+    console.wrote(stage.final, manifest)
+    console.next("make ablate")
+    return manifest
+
+
+def _plan(cfg: Config, data: RankData, stage: Stage, console: Console) -> None:
+    spans = data.labels.spans
+    console.plan(
+        "rank",
+        {
+            "activations": f"{len(data.rows.token_id):,} tokens, readers {', '.join(READERS)}, "
+            f"layers {', '.join(map(str, cfg.layers))}",
+            "latents": ", ".join(f"{d.name}: {d.d_sae}" for d in data.dictionaries.values()),
+            "spans": f"{int(spans.is_positive.sum()):,} with "
+            f"{int((~spans.is_positive).sum()):,} windows, of {len(cfg.behaviours)} behaviours",
+            "onsets": f"{len(data.labels.onsets.start):,} opportunities",
+            "held out of selection": "; ".join(
+                f"{behaviour}: {', '.join(words) or 'no wording'}"
+                for behaviour, words in data.labels.wordings.items()
+            ),
+            "resuming": "yes" if stage.is_resuming else "no",
+        },
+    )
+    for (behaviour, writer), status in data.labels.status.items():
+        if status == NO_SPANS:
+            console.warn(f"{behaviour}: too few spans by {writer} for both splits; skipped there")
+
+
+def _gather(
+    cfg: Config, data: RankData, parts: Path
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """All parts as three tables, candidates marked."""
+
+    def joined(pattern: str) -> pd.DataFrame:
+        return pd.concat(
+            [read_table(path) for path in sorted(parts.glob(pattern))], ignore_index=True
+        )
+
+    attributions = pd.concat(
+        [read_table(parts / f"{r}_attribution.parquet").assign(reader=r) for r in READERS]
+    ).assign(split="select")
+    keys = ["layer", "latent", "behaviour", "reader", "writer", "split"]
+    scores = joined("*_points.parquet").merge(attributions, on=keys, how="left")
+    scores["is_candidate"] = mark_candidates(
+        scores,
+        candidates=cfg.rank.candidates,
+        announcers=cfg.rank.announcers,
+        announce_by=cfg.rank.announce_by,
+    )
+    return scores, joined("*_latents.parquet"), joined("*_baselines.parquet")
+
+
+def _grid(cfg: Config, data: RankData, lists: Shortlist, parts: Path) -> pd.DataFrame:
+    """Every tracker in both readers on both writers' text."""
+    chosen: dict[tuple[str, int], list[int]] = {}
+    for behaviour, entries in lists.trackers.items():
+        for entry in entries:
+            chosen.setdefault((behaviour, entry.layer), []).append(entry.latent)
+    return compare_grid(
+        chosen,
+        cfg.behaviours,
+        saved_maxima(data, parts, "spans"),
+        saved_maxima(data, parts, "onsets"),
+        num_resamples=cfg.rank.bootstrap,
+        seed=cfg.rank.seed,
+    )
+
+
+def _probes(baselines: pd.DataFrame) -> pd.DataFrame:
+    """The best layer of each size of sparse probe, by the select split."""
+    names = {SPARSE_PROBE.format(k): k for k in SPARSE_SIZES}
+    own = baselines[baselines.baseline.isin(names) & (baselines.writer == "rl")]
+    own = own.sort_values("select_span_auroc", ascending=False)
+    best = own.groupby(["behaviour", "reader", "baseline"], sort=False).head(1)
+    figure = [f"{r.span_auroc:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in best.itertuples()]
+    table = best.assign(figure=figure, k=best.baseline.map(names)).pivot(
+        index=["behaviour", "reader"], columns="k", values="figure"
+    )
+    table = table.rename(columns={k: f"k = {k}" for k in SPARSE_SIZES}).reset_index()
+    return table.astype(object).where(table.notna(), None)
+
+
+def _differences(grid: pd.DataFrame) -> pd.DataFrame:
+    """Per measure and kind of difference: of how many trackers it is for sure, which way."""
+    rows = []
+    groups = ["measure", "between", "fixed"]
+    for key, own in grid.groupby(groups, sort=False):
+        up, down = ((own.q < 0.05) & (own.difference * sign > 0) for sign in (1, -1))
+        rows.append(
+            dict(zip(groups, key, strict=True))
+            | {
+                "trackers": len(own),
+                "rl higher": int(up.sum()),
+                "base higher": int(down.sum()),
+                "median difference": own.difference.median(),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.astype(object).where(table.notna(), None)
+
+
+def _title(baselines: pd.DataFrame) -> str:
+    """Of the findings: what they are, and what the random reader had to go on."""
+    title = "findings on the report split: span AUROC"
+    random = baselines[baselines.baseline == RANDOM_READER]
+    if random.empty:
+        return title
+    first = random.iloc[0]
+    return (
+        f"{title} ({RANDOM_READER}: best layer, {first.steps:,} steps on {first.num_traces:,} "
+        "traces with moves)"
+    )
+
+
+def _top(scores: pd.DataFrame) -> pd.DataFrame:
+    """The candidates that a person looks at first."""
+    tested = scores[scores.is_candidate & (scores.split == "report")]
+    best = tested.sort_values("span_auroc", ascending=False)
+    return best.groupby(["behaviour", "reader", "writer"]).head(10)[_ORDER]

@@ -1,0 +1,126 @@
+"""What is left of both shortlists when they are attacked, in every reader."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from sae_reasoning.behaviours.attacks import attack_announcer
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, Attack, Bars, Target, call
+from sae_reasoning.behaviours.replication import Replica
+from sae_reasoning.behaviours.shortlist import Shortlist
+from sae_reasoning.behaviours.windows import cell_index
+from sae_reasoning.config import Config
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.endpoint import Endpoint
+from sae_reasoning.edges.tables import read_table, write_table
+from sae_reasoning.jobs.rank.data import READERS, RankData, saved_maxima
+from sae_reasoning.jobs.rank.replicas import attack_with_seeds
+from sae_reasoning.jobs.rank.rewritten import (
+    Injection,
+    attack_with_paraphrase,
+    attack_with_words,
+)
+from sae_reasoning.jobs.rank.rivals import RandomReader
+from sae_reasoning.jobs.rank.subjects import Subject, by_layer, subjects
+from sae_reasoning.traces.paraphrase import Paraphraser, paraphraser_for
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Tables of the stage.
+
+    Attributes:
+        attacks: One row an `Attack`, with what its latent is called.
+        injections: One row an `Injection`.
+        replicas: One row a `Replica`; empty where `rank.replicas` is 0.
+    """
+
+    attacks: pd.DataFrame
+    injections: pd.DataFrame
+    replicas: pd.DataFrame
+
+
+def attack_shortlists(
+    cfg: Config,
+    data: RankData,
+    lists: Shortlist,
+    random: RandomReader,
+    parts: Path,
+    console: Console,
+) -> Attacked:
+    """Make every attack that hasn't been made."""
+    bars = Bars(cfg.rank.keep, cfg.rank.weak, cfg.rank.bootstrap, cfg.rank.seed)
+    for subject in subjects(cfg, data, lists, random, parts):
+        _attack_trackers(cfg, data, subject, bars, parts, console)
+    announcers = parts / f"{ANNOUNCERS}_attacks.parquet"
+    if not announcers.exists():
+        write_table(announcers, _frame(_attack_announcers(cfg, data, lists, bars, parts), Attack))
+    return Attacked(
+        call(_joined(parts, "attacks")), _joined(parts, "injections"), _joined(parts, "replicas")
+    )
+
+
+def _attack_trackers(
+    cfg: Config, data: RankData, subject: Subject, bars: Bars, parts: Path, console: Console
+) -> None:
+    """All attacks on one reader's trackers; the attacks are written last."""
+    path = parts / f"{subject.name}_attacks.parquet"
+    if path.exists():
+        return
+    attacks = list(subject.by_text(cfg.behaviours, bars))
+    injections: list[Injection] = []
+    replicas: list[Replica] = []
+    if subject.targets:
+        lm = subject.lm()
+        killed_by_words, injections = attack_with_words(cfg, subject, lm, bars, console)
+        attacks += killed_by_words
+        if paraphraser := _paraphraser(cfg):
+            attacks += attack_with_paraphrase(cfg, subject, lm, paraphraser, bars, console)
+        if cfg.rank.replicas and subject.name in READERS:
+            killed_by_seeds, replicas = attack_with_seeds(cfg, data, subject, parts, console)
+            attacks += killed_by_seeds
+    write_table(parts / f"{subject.name}_injections.parquet", _frame(injections, Injection))
+    write_table(parts / f"{subject.name}_replicas.parquet", _frame(replicas, Replica))
+    write_table(path, _frame(attacks, Attack))
+
+
+def _paraphraser(cfg: Config) -> Paraphraser | None:
+    """The endpoint that was named, else templates where the source has them."""
+    if cfg.rank.paraphrase_endpoint:
+        return Endpoint(cfg.rank.paraphrase_endpoint, cfg.rank.paraphrase_model).reword
+    return paraphraser_for(cfg.traces.source)
+
+
+def _attack_announcers(
+    cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path
+) -> list[Attack]:
+    onsets_of = saved_maxima(data, parts, "onsets")
+    targets = [
+        Target(ANNOUNCERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
+        for behaviour, entries in lists.announcers.items()
+        for reader in READERS
+        for entry in entries
+    ]
+    return [
+        attack
+        for reader in READERS
+        for target, latents in by_layer([t for t in targets if t.reader == reader])
+        for attack in attack_announcer(
+            target,
+            latents,
+            cell_index(cfg.behaviours.index(target.behaviour), target.writer, "report"),
+            onsets_of(reader, target.layer),
+            data.rows,
+            bars,
+        )
+    ]
+
+
+def _frame(rows: list, kind: type) -> pd.DataFrame:
+    return pd.DataFrame(list(map(asdict, rows)), columns=[field.name for field in fields(kind)])
+
+
+def _joined(parts: Path, what: str) -> pd.DataFrame:
+    tables = [read_table(path) for path in sorted(parts.glob(f"*_{what}.parquet"))]
+    return pd.concat(tables, ignore_index=True)

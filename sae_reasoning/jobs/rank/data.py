@@ -1,0 +1,113 @@
+"""What ranking reads, checked to belong together, and the parts that it keeps while it runs."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sae_reasoning.behaviours.baselines import BaselineScore
+from sae_reasoning.behaviours.scores import Labels, label_rows
+from sae_reasoning.behaviours.streams import Active, MaximaOf, SparseMaxima
+from sae_reasoning.behaviours.windows import Intervals, Rows
+from sae_reasoning.behaviours.wordings import hold_out
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
+from sae_reasoning.edges.artifacts import publish
+from sae_reasoning.edges.lm.load import resolve_device
+from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
+from sae_reasoning.edges.tables import read_traces, write_table
+from sae_reasoning.records import Trace
+
+READERS = ("base", "rl")
+BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class RankData:
+    """Everything that is read, checked to belong together; traces as selection may see them."""
+
+    traces: list[Trace]
+    rows: Rows
+    labels: Labels
+    stores: dict[tuple[str, int], ActivationStore]
+    dictionaries: dict[int, Dictionary]
+
+    def known(self, cfg: Config) -> dict[str, dict[str, str]]:
+        """The dictionaries as the shortlist names them."""
+        return {
+            d.name: {
+                "folder": f"train/{cfg.train.readers}/layer_{layer}",
+                "fingerprint": d.fingerprint,
+            }
+            for layer, d in self.dictionaries.items()
+        }
+
+
+def open_data(cfg: Config, inputs: dict[str, str]) -> RankData:
+    """Open traces, stores and dictionaries; refuse what doesn't belong together."""
+    traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+    if not any(span.behaviour in cfg.behaviours for trace in traces for span in trace.spans):
+        raise ConfigError(
+            f"behaviours={cfg.behaviours} have no span in {len(traces)} traces; annotate other "
+            "behaviours, or raise traces.num_problems"
+        )
+    stores, dictionaries = {}, {}
+    for layer in cfg.layers:
+        for reader in READERS:
+            expected = {
+                "traces_fingerprint": inputs["traces"],
+                "model_fingerprint": inputs[reader],
+                "layer": layer,
+            }
+            folder = cfg.folder / "cache" / reader / f"layer_{layer}"
+            stores[reader, layer] = ActivationStore.open(folder, expected)
+        folder = cfg.folder / "train" / cfg.train.readers / f"layer_{layer}"
+        d_model = stores["rl", layer].d_model
+        dictionaries[layer] = load_trained(folder, layer, d_model, resolve_device(cfg.device))
+    first, *others = stores.values()
+    check_same_rows(first, *others)
+    rows = Rows.cached(first.token_id, first.row_of_trace, first.position)
+    labels = label_rows(traces, rows, cfg.behaviours, cfg.rank.seed)
+    return RankData(hold_out(traces, labels.wordings), rows, labels, stores, dictionaries)
+
+
+def active(dictionary: Dictionary, first_row: int, activations: torch.Tensor) -> Active:
+    """Nonzero latents of consecutive rows."""
+    sparse = dictionary.encode_sparse(activations.to(dictionary.device))
+    return Active.of(first_row, *sparse.numpy())
+
+
+def saved_maxima(data: RankData, parts: Path, kind: str) -> MaximaOf:
+    """Maxima that the passes over the stores have left: `spans`, `onsets` or `alike`."""
+    labels = data.labels
+    intervals = {"spans": labels.spans, "onsets": labels.onsets, "alike": labels.alike.intervals}
+
+    @cache
+    def load(reader: str, layer: int) -> SparseMaxima:
+        path = parts / f"{reader}_layer_{layer}_{kind}.npz"
+        return load_maxima(path, intervals[kind], data.dictionaries[layer].d_sae)
+
+    return load
+
+
+def load_maxima(path: Path, intervals: Intervals, num_latents: int) -> SparseMaxima:
+    """Maxima over intervals that are drawn anew each time, and alike each time."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in ("interval", "latent", "value")}
+    return SparseMaxima(intervals, num_latents, **arrays)
+
+
+def save_maxima(path: Path, maxima: SparseMaxima) -> None:
+    """Keep maxima without their intervals."""
+    with publish(path) as partial, partial.open("wb") as file:
+        np.savez(file, interval=maxima.interval, latent=maxima.latent, value=maxima.value)
+
+
+def write_baselines(path: Path, scores: Iterable[BaselineScore]) -> None:
+    """Keep scores of baselines, none included."""
+    rows = list(map(asdict, scores))
+    write_table(path, pd.DataFrame(rows, columns=list(BaselineScore.__dataclass_fields__)))

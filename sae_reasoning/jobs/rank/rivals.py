@@ -1,0 +1,151 @@
+"""Baselines that read no trained model: the text alone, and randomly initialised weights."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sae_reasoning.behaviours.baselines import (
+    NGRAM,
+    RANDOM_READER,
+    NgramScorer,
+    best_latent,
+    score_baseline,
+    some_with_moves,
+)
+from sae_reasoning.behaviours.strata import Alike, alike
+from sae_reasoning.behaviours.streams import MaximaStream, SparseMaxima
+from sae_reasoning.behaviours.windows import Intervals, Rows, response_rows, span_intervals
+from sae_reasoning.config import Config
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import LanguageModel, load, random_twin, resolve_device
+from sae_reasoning.edges.lm.read import residuals_in_memory
+from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
+from sae_reasoning.edges.sae_training import train_sae
+from sae_reasoning.jobs.rank.data import (
+    BATCH_ROWS,
+    RankData,
+    active,
+    load_maxima,
+    save_maxima,
+    write_baselines,
+)
+from sae_reasoning.records import Trace
+
+_TRACES = 150
+"""Traces with moves, per writer and split, that the randomly initialised reader reads."""
+
+
+@dataclass(frozen=True)
+class RandomReader:
+    """A reader that was never trained, and what was found of it.
+
+    Attributes:
+        lm: Of the RL model's architecture.
+        traces: That it reads.
+        rows: Their tokens.
+        spans: Spans and windows of them.
+        alike: Spans on the report split, and windows that are like them.
+        dictionaries: SAEs trained on it, by layer.
+        maxima: Over spans and over what is alike, by layer.
+    """
+
+    lm: LanguageModel
+    traces: list[Trace]
+    rows: Rows
+    spans: Intervals
+    alike: Alike
+    dictionaries: Mapping[int, Dictionary]
+    maxima: Mapping[int, tuple[SparseMaxima, SparseMaxima]]
+
+
+def score_text(cfg: Config, data: RankData, parts: Path) -> None:
+    """What the words alone tell."""
+    path = parts / "text_baselines.parquet"
+    if path.exists():
+        return
+    scored = score_baseline(
+        NGRAM,
+        NgramScorer(data.labels.spans, data.rows.token_id),
+        data.labels.spans,
+        cfg.behaviours,
+        layer=-1,
+        reader="text",
+        num_traces=len(data.traces),
+    )
+    write_baselines(path, scored)
+
+
+def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) -> RandomReader:
+    """Train SAEs on a randomly initialised reader, or read them back; score the best latents."""
+    traces = some_with_moves(data.traces, _TRACES, cfg.rank.seed)
+    rows = response_rows(traces)
+    twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
+    spans = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)
+    drawn = alike(traces, rows, cfg.behaviours, data.labels.wordings, cfg.rank.seed)
+    both = (spans, drawn.intervals)
+    missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
+    if missing:
+        residuals = residuals_in_memory(
+            twin,
+            [t.token_ids for t in traces],
+            rows.first_position,
+            missing,
+            cfg.cache.token_budget,
+        )
+        num_select = int(rows.row_of_trace[sum(trace.split == "select" for trace in traces)])
+    for layer in missing:
+        with console.progress(cfg.train.steps, "steps", f"random reader layer {layer}") as bar:
+            dictionary = train_sae(
+                cfg.train,
+                _shuffled(residuals[layer][:num_select], cfg.train.batch_size, cfg.rank.seed),
+                d_in=twin.facts.d_model,
+                seed=cfg.rank.seed,
+                device=resolve_device(cfg.device),
+            )
+            bar.advance(cfg.train.steps)
+        dictionary.save(_folder(parts, layer))
+        streams = [MaximaStream(intervals, dictionary.d_sae) for intervals in both]
+        for start in range(0, len(residuals[layer]), BATCH_ROWS):
+            part = active(dictionary, start, residuals[layer][start : start + BATCH_ROWS])
+            for stream in streams:
+                stream.add(part)
+        found = [stream.result() for stream in streams]
+        for one, path in zip(found, _maxima_paths(parts, layer), strict=True):
+            save_maxima(path, one)
+        scored = score_baseline(
+            RANDOM_READER,
+            best_latent(found[0]),
+            spans,
+            cfg.behaviours,
+            layer=layer,
+            reader="random",
+            num_traces=len(traces),
+            steps=cfg.train.steps,
+        )
+        write_baselines(parts / f"random_{layer}_baselines.parquet", scored)
+    device = resolve_device(cfg.device)
+    dictionaries = {x: load_dictionary(_folder(parts, x), device) for x in cfg.layers}
+    maxima = {
+        layer: (
+            load_maxima(_maxima_paths(parts, layer)[0], spans, dictionary.d_sae),
+            load_maxima(_maxima_paths(parts, layer)[1], drawn.intervals, dictionary.d_sae),
+        )
+        for layer, dictionary in dictionaries.items()
+    }
+    return RandomReader(twin, traces, rows, spans, drawn, dictionaries, maxima)
+
+
+def _folder(parts: Path, layer: int) -> Path:
+    return parts / f"random_{layer}"
+
+
+def _maxima_paths(parts: Path, layer: int) -> tuple[Path, Path]:
+    return parts / f"random_{layer}_spans.npz", parts / f"random_{layer}_alike.npz"
+
+
+def _shuffled(x: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        yield x[torch.randint(len(x), (size,), generator=generator)]

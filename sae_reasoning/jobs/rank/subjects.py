@@ -1,0 +1,121 @@
+"""Readers under attack: the two models, and one that was never trained."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sae_reasoning.behaviours.attacks import attack_tracker
+from sae_reasoning.behaviours.outcomes import RANDOM, TRACKERS, Attack, Bars, Target
+from sae_reasoning.behaviours.shortlist import Shortlist
+from sae_reasoning.behaviours.strata import Alike
+from sae_reasoning.behaviours.streams import SparseMaxima
+from sae_reasoning.behaviours.windows import Rows, cell_index
+from sae_reasoning.config import Config
+from sae_reasoning.edges.lm.load import LanguageModel, load
+from sae_reasoning.edges.sae_checkpoint import Dictionary
+from sae_reasoning.jobs.rank.data import READERS, RankData, saved_maxima
+from sae_reasoning.jobs.rank.rivals import RandomReader
+from sae_reasoning.records import Trace
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A reader under attack, with the trackers that are attacked in it.
+
+    Attributes:
+        name: `base`, `rl` or `random-init`.
+        lm: Loads it.
+        traces: That it reads.
+        rows: Their tokens.
+        drawn: Spans on the report split, and windows that are like them.
+        dictionaries: By layer.
+        maxima: Over those spans and windows, by layer.
+        targets: Trackers.
+    """
+
+    name: str
+    lm: Callable[[], LanguageModel]
+    traces: Sequence[Trace]
+    rows: Rows
+    drawn: Alike
+    dictionaries: Mapping[int, Dictionary]
+    maxima: Callable[[int], SparseMaxima]
+    targets: Sequence[Target]
+
+    def by_text(self, behaviours: Sequence[str], bars: Bars) -> Iterable[Attack]:
+        """The attacks that need no other text than is there."""
+        for target, latents in by_layer(self.targets):
+            yield from attack_tracker(
+                target,
+                latents,
+                cell_index(behaviours.index(target.behaviour), target.writer, "report"),
+                self.drawn,
+                self.maxima(target.layer),
+                self.rows.token_id,
+                bars,
+            )
+
+
+def by_layer(targets: Sequence[Target]) -> list[tuple[Target, list[int]]]:
+    """Targets that differ in the latent only: one of them, with all the latents."""
+    groups: dict[tuple[str, str, int], list[Target]] = {}
+    for target in targets:
+        groups.setdefault((target.behaviour, target.writer, target.layer), []).append(target)
+    return [(own[0], [target.latent for target in own]) for own in groups.values()]
+
+
+def subjects(
+    cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
+) -> list[Subject]:
+    """Both models with their shortlisted trackers, and the untrained one with its own."""
+    alike_of = saved_maxima(data, parts, "alike")
+
+    def trained(reader: str) -> Subject:
+        return Subject(
+            name=reader,
+            lm=lambda: load(getattr(cfg.pair, reader), cfg.device),
+            traces=data.traces,
+            rows=data.rows,
+            drawn=data.labels.alike,
+            dictionaries=data.dictionaries,
+            maxima=lambda layer: alike_of(reader, layer),
+            targets=[
+                Target(TRACKERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
+                for behaviour, entries in lists.trackers.items()
+                for entry in entries
+            ],
+        )
+
+    untrained = Subject(
+        name=RANDOM,
+        lm=lambda: random.lm,
+        traces=random.traces,
+        rows=random.rows,
+        drawn=random.alike,
+        dictionaries=random.dictionaries,
+        maxima=lambda layer: random.maxima[layer][1],
+        targets=_best_of_random(cfg, random, lists),
+    )
+    return [*map(trained, READERS), untrained]
+
+
+def _best_of_random(cfg: Config, random: RandomReader, lists: Shortlist) -> list[Target]:
+    """As many trackers of each behaviour as are shortlisted, by span AUROC on the select split."""
+    targets = []
+    for number, behaviour in enumerate(cfg.behaviours):
+        if not (entries := lists.trackers.get(behaviour)):
+            continue
+        writer = entries[0].writer
+        cell = cell_index(number, writer, "select")
+        scored = [
+            (-auroc, layer, latent)
+            for layer, (spans, _) in random.maxima.items()
+            for latent, auroc in enumerate(np.nan_to_num(spans.aurocs(cell), nan=0.5).tolist())
+        ]
+        targets += [
+            Target(TRACKERS, behaviour, RANDOM, writer, layer, latent)
+            for _, layer, latent in sorted(scored)[: len(entries)]
+        ]
+    return targets

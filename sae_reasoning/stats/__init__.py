@@ -1,0 +1,40 @@
+"""Statistics on dependent data: the unit of resampling is the problem, never the token.
+
+Every estimate carries its n and a 95 % interval.
+"""
+
+from sae_reasoning.stats.aurocs import (
+    AurocEstimates,
+    Compared,
+    Kept,
+    Ranked,
+    auroc,
+    bootstrap_auroc,
+    clustered_auroc,
+    compare_aurocs,
+    kept_auroc,
+    sparse_concordance,
+    tie_runs,
+)
+from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, widen_flat, wilson
+from sae_reasoning.stats.resampling import bootstrap_of_sums, paired_bootstrap
+
+__all__ = [
+    "AurocEstimates",
+    "Compared",
+    "Estimate",
+    "Kept",
+    "Ranked",
+    "auroc",
+    "benjamini_hochberg",
+    "bootstrap_auroc",
+    "bootstrap_of_sums",
+    "clustered_auroc",
+    "compare_aurocs",
+    "kept_auroc",
+    "paired_bootstrap",
+    "sparse_concordance",
+    "tie_runs",
+    "widen_flat",
+    "wilson",
+]

@@ -1,0 +1,60 @@
+"""A number with its interval, shares, and many tests at once."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+_FLAT = 1e-12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: Point estimate.
+        low: Lower bound.
+        high: Upper bound.
+        n: Independent units it rests on.
+        p: Two-sided p-value against no effect, where one was computed.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    p: float = float("nan")
+
+
+def wilson(successes: float, n: int) -> Estimate:
+    """A proportion with Wilson's 95 % score interval."""
+    if n == 0:
+        return Estimate(float("nan"), 0.0, 1.0, 0)
+    z = float(stats.norm.ppf(0.975))
+    share = successes / n
+    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    reach = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n)
+
+
+def widen_flat(found: Estimate, n: int) -> Estimate:
+    """A share with Wilson's interval on `n` units where its own has no width.
+
+    Units that all agree don't say that no other would differ.
+    """
+    if found.high - found.low > _FLAT or not n:
+        return found
+    bounds = wilson(found.value * n, n)
+    return replace(found, low=bounds.low, high=bounds.high)
+
+
+def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
+    """q-values: the smallest false discovery rate at which each test is rejected; NaN stays NaN."""
+    q = np.full(len(p), np.nan)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested])]
+    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return q

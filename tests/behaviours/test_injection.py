@@ -1,0 +1,125 @@
+"""Words put elsewhere: which, where, and against whom."""
+
+from dataclasses import replace
+
+import numpy as np
+from behaviours.examples import made_up_trace, rows_of
+
+from sae_reasoning.behaviours.injection import (
+    PROMPT,
+    RESPONSE,
+    Carrier,
+    carriers,
+    inject,
+    like,
+    openings,
+    plain,
+    rises,
+    top_ngrams,
+)
+from sae_reasoning.records import TokenOpportunity, Trace
+
+
+def _trace(problem: int, token_ids: tuple[int, ...], spans: list[tuple[str, int, int]]) -> Trace:
+    return made_up_trace(problem, spans=spans, length=len(token_ids), token_ids=token_ids)
+
+
+def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_left_out() -> None:
+    ids = (0, 0, 0, *([5, 6, 7, 9, 5, 6, 8, 9] * 5))
+    trace = _trace(0, ids, [("a", 3, 6)])
+    rows = rows_of([trace])
+    token = rows.token_id
+    after_six = np.where(token == 7, 3.0, np.where(token == 8, 2.0, 0.0))
+    barred = openings([trace], ["a"])
+    assert barred == {"a": frozenset({(5, 6)})}
+    assert top_ngrams(after_six, rows, 1, barred["a"]) == (7,)
+    assert top_ngrams(after_six, rows, 2, barred["a"]) == (6, 7)
+    assert top_ngrams(after_six, rows, 3, barred["a"]) is None  # 5 6 begins the move.
+    assert top_ngrams(after_six, rows, 3, ()) == (5, 6, 7)
+    assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"]) is None
+
+
+def test_an_ngram_that_is_rare_or_spans_two_traces_is_not_put_in() -> None:
+    traces = [_trace(i, (0, 0, 1, 2, 2, 3), []) for i in range(6)]
+    rows = rows_of(traces)
+    first_of_trace = np.zeros(len(rows.token_id))
+    first_of_trace[rows.row_of_trace[:-1]] = 1.0  # The last prompt token: nothing stands before.
+    assert top_ngrams(first_of_trace, rows, 2, ()) is None
+    once = np.zeros(len(rows.token_id))
+    once[1] = 9.0
+    assert top_ngrams(once, rows, 1, ()) == (2,)  # 12 times; its mean is above the others'.
+    four = [_trace(i, (0, 0, 1, 7), []) for i in range(4)]
+    assert top_ngrams(np.ones(8), rows_of(four), 1, ()) is None
+
+
+def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() -> None:
+    ids = tuple(range(60))
+    trace = _trace(0, ids, [("a", 20, 30), ("b", 30, 36)])
+    trace = replace(trace, opportunities=(TokenOpportunity("b", 0, 44, False),))
+    seen: set[int] = set()
+    for seed in range(40):
+        (found,) = carriers(
+            [trace],
+            "a",
+            RESPONSE,
+            "select",
+            num=5,
+            length=4,
+            is_junction=lambda before, after: after % 2 == 0,
+            seed=seed,
+        )
+        seen.update(found.places)
+        assert found.token_ids == ids[: found.places[-1] + 4]
+        assert all(b - a > 8 for a, b in zip(found.places, found.places[1:], strict=False))
+    assert seen
+    assert not {place % 2 for place in seen} - {0}
+    touching = {place for place in seen if set(range(place, place + 4)) & set(range(20, 30))}
+    assert not touching
+    assert 30 not in seen  # There another move begins.
+    assert 45 not in seen
+    (prompt,) = carriers(
+        [replace(trace, num_prompt_tokens=40)],
+        "a",
+        PROMPT,
+        "select",
+        num=1,
+        length=4,
+        is_junction=lambda before, after: True,
+        seed=0,
+    )
+    assert max(prompt.places) + 4 < 40
+
+
+def test_injection_adds_the_words_and_moves_the_windows_along() -> None:
+    carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7)
+    made = inject(carrier, (90, 91), 3)
+    assert made.token_ids == (1, 2, 90, 91, 3, 4, 5, 90, 91, 6, 7, 8)
+    assert made.windows == ((2, 5), (7, 10))
+    assert all(made.token_ids[start] == 90 for start, _ in made.windows)
+    assert plain(carrier, 3).windows == ((2, 5), (5, 8))
+    assert made.problem == 7
+
+
+def test_the_strategy_is_chosen_on_select_and_its_effect_held_against_the_others_best() -> None:
+    rng = np.random.default_rng(0)
+
+    def windows(*means: float) -> tuple[np.ndarray, np.ndarray]:
+        shape = (200, len(means))
+        return rng.normal(size=shape) + np.array(means), rng.normal(size=shape)
+
+    # Latent 0 rises with strategy 1; of twenty others one rises with strategy 0, the rest never.
+    others = [0.0] * 19
+    select = [windows(0.0, 4.0, *others), windows(3.0, 0.0, *others)]
+    report = [windows(4.0, 4.0, *others), windows(1.0, 0.0, *others)]
+    rise = rises(select, report)
+    assert rise.strategy == 1
+    assert 0.7 < rise.auroc < 0.83  # Of strategy 1 on report: one standard deviation.
+    assert rise.num_others == 20
+    assert rise.p == 2 / 21  # One other rises more.
+    assert rise.null_95 < rise.auroc
+
+
+def test_the_others_are_of_like_mass_and_not_selected() -> None:
+    mass = np.array([1.0, 1.1, 0.0, 5.0, 0.9, 1.3])
+    assert like(0, mass, {1}, 2).tolist() == [4, 5]
+    assert like(0, mass, {1, 3, 4, 5}, 2).tolist() == []
