@@ -1,5 +1,6 @@
 # Each stage is `python -m sae_reasoning <stage>`; make adds the set-up. Options go in ARGS:
 #   make cache train rank ablate ARGS="train.sae.k=8 experiment=narrow"
+#   make ablate ARGS="-m pair=a,b"   # a job for each
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help

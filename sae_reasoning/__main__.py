@@ -1,37 +1,17 @@
-"""The command line: `python -m sae_reasoning <stage…> [option=value…]`.
+"""The command line: `python -m sae_reasoning <stage…> [-m] [option=value…]`.
 
-Inputs that are cheap and local are made first, where they aren't up to date; a stage whose other
-inputs are missing or stale names the stage that makes them. Nothing heavy is imported before the
-config is checked, so that help and errors come at once.
+Nothing heavy is imported before the config is checked, so that help and errors come at once.
 """
 
-import importlib
-import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import NoReturn
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import ConfigError
+from sae_reasoning.flow import STAGES, run
 
-STAGES = {
-    "traces": "roll out both models on the same problems, grade, annotate (or import traces)",
-    "cache": "read every trace through both models; activations to HDF5",
-    "train": "train one SAE a layer on the cache",
-    "rank": "score every latent for every behaviour; two shortlists",
-    "match": "find latents' counterparts in another run's dictionary; matches.parquet",
-    "ablate": "edit the shortlist in both models, with controls; effects",
-    "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
-    "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
-    "report": "the verdict on each move, with its evidence; verdict.json",
-    "calibrate": "hold the verdict against models whose answer is known; calibration.json",
-    "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
-    "bench": "measure our speed against the peers'; bench.json",
-}
-"""Stages in the order of the flow, each with one line."""
-
-_CHEAP_INPUTS = {"cache": ("traces",)}
-"""Inputs worth making unasked: seconds to minutes, from what is on this machine."""
+_MULTIRUN = {"-m", "--multirun"}
+"""As Hydra has it."""
 
 _EXIT_ERROR, _EXIT_INTERRUPTED = 2, 130
 
@@ -44,9 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         names = [argument for argument in arguments if argument in STAGES]
-        overrides = [argument for argument in arguments if argument not in STAGES]
+        overrides = [a for a in arguments if a not in STAGES and a not in _MULTIRUN]
         _refuse_unknown(names, overrides)
-        return _run(names, overrides)
+        return (_run_many if _MULTIRUN & set(arguments) else _run)(names, overrides)
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return _EXIT_INTERRUPTED
@@ -62,7 +42,7 @@ def help_text() -> str:
         part, _, name = option.rpartition(".")
         parts.setdefault(part, []).append(name)
     lines = [
-        "python -m sae_reasoning <stage…> [option=value…]",
+        "python -m sae_reasoning <stage…> [-m] [option=value…]",
         "",
         "Stages, in order; each is up to date, resumes, or is made anew:",
         *(f"  {name:<{width}}  {what}" for name, what in STAGES.items()),
@@ -76,11 +56,18 @@ def help_text() -> str:
             for part, names in parts.items()
         ),
         "",
+        "With -m (or --multirun) an option may have several values, in Hydra's words: a,b",
+        "range(1,4) glob(*) [1],[2]. Each combination is a job; hydra/launcher=joblib runs jobs",
+        "at the same time, hydra.launcher.n_jobs=2 at most two.",
+        "",
         "Examples:",
         "  python -m sae_reasoning cache train rank ablate",
         "  python -m sae_reasoning traces cache train train.sae.k=8 experiment=narrow",
         "  python -m sae_reasoning traces cache pair=local pair.name=mine \\",
         "      pair.base.path=/models/base pair.rl.path=/models/rl traces.source=annotated.jsonl",
+        "  python -m sae_reasoning traces contrast report -m 'pair=glob(organism_*)'",
+        "  python -m sae_reasoning traces cache train -m train.sae.k=8,16 \\",
+        "      'experiment=k${train.sae.k}' hydra/launcher=joblib",
         "  make cache train ARGS='train.sae.k=8'     # the same through make",
     ]
     return "\n".join(lines)
@@ -101,61 +88,29 @@ def _fail(message: str) -> NoReturn:
 
 def _run(names: Sequence[str], overrides: Sequence[str]) -> int:
     from sae_reasoning.compose import compose
-    from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
-    from sae_reasoning.edges.lock import InUse
 
     try:
         config = compose(overrides)
-        _set_up(config)
-        for name in names:
-            for stage in (*_inputs_to_make(name, names), name):
-                _run_stage(stage, config)
-    except (ConfigError, MissingInput, BrokenArtifact, InUse) as error:
+    except ConfigError as error:
         _fail(str(error))
-    except OSError as error:
-        if error.errno is None:
-            raise
-        place = f" ({error.filename})" if error.filename else ""
-        _fail(
-            f"{error.strerror}{place} while writing to runs={config.runs}; what was made before "
-            "stands; make room or permit writing, or set runs=… elsewhere, and run it again"
-        )
+    if complaint := run(names, config):
+        _fail(complaint)
     return 0
 
 
-def _inputs_to_make(name: str, asked: Sequence[str]) -> list[str]:
-    """Cheap inputs of a stage; one that is up to date says so and does nothing."""
-    return [stage for stage in _CHEAP_INPUTS.get(name, ()) if stage not in asked]
+def _run_many(names: Sequence[str], overrides: Sequence[str]) -> int:
+    from sae_reasoning.multirun import multirun
 
-
-def _set_up(config: Config) -> None:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    if config.threads:
-        # OpenMP reads it when torch is first imported, so before any job is.
-        os.environ["OMP_NUM_THREADS"] = str(config.threads)
-    import torch
-
-    if config.threads:
-        torch.set_num_threads(config.threads)
-
-
-def _run_stage(name: str, config: Config) -> None:
-    from sae_reasoning.edges.console import Console
-    from sae_reasoning.edges.tracker import open_tracker
-
-    job = getattr(importlib.import_module(f"sae_reasoning.jobs.{name}"), name)
-    tracker = open_tracker(
-        config.tracker,
-        stage=name,
-        group=f"{config.experiment}/{config.pair.name}",
-        folder=config.folder,
-        config=asdict(config),
-    )
     try:
-        job(config, tracker=tracker, console=Console())
-    finally:
-        tracker.finish()
+        all_went_well = multirun(names, overrides)
+    except ConfigError as error:
+        _fail(str(error))
+    if not all_went_well:
+        _fail(
+            "not all jobs went well, as said above; the same command makes what is missing, and "
+            "what is made stands"
+        )
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From `conf/` and a command line's overrides to one checked `Config`.
+"""From `conf/` and a command line's overrides to one checked `Config`, or to one for each job.
 
 The overrides are Hydra's: `train.sae.k=8` sets an option, `pair=local` chooses a file of a group.
 Three things are added, so that a name on the command line means what one expects:
@@ -15,18 +15,28 @@ Whatever can't be composed is a `ConfigError` of one line.
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from sae_reasoning.config import Config, ConfigError, ModelConfig
 
@@ -46,24 +56,57 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     """
     parsed = [_parse(text) for text in overrides]
     for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(
+                f"{override.input_line} names several values; give one, or [a,b] for a list, or "
+                "add -m to run a job for each"
+            )
         _check(override)
-    kept = [override for override in parsed if override.key_or_group != "experiment"]
-    experiments = [o for o in parsed if o.key_or_group == "experiment"]
-    lists = [o for o in kept if o.key_or_group == "behaviours" and isinstance(o.value(), list)]
-    lines = [str(override.input_line) for override in kept if override not in lists]
-    if experiments:
-        name = str(experiments[-1].value())
-        if name in _options("experiment"):
-            lines.insert(0, f"+experiment={name}")
-    composed = _compose(lines)
+    lists = [override for override in parsed if _sets_behaviours(override)]
+    experiment = _experiment(parsed)
+    composed = _compose(_lines(parsed))
     for override in lists:
         composed.behaviours = override.value()
-    if experiments:
-        composed.experiment = name
+    if experiment is not None:
+        composed.experiment = experiment
     config = _to_dataclass(composed)
     _find_other_reader(config)
     _resolve_paths(config)
     return config
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job that a sweep asks for, as Hydra's sweeper spells them out.
+
+    Raises:
+        ConfigError: An override can't be read, or names no values that can be counted.
+    """
+    with hydra_on_conf() as hydra:
+        # A glob looks for files in the folder that its option is named after.
+        parsed = [_parse(_at_its_folder(text), hydra.config_loader) for text in overrides]
+        for override in parsed:
+            if override.is_sweep_override():
+                _check_sweep(override)
+        (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [[line.replace("sae@train.sae=", "train.sae=", 1) for line in job] for job in jobs]
+
+
+def hydra_lines(overrides: Sequence[str]) -> list[str]:
+    """Of `overrides`, what Hydra by itself can compose."""
+    return [_at_its_folder(line) for line in _lines([_parse(text) for text in overrides])]
+
+
+@contextmanager
+def hydra_on_conf() -> Iterator[Hydra]:
+    """Hydra, set up to compose what is in `conf/`; refusals become a `ConfigError` of one line."""
+    _store_schema()
+    try:
+        with initialize_config_dir(str(CONF), job_name="sae_reasoning", version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            yield hydra
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
 
 
 def option_names() -> list[str]:
@@ -82,6 +125,11 @@ def _options(group: str) -> list[str]:
 
 
 @cache
+def _store_schema() -> None:
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+@cache
 def _schema() -> DictConfig:
     return OmegaConf.structured(Config)
 
@@ -95,22 +143,54 @@ def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
             yield name
 
 
-def _parse(text: str) -> Override:
-    """One override, `option=value`."""
+def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
+    """One override, `option=value`; `loader` knows the files that a glob may match."""
     try:
-        override = OverridesParser.create().parse_override(text)
+        (override,) = OverridesParser.create(loader).parse_overrides([text])
     except HydraException:
         override = None
     if override is None or override.is_delete() or "=" not in text:
         raise ConfigError(f"{text} can't be read; write option=value, and quote special signs")
-    if override.is_sweep_override():
-        raise ConfigError(f"{text} names several values; give one, or [a,b] for a list")
     return override
+
+
+def _check_sweep(override: Override) -> None:
+    """Refuse a sweep that isn't a list of values."""
+    text, name = override.input_line, override.key_or_group
+    if not override.is_discrete_sweep():
+        raise ConfigError(f"{text} names no values to run; list them, as {name}=a,b or range(1,4)")
+    if not list(override.sweep_string_iterator()):
+        there = ", ".join(_options(name)) or "no file"
+        raise ConfigError(f"{text} matches nothing; for {name} there is {there}")
+
+
+def _experiment(parsed: Sequence[Override]) -> str | None:
+    names = [str(o.value()) for o in parsed if o.key_or_group == "experiment"]
+    return names[-1] if names else None
+
+
+def _sets_behaviours(override: Override) -> bool:
+    return override.key_or_group == "behaviours" and isinstance(override.value(), list)
+
+
+def _lines(parsed: Sequence[Override]) -> list[str]:
+    """What Hydra composes; the two things that are added to it come after."""
+    kept = [o for o in parsed if o.key_or_group != "experiment" and not _sets_behaviours(o)]
+    lines = [str(override.input_line) for override in kept]
+    experiment = _experiment(parsed)
+    return [f"+experiment={experiment}", *lines] if experiment in _options("experiment") else lines
+
+
+def _at_its_folder(line: str) -> str:
+    """`train.sae` is how the config names it; the folder is conf/sae, mounted there."""
+    return re.sub(r"^(train\.)?sae=", "sae@train.sae=", line)
 
 
 def _check(override: Override) -> None:
     """Refuse what isn't an option, with the nearest one."""
     name = override.key_or_group
+    if override.is_hydra_override():
+        raise ConfigError(f"{override.input_line} is for several jobs; add -m, or leave it out")
     groups = {"sae": _options("sae")} | group_options()
     if name in groups and name != "experiment" and not isinstance(override.value(), (list, dict)):
         choice = str(override.value())
@@ -135,14 +215,8 @@ def _check(override: Override) -> None:
 
 
 def _compose(lines: Sequence[str]) -> DictConfig:
-    ConfigStore.instance().store(name="schema", node=Config)
-    # `train.sae` is how the config names it; the folder is conf/sae, mounted there.
-    lines = [re.sub(r"^(train\.)?sae=", "sae@train.sae=", line) for line in lines]
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose("config", overrides=list(lines))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
+    with hydra_on_conf():
+        return hydra_compose("config", overrides=[_at_its_folder(line) for line in lines])
 
 
 def _to_dataclass(composed: DictConfig) -> Config:
@@ -164,7 +238,10 @@ def _one_line(error: BaseException) -> str:
         str(cause).strip().splitlines()[0].rstrip(".").replace("ListConfig, list or tuple", "list")
     )
     option = getattr(cause, "full_key", None)
-    return f"{option}: {first}; give a value of that type" if option else f"{first}; see `--help`"
+    if not option:
+        return f"{first}; see `--help`"
+    unknown = isinstance(cause, (ConfigAttributeError, ConfigKeyError))
+    return f"{option}: {first}; {'leave it out' if unknown else 'give a value of that type'}"
 
 
 def _find_other_reader(config: Config) -> None:

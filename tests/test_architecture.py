@@ -18,7 +18,9 @@ MAY_IMPORT = {
     "edges": {"edges"} | GROUND,
     "jobs": {"jobs", "edges"} | DOMAIN | GROUND,
     "compose": GROUND,
-    "__main__": {"compose", "edges", "config"},
+    "flow": {"config", "edges"},
+    "multirun": {"compose", "config", "edges", "flow"},
+    "__main__": {"compose", "config", "flow", "multirun"},
     "__init__": set(),
 }
 """What a floor or room may import of the package; a job imports no other job."""
@@ -30,8 +32,9 @@ ONE_PLACE = {
     "sae_lens": {"edges/sae_checkpoint.py"},
     "wandb": {"edges/tracker.py"},
     "pyarrow": {"edges/tables.py"},
-    "hydra": {"compose.py"},
+    "hydra": {"compose.py", "multirun.py"},
     "omegaconf": {"compose.py"},
+    "fcntl": {"edges/lock.py"},
     "tqdm": {"edges/console.py"},
     "matplotlib": {"edges/plots.py"},
     "openai": {"edges/endpoint.py"},

@@ -51,6 +51,7 @@ def test_help_comes_at_once_and_names_every_stage():
     for stage in ("traces", "cache", "train", "rank", "ablate", "organism", "bench"):
         assert f"  {stage}" in done.stdout
     assert "train.sae" in done.stdout
+    assert "report -m 'pair=glob(organism_*)'" in done.stdout
     # About a second on a free core; a busy box gets some more.
     assert seconds < 4
 

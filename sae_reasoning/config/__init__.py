@@ -5,7 +5,7 @@ stand in each part's `__post_init__`, so a wrong value is one line that names op
 remedy.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from sae_reasoning.config.stages import (
 )
 
 __all__ = [
+    "PARTIAL",
     "AblateConfig",
     "CacheConfig",
     "CalibrateConfig",
@@ -59,6 +60,10 @@ __all__ = [
 
 _VERSIONS = {"rank": 6, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
+
+PARTIAL: frozenset[str] = frozenset()
+"""Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
+partial folder, so these enter no fingerprint, and processes may make different parts at once."""
 
 
 @dataclass
@@ -132,6 +137,40 @@ class Config:
         """Where this experiment on this pair keeps its stages."""
         return Path(self.runs) / self.experiment / self.pair.name
 
+    @property
+    def calibration(self) -> str:
+        """The experiment of calibrating runs: apart from others, unless it has a name."""
+        return self.experiment if self.experiment != "default" else "calibration"
+
+    def place(self, stage: str) -> Path:
+        """Folder that a stage of the experiment writes."""
+        if stage == "ablate" and self.ablate.split != "report":
+            return self.folder / f"ablate_{self.ablate.split}"
+        return self.folder / stage
+
+    def writes(self, stage: str) -> dict[Path, Any]:
+        """Where a stage writes, each place with what decides on its content."""
+        organism, pair = self.organism, self.pair
+        if stage == "organisms":
+            made_by = asdict(organism)
+            made_by |= {"seeds": None, "only": None}
+            return {organism.folder_of(seed) / organism.family: made_by for seed in organism.seeds}
+        if stage == "calibrate":
+            pairs = [self.layers, asdict(self.traces), asdict(self.contrast), asdict(self.report)]
+            return {
+                Path(self.runs) / self.calibration: pairs,
+                Path(self.calibrate.output): [pairs, asdict(self.calibrate), organism.others],
+            }
+        if stage == "bench":
+            return {Path("bench.json"): [self.device, self.threads]}
+        models = [(model.path, model.revision) for model in (pair.base, pair.rl)]
+        return {self.place(stage): [self.settings(stage), models]}
+
+    def is_partial(self, stage: str) -> bool:
+        """Whether only a part of a stage is asked for."""
+        options = [option.rpartition(".") for option in PARTIAL]
+        return any(part == stage and getattr(getattr(self, part), o) for part, _, o in options)
+
     def settings(self, stage: str) -> dict[str, Any]:
         """The part of the config that a stage reads, and is fingerprinted by."""
         layers: dict[str, Any] = {"layers": self.layers}
@@ -149,4 +188,7 @@ class Config:
             "report": {},
         }
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
-        return {stage: getattr(self, stage)} | shared[stage] | version
+        part = getattr(self, stage)
+        own = {f.name: getattr(part, f.name) for f in fields(part)}
+        own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
+        return {stage: own} | shared[stage] | version

@@ -42,7 +42,7 @@ class MatchConfig:
         prefix = "match"
         self.model.option = "match.model"
         require(
-            not self.other or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", self.other) is not None,
+            not self.other or re.fullmatch(r"\w[^/]*/\w[^/]*", self.other) is not None,
             f"match.other={self.other} must be <experiment>/<pair>, a folder below runs",
         )
         one_of("match.reader", self.reader, ("base", "rl"))

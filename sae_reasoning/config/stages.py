@@ -53,7 +53,10 @@ class PairConfig:
     def __post_init__(self) -> None:
         require(
             self.name == "???"  # Not set yet: the schema that overrides are checked against.
-            or (re.fullmatch(r"[\w.-]+", self.name) is not None and self.name.strip(".") != ""),
+            # Brackets, commas and blanks come with lists, as in pair.name=mine${layers}.
+            or (
+                re.fullmatch(r"[\w.,[\] -]+", self.name) is not None and self.name.strip(". ") != ""
+            ),
             f"pair.name={self.name} must be one folder name; use letters, digits, '_', '-', '.'",
         )
         self.base.option, self.rl.option = "pair.base", "pair.rl"

@@ -58,8 +58,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """
     inputs = _inputs(cfg)
     split = cfg.ablate.split
-    name = "ablate" if split == "report" else f"ablate_{split}"
-    with Stage(cfg.folder / name, cfg.settings("ablate"), inputs) as stage:
+    name = cfg.place("ablate").name
+    with Stage(cfg.place("ablate"), cfg.settings("ablate"), inputs) as stage:
         if stage.is_current:
             console.current(name, stage.final)
             assert stage.manifest

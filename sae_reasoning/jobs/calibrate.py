@@ -62,7 +62,7 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
             "seeds": own.seeds,
             "families": own.families,
             "pairs": own.pairs,
-            "experiment": _experiment(cfg),
+            "experiment": cfg.calibration,
             "calibration": found,
         },
     )
@@ -105,13 +105,12 @@ def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
     Raises:
         ConfigError: The run failed; its last line says why.
     """
-    experiment = _experiment(cfg)
     options = [
         "pair=local",
         f"pair.name={pair.name}",
         f"pair.base.path={pair.base}",
         f"pair.rl.path={pair.second}",
-        f"experiment={experiment}",
+        f"experiment={cfg.calibration}",
         f"runs={cfg.runs}",
         f"device={cfg.device}",
         f"threads={cfg.threads}",
@@ -123,7 +122,7 @@ def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ConfigError(f"{pair.name} failed ({last}); run it by itself to see more")
-    path = Path(cfg.runs) / experiment / pair.name / "report" / "verdict.json"
+    path = Path(cfg.runs) / cfg.calibration / pair.name / "report" / "verdict.json"
     return read_json(path)["verdicts"]
 
 
@@ -137,11 +136,6 @@ def _options(cfg: Config, seed: int) -> list[str]:
             shown = f"[{','.join(map(str, own))}]" if isinstance(own, list) else own
             found.append(f"{part}.{name}={shown}")
     return found
-
-
-def _experiment(cfg: Config) -> str:
-    """Apart from what people run by hand, unless they name it."""
-    return cfg.experiment if cfg.experiment != "default" else "calibration"
 
 
 def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:

@@ -1,0 +1,106 @@
+"""The stages in order, and how they're run on one checked config.
+
+Inputs that are cheap and local are made first, where they aren't up to date; a stage whose other
+inputs are missing or stale names the stage that makes them.
+"""
+
+import importlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from sae_reasoning.config import Config, ConfigError
+
+STAGES = {
+    "traces": "roll out both models on the same problems, grade, annotate (or import traces)",
+    "cache": "read every trace through both models; activations to HDF5",
+    "train": "train one SAE a layer on the cache",
+    "rank": "score every latent for every behaviour; two shortlists",
+    "match": "find latents' counterparts in another run's dictionary; matches.parquet",
+    "ablate": "edit the shortlist in both models, with controls; effects",
+    "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
+    "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
+    "report": "the verdict on each move, with its evidence; verdict.json",
+    "calibrate": "hold the verdict against models whose answer is known; calibration.json",
+    "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
+    "bench": "measure our speed against the peers'; bench.json",
+}
+"""Stages in the order of the flow, each with one line."""
+
+_CHEAP_INPUTS = {"cache": ("traces",)}
+"""Inputs worth making unasked: seconds to minutes, from what is on this machine."""
+
+
+def with_inputs(names: Sequence[str]) -> list[str]:
+    """The stages named, each after its cheap inputs; one that is up to date does nothing."""
+    found = []
+    for name in names:
+        found += [stage for stage in _CHEAP_INPUTS.get(name, ()) if stage not in names]
+        found.append(name)
+    return found
+
+
+def module_of(stage: str) -> str:
+    """The module that makes a stage."""
+    return f"sae_reasoning.jobs.{stage}"
+
+
+def run(names: Sequence[str], config: Config) -> str:
+    """Run the stages named; what is wrong with their input, in one line, or ""."""
+    from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
+    from sae_reasoning.edges.lock import InUse
+
+    try:
+        _set_up(config)
+        for name in with_inputs(names):
+            _run_stage(name, config)
+    except (ConfigError, MissingInput, BrokenArtifact, InUse) as error:
+        return str(error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return cannot_write(error, config)
+    return ""
+
+
+def cannot_write(error: OSError, config: Config) -> str:
+    """What the operating system refused, and the remedy."""
+    place = f" ({error.filename})" if error.filename else ""
+    return (
+        f"{error.strerror}{place} while writing to runs={config.runs}; what was made before "
+        "stands; make room or permit writing, or set runs=… elsewhere, and run it again"
+    )
+
+
+def set_environment(config: Config) -> None:
+    """Set what libraries read when they're first imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if config.threads:
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)
+
+
+def _set_up(config: Config) -> None:
+    set_environment(config)
+    import torch
+
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
+def _run_stage(name: str, config: Config) -> None:
+    from sae_reasoning.edges.console import Console
+    from sae_reasoning.edges.tracker import open_tracker
+
+    job = getattr(importlib.import_module(module_of(name)), name)
+    tracker = open_tracker(
+        config.tracker,
+        stage=name,
+        group=f"{config.experiment}/{config.pair.name}",
+        folder=config.folder,
+        config=asdict(config),
+    )
+    try:
+        job(config, tracker=tracker, console=Console())
+    finally:
+        tracker.finish()
