@@ -148,20 +148,17 @@ def test_jobs_that_write_apart_or_alike_may_run_together(stage: str, sweep: list
 
 
 def test_jobs_that_make_parts_of_a_stage_share_its_folder(monkeypatch):
-    sweep = ["rank.trackers=1,2", "rank.announcers=1,2"]
-    whole = Config(behaviours=["backtracking"]).settings("rank")
-    assert {"trackers", "announcers"} <= set(whole["rank"])
-    monkeypatch.setattr(config_module, "PARTIAL", frozenset({"rank.trackers", "rank.announcers"}))
-    jobs = plan(sweep)
+    jobs = plan(["rank.only=base/1,base/2,rl/1,rl/2"])
+    assert len(jobs) == 4
     assert all(job.config.is_partial("rank") for job in jobs)
     assert not any(job.config.is_partial("ablate") for job in jobs)
-    assert set(jobs[0].config.settings("rank")["rank"]) == set(whole["rank"]) - {
-        "trackers", "announcers",
-    }  # fmt: skip
+    whole = Config(behaviours=["backtracking"]).settings("rank")
+    assert set(jobs[0].config.settings("rank")["rank"]) == set(whole["rank"])
+    assert "only" not in whole["rank"]
     refuse_clashes(["rank"], jobs)
-    monkeypatch.setattr(config_module, "PARTIAL", frozenset({"rank.trackers"}))
+    monkeypatch.setattr(config_module, "PARTIAL", frozenset())
     with pytest.raises(ConfigError, match="would both write"):
-        refuse_clashes(["rank"], jobs)
+        refuse_clashes(["rank"], plan(["rank.only=base/1,base/2"]))
 
 
 def table_of(output: str) -> list[list[str]]:

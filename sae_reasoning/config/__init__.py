@@ -61,7 +61,7 @@ __all__ = [
 _VERSIONS = {"rank": 6, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
-PARTIAL: frozenset[str] = frozenset()
+PARTIAL = frozenset({"rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
 partial folder, so these enter no fingerprint, and processes may make different parts at once."""
 

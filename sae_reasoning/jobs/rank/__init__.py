@@ -70,7 +70,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
         for name in ("traces", "cache", "train")
     }
-    is_part = bool(cfg.rank.only)
+    is_part = cfg.is_partial("rank")
     with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs, shared=is_part) as stage:
         if stage.is_current:
             console.current("rank", stage.final)
