@@ -26,7 +26,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import LAYER_FIELD, Config, ConfigError
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -94,6 +94,9 @@ def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
 
 def _parse(text: str) -> Override:
     """One override, `option=value`."""
+    if not {"'", '"'} & set(text):
+        # To Hydra a bare brace begins a dictionary; the one that stands for the layer doesn't.
+        text = text.replace(LAYER_FIELD, re.escape(LAYER_FIELD))
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
