@@ -38,7 +38,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from sae_reasoning.config import Config, ConfigError, ModelConfig
+from sae_reasoning.config import LAYER_FIELD, Config, ConfigError, ModelConfig
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -145,6 +145,9 @@ def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
 
 def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
     """One override, `option=value`; `loader` knows the files that a glob may match."""
+    if not {"'", '"'} & set(text):
+        # To Hydra a bare brace begins a dictionary; the one that stands for the layer doesn't.
+        text = text.replace(LAYER_FIELD, re.escape(LAYER_FIELD))
     try:
         (override,) = OverridesParser.create(loader).parse_overrides([text])
     except HydraException:

@@ -23,6 +23,7 @@ from sae_reasoning.config.organisms import (
     PretrainConfig,
 )
 from sae_reasoning.config.stages import (
+    LAYER_FIELD,
     AblateConfig,
     CacheConfig,
     ModelConfig,
@@ -35,6 +36,7 @@ from sae_reasoning.config.stages import (
 )
 
 __all__ = [
+    "LAYER_FIELD",
     "PARTIAL",
     "AblateConfig",
     "CacheConfig",
@@ -119,6 +121,11 @@ class Config:
             f"layers={self.layers} must be different blocks, 0 the first",
         )
         self.layers = sorted(self.layers)
+        require(
+            not self.train.released or len(self.layers) == 1 or LAYER_FIELD in self.train.released,
+            f"train.released={self.train.released} is one folder for layers={self.layers}; put "
+            f"{LAYER_FIELD} into it where the layer stands, or name one layer",
+        )
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
         passes = [f"{reader}/{layer}" for reader in ("base", "rl") for layer in self.layers]
         require(

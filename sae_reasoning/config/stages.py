@@ -137,6 +137,10 @@ class CacheConfig:
         positive(self, "cache", "token_budget", "shard_tokens")
 
 
+LAYER_FIELD = "{layer}"
+"""What stands for the layer in the folder of SAEs brought along."""
+
+
 @dataclass
 class SaeConfig:
     """One sparse autoencoder; the names are sae-lens's.
@@ -178,27 +182,79 @@ class TrainConfig:
 
     Attributes:
         sae: Its architecture.
-        readers: Whose activations: `base`, `rl` or `pooled` (both, half each batch).
+        readers: Whose activations: `base`, `rl` or `pooled` (both, half each batch); `crosscoder`
+            makes one code of both with a decoder for each; `released` trains nothing and takes the
+            SAEs of `released`.
+        released: Folder of SAEs brought along, in sae-lens's format; `{layer}` in it stands for the
+            layer.
         steps: Optimiser steps.
         batch_size: Tokens a step.
         lr: Peak learning rate of Adam.
         mixing_tokens: Rows held in memory to shuffle from; bounds the memory of a training.
         checkpoint_every: Steps between checkpoints.
         seed: Of weights and order.
+        gate_fvu: Transfer gate: most of a reader's variance that may stay unexplained. SAEs that
+            are used in earnest explain 70 % and more.
+        gate_l0: Most active latents a token, over d_model; at 1/8 a code is still sparse beside the
+            residual it stands for, while a denser one reconstructs whatever it's given.
+        gate_dead_share: Most latents that never fire on the report split. What lives is what is
+            ranked, so a dictionary may be mostly dead, but not one latent in ten is an accident.
+        gate_ce_recovered: Least of the cross-entropy between mean and untouched residual that
+            reconstructions recover: FVU counts all directions alike, the model doesn't.
+        scaling_norm: Share of both decoder norms from which a crosscoder's latent is called one
+            reader's own by norms alone; at 0.9 one row is nine times the other.
+        scaling_error: Latent scaling upholds that only where the other reader's error holds surely
+            less than this of the latent: with a row pruned to nothing, all that is left of a
+            shared latent is there, so little is much.
+        scaling_reconstruction: And its other latents write surely less than this of it; looser, as
+            they also overlap with directions that have nothing to do with them.
+        scaling_problems: Problems in which a latent must fire: intervals of fewer are too short.
+        scaling_bootstrap: Resamples of problems.
     """
 
     sae: SaeConfig = field(default_factory=SaeConfig)
     readers: str = "pooled"
+    released: str = ""
     steps: int = 2000
     batch_size: int = 2048
     lr: float = 1e-3
     mixing_tokens: int = 65536
     checkpoint_every: int = 1000
     seed: int = 0
+    gate_fvu: float = 0.3
+    gate_l0: float = 0.125
+    gate_dead_share: float = 0.9
+    gate_ce_recovered: float = 0.8
+    scaling_norm: float = 0.9
+    scaling_error: float = 0.2
+    scaling_reconstruction: float = 0.5
+    scaling_problems: int = 20
+    scaling_bootstrap: int = 1000
 
     def __post_init__(self) -> None:
-        one_of("train.readers", self.readers, ("base", "rl", "pooled"))
+        one_of("train.readers", self.readers, ("base", "rl", "pooled", "crosscoder", "released"))
+        require(
+            bool(self.released) == (self.readers == "released"),
+            f"train.released={self.released or '(empty)'} doesn't go with train.readers="
+            f"{self.readers}; set both, train.readers=released and the folder, or neither",
+        )
+        require(
+            self.readers != "crosscoder" or self.sae.architecture in ("topk", "batchtopk"),
+            f"train.sae.architecture={self.sae.architecture} makes no crosscoder; choose "
+            "sae=batchtopk or sae=topk",
+        )
         positive(self, "train", "steps", "batch_size", "lr", "mixing_tokens", "checkpoint_every")
+        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share")
+        positive(self, "train", "scaling_error", "scaling_reconstruction", "scaling_problems")
+        positive(self, "train", "scaling_bootstrap")
+        require(
+            0.5 < self.scaling_norm < 1,
+            f"train.scaling_norm={self.scaling_norm} must be between 0.5 and 1; try 0.9",
+        )
+        require(
+            self.gate_ce_recovered <= 1,
+            f"train.gate_ce_recovered={self.gate_ce_recovered} is more than all; set 1 or less",
+        )
 
 
 @dataclass

@@ -28,6 +28,8 @@ from sae_reasoning.edges.sparse_topk import autoencode, top_k
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 _MATRYOSHKA_LEVELS = 4
+_BEFORE_BLOCK = "hook_resid_pre"
+_RESIDUAL_HOOKS = ("hook_resid_post", _BEFORE_BLOCK)
 
 
 class Sparse(NamedTuple):
@@ -76,6 +78,11 @@ class Dictionary:
         return self._sae.cfg.architecture()
 
     @property
+    def metadata(self) -> dict[str, Any]:
+        """What its `cfg.json` says of where it belongs."""
+        return dict(self._sae.cfg.metadata.to_dict())
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.W_dec.device
@@ -83,6 +90,18 @@ class Dictionary:
     def to(self, device: torch.device | str) -> Self:
         """This dictionary with its weights on `device`."""
         return type(self)(self._sae.to(device), name=self.name, fingerprint=self.fingerprint)
+
+    @torch.no_grad()
+    def fold_input_scale(self, scale: Float[Tensor, " d_in"]) -> Self:
+        """The dictionary of raw residuals that one of residuals times `scale` is.
+
+        The weights are changed in place: this one is spent.
+        """
+        scale = scale.to(self.device)
+        self._sae.W_enc.mul_(scale[:, None])
+        self._sae.W_dec.div_(scale)
+        self._sae.b_dec.div_(scale)
+        return type(self)(self._sae)
 
     @torch.no_grad()
     def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]:
@@ -115,6 +134,10 @@ class Dictionary:
         )
         return decoded.add_(self.b_dec)
 
+    def reconstruct(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_in"]:
+        """What the latents of raw residuals say of them."""
+        return self.decode_sparse(self.encode_sparse(x))
+
     def save(self, folder: Path) -> None:
         """Write sae-lens's two files; its `SAE.load_from_disk` reads them.
 
@@ -132,20 +155,81 @@ class Dictionary:
 
 
 def load_dictionary(folder: Path, device: torch.device | str = "cpu") -> Dictionary:
-    """Read an SAE in sae-lens's format.
+    """Read an SAE of one reader's residuals, in sae-lens's format.
 
     Raises:
         MissingInput: There is none.
         BrokenArtifact: It is cut short, or its normalisation depends on each input, so that no
             latent has a fixed direction in the residual stream.
+        ConfigError: It is a crosscoder, which reads both readers at once.
     """
+    dictionary = load_any(folder, device)
+    if "reader_scales" in dictionary.metadata:
+        raise ConfigError(
+            f"train.readers=crosscoder: {folder} has one code for both readers, and what is asked "
+            "of it here is asked of one; set train.readers=pooled, base, rl or released"
+        )
+    return dictionary
+
+
+def load_any(folder: Path, device: torch.device | str = "cpu") -> Dictionary:
+    """Read what `train` made, an SAE or the joint SAE of a crosscoder.
+
+    Raises:
+        MissingInput: There is none.
+        BrokenArtifact: It is cut short, or its normalisation depends on each input.
+    """
+    return Dictionary(_read(folder, device), name=_name(folder), fingerprint=_fingerprint(folder))
+
+
+def load_released(
+    folder: Path, layer: int, d_model: int, device: torch.device | str = "cpu"
+) -> Dictionary:
+    """Read an SAE that was trained elsewhere, for the residual after a decoder block.
+
+    Args:
+        folder: Its own.
+        layer: Decoder block; the SAE may not know, and is told.
+        d_model: Width of the residual stream.
+        device: Where its weights are.
+
+    Raises:
+        ConfigError: There is none, or it can't be read, or it isn't one of that residual.
+    """
+    option = f"train.released={folder}"
+    try:
+        sae = _read(folder, device)
+    except (MissingInput, BrokenArtifact) as error:
+        raise ConfigError(f"{str(error).split(';')[0]}; correct {option}") from error
+    where, own = str(sae.cfg.metadata.hook_name or ""), _layer(sae.cfg.metadata)
+    if "hook_" in where and not where.endswith(_RESIDUAL_HOOKS):
+        raise ConfigError(
+            f"{option} reads {where}; bring an SAE of the residual after a block, or "
+            "before the next"
+        )
+    if own != layer and (own >= 0 or where.endswith(_BEFORE_BLOCK)):
+        raise ConfigError(
+            f"{option} reads {where or f'the residual after block {own}'}, layers asks "
+            f"for the residual after block {layer}; correct the path, or layers"
+        )
+    if sae.cfg.d_in != d_model:
+        raise ConfigError(
+            f"{option} reads residuals of width {sae.cfg.d_in}, the models' have "
+            f"{d_model}; bring an SAE that was trained on these models"
+        )
+    sae.cfg.metadata.layer = layer
+    return Dictionary(sae, name=_name(folder), fingerprint=_fingerprint(folder))
+
+
+def _read(folder: Path, device: torch.device | str) -> Any:
+    """An SAE of sae-lens, whose latents have fixed directions."""
     from sae_lens import SAE
 
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).exists():
             raise MissingInput(f"{folder / file} is missing; run `make train` first")
     try:
-        sae = SAE.load_from_disk(folder, device=str(device))
+        sae = SAE.load_from_disk(folder, device=str(device), dtype="float32")
     except Exception as error:  # Cut-short files surface as whatever their reader raises.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BrokenArtifact(
@@ -156,7 +240,7 @@ def load_dictionary(folder: Path, device: torch.device | str = "cpu") -> Diction
             f"{folder} normalises activations by {sae.cfg.normalize_activations}, which can't be "
             "folded into its weights; use an SAE trained without"
         )
-    return Dictionary(sae, name=_name(folder), fingerprint=_fingerprint(folder))
+    return sae
 
 
 def load_trained(folder: Path, layer: int, d_model: int, device: torch.device | str) -> Dictionary:
@@ -353,11 +437,15 @@ def _nested_widths(d_sae: int) -> list[int]:
 
 
 def _layer(metadata: Any) -> int:
-    """Decoder block of an SAE: ours says so, a released one names a hook `blocks.7.…`."""
+    """Decoder block of an SAE: ours says so, a released one names a hook `blocks.7.…`.
+
+    What enters a block is what left the one before.
+    """
     if metadata.layer is not None:
         return int(metadata.layer)
-    numbers = [part for part in str(metadata.hook_name).split(".") if part.isdigit()]
-    return int(numbers[0]) if numbers else -1
+    where = str(metadata.hook_name)
+    numbers = [part for part in where.split(".") if part.isdigit()]
+    return int(numbers[0]) - where.endswith(_BEFORE_BLOCK) if numbers else -1
 
 
 def _name(folder: Path) -> str:

@@ -1,7 +1,12 @@
-"""Train one SAE a layer on the cached activations, and measure it on each reader."""
+"""Train one SAE or crosscoder a layer on the cached activations; measure it on each reader.
 
-from collections.abc import Iterator, Sequence
+SAEs that were trained elsewhere are taken in instead, and measured alike.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +14,47 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from sae_reasoning.config import Config, ConfigError, TrainConfig
+from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums, survivors
+from sae_reasoning.config import LAYER_FIELD, Config, ConfigError, TrainConfig
+from sae_reasoning.edges.activation_pairs import paired_batches, shuffled_pairs
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
+from sae_reasoning.edges.artifacts import (
+    Manifest,
+    Stage,
+    fingerprint_files,
+    publish,
+    require_stage,
+    write_json,
+)
 from sae_reasoning.edges.console import Console, megabytes
-from sae_reasoning.edges.lm.load import ModelFacts, describe, load, resolve_device
+from sae_reasoning.edges.crosscoder_checkpoint import (
+    Crosscoder,
+    concatenate,
+    crosscoder_of,
+    load_crosscoder,
+    scales_of,
+)
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    ModelFacts,
+    describe,
+    load,
+    resolve_device,
+)
 from sae_reasoning.edges.lm.read import check_layers
-from sae_reasoning.edges.sae_checkpoint import load_dictionary
+from sae_reasoning.edges.sae_checkpoint import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    Dictionary,
+    load_dictionary,
+    load_released,
+)
 from sae_reasoning.edges.sae_quality import (
     CrossEntropyProbe,
     describe_quality,
-    measure_fit,
-    measure_recovery,
+    draw_probe,
+    measure_crosscoders,
+    measure_saes,
 )
 from sae_reasoning.edges.sae_training import (
     StepRecord,
@@ -33,20 +67,27 @@ from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.records import Trace
 
 READERS = ("base", "rl")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
+_REMEDIES = {
+    "fvu": "raise train.steps or train.sae.d_sae",
+    "l0": "lower train.sae.k",
+    "dead_share": "lower train.sae.d_sae or raise train.steps",
+    "ce_recovered": "raise train.steps or train.sae.d_sae",
+}
+"""What helps against each figure that fails the transfer gate."""
 _SPARSER = {
     "jumprelu": "raise train.sae.l0_coefficient",
     "standard": "raise train.sae.l1_coefficient",
 }
 """How to make an SAE sparser that has no k."""
-
-_PROBED_TRACES = 200
-"""Report traces on which cross-entropy recovered is measured; both writers, evenly spread."""
+_BARS = ("gate_", "scaling_")
+"""Beginnings of options that judge a dictionary and don't make it."""
+_CURVE_FILE, _CHECKPOINT_FILE = "curve.parquet", "checkpoint.safetensors"
 
 
 def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `train/<readers>/layer_<L>/` for every layer: SAE, curve and quality."""
+    """Make `train/<readers>/layer_<L>/` for every layer: dictionary, curve and quality."""
     models = {reader: describe(getattr(cfg.pair, reader)) for reader in READERS}
     for facts in models.values():
         check_layers(cfg.layers, facts.num_layers, facts.name)
@@ -55,6 +96,8 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         stage: require_stage(cfg.folder, stage, cfg.settings(stage), inputs).fingerprint
         for stage in ("traces", "cache")
     }
+    if cfg.train.readers == "released":
+        inputs |= {f"released_{x}": fingerprint_files(_released(cfg, x)) for x in cfg.layers}
     with Stage(cfg.folder / "train", cfg.settings("train"), inputs) as stage:
         if stage.is_current:
             console.current("train", stage.final)
@@ -63,22 +106,39 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         data = _open(cfg, models, inputs["traces"])
         _plan(cfg, data, stage, console)
         for layer in cfg.layers:
-            _train_layer(cfg, layer, data, stage, tracker, console)
+            _make_layer(cfg, layer, data, stage, tracker, console)
         quality = _measure(cfg, data, stage, console)
+        scaled = _scale(cfg, data, stage, console)
         manifest = stage.finish(
-            {"saes": len(cfg.layers), "steps": cfg.train.steps, "tokens": len(data.select)}
+            {
+                "saes": len(cfg.layers),
+                "steps": 0 if cfg.train.readers == "released" else cfg.train.steps,
+                "tokens": len(data.select),
+            }
         )
+    failed = quality.pop("failed")
     tracker.table("quality", quality)
     tracker.summary({f"{r.dictionary}/{r.reader}/fvu": r.fvu for r in quality.itertuples()})
     console.table("quality on the report split", list(quality.columns), quality.values.tolist())
-    for row in quality[~quality.passes].itertuples():
-        console.warn(
-            f"{row.dictionary} has L0 {row.l0:.1f} on {row.reader}, over d_model/8; "
-            f"{_SPARSER.get(cfg.train.sae.architecture, 'lower train.sae.k')}"
-        )
+    for row, reasons in zip(quality.itertuples(), failed, strict=True):
+        _warn(cfg.train, f"{row.dictionary} on {row.reader}", reasons, console)
+    if not scaled.empty:
+        tracker.table("latent scaling", scaled)
+        title = "latents by decoder norms, and what latent scaling makes of them"
+        console.table(title, list(scaled.columns), scaled.values.tolist())
     console.wrote(stage.final, manifest)
     console.next("make rank")
     return manifest
+
+
+def _warn(train: TrainConfig, which: str, reasons: dict[str, str], console: Console) -> None:
+    """Say what fails the transfer gate, and what helps."""
+    if train.readers == "released":
+        remedies = dict.fromkeys(_REMEDIES, "bring another, or train one here")
+    else:
+        remedies = _REMEDIES | {"l0": _SPARSER.get(train.sae.architecture, _REMEDIES["l0"])}
+    for figure, reason in reasons.items():
+        console.warn(f"{which} fails the transfer gate: {reason}; {remedies[figure]}")
 
 
 @dataclass(frozen=True)
@@ -94,6 +154,10 @@ class _Data:
     @property
     def d_model(self) -> int:
         return next(iter(self.stores.values())).d_model
+
+    def of_layer(self, layer: int) -> list[ActivationStore]:
+        """Both readers' stores, in order."""
+        return [self.stores[reader, layer] for reader in READERS]
 
 
 def _open(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -> _Data:
@@ -126,34 +190,72 @@ def _open(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -
 
 
 def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
-    sae = cfg.train.sae
-    num_parameters = len(cfg.layers) * (2 * data.d_model + 1) * sae.d_sae
-    num_readers = len(_readers(cfg.train))
-    epochs = cfg.train.steps * cfg.train.batch_size / (num_readers * len(data.select))
+    sae, is_joint = cfg.train.sae, cfg.train.readers == "crosscoder"
+    width = data.d_model * (len(READERS) if is_joint else 1)
+    num_parameters = len(cfg.layers) * (2 * width + 1) * sae.d_sae
+    rows_a_step = cfg.train.batch_size / (1 if is_joint else len(_readers(cfg.train)))
+    epochs = cfg.train.steps * rows_a_step / len(data.select)
+    layers = ", ".join(map(str, cfg.layers))
+    making = {
+        "SAEs": f"{sae.architecture}, {width} -> {sae.d_sae} latents, k={sae.k}; "
+        f"{cfg.train.readers}, layers {layers}",
+        "steps": f"{cfg.train.steps:,} of {cfg.train.batch_size:,} tokens, {epochs:.1f} epochs",
+        # While training, weights with both moments and the checkpoint that replaces them.
+        "disk": megabytes(4 * num_parameters * 2 + 24 * num_parameters / len(cfg.layers)),
+    }
+    if cfg.train.readers == "released":
+        making = {"SAEs": f"{cfg.train.released}, layers {layers}"}
     console.plan(
         "train",
         {
             "activations": f"{cfg.folder / 'cache'}: {len(data.select):,} tokens to select on, "
             f"{len(data.report):,} to report on, of each reader",
-            "SAEs": f"{sae.architecture}, {data.d_model} -> {sae.d_sae} latents, k={sae.k}; "
-            f"{cfg.train.readers}, layers {', '.join(map(str, cfg.layers))}",
-            "steps": f"{cfg.train.steps:,} of {cfg.train.batch_size:,} tokens, {epochs:.1f} epochs",
-            # While training, weights with both moments and the checkpoint that replaces them.
-            "disk": megabytes(4 * num_parameters * 2 + 24 * num_parameters / len(cfg.layers)),
-            "resuming": "yes" if stage.is_resuming else "no",
-        },
+        }
+        | making
+        | {"resuming": "yes" if stage.is_resuming else "no"},
     )
+
+
+def _make_layer(
+    cfg: Config, layer: int, data: _Data, stage: Stage, tracker: Tracker, console: Console
+) -> None:
+    """One dictionary: taken in, taken over from before, or trained."""
+    folder = _folder(cfg, stage, layer)
+    if cfg.train.readers == "released":
+        released = load_released(
+            _released(cfg, layer), layer, data.d_model, resolve_device(cfg.device)
+        )
+        released.save(folder)
+    elif (folder / _CURVE_FILE).exists():  # Written last, so a folder that has it is done.
+        (folder / _CHECKPOINT_FILE).unlink(missing_ok=True)
+    elif not _take_over(cfg, layer, stage):
+        _train_layer(cfg, layer, data, stage, tracker, console)
+
+
+def _take_over(cfg: Config, layer: int, stage: Stage) -> bool:
+    """Copy a layer that was made with the same options, but for bars; whether there was one."""
+    made = stage.manifest
+    if made is None or made.inputs != stage.inputs or layer not in made.config["layers"]:
+        return False
+    old, new = (
+        {name: value for name, value in options.items() if not name.startswith(_BARS)}
+        for options in (made.config["train"], stage.config["train"])
+    )
+    source = stage.final / cfg.train.readers / f"layer_{layer}"
+    if old != new or not (source / _CURVE_FILE).exists():
+        return False
+    for name in (CONFIG_FILE, WEIGHTS_FILE, _CURVE_FILE):
+        with publish(_folder(cfg, stage, layer) / name) as partial:
+            shutil.copyfile(source / name, partial)
+    return True
 
 
 def _train_layer(
     cfg: Config, layer: int, data: _Data, stage: Stage, tracker: Tracker, console: Console
 ) -> None:
-    """One SAE; its curve is written last, so a folder with a curve is done."""
+    """One SAE or crosscoder, with its curve."""
     folder = _folder(cfg, stage, layer)
-    curve_path, checkpoint = folder / "curve.parquet", folder / "checkpoint.safetensors"
-    if curve_path.exists():
-        checkpoint.unlink(missing_ok=True)
-        return
+    checkpoint = folder / _CHECKPOINT_FILE
     done = batches_done(checkpoint)
     curve: list[StepRecord] = []
     with console.progress(
@@ -168,18 +270,22 @@ def _train_layer(
             progress.advance(max(record.step - last, 0), note)
             curve.append(record)
 
-        dictionary = train_sae(
+        fit = partial(
+            train_sae,
             cfg.train,
-            _batches(cfg.train, layer, data, done),
-            d_in=data.d_model,
             seed=cfg.train.seed,
             checkpoint=checkpoint,
             on_step=on_step,
             device=resolve_device(cfg.device),
-            metadata=_metadata(cfg, layer, data),
         )
-    dictionary.save(folder)
-    write_table(curve_path, pd.DataFrame([asdict(record) for record in curve]))
+        made: Dictionary | Crosscoder
+        if cfg.train.readers == "crosscoder":
+            made = _fit_crosscoder(cfg, layer, data, done, fit)
+        else:
+            batches = _batches(cfg.train, layer, data, done)
+            made = fit(batches, d_in=data.d_model, metadata=_metadata(cfg, layer, data))
+    made.save(folder)
+    write_table(folder / _CURVE_FILE, pd.DataFrame([asdict(record) for record in curve]))
     checkpoint.unlink(missing_ok=True)
 
 
@@ -187,6 +293,27 @@ def _batches(train: TrainConfig, layer: int, data: _Data, done: int) -> Iterator
     """Batches of the select split, an equal part from each reader, after the first `done`."""
     stores = [data.stores[reader, layer] for reader in _readers(train)]
     return mixed_batches(train, stores, data.select, seed=train.seed, skip_batches=done)
+
+
+def _fit_crosscoder(
+    cfg: Config, layer: int, data: _Data, done: int, fit: Callable[..., Dictionary]
+) -> Crosscoder:
+    """One code for both readers of each token, by the training of SAEs."""
+    batches = partial(
+        shuffled_pairs,
+        data.of_layer(layer),
+        cfg.train.batch_size,
+        seed=cfg.train.seed,
+        rows=data.select,
+        mixing_tokens=cfg.train.mixing_tokens,
+    )
+    scales = scales_of(next(batches()))  # The first batch, also where a killed training goes on.
+    joint = fit(
+        (concatenate(x, scales) for x in batches(skip_batches=done)),
+        d_in=len(READERS) * data.d_model,
+        metadata=_metadata(cfg, layer, data) | {"reader_scales": list(scales)},
+    )
+    return crosscoder_of(joint, READERS, scales)
 
 
 def _metadata(cfg: Config, layer: int, data: _Data) -> dict[str, Any]:
@@ -204,62 +331,104 @@ def _metadata(cfg: Config, layer: int, data: _Data) -> dict[str, Any]:
 
 
 def _measure(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataFrame:
-    """`quality.json` of every SAE; a row for each of its readers."""
-    device = resolve_device(cfg.device)
-    dictionaries = {
-        layer: load_dictionary(_folder(cfg, stage, layer), device) for layer in cfg.layers
-    }
+    """`quality.json` of every dictionary; a row for each of its readers."""
+    folders = {layer: _folder(cfg, stage, layer) for layer in cfg.layers}
+    device, size = resolve_device(cfg.device), cfg.train.batch_size
+    made: dict[int, Any]
+    if cfg.train.readers == "crosscoder":
+        made = {layer: load_crosscoder(folder, device) for layer, folder in folders.items()}
+        measured = measure_crosscoders(made, data.stores, data.report, size, _probes(cfg, data))
+    else:
+        made = {layer: load_dictionary(folder, device) for layer, folder in folders.items()}
+        measured = measure_saes(made, data.stores, data.report, size, _probes(cfg, data))
     figures: dict[int, dict[str, Any]] = {layer: {} for layer in cfg.layers}
     with console.progress(len(READERS) * len(cfg.layers), "measured", "quality") as progress:
-        for reader in READERS:
-            probe = _probe(cfg, reader, data)
-            for layer, dictionary in dictionaries.items():
-                store = data.stores[reader, layer]
-                batches = store.batches(data.report, cfg.train.batch_size)
-                fit = measure_fit(dictionary, (batch.activations for batch in batches))
-                recovery = measure_recovery(dictionary, probe, fit.mean)
-                figures[layer][reader] = describe_quality(fit, recovery)
-                progress.advance()
+        for one in measured:
+            figures[one.layer][one.reader] = describe_quality(
+                one.fit, one.recovery, data.d_model, cfg.train
+            )
+            progress.advance()
     rows = []
-    for layer, dictionary in dictionaries.items():
+    for layer, coder in made.items():
         write_json(
             _folder(cfg, stage, layer) / "quality.json",
             {
                 "schema_version": SCHEMA_VERSION,
-                "dictionary": dictionary.name,
-                "fingerprint": dictionary.fingerprint,
+                "dictionary": coder.name,
+                "fingerprint": coder.fingerprint,
                 "split": "report",
                 "readers": figures[layer],
             },
         )
         for reader, figure in figures[layer].items():
-            rows.append({"dictionary": dictionary.name, "reader": reader} | figure)
+            rows.append({"dictionary": coder.name, "reader": reader} | figure)
     columns = ["dictionary", "reader", "num_tokens", "fvu", "l0", "dead_share", "ce_recovered"]
-    return pd.DataFrame(rows)[[*columns, "passes"]]
+    return pd.DataFrame(rows)[[*columns, "passes", "failed"]]
 
 
-def _probe(cfg: Config, reader: str, data: _Data) -> CrossEntropyProbe:
-    """Some of the report split's traces, and where the cache began to keep their tokens."""
-    store = data.stores[reader, cfg.layers[0]]
-    starts = store.row_of_trace
-    kept = [
-        trace
-        for trace in range(len(data.traces))
-        if data.traces[trace].split != "select" and starts[trace] < starts[trace + 1]
-    ]
-    places = np.linspace(0, len(kept) - 1, min(_PROBED_TRACES, len(kept))).round().astype(int)
-    chosen = [kept[place] for place in places]
-    return CrossEntropyProbe(
-        lm=load(getattr(cfg.pair, reader), cfg.device),
-        sequences=[data.traces[trace].token_ids for trace in chosen],
-        keep_from=[int(store.position[starts[trace]]) for trace in chosen],
-        response_from=[data.traces[trace].num_prompt_tokens for trace in chosen],
-        token_budget=cfg.cache.token_budget,
+def _probes(cfg: Config, data: _Data) -> Iterator[tuple[str, CrossEntropyProbe]]:
+    """Of each reader; a crosscoder's hold both models, as it reads both to reconstruct one."""
+
+    def lm(reader: str) -> LanguageModel:
+        return load(getattr(cfg.pair, reader), cfg.device)
+
+    held = {reader: lm(reader) for reader in READERS if cfg.train.readers == "crosscoder"}
+    for reader in READERS:
+        own = held[reader] if held else lm(reader)
+        beside = next((other for name, other in held.items() if name != reader), None)
+        store = data.stores[reader, cfg.layers[0]]
+        yield reader, draw_probe(own, data.traces, store, cfg.cache.token_budget, beside)
+
+
+def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataFrame:
+    """`scaling.parquet` of every crosscoder; what it leaves of specific latents."""
+    if cfg.train.readers != "crosscoder":
+        return pd.DataFrame()
+    options = cfg.train
+    bars = ScalingBars(
+        norm=options.scaling_norm,
+        error=options.scaling_error,
+        reconstruction=options.scaling_reconstruction,
+        problems=options.scaling_problems,
+        resamples=options.scaling_bootstrap,
+        seed=options.seed,
     )
+    reported = sorted({trace.problem_id for trace in data.traces if trace.split != "select"})
+    place = {problem: i for i, problem in enumerate(reported)}
+    problems = np.array([place.get(trace.problem_id, -1) for trace in data.traces])
+    counts = []
+    for layer in cfg.layers:
+        folder = _folder(cfg, stage, layer)
+        crosscoder = load_crosscoder(folder, resolve_device(cfg.device))
+        unit = crosscoder.biases.new_tensor(crosscoder.scales)[:, None, None]
+        sums = ScalingSums(crosscoder.decoders * unit, READERS, len(reported))
+        with console.progress(len(data.report), "tokens", f"scaling layer {layer}") as progress:
+            for batch in paired_batches(data.of_layer(layer), data.report, options.batch_size):
+                x = batch.activations.to(crosscoder.device)
+                sparse = crosscoder.encode_sparse(x)
+                reconstruction = crosscoder.decode_sparse(sparse)
+                sums.add(
+                    problems[batch.trace_index],
+                    sparse.values,
+                    sparse.latents,
+                    (x - reconstruction) * unit,
+                    (reconstruction - crosscoder.biases[:, None]) * unit,
+                )
+                progress.advance(x.shape[1])
+        table = sums.result(bars)
+        write_table(folder / "scaling.parquet", table)
+        found = survivors(table, READERS)
+        found.insert(0, "dictionary", crosscoder.name)
+        counts.append(found)
+    return pd.concat(counts, ignore_index=True)
+
+
+def _released(cfg: Config, layer: int) -> Path:
+    return Path(cfg.train.released.replace(LAYER_FIELD, str(layer)))
 
 
 def _readers(train: TrainConfig) -> Sequence[str]:
-    return READERS if train.readers == "pooled" else (train.readers,)
+    return READERS if train.readers in ("pooled", "crosscoder") else (train.readers,)
 
 
 def _folder(cfg: Config, stage: Stage, layer: int) -> Path:

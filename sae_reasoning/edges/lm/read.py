@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 
-Transform = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
-"""What takes the place of residuals."""
+Transform = Callable[..., Float[Tensor, "row d_model"]]
+"""What takes the place of residuals [row, d_model]; it may get another reader's as a second."""
 
 _MAX_LOGITS = 1 << 28
 """Logits of one pass: 1 GiB as float32. A large vocabulary makes smaller batches."""
@@ -85,6 +85,7 @@ def splice_losses(
     keep_from: Sequence[int],
     response_from: Sequence[int],
     token_budget: int,
+    beside: LanguageModel | None = None,
 ) -> SequenceLosses:
     """Losses of the responses when the residual after one block is replaced.
 
@@ -97,11 +98,14 @@ def splice_losses(
         keep_from: First replaced position of each sequence; all later ones are replaced too.
         response_from: First token of each response, the first whose prediction counts.
         token_budget: Tokens of one pass, padding included.
+        beside: Another reader, which reads the same tokens: `transform` is called with its
+            residuals after the same block as a second argument.
 
     Raises:
-        ConfigError: A layer that the reader doesn't have.
+        ConfigError: A layer that a reader doesn't have.
     """
-    check_layers([layer], lm.facts.num_layers, lm.facts.name)
+    for reader in (lm, beside) if beside else (lm,):
+        check_layers([layer], reader.facts.num_layers, reader.facts.name)
     vocab_size = lm.model.get_output_embeddings().weight.shape[0]
     budget = min(token_budget, max(_MAX_LOGITS // vocab_size, 1))
     summed = np.zeros(len(sequences), np.float64)
@@ -110,7 +114,10 @@ def splice_losses(
         is_kept = is_token & _from(keep_from, rows, is_token)
         is_target = is_token & _from(response_from, rows, is_token)
         is_target[:, 0] = False  # Nothing predicts the first token.
-        losses = _spliced_losses(lm, token_ids, is_target, layer, transform, is_kept)
+        others = []
+        if beside is not None and transform is not None:
+            others = [_forward_to_deepest(beside, token_ids, [layer])[layer][is_kept]]
+        losses = _spliced_losses(lm, token_ids, is_target, layer, transform, is_kept, others)
         summed[rows] = losses.double().sum(1).cpu().numpy()
     lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     starts = np.maximum(np.asarray(response_from, np.int64), 1)
@@ -201,6 +208,7 @@ def _spliced_losses(
     layer: int,
     transform: Transform | None,
     is_kept: Tensor,
+    others: Sequence[Tensor],
 ) -> Tensor:
     """Loss at each target, 0 elsewhere."""
 
@@ -208,7 +216,7 @@ def _spliced_losses(
         if transform is None:
             return output
         resid = _residual(output).clone()
-        resid[is_kept] = transform(resid[is_kept]).to(resid.dtype)
+        resid[is_kept] = transform(resid[is_kept], *others).to(resid.dtype)
         return (resid, *output[1:]) if isinstance(output, tuple) else resid
 
     handle = decoder_blocks(lm.model)[layer].register_forward_hook(splice)
