@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.behaviours.windows import Rows, problem_numbers
+from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import Trace
 from sae_reasoning.stats import auroc
 
@@ -70,13 +71,14 @@ class Carrier:
 def openings(
     traces: Sequence[Trace], behaviours: Sequence[str]
 ) -> dict[str, frozenset[tuple[int, ...]]]:
-    """The two tokens that begin each span of each move."""
+    """The two tokens that begin each span of each move, held-out wordings included."""
     found: dict[str, set[tuple[int, ...]]] = {behaviour: set() for behaviour in behaviours}
     for trace in traces:
         for span in trace.spans:
-            if span.behaviour in found and span.token_end - span.token_start > 1:
+            name = span.behaviour.removeprefix(HELD_OUT)
+            if name in found and span.token_end - span.token_start > 1:
                 begin = trace.token_ids[span.token_start : span.token_start + 2]
-                found[span.behaviour].add(tuple(begin))
+                found[name].add(tuple(begin))
     return {behaviour: frozenset(own) for behaviour, own in found.items()}
 
 
@@ -173,7 +175,7 @@ def _free(trace: Trace, behaviour: str, kind: str) -> Bool[np.ndarray, " token"]
     free = np.ones(len(trace.token_ids), bool)
     if kind == RESPONSE:
         for span in trace.spans:
-            if span.behaviour.endswith(behaviour):  # Held-out wordings go by a longer name.
+            if span.behaviour.removeprefix(HELD_OUT) == behaviour:
                 free[span.token_start : span.token_end] = False
     return free
 

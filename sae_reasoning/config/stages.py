@@ -276,6 +276,8 @@ class RankConfig:
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
+        gate: Whether a dictionary that fails the transfer gate (train.gate_*) on either reader is
+            refused.
         only: One reader and layer, as `base/1`: that pass is made and kept for the run that makes
             the rest, so that passes can be made side by side; empty for all.
         seed: Of windows, resamples and baselines.
@@ -294,6 +296,7 @@ class RankConfig:
     replica_cosine: float = 0.7
     paraphrase_endpoint: str = ""
     paraphrase_model: str = ""
+    gate: bool = True
     only: str = ""
     seed: int = 0
 

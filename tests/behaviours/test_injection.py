@@ -17,6 +17,7 @@ from sae_reasoning.behaviours.injection import (
     rises,
     top_ngrams,
 )
+from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import TokenOpportunity, Trace
 
 
@@ -37,6 +38,8 @@ def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_l
     assert top_ngrams(after_six, rows, 3, barred["a"]) is None  # 5 6 begins the move.
     assert top_ngrams(after_six, rows, 3, ()) == (5, 6, 7)
     assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"]) is None
+    held = _trace(0, ids, [(f"{HELD_OUT}a", 5, 8)])
+    assert openings([held], ["a"]) == {"a": frozenset({(7, 9)})}  # Hidden from selection only.
 
 
 def test_an_ngram_that_is_rare_or_spans_two_traces_is_not_put_in() -> None:

@@ -126,6 +126,7 @@ def _config(folder: Path, pair: PairConfig) -> Config:
     config.train.sae.d_sae, config.train.sae.k = 64, 4
     config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
     config.rank.bootstrap, config.rank.random_directions = 50, 8
+    config.rank.gate = False  # So short a training passes none.
     config.rank.trackers = config.rank.announcers = config.rank.candidates = 5
     config.rank.attribution_onsets = 12
     return config
@@ -348,6 +349,31 @@ def test_passes_made_apart_are_gathered_into_the_same_ranking(
 def test_a_pass_that_there_is_not_is_refused(tiny_pair: PairConfig) -> None:
     with pytest.raises(ConfigError, match=r"rank.only=base/7 is no pass; choose of base/1, base/2"):
         Config(pair=tiny_pair, behaviours=["a"], rank=RankConfig(only="base/7"))
+
+
+def test_a_dictionary_that_fails_the_transfer_gate_is_refused_with_its_figures(
+    config: Config,
+) -> None:
+    config.rank.gate = True
+    with pytest.raises(
+        ConfigError, match=r"fails the transfer gate \(.* is (over|under) train.gate_"
+    ):
+        rank(config, **_quiet())
+    for layer in (0, 1):
+        path = config.folder / "train" / "pooled" / f"layer_{layer}" / "quality.json"
+        quality = read_json(path)
+        for figures in quality["readers"].values():
+            figures["failed"] = {}
+        write_json(path, quality)
+    rank(config, **_quiet())
+
+
+def test_a_crosscoder_is_refused(config: Config) -> None:
+    config.train.sae.architecture = "batchtopk"
+    config.train.readers = "crosscoder"
+    train(config, **_quiet())
+    with pytest.raises(ConfigError, match="has one code for both readers"):
+        rank(config, **_quiet())
 
 
 def test_a_second_run_does_nothing(ranked: Ranked) -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config, ConfigError, SaeConfig
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.sae_checkpoint import load_dictionary
+from sae_reasoning.edges.crosscoder_checkpoint import load_crosscoder
+from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.cache import cache
@@ -75,7 +76,8 @@ def test_train_makes_one_sae_a_layer_with_curve_and_quality_of_both_readers(cfg:
             figures = quality["readers"][reader]
             assert 0 < figures["fvu"] < 1.5
             assert 0 < figures["l0"] <= 4
-            assert figures["passes"]
+            assert figures["passes"] == (not figures["failed"])
+            assert "l0" not in figures["failed"]
             assert np.isfinite(figures["ce_recovered"])
             assert figures["ce"]["num_tokens"] > 0
     assert "next: make rank" in printed
@@ -148,7 +150,9 @@ def test_readers_decide_whose_activations_are_learned(cfg: Config) -> None:
 
 def test_a_sae_over_the_l0_bar_is_warned_of(cfg: Config) -> None:
     cfg.train.sae.k = 12
-    assert "over d_model/8; lower train.sae.k" in run(cfg)
+    printed = run(cfg)
+    assert "fails the transfer gate: l0 12 is over train.gate_l0=0.125 of d_model=32" in printed
+    assert "lower train.sae.k" in printed
 
 
 def test_cache_of_another_model_is_refused_by_fingerprint(cfg: Config) -> None:
@@ -187,3 +191,47 @@ def test_a_diverging_training_says_so(cfg: Config) -> None:
     with pytest.raises(ConfigError, match=r"lower train\.lr"):
         run(cfg)
     assert not (cfg.folder / "train").exists()
+
+
+def test_a_crosscoder_is_trained_by_the_same_job_and_its_latents_are_scaled(cfg: Config) -> None:
+    cfg.train.readers, cfg.train.sae.architecture = "crosscoder", "batchtopk"
+    cfg.train.scaling_problems, cfg.train.scaling_bootstrap = 2, 20
+    printed = run(cfg)
+    assert "what latent scaling makes of them" in printed
+    for layer in cfg.layers:
+        folder = cfg.folder / "train" / "crosscoder" / f"layer_{layer}"
+        crosscoder = load_crosscoder(folder)
+        assert crosscoder.readers == ("base", "rl")
+        assert crosscoder.decoders.shape == (2, cfg.train.sae.d_sae, 32)
+        scaling = read_table(folder / "scaling.parquet")
+        assert len(scaling) == cfg.train.sae.d_sae
+        assert set(scaling.status) <= {
+            "shared",
+            "unclear",
+            "undefined",
+            "base-specific",
+            "rl-specific",
+        }
+        quality = json.loads((folder / "quality.json").read_text())
+        assert set(quality["readers"]) == {"base", "rl"}
+
+
+def test_saes_brought_along_are_measured_and_one_of_another_width_is_refused(
+    cfg: Config, tmp_path: Path
+) -> None:
+    run(cfg)
+    brought = tmp_path / "brought"
+    shutil.copytree(cfg.folder / "train" / "pooled", brought)
+    cfg.train.readers = "released"
+    cfg.train.released = str(brought / "layer_{layer}")
+    run(cfg)
+    for layer in cfg.layers:
+        folder = cfg.folder / "train" / "released" / f"layer_{layer}"
+        quality = json.loads((folder / "quality.json").read_text())
+        assert quality["readers"]["rl"]["fvu"] > 0
+    sae = build_training_sae(SaeConfig(d_sae=16, k=2), d_in=24, seed=0, steps=1)
+    for layer in cfg.layers:
+        shutil.rmtree(brought / f"layer_{layer}")
+        finish(sae, 1.0).save(brought / f"layer_{layer}")
+    with pytest.raises(ConfigError, match="width 24, the models' have 32; bring an SAE"):
+        run(cfg)

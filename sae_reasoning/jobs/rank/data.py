@@ -16,7 +16,7 @@ from sae_reasoning.behaviours.windows import Intervals, Rows
 from sae_reasoning.behaviours.wordings import hold_out
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
-from sae_reasoning.edges.artifacts import publish
+from sae_reasoning.edges.artifacts import publish, read_json
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.tables import read_traces, write_table
@@ -68,11 +68,33 @@ def open_data(cfg: Config, inputs: dict[str, str]) -> RankData:
         folder = cfg.folder / "train" / cfg.train.readers / f"layer_{layer}"
         d_model = stores["rl", layer].d_model
         dictionaries[layer] = load_trained(folder, layer, d_model, resolve_device(cfg.device))
+        if cfg.rank.gate:
+            _refuse_failed(folder)
     first, *others = stores.values()
     check_same_rows(first, *others)
     rows = Rows.cached(first.token_id, first.row_of_trace, first.position)
     labels = label_rows(traces, rows, cfg.behaviours, cfg.rank.seed)
     return RankData(hold_out(traces, labels.wordings), rows, labels, stores, dictionaries)
+
+
+def _refuse_failed(folder: Path) -> None:
+    """Refuse a dictionary that fails the transfer gate on a reader.
+
+    Raises:
+        ConfigError: It does; the message has the figures.
+    """
+    readers = read_json(folder / "quality.json")["readers"]
+    failed = [
+        f"{reason} on {reader}"
+        for reader, figures in readers.items()
+        for reason in figures["failed"].values()
+    ]
+    if failed:
+        raise ConfigError(
+            f"{folder} fails the transfer gate ({'; '.join(failed)}), so what it says of one "
+            "reader doesn't hold beside the other; train it better (train.readers=pooled, more "
+            "train.steps, a larger train.sae.d_sae), or set rank.gate=false to see it all the same"
+        )
 
 
 def active(dictionary: Dictionary, first_row: int, activations: torch.Tensor) -> Active:
