@@ -7,9 +7,8 @@ from behaviours.examples import made_up_trace, rows_of
 from behaviours.test_attacks import attacked
 
 from sae_reasoning.behaviours.announce import draw_onsets
-from sae_reasoning.behaviours.attacks import KILLED, LEXICAL, SURVIVES, name_of
+from sae_reasoning.behaviours.outcomes import KILLED, LEXICAL, SURVIVES, WORDING, name_of
 from sae_reasoning.behaviours.scores import label_rows
-from sae_reasoning.behaviours.strata import WORDING
 from sae_reasoning.behaviours.windows import cell_index, label_bits
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out, wording
 from sae_reasoning.records import Trace
