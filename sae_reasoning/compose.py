@@ -198,9 +198,10 @@ def _check(override: Override) -> None:
     if name in groups and name != "experiment" and not isinstance(override.value(), (list, dict)):
         choice = str(override.value())
         if override.is_add() or choice not in groups[name]:
-            raise ConfigError(
-                f"{name}={choice} is unknown; choose one of {', '.join(groups[name])}"
-            )
+            near = difflib.get_close_matches(choice, groups[name], n=1)
+            every = ", ".join(groups[name])
+            remedy = f"did you mean {near[0]}?" if near else f"choose one of {every}"
+            raise ConfigError(f"{name}={choice} is unknown; {remedy}")
         return
     known = option_names()
     if name in known and not override.is_add():

@@ -10,6 +10,7 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.edges.sae_quality import (
     CrossEntropyProbe,
     Recovery,
+    describe_quality,
     measure_fit,
     measure_recovery,
 )
@@ -32,19 +33,24 @@ def test_fit_streams_to_the_figures_of_the_whole() -> None:
     assert fit.l0 == pytest.approx((latents > 0).sum(1).mean())
     assert fit.dead_share == pytest.approx(1 - (latents > 0).any(0).mean())
     assert fit.num_tokens == 300
-    assert fit.passes  # 2 <= 16 / 8
     torch.testing.assert_close(fit.mean, x.mean(0))
 
 
-def test_a_dictionary_that_is_too_dense_does_not_pass() -> None:
+WHOLE = Recovery(1, 1, cross_entropy=2.0, spliced=2.0, mean_ablated=5.0)
+
+
+@pytest.mark.parametrize(("k", "passes"), [(2, True), (3, False)])  # 16 / 8 = 2
+def test_a_dictionary_that_is_too_dense_fails_the_gate(k: int, passes: bool) -> None:
     x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
-    assert not measure_fit(small_dictionary(x, k=6), [x]).passes
+    fit = measure_fit(small_dictionary(x, k), [x])
+    said = describe_quality(fit, WHOLE, 16, TrainConfig(gate_fvu=1.0))
+    assert said["passes"] is passes
+    assert list(said["failed"]) == ([] if passes else ["l0"])
 
 
 def test_recovery_is_one_when_nothing_is_lost_and_zero_at_the_mean() -> None:
-    whole = Recovery(1, 1, cross_entropy=2.0, spliced=2.0, mean_ablated=5.0)
     none = Recovery(1, 1, cross_entropy=2.0, spliced=5.0, mean_ablated=5.0)
-    assert (whole.recovered, none.recovered) == (1.0, 0.0)
+    assert (WHOLE.recovered, none.recovered) == (1.0, 0.0)
 
 
 def test_a_dictionary_that_reconstructs_almost_everything_recovers_the_loss(
@@ -58,7 +64,7 @@ def test_a_dictionary_that_reconstructs_almost_everything_recovers_the_loss(
     # Twice the width in latents, each with its opposite: everything can be written.
     dictionary = small_dictionary(x, k=32, steps=300)
     probe = CrossEntropyProbe(lm, sequences, [0] * 6, [5] * 6, 1024)
-    recovery = measure_recovery(dictionary, probe, x.mean(0))
+    recovery = measure_recovery(1, dictionary.reconstruct, probe, x.mean(0))
     assert recovery.num_tokens == 6 * 15
     assert abs(recovery.spliced - recovery.cross_entropy) < 0.1 * abs(
         recovery.mean_ablated - recovery.cross_entropy
