@@ -79,6 +79,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         data = open_data(cfg, inputs)
         _plan(cfg, data, stage, console)
         parts = stage.folder / "parts"
+        parts.mkdir(exist_ok=True)
         for reader, layer in _passes(cfg):
             if layer == cfg.layers[0]:
                 attribute_onsets(cfg, data, reader, parts, console)
