@@ -269,11 +269,11 @@ def calls(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
         [trained.behaviour, trained.layer, trained.latent]
     )
     in_both = is_contextual.all().groupby("behaviour").sum()
-    table["contextual in both"] = [
+    both = [
         int(in_both.get(row.behaviour, 0)) if row.reader != RANDOM else None
         for row in table.itertuples()
     ]
-    return table.astype(object).where(table.notna(), None)
+    return table.assign(**{"contextual in both": pd.Series(both, table.index, object)})
 
 
 def _by_reader(
