@@ -67,8 +67,14 @@ class TracesConfig:
     """Rollouts of both models on the same problems, or traces brought along.
 
     Attributes:
-        source: `search` draws problems of the organisms' world; anything else is a JSON-lines file
-            of annotated traces to import (see README, "your own pair").
+        source: `search` draws problems of the organisms' world; anything else is a file of
+            annotated traces to import: JSON, JSON lines or Parquet, told apart by content (see
+            README, "your own pair").
+        base_source: File of the base's traces, where they stand apart; those of `source` are the RL
+            model's then.
+        writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them.
+        annotator: Who marks the moves: `imported` takes them as they come; `auto` is that for
+            imported traces, and the grammar for the organisms' world.
         num_problems: Problems drawn.
         min_edges: Shortest right path of a drawn problem, in edges.
         max_edges: Longest right path; the organisms were trained on 3 to 5.
@@ -84,6 +90,9 @@ class TracesConfig:
     """
 
     source: str = "search"
+    base_source: str = ""
+    writer: str = ""
+    annotator: str = "auto"
     num_problems: int = 600
     min_edges: int = 3
     max_edges: int = 5
@@ -100,6 +109,8 @@ class TracesConfig:
     def __post_init__(self) -> None:
         positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
         positive(self, "traces", "temperature", "batch_size")
+        one_of("traces.writer", self.writer, ("", "base", "rl"))
+        one_of("traces.annotator", self.annotator, ("auto", "grammar", "imported"))
         one_of("traces.places", self.places, ("known", "new"))
         one_of("traces.remarks", self.remarks, ("known", "new"))
         require(
@@ -111,6 +122,20 @@ class TracesConfig:
             f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
             "order between 1 and 8; try 3 and 5",
         )
+
+
+@dataclass
+class ExportConfig:
+    """Traces as span JSONL.
+
+    Attributes:
+        split: `select`, `report`, or `all` of them.
+    """
+
+    split: str = "all"
+
+    def __post_init__(self) -> None:
+        one_of("export.split", self.split, ("all", "select", "report"))
 
 
 @dataclass
