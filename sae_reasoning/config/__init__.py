@@ -66,7 +66,10 @@ _VERSIONS = {"rank": 7, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
-    "traces": frozenset("base_source writer annotator".split()),
+    "traces": frozenset(
+        "base_source writer annotator second_annotator annotator_model annotator_attempts "
+        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
+    ),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
@@ -211,6 +214,6 @@ class Config:
         own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
         default = type(part)()
         for name in _LATER.get(stage, ()):
-            if own[name] == getattr(default, name):
+            if own[name] == getattr(default, name) or not part.depends_on(name):
                 del own[name]
         return {stage: own} | shared[stage] | version

@@ -78,7 +78,7 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
         again = replace(tiny_config, experiment=f"again{number}")
         again.traces = replace(tiny_config.traces, source=str(tiny_config.folder / path))
         again.traces.annotator = "cues"  # Random models make no move, so none is imported.
-        again.traces.cues = {"backtracking": ["wait"]}
+        again.traces.cues = {behaviour: ["wait"] for behaviour in again.behaviours}
         traces(again, tracker=NullTracker(), console=console)
         back = read_traces(again.folder / "traces" / "traces.parquet")
         assert [(t.problem_id, t.split, t.writer, t.text) for t in back] == [

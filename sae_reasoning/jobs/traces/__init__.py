@@ -2,8 +2,10 @@
 
 import glob
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sae_reasoning.config import Config
@@ -13,10 +15,13 @@ from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.traces.imports import import_traces, read_source
+from sae_reasoning.jobs.traces.marks import Marked, mark
 from sae_reasoning.jobs.traces.rollouts import draw_problems, roll_out
 from sae_reasoning.records import Trace
+from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
 from sae_reasoning.traces.imported import Placement, note_single_writer
+from sae_reasoning.traces.jitter import jitter
 from sae_reasoning.traces.problems import SELECT
 from sae_reasoning.traces.summary import summarise
 
@@ -35,19 +40,62 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         else:
             rows = read_source("traces.source", cfg.traces.source)
             made, placement = import_traces(cfg, rows)
+        made, quotes, failures = _marked(cfg, made, stage.folder, tracker, console)
+        placement.add(quotes)
         made.sort(key=lambda t: (t.split != SELECT, t.problem_id, t.writer, t.trace_id))
         write_traces(stage.folder / "traces.parquet", made)
         shutil.rmtree(parts, ignore_errors=True)
         _report_placement(placement, stage.folder, tracker, console)
         summary = summarise(made, cfg.behaviours)
         tracker.table("traces", summary)
-        manifest = stage.finish(_counts(made, placement))
+        manifest = stage.finish(_counts(made, placement) | failures)
     tracker.summary(manifest.counts)
     console.table("moves by writer", list(summary.columns), summary.values.tolist())
     note_single_writer([trace.writer for trace in made], console.warn)
     console.wrote(stage.final, manifest)
     console.next("make cache")
     return manifest
+
+
+def _marked(
+    cfg: Config, made: list[Trace], folder: Path, tracker: Tracker, console: Console
+) -> tuple[list[Trace], Placement, dict[str, float]]:
+    """The traces with the moves that the annotator marks, and how a second one sees them."""
+    own = "grammar" if cfg.traces.source in ANNOTATORS else "imported"
+    first = own if cfg.traces.annotator == "auto" else cfg.traces.annotator
+    marked = Marked(made) if first == own else mark(cfg, first, made, console)
+    failures: dict[str, float] = {"unreadable": len(marked.failures)} if marked.failures else {}
+    if second := cfg.traces.second_annotator:
+        other = mark(cfg, second, made, console)
+        _compare(cfg, (first, marked.traces), (second, other.traces), folder, tracker, console)
+    if cfg.traces.jitter:
+        rng = np.random.default_rng(cfg.traces.seed)
+        jittered = [jitter(trace, cfg.traces.jitter, rng) for trace in marked.traces]
+        marked = replace(marked, traces=jittered)
+    return marked.traces, marked.placement, failures
+
+
+def _compare(
+    cfg: Config,
+    one: tuple[str, list[Trace]],
+    other: tuple[str, list[Trace]],
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+) -> None:
+    """Write and show how far two annotators agree on the traces that both could mark."""
+    (first, ones), (second, others) = one, other
+    by_second = {trace.trace_id: trace for trace in others}
+    both = [trace for trace in ones if trace.trace_id in by_second]
+    kappas, confusion = agree(both, [by_second[t.trace_id] for t in both], cfg.behaviours)
+    title = f"{first} (first) and {second} (second), by sentence"
+    for name, frame in (("agreement", kappas), ("confusion", confusion)):
+        write_table(folder / f"{name}.parquet", frame)
+        tracker.table(name, frame)
+    console.table(f"κ: {title}", list(kappas), kappas.values.tolist())
+    square = confusion.pivot(index="first", columns="second", values="sentences").fillna(0)
+    rows = [[name, *map(int, row)] for name, row in zip(square.index, square.values, strict=True)]
+    console.table(f"sentences: {title}", ["", *square.columns], rows)
 
 
 def _inputs(cfg: Config) -> dict[str, str]:

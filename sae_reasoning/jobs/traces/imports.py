@@ -78,7 +78,7 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
 
 
 def _parsed(cfg: Config, rows: Rows) -> Iterator[tuple[list[ImportedTrace], Placement]]:
-    marked = cfg.traces.annotator in ("auto", "imported")
+    marked = bool({"auto", "imported"} & set(cfg.traces.annotators))
     other = cfg.traces.base_source
     yield parse_imported(
         rows,
