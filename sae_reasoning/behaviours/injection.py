@@ -252,7 +252,7 @@ def rises(
     return Rise(
         strategy=int(best[0]),
         auroc=own,
-        null_95=float(np.quantile(others, 0.95)),
+        null_95=float(np.quantile(others, 0.95, method="weibull")),
         p=float((1 + (others >= own).sum()) / (1 + len(others))),
         num_others=len(others),
     )

@@ -258,7 +258,7 @@ def _one(
     attack = _against(subject, cfg, target, kind, injected, problem, bars)
     if rise is None:
         return attack, []
-    if attack.outcome == KILLED and not rise.auroc > rise.null_95:
+    if attack.outcome == KILLED and not rise.p < 0.05:
         attack = replace(attack, outcome=UNCLEAR)  # Any latent rises as much.
     size, gram = list(words.ngrams.items())[rise.strategy]
     identity = {k: v for k, v in asdict(target).items() if k != "shortlist"}
