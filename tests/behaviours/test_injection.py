@@ -66,6 +66,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
             "a",
             RESPONSE,
             "select",
+            trace.writer,
             num=5,
             length=4,
             is_junction=lambda before, after: after % 2 == 0,
@@ -85,12 +86,24 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
         "a",
         PROMPT,
         "select",
+        trace.writer,
         num=1,
         length=4,
         is_junction=lambda before, after: True,
         seed=0,
     )
     assert max(prompt.places) + 4 < 40
+    assert not carriers(
+        [trace],
+        "a",
+        RESPONSE,
+        "select",
+        "nobody",
+        num=5,
+        length=4,
+        is_junction=lambda before, after: True,
+        seed=0,
+    )
 
 
 def test_injection_adds_the_words_and_moves_the_windows_along() -> None:

@@ -121,6 +121,7 @@ def attack_with_words(
                         behaviour,
                         carrier,
                         split,
+                        here[0].target.writer,
                         num=_TEXTS[split],
                         length=length,
                         is_junction=is_junction,
@@ -149,7 +150,7 @@ def _own_words(cfg: Config, subject: Subject, lm: LanguageModel) -> list[_Words]
     residuals = residuals_in_memory(
         lm, sequences, rows.first_position, layers, cfg.cache.token_budget
     )
-    barred = openings(sample, cfg.behaviours)
+    barred = openings(subject.traces, cfg.behaviours)
     found = []
     for layer in layers:
         targets = [target for target in subject.targets if target.layer == layer]
