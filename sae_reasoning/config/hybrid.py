@@ -75,7 +75,7 @@ class HybridConfig:
             f"hybrid.vectors={self.vectors} must be one or more of {', '.join(_VECTORS)}",
         )
         require(
-            bool(self.budgets) and 0 < min(self.budgets) and max(self.budgets) <= 1,
+            bool(self.budgets) and min(self.budgets) > 0 and max(self.budgets) <= 1,
             f"hybrid.budgets={self.budgets} must be shares above 0, at most 1; try [0.05,0.15]",
         )
         for name in ("doses", "multiples"):

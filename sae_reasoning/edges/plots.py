@@ -33,7 +33,8 @@ _STYLES = ("-", "--", ":")
 def plot_recovery(found: pd.DataFrame, path: Path) -> None:
     """Gap recovered over the share of tokens steered, with 95 % intervals.
 
-    A panel for all problems and for those that need each move, where there's a gap.
+    A panel for all problems, and for those that need each move where there's a gap; moves that as
+    many problems need as another one already shown are left out.
 
     Args:
         found: Table of `steering.recovery.recovery`.
@@ -42,8 +43,9 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = found[found.defined & found.policy.isin(list(_POLICIES)) & found.budget.notna()]
-    moves = list(curves.move.unique())
-    figure = Figure(figsize=(1 + 3.4 * max(len(moves), 1), 3.8), layout="constrained")
+    sizes = curves.drop_duplicates("move").drop_duplicates("n")
+    moves = list(sizes.move)
+    figure = Figure(figsize=(3 + 3.4 * max(len(moves), 1), 3.8), layout="constrained")
     axes = figure.subplots(1, max(len(moves), 1), squeeze=False, sharey=True)
     for axis, move in zip(axes[0], moves, strict=False):
         part = curves[curves.move == move]
@@ -75,7 +77,9 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
     if moves:
         handles, labels = axes[0][0].get_legend_handles_labels()
         shown = dict(zip(labels, handles, strict=True))
-        axes[0][-1].legend(shown.values(), shown.keys(), fontsize=6, frameon=False)
+        figure.legend(
+            shown.values(), shown.keys(), loc="outside right upper", fontsize=7, frameon=False
+        )
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 

@@ -1,9 +1,9 @@
 """Who decides, at every token that a base model writes, whether it's steered, and how.
 
 *When*: `never`; `always`; `random`, at a share of tokens; `differs`, where the base's and the RL
-model's likeliest next tokens differ; `oracle`, where they differ by more than a threshold and the RL
-model's latents say that a move starts, and which; `gate`, where the base's own latents foresee the
-same of the oracle, without the RL model.
+model's likeliest next tokens differ; `oracle`, where they differ, by more than a threshold, and the
+RL model's latents say that a move starts, and which; `gate`, where the base's own latents foresee
+that, without the RL model.
 *How*: `push` adds the move's vector to the base's residual; `swap` lets the RL model write the
 token; `write` puts the move's opening words there, one a token.
 
@@ -96,9 +96,7 @@ def disagreement(
     return base.argmax(-1) != rl.argmax(-1), divergence
 
 
-def threshold_for(
-    scores: Float[Tensor, " candidate"], num_positions: int, budget: float
-) -> float:
+def threshold_for(scores: Float[Tensor, " candidate"], num_positions: int, budget: float) -> float:
     """Score above which the candidates are at most a share `budget` of all positions.
 
     Below all of them where there are too few; ties may make it fewer.
@@ -167,9 +165,7 @@ class RowPolicies:
         self._writing = torch.zeros(len(policy_of_row), 2, dtype=torch.int64)
         self._log: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(
-        self, rows: Int[Tensor, " batch"], step: int, base: View, rl: View
-    ) -> Decision:
+    def __call__(self, rows: Int[Tensor, " batch"], step: int, base: View, rl: View) -> Decision:
         """Decide for each row; both models' logits and residuals are of the present position."""
         device = base.logits.device
         at = rows.cpu()

@@ -91,7 +91,7 @@ def fit_readout(
         return total
 
     with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
+        optimizer.step(loss)
     fitted = weights.detach()
     bias = fitted[-1].clone()
     if len(drawn):
@@ -147,7 +147,7 @@ def fit_divergence(
     divergence: Float[Tensor, " place"],
     penalty: float = 1.0,
 ) -> tuple[Float[Tensor, " latent"], float]:
-    """Ridge regression of the divergence on latents, each divided by its deviation; the bias too."""
+    """Ridge regression of the divergence on latents, each over its deviation; weights and bias."""
     scale = latents.double().std(0, correction=0).clamp_min(1e-6)
     x = latents.double() / scale
     mean, level = x.mean(0), divergence.double().mean()
@@ -157,9 +157,7 @@ def fit_divergence(
     return (weights / scale).float(), float(level - mean @ weights)
 
 
-Announce = Callable[
-    [Mapping[int, Float[Tensor, "batch d_model"]]], Float[Tensor, "batch move"]
-]
+Announce = Callable[[Mapping[int, Float[Tensor, "batch d_model"]]], Float[Tensor, "batch move"]]
 """From residuals by layer to log-probabilities of which move starts next, 0 for none."""
 Foresee = Callable[[Mapping[int, Float[Tensor, "batch d_model"]]], Foreseen]
 """From residuals by layer to the same, with the divergence foreseen."""

@@ -7,7 +7,7 @@ each of the three stays together, so differences are paired; resamples draw prob
 interval of RL − base holds 0 there's no gap to recover, and nothing is said.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,7 @@ COLUMNS = [
 
 def recovery(
     rollouts: pd.DataFrame,
-    uses: Mapping[str, Sequence[str]],
+    uses: Mapping[str, Collection[str]],
     moves: Sequence[str],
     *,
     num_resamples: int,
@@ -41,8 +41,8 @@ def recovery(
     """One row a policy, vector, budget and set of problems; `COLUMNS`.
 
     `n` is the problems, `low` and `high` bound the gap recovered at 95 %, and `gap` is RL − base on
-    the same problems. `share_steered` is over all predicted tokens. `oracle_bits` is the entropy, in
-    bits a token, of which move the policy steers to, if to any, where the RL model decides.
+    the same problems. `share_steered` is over all predicted tokens. `oracle_bits` is the entropy,
+    in bits a token, of which move the policy steers to, if to any, where the RL model decides.
 
     Args:
         rollouts: Columns policy, vector, budget, draw, problem_id, correct, truncated, num_tokens,
@@ -142,30 +142,32 @@ def _accuracy(sums: np.ndarray) -> np.ndarray:
 
 
 def _gap(sums: np.ndarray) -> np.ndarray:
-    return _accuracy(sums[..., 2:4]) - _accuracy(sums[..., :2])
+    return np.asarray(_accuracy(sums[..., 2:4]) - _accuracy(sums[..., :2]))
 
 
 def _recovered(sums: np.ndarray) -> np.ndarray:
+    """From sums of the hybrid, the base and the RL model."""
     gap = _gap(sums[..., 2:])
+    way = _accuracy(sums[..., :2]) - _accuracy(sums[..., 2:4])
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(gap != 0, (_accuracy(sums[..., :2]) - _accuracy(sums[..., 2:4])) / gap, np.nan)
+        return np.asarray(np.where(gap != 0, way / gap, np.nan))
 
 
 def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
-    """For people: each policy and vector in a row, gap recovered at each share steered."""
+    """For people: each policy and vector in a row, gap recovered at each share steered.
+
+    Accuracy is that of its best budget.
+    """
     rows = []
     shown = found[found.move == move]
     for (policy, vector), part in shown.groupby(["policy", "vector"], sort=False):
-        row = {"policy": policy, "vector": vector}
+        row = {"policy": policy, "vector": vector, "accuracy": f"{part.accuracy.max():.2f}"}
         for number, one in enumerate(part.sort_values("share_steered").itertuples(), 1):
             recovered = (
                 f"{one.gap_recovered:.2f} [{one.low:.2f}, {one.high:.2f}]"
                 if one.defined
                 else "no gap"
             )
-            row[f"curve {number}"] = (
-                f"{one.share_steered:.1%}: {recovered}"
-            )
-        row["best accuracy"] = f"{part.accuracy.max():.2f}"
+            row[str(number)] = f"{one.share_steered:.1%}: {recovered}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")

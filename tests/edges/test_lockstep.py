@@ -56,7 +56,12 @@ def alone(lm: LanguageModel, **options: object) -> list[tuple[int, ...]]:
     prompts = prompts_of(lm)
     sampler = keyed_sampler(keys_of(prompts), 1.0)
     rollouts = generate(
-        lm, prompts, sampler=sampler, max_new_tokens=20, batch_size=9, **options  # type: ignore[arg-type]
+        lm,
+        prompts,
+        sampler=sampler,
+        max_new_tokens=20,
+        batch_size=9,
+        **options,  # type: ignore[arg-type]
     )
     return [r.token_ids for r in sorted(rollouts, key=lambda r: r.row)]
 
@@ -176,7 +181,14 @@ def test_a_policy_sees_both_models_unedited(tiny_pair: PairConfig) -> None:
 
     list(
         lockstep(
-            base, rl, [prompt], policy=look, layers=[1], sampler=lambda logits, rows, step: logits.argmax(-1), max_new_tokens=1, batch_size=1
+            base,
+            rl,
+            [prompt],
+            policy=look,
+            layers=[1],
+            sampler=lambda logits, rows, step: logits.argmax(-1),
+            max_new_tokens=1,
+            batch_size=1,
         )
     )
     for lm, view in zip((base, rl), seen[0], strict=True):
@@ -190,4 +202,12 @@ def test_models_with_different_tokenizers_are_refused(
 ) -> None:
     base, rl = load(tiny_pair.base, "cpu"), load(tiny_neox_pair.rl, "cpu")
     with pytest.raises(ConfigError, match="different tokenizers"):
+        together(base, rl, lambda rows, *_: nothing(rows))
+
+
+def test_a_writer_with_a_sliding_window_is_refused(tiny_pair: PairConfig) -> None:
+    base, rl = both(tiny_pair)
+    base.model.config.layer_types = ["sliding_attention"] * 3
+    base.model.config.sliding_window = 16
+    with pytest.raises(ConfigError, match="attends to a sliding window"):
         together(base, rl, lambda rows, *_: nothing(rows))

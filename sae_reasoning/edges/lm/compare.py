@@ -53,7 +53,7 @@ def compare(
         token_budget: Tokens of one pass, padding included.
         disagree: Compares their predictions.
     """
-    (writer, first), (other, second) = models.items()
+    writer, other = models
     parts: dict[int, Compared] = {}
     for rows in pack([len(sequence) for sequence in sequences], token_budget):
         logits, seen = {}, {}

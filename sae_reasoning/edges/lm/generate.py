@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.lm.kv_cache import roomy_cache
+from sae_reasoning.edges.lm.kv_cache import is_plain, roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 
 ResidualEdit = Callable[
@@ -123,6 +123,18 @@ class Reader:
         self.read(Reading(token_ids, mask, read.position[:, :prefix]).of(first))
         self.cache.batch_select_indices(place)
         return True
+
+    def require_full_attention(self) -> None:
+        """Refuse a model of which some blocks attend to a window only.
+
+        Raises:
+            ConfigError: It does; what has left the window can't be read on from or read again.
+        """
+        if not is_plain(self.cache):
+            raise ConfigError(
+                f"{self.lm.facts.name} attends to a sliding window in some blocks, and what has "
+                "left it can't be read again; use a model with full attention"
+            )
 
     def keep(self, kept: Int[Tensor, " kept"]) -> None:
         """Go on with some places of the batch."""

@@ -94,14 +94,16 @@ class _After(DynamicLayer):
 def last_again(cache: DynamicCache, rows: Tensor) -> DynamicCache:
     """A cache in which the last position of some rows is read again, and replaced in `cache`."""
     again = DynamicCache()
-    again.layers = [_LastAgain(layer, rows) for layer in cache.layers]
+    assert is_plain(cache)
+    again.layers = [_LastAgain(layer, rows) for layer in cache.layers]  # type: ignore[arg-type]
     return again
 
 
 def after(cache: DynamicCache) -> DynamicCache:
     """A cache from which continuations are read that leave no trace in it."""
     found = DynamicCache()
-    found.layers = [_After(layer) for layer in cache.layers]
+    assert is_plain(cache)
+    found.layers = [_After(layer) for layer in cache.layers]  # type: ignore[arg-type]
     return found
 
 

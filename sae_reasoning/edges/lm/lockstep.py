@@ -34,7 +34,7 @@ from sae_reasoning.edges.lm.generate import (
     edited,
     roll_out,
 )
-from sae_reasoning.edges.lm.kv_cache import is_plain, last_again
+from sae_reasoning.edges.lm.kv_cache import last_again
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import check_layers, watched
 
@@ -74,8 +74,10 @@ class Decision(Protocol):
 
 
 Policy = Callable[[Int[Tensor, " batch"], int, View, View], Decision]
-"""From the rows, the step, and what the writer and the other model see; rows index the prompts. It's
-called once a step and row, in order of the steps; rows that have ended may still be among them."""
+"""From the rows, the step, and what the writer and the other model see; rows index the prompts.
+
+It's called once a step and row, in order of the steps; rows that have ended may be among them.
+"""
 
 
 @torch.inference_mode()
@@ -103,8 +105,8 @@ def lockstep(
         batch_size: Rows at once.
 
     Raises:
-        ConfigError: The models don't share a tokenizer, or a layer is missing in one of them, or the
-            writer attends to a window only, or a logit is NaN.
+        ConfigError: The models don't share a tokenizer, one of them lacks a layer, the writer attends
+            to a window only, or a logit is NaN.
     """
     if writer.facts.tokenizer_fingerprint != other.facts.tokenizer_fingerprint and (
         writer.tokenizer.get_vocab() != other.tokenizer.get_vocab()
@@ -131,14 +133,12 @@ class _Lockstep:
         self.lm = writer.lm
         self._writer, self._other, self._policy = writer, other, policy
         self._layers = layers
-        if not is_plain(writer.cache):
-            raise ConfigError(
-                f"{self.lm.facts.name} attends to a sliding window in some blocks, and a position "
-                "that has left it can't be read again; use a model with full attention"
-            )
+        writer.require_full_attention()
 
     def read_once(self, read: Reading) -> bool:
-        return all([reader.read_once(read) for reader in (self._writer, self._other)])
+        # What is worth it for one is for the other: the tokens are the same.
+        own, others = (reader.read_once(read) for reader in (self._writer, self._other))
+        return own and others
 
     def keep(self, kept: Int[Tensor, " kept"]) -> None:
         for reader in (self._writer, self._other):
@@ -182,4 +182,3 @@ class _Lockstep:
         edits = {number: push(number) for number in layer.unique().tolist()}
         with edited(self.lm, edits, places):
             return self._writer.read(last, last_again(self._writer.cache, places))
-

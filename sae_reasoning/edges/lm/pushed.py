@@ -30,8 +30,12 @@ class PushedContinuations:
             lm: Reader.
             prefixes: Token ids up to where the push goes; two or more tokens each.
             continuations: What follows each; at least one token.
+
+        Raises:
+            ConfigError: The reader attends to a window only.
         """
         self._reader = Reader(lm)
+        self._reader.require_full_attention()
         size = max(map(len, continuations))
         token_ids, mask = padded_left(lm, prefixes, size - 1)
         width = token_ids.shape[1]

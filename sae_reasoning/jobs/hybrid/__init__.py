@@ -61,7 +61,7 @@ from sae_reasoning.steering.policies import (
     Policy,
 )
 from sae_reasoning.steering.recovery import NOTHING
-from sae_reasoning.steering.triggers import Push, unit
+from sae_reasoning.steering.triggers import Push
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 from sae_reasoning.traces.problems import PosedProblem
 
@@ -187,7 +187,9 @@ class _Lab:
 
     @cached_property
     def _models(self) -> dict[str, Any]:
-        return {model: load(getattr(self._cfg.pair, model), self._cfg.device) for model in (BASE, RL)}
+        return {
+            model: load(getattr(self._cfg.pair, model), self._cfg.device) for model in (BASE, RL)
+        }
 
     @cached_property
     def _material(self) -> Material:
@@ -217,7 +219,7 @@ class _Lab:
         return by_kind([Vector.of(record) for record in read_json(path)])
 
     def choose(self) -> None:
-        """Sizes by accuracy on select problems, and how often the oracle steers to each move there."""
+        """Choose sizes by accuracy on select problems; count what the oracle steers to there."""
         if not self._vectors:
             raise ConfigError(
                 "the two models' likeliest tokens differ at no onset of the select split, so there "
@@ -242,7 +244,7 @@ class _Lab:
         }
         accuracies = _accuracies(tried)
         self._multiple = {
-            kind: max(own.multiples, key=lambda m: accuracies[kind, str(m)])  # noqa: B023
+            kind: max(own.multiples, key=lambda m: accuracies[kind, str(m)])
             for kind in self._vectors
         }
         self._best = max(
@@ -295,7 +297,9 @@ class _Lab:
             Trial(recovery.RL, NOTHING, _NO_BUDGET, Policy(ALWAYS, SWAP), own.end_samples),
             Trial("always", self._best, _NO_BUDGET, always, own.samples),
             Trial("global-bias", "global-bias", _NO_BUDGET, self._global, own.samples),
-            Trial("token-swap", "wherever they differ", _NO_BUDGET, Policy(DIFFERS, SWAP), own.samples),
+            Trial(
+                "token-swap", "wherever they differ", _NO_BUDGET, Policy(DIFFERS, SWAP), own.samples
+            ),
         ]
         for number, (budget, threshold) in enumerate(self._thresholds("oracle")):
             swap = Policy(ORACLE, SWAP, threshold)
@@ -354,8 +358,7 @@ class _Lab:
         rng = np.random.default_rng((self._own.seed, 31, draw))
         pushes = self._pushes(self._best, self._multiple[self._best])
         return [
-            push
-            and Push(push.layer, random_direction(len(push.change), rng) * push.change.norm())
+            push and Push(push.layer, random_direction(len(push.change), rng) * push.change.norm())
             for push in pushes
         ]
 
@@ -372,5 +375,7 @@ class _Lab:
 
 def _accuracies(rollouts: pd.DataFrame) -> Mapping[tuple[str, str], float]:
     right = rollouts.assign(correct=rollouts.correct.astype(float))
-    found: dict[tuple[str, str], float] = right.groupby(["policy", "vector"]).correct.mean().to_dict()
+    found: dict[tuple[str, str], float] = (
+        right.groupby(["policy", "vector"]).correct.mean().to_dict()
+    )
     return found

@@ -6,6 +6,7 @@ response; a place's class is the move whose first token comes next, 0 where none
 annotators, but whatever it does later stands on it.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -193,15 +194,23 @@ def fit_timing(cfg: Config, material: Material, reader: LatentReader) -> Timing:
         {
             "places": count,
             "models differ": float(seen.differs.float().mean()),
-            "of those, a move is named": float((steered > 0).sum() / seen.differs.sum().clamp_min(1)),
+            "of those, a move is named": float(
+                (steered > 0).sum() / seen.differs.sum().clamp_min(1)
+            ),
             "moves": called,
-            "thresholds": {name: dict(zip(map(str, own.budgets), values, strict=True)) for name, values in thresholds.items()},
+            "thresholds": {
+                name: {
+                    str(budget): value if math.isfinite(value) else None
+                    for budget, value in zip(own.budgets, values, strict=True)
+                }
+                for name, values in thresholds.items()
+            },
         },
     )
 
 
 def opening_of(material: Material, move: int, openings: Sequence[str]) -> str:
-    """The opening with which the RL model most often starts a move; the first one if it never does."""
+    """The opening with which the RL model most often starts a move; if it never does, the first."""
     behaviour = material.moves[move - 1]
     counts = Counter(
         opening

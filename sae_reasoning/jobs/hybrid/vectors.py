@@ -81,7 +81,9 @@ def make_vectors(
         places = places[torch.randperm(len(places), generator=generator)][: 2 * own.places]
         if len(places) < 2:
             continue
-        train, choose = (_continuations(cfg, material, base, half) for half in (places[::2], places[1::2]))
+        train, choose = (
+            _continuations(cfg, material, base, half) for half in (places[::2], places[1::2])
+        )
         unpushed = float(choose.log_probs(cfg.layers[0], torch.zeros(base.facts.d_model)).mean())
         for kind in own.vectors:
             tried = []
@@ -93,9 +95,7 @@ def make_vectors(
                 ):
                     with torch.no_grad():
                         gain = float(choose.log_probs(layer, change).mean()) - unpushed
-                    tried.append(
-                        Vector(kind, move, layer, dose, change, gain, len(places) // 2)
-                    )
+                    tried.append(Vector(kind, move, layer, dose, change, gain, len(places) // 2))
             best = max(tried, key=lambda one: one.gain, default=None)
             if best and best.gain > 0:
                 found.append(best)
@@ -159,7 +159,7 @@ def _announcers(
     shortlist: Mapping[str, Any],
     count: int,
 ) -> list[int]:
-    """The first of the move's announcers; of the entry, the latents that only the RL model has there."""
+    """The first of the move's announcers; of the entry, what the RL model has more of there."""
     move = material.moves[index - 1]
     if move != ENTRY:
         entries = shortlist["announcers"].get(move, [])
@@ -187,7 +187,7 @@ def train_vector(
         for _ in range(steps):
             optimizer.zero_grad()
             loss = -onsets.log_probs(layer, change).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
     return change.detach()
 
