@@ -105,8 +105,8 @@ def lockstep(
         batch_size: Rows at once.
 
     Raises:
-        ConfigError: The models don't share a tokenizer, one of them lacks a layer, the writer attends
-            to a window only, or a logit is NaN.
+        ConfigError: The models don't share a tokenizer, one of them lacks a layer, the writer
+            attends to a window only, or a logit is NaN.
     """
     if writer.facts.tokenizer_fingerprint != other.facts.tokenizer_fingerprint and (
         writer.tokenizer.get_vocab() != other.tokenizer.get_vocab()

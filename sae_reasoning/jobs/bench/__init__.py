@@ -125,7 +125,7 @@ def bench(
     write_json(Path("bench.json"), ratios)
     tracker.summary({name: ratio.value for name, ratio in ratios.items()})
     console.table(
-        "rates, units a second (reading, editing, lockstep: tokens; training: steps; ranking: latents)",
+        "rates, units a second (training: steps; ranking: latents; all others: tokens)",
         ["contender", "median"],
         [[name, round(statistics.median(values), 1)] for name, values in rates.items()],
     )

@@ -1,6 +1,7 @@
 """Lockstep: a base and another model that reads along, against both generating by themselves."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -58,7 +59,7 @@ def steppers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
         return made
 
     def together() -> int:
-        def unasked(_residuals: dict[int, Tensor]) -> Foreseen:
+        def unasked(_residuals: Mapping[int, Tensor]) -> Foreseen:
             raise AssertionError("random times ask nobody")
 
         policies = RowPolicies(
