@@ -16,6 +16,7 @@ from sae_reasoning.config.contrast import (
     CourseConfig,
     ReportConfig,
 )
+from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "CourseConfig",
     "ExportConfig",
     "GrpoConfig",
+    "HybridConfig",
     "MatchConfig",
     "ModelConfig",
     "OrganismConfig",
@@ -94,6 +96,7 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
+        hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
         report: The verdict.
@@ -116,6 +119,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -204,6 +208,7 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},
             "report": {},
