@@ -1,10 +1,12 @@
 """Pages from templates (jinja2), every value escaped, and data that pages read as scripts."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -52,6 +54,17 @@ def inert_json(content: Any) -> str:
     for character in "<>&'":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def plain(content: Any) -> Any:
+    """`content` with what JSON lacks, numbers that aren't finite, as null."""
+    if isinstance(content, Mapping):
+        return {str(key): plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    if isinstance(content, (float, np.floating)):
+        return float(f"{content:.5g}") if math.isfinite(content) else None
+    return content.item() if isinstance(content, np.generic) else content
 
 
 def _templates() -> Environment:

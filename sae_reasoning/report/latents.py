@@ -211,7 +211,7 @@ def _listing(shortlist: str, behaviour: str, place: int, entry: Mapping[str, Any
 def _by_latent(table: pd.DataFrame) -> dict[tuple[int, int], pd.DataFrame]:
     if table.empty:
         return {}
-    return {key: own for key, own in table.groupby(["layer", "latent"], sort=False)}
+    return dict(iter(table.groupby(["layer", "latent"], sort=False)))
 
 
 def _record(

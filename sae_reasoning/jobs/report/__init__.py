@@ -2,8 +2,8 @@
 
 1. What there is: the contrast, which the verdict needs, and whatever else has been made.
 2. The verdict on each move: `verdict.json`.
-3. The overview: verdicts and every figure with its rows, as pages that open from disk.
-4. The latents: texts, scores and attacks of each that was shortlisted, where `rank` has been made.
+3. The latents: texts, scores and attacks of each that was shortlisted, where `rank` has been made.
+4. The overview: verdicts and every figure with its rows. All pages open from disk.
 """
 
 from dataclasses import asdict
@@ -18,6 +18,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
 from sae_reasoning.jobs.report.sources import look
 from sae_reasoning.report.verdict import Verdict, verdict
@@ -39,7 +40,8 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         behaviours = cfg.contrast.behaviours or cfg.behaviours
         verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
-        write_overview(cfg, sources, verdicts, measures, stage.folder)
+        num_latents = write_latents(cfg, sources, stage.folder, console)
+        write_overview(cfg, sources, verdicts, measures, stage.folder, num_latents)
         manifest = stage.finish({one.behaviour: one.verdict for one in verdicts})
     _say(verdicts, tracker, console)
     tracker.summary(manifest.counts)
