@@ -55,6 +55,13 @@ _MEANS = {
     REDUCED: "The model does it less often than its base.",
     INCONCLUSIVE: "The figures don't settle what training did here.",
 }
+_IN_SHORT = {
+    DEPLOYED: "the base could, training taught when",
+    CREATED: "the base can't, training made it",
+    UNCHANGED: "as often as in the base",
+    REDUCED: "rarer than in the base",
+    INCONCLUSIVE: "the figures don't settle it",
+}
 _READ = {
     PER_TRACE: "how often a rollout starts it",
     GIVEN_THINKING: "how often it starts at an opportunity, within thought",
@@ -122,7 +129,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     for one in verdicts:
         groups.setdefault(one.verdict, []).append(one.behaviour)
     said = [
-        f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} {name}"
+        f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} {name} ({_IN_SHORT[name]})"
         for name, moves in groups.items()
     ]
     text = "; ".join(said)

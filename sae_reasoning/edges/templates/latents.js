@@ -116,11 +116,13 @@ byId("table").tBodies[0].addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") { event.target.blur(); back(); return; }
-  if (["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName)) return;
+  const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) && event.target.type !== "checkbox";
+  if (typing) return;
   const line = event.target.closest && event.target.closest("#table tbody tr");
   const scrolls = event.target.closest && event.target.closest("#one");
   if (event.key === "j" || (event.key === "ArrowDown" && !scrolls)) { event.preventDefault(); step(1); }
   else if (event.key === "k" || (event.key === "ArrowUp" && !scrolls)) { event.preventDefault(); step(-1); }
+  else if (event.key === "v" && byId("values")) byId("values").click();
   else if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
   else if (event.key === "Enter" && line) { event.preventDefault(); go(Number(line.dataset.index)); byId("one").focus(); }
 });

@@ -28,6 +28,7 @@ function titled(title, lead, ...children) {
   if (lead) parts.push(element("p", "small", lead));
   return element("section", "", ...parts, ...children);
 }
+const whole = (text) => element("td", "whole", text);
 function svg(tag, attributes, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -59,18 +60,19 @@ function drawLatent(row, record) {
   parts.push(attacks(record), neighbours(record), counterparts(record));
   one.replaceChildren(...parts);
   document.querySelector(".panes").classList.add("open");
+  if (getComputedStyle(document.querySelector(".list")).display === "none") window.scrollTo(0, 0);
 }
 
 function listed(record) {
   const called = (listing) => Object.entries(listing.called).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
   return table(["list", "behaviour", "#", "AUROC on report", "n", "called", "of the behaviour"],
-    record.listings.map((l) => [l.shortlist, l.behaviour, l.place, figure(l.auroc) + interval(l.low, l.high), l.n, called(l), l.status]));
+    record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, called(l), l.status]));
 }
 
 function moves(record) {
   return [...new Set(record.examples.flatMap((e) => e.marks.map((mark) => mark.behaviour)))].sort();
 }
-function side(example, reader, most, order) {
+function side(example, reader, most, order, listed_for) {
   const text = element("div", "text");
   if (example.is_cut[0]) text.append("… ");
   const values = example.values[reader] || {};
@@ -80,7 +82,7 @@ function side(example, reader, most, order) {
     const mark = example.marks.find((m) => m.first <= i && i < m.last);
     if (mark) {
       piece.classList.add("move", `m${order.indexOf(mark.behaviour) % 6}`);
-      if (mark.first === i) {
+      if (mark.first === i && listed_for.has(mark.behaviour)) {
         text.append(element("sup", `m${order.indexOf(mark.behaviour) % 6}`, mark.behaviour));
       }
     }
@@ -101,22 +103,28 @@ function examples(record) {
   const order = moves(record);
   const most = Math.max(1e-9, ...record.histogram.edges);
   const key = element("ul", "key", ...order.map((name, i) => element("li", `m${i % 6}`, element("i", `m${i % 6}`), name)));
-  const parts = [key];
+  const listed_for = new Set(record.listings.map((listing) => listing.behaviour));
+  const box = element("input", "");
+  box.type = "checkbox";
+  box.id = "values";
+  box.checked = byId("one").classList.contains("values");
+  box.addEventListener("change", () => byId("one").classList.toggle("values", box.checked));
+  const parts = [key, element("label", "small", box, " write values into the text (key v)")];
   for (const band of [...new Set(record.examples.map((e) => e.band))]) {
     const own = record.examples.filter((e) => e.band === band);
     const shown = own.map((e) => {
       const asked = element("details", "", element("summary", "", `${e.trace}, written by ${e.writer}`), element("bdi", "small", e.prompt));
-      return element("div", "example", asked, element("div", "sides", ...Object.keys(READERS).map((reader) => side(e, reader, most, order))));
+      return element("div", "example", asked, element("div", "sides", ...Object.keys(READERS).map((reader) => side(e, reader, most, order, listed_for))));
     });
     const title = band === "highest" ? `Highest activations, one a problem (n = ${own.length})` : `From the ${band} quarter of active values, by lot (n = ${own.length})`;
     parts.push(element("h4", "", title), ...shown);
   }
   if (!record.examples.length) parts.push(element("p", "missing", "It never fires on the report split in the RL reader."));
-  return titled("Texts", "Report split. Shade is activation, in units of the residual stream (hover or focus a token for its value); the underline is a move that the annotator marked; the framed token chose the example.", ...parts);
+  return titled("Texts", "Report split. Shade is activation, in units of the residual stream (hover over a token for its value, or write values into the text); the underline is a move that the annotator marked, named where the latent is listed for it; the framed token chose the example.", ...parts);
 }
 
 function grid(record) {
-  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, figure(s.span_auroc) + interval(s.low, s.high), figure(s.onset_auroc), `${s.n_pos} / ${s.n_neg}`, s.num_problems]);
+  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.low, s.high)), figure(s.onset_auroc), `${s.n_pos} / ${s.n_neg}`, s.num_problems]);
   return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it's a candidate. One text, two readers shows representation; two writers show use.",
     table(["behaviour", "reader", "writer", "span AUROC", "onset AUROC", "spans / windows", "problems"], rows, [5, 6]),
     table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${(100 * r.firing_rate).toFixed(2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
@@ -136,7 +144,7 @@ function histogram(record) {
       words("0%", "0", "start"), words("100%", figure(edges.at(-1), 1), "end"), words("50%", "activation", "middle"),
       svg("text", { x: 0, y: 4, dx: -6, "text-anchor": "end" }, String(most)), svg("text", { x: 0, y: "92%", dx: -6, dy: 4, "text-anchor": "end" }, "1"));
     const share = tokens ? (100 * (active[reader] || 0) / tokens).toFixed(2) : "–";
-    return element("div", "histogram", element("div", "small", `${READERS[reader]}: fires on ${share} % of n = ${tokens} tokens; count of tokens, log scale`), picture);
+    return element("div", "histogram", element("div", "small", `${READERS[reader]}: fires on ${share} % of n = ${tokens.toLocaleString("en")} tokens; tokens in each bin, log scale`), picture);
   });
   return titled("Activations", "Active values on the report split.", element("div", "two", ...charts));
 }
@@ -149,7 +157,7 @@ function outputs(record) {
 
 function attacks(record) {
   if (!record.attacks.length) return titled("Attacks", "None were made on it.");
-  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, figure(a.auroc) + interval(a.low, a.high), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`, element("td", `outcome-${a.outcome.replace(/[^a-z]/g, "-")}`, a.outcome)]);
+  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`, element("td", `whole outcome-${a.outcome.replace(/[^a-z]/g, "-")}`, a.outcome)]);
   const parts = [table(["list", "behaviour", "reader", "attack", "AUROC left", "before", "comparable", "n: spans / others (problems)", "outcome"], rows)];
   if (record.planted.length) {
     parts.push(table(["behaviour", "reader", "put into", "words", "rise", "null, 95 %", "n"],
