@@ -46,7 +46,7 @@ organisms: $(READY)  ## make models whose answer is known, with cards; SEEDS=0,1
 contrast: $(READY)  ## when and how, without latents: onset mass, execution validity, triggers, pass@k
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
-report: $(READY)  ## the verdict on each move, with its evidence
+report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
 bench: $(READY)  ## our speed against the peers', to bench.json
 
 $(STAGES):

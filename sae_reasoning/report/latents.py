@@ -24,7 +24,7 @@ class Listing:
         auroc: Of spans (trackers) or onsets (announcers).
         low: Lower bound.
         high: Upper bound.
-        n: Spans, or opportunities taken.
+        n: Spans of the behaviour.
         firing_rate: Share of tokens, on the select split.
         called: What the attacks call it, by reader.
     """
@@ -45,7 +45,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Score:
-    """Span AUROC in one cell of the reader × writer grid."""
+    """Span AUROC, and onset AUROC as a point, in one cell of the reader × writer grid."""
 
     behaviour: str
     reader: str
@@ -57,6 +57,8 @@ class Score:
     onset_auroc: float
     n_pos: int
     n_neg: int
+    n_taken: int
+    n_untaken: int
     num_problems: int
 
 
@@ -239,6 +241,8 @@ def _record(
                 row.onset_auroc,
                 int(row.n_pos),
                 int(row.n_neg),
+                int(row.n_taken),
+                int(row.n_untaken),
                 int(row.num_problems),
             )
             for row in parts["scores"].itertuples()

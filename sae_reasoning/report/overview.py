@@ -70,6 +70,11 @@ _READ = {
     PUSHED: "skill after the best push (0 is chance, 1 is always right)",
     OVER: "lead of the push",
 }
+_UNITS = {
+    PER_TRACE: "expected starts a rollout",
+    GIVEN_THINKING: "probability at an opportunity",
+    ENTRY: "probability",
+}
 _WHO = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}
 
 
@@ -157,10 +162,9 @@ def calibration_line(found: Mapping[str, Any] | None) -> str:
     if right is None or not right["cells"]:
         return "How often such verdicts are right isn't known yet; `make calibrate` counts it."
     return (
-        f"Where the answer is known, a verdict that was given was right in "
-        f"{right['value']:.0%} of {right['cells']} cells of {right['pairs']} "
-        f"{'pair' if right['pairs'] == 1 else 'pairs'} "
-        f"(95 % interval {right['low']:.0%} to {right['high']:.0%})."
+        f"On models whose answer is known, {right['value']:.0%} of {right['cells']} verdicts given "
+        f"were right (95 % interval {right['low']:.0%} to {right['high']:.0%}, over "
+        f"{right['pairs']} {'pair' if right['pairs'] == 1 else 'pairs'})."
     )
 
 
@@ -168,13 +172,13 @@ def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
     """How often each model starts each move."""
     charts = []
     for name, title in (
-        (PER_TRACE, "Starts a rollout"),
-        (GIVEN_THINKING, "Probability of starting at an opportunity, within thought"),
+        (PER_TRACE, "How often a rollout starts the move"),
+        (GIVEN_THINKING, "How often it starts at an opportunity, within thought"),
     ):
-        if bars := _by_model(measures, behaviours, name, title):
+        if bars := _by_model(measures, behaviours, name, _UNITS[name]):
             charts.append(Chart(title, bars))
-    if bars := _by_model(measures, [""], ENTRY, "Probability of entering thought"):
-        charts.insert(0, Chart("Probability of entering thought", bars))
+    if bars := _by_model(measures, [""], ENTRY, _UNITS[ENTRY]):
+        charts.insert(0, Chart("How often a rollout enters thought", bars))
     return Section(
         "onset_mass",
         "When: onset mass",
@@ -197,8 +201,8 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section
         (f"{one.behaviour}, {label}", series, one.value, one.low, one.high, one.n)
         for behaviour in behaviours
         for condition, name, label, series in (
-            (TRIGGER, VALID, "pushed", "rl"),
-            (NONE, VALID, "not pushed", "base"),
+            (TRIGGER, VALID, "pushed", "base"),
+            (NONE, VALID, "not pushed", ""),
             (BY_LOT, VALIDITY, "by lot once started", ""),
         )
         if (one := _find(measures, behaviour, name, BASE, condition))

@@ -65,7 +65,7 @@ function drawLatent(row, record) {
 
 function listed(record) {
   const called = (listing) => Object.entries(listing.called).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
-  return table(["list", "behaviour", "#", "AUROC on report", "n", "called", "of the behaviour"],
+  return table(["list", "behaviour", "#", "AUROC on report", "spans", "called", "of the behaviour"],
     record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, called(l), l.status]));
 }
 
@@ -124,9 +124,9 @@ function examples(record) {
 }
 
 function grid(record) {
-  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.low, s.high)), figure(s.onset_auroc), `${s.n_pos} / ${s.n_neg}`, s.num_problems]);
+  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.low, s.high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
   return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it's a candidate. One text, two readers shows representation; two writers show use.",
-    table(["behaviour", "reader", "writer", "span AUROC", "onset AUROC", "spans / windows", "problems"], rows, [5, 6]),
+    table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "taken / not", "problems"], rows, [4, 5, 6, 7]),
     table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${(100 * r.firing_rate).toFixed(2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
 }
 
