@@ -28,6 +28,7 @@ from sae_reasoning.report.figures import (
     bars_on_one_axis,
     number,
 )
+from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
 from sae_reasoning.report.verdict import (
     CREATED,
     DEPLOYED,
@@ -335,6 +336,30 @@ def calibrated(found: Mapping[str, Any]) -> Section:
         charts=(Chart("Verdicts that are right", bars),) if bars else (),
         tables=(_table(f"{len(rows)} cells", rows[shown]),) if len(rows) else (),
         rows=rows,
+    )
+
+
+def reviewed(reviews: Sequence[Review], num_resamples: int, seed: int) -> Section:
+    """What reviewers called the latents, and how far they agree."""
+    agreed = agreements(reviews, num_resamples, seed)
+    bars = bars_on_one_axis(
+        [
+            (f"{r.first} and {r.second}", "", r.kappa, r.low, r.high, r.latents)
+            for r in agreed.itertuples()
+        ],
+        "Cohen's κ (n: latents that both called)",
+    )
+    tables = [_table("Called, by reviewer", tally(reviews))]
+    if len(agreed):
+        tables.append(_table("Agreement of every two", agreed))
+    return Section(
+        "reviews",
+        "What reviewers say",
+        "Calls that people made on the page of latents. κ is 1 where two agree throughout and 0 "
+        "where they agree as often as chance; 95 % intervals over latents.",
+        charts=(Chart("Agreement beyond chance", bars),) if bars else (),
+        tables=tuple(tables),
+        rows=review_rows(reviews),
     )
 
 

@@ -3,6 +3,7 @@
 Every estimate carries its n and a 95 % interval.
 """
 
+from sae_reasoning.stats.agreement import kappa
 from sae_reasoning.stats.aurocs import (
     AurocEstimates,
     Compared,
@@ -31,6 +32,7 @@ __all__ = [
     "bootstrap_of_sums",
     "clustered_auroc",
     "compare_aurocs",
+    "kappa",
     "kept_auroc",
     "paired_bootstrap",
     "sparse_concordance",

@@ -100,3 +100,30 @@ def test_without_latents_the_overview_stands_and_names_what_makes_the_rest(
     outcome = project.run("report", "contrast.seed=5")
     assert outcome.code == 2
     assert "make contrast" in outcome.output
+
+
+def test_reviewers_calls_are_folded_in_and_those_of_other_shortlists_refused(
+    made_project: Project, tmp_path: Path
+):
+    project = made_project.copy(tmp_path, "rank", "contrast", "report")
+    rank = Manifest.read(project.results / "rank")
+    assert rank
+    listed = pd.read_csv(project.results / "report" / "rows" / "latents.csv").iloc[0]
+    row = {"layer": int(listed.layer), "latent": int(listed.latent), "behaviour": listed.behaviour}
+    for name, call, made_on in (("a", "real", rank), ("b", "real", rank), ("c", "real", None)):
+        export = {"schema_version": 1, "reviewer": name, "reviews": [row | {"call": call}]}
+        export["rank"] = made_on.fingerprint if made_on else "another"
+        (tmp_path / f"{name}.json").write_text(json.dumps(export))
+    outcome = project.run("report", "report.reviews=[a.json,b.json]")
+    assert outcome.code == 0, outcome.output
+    report = project.results / "report"
+    assert "What reviewers say" in words(report / "index.html")
+    assert len(pd.read_csv(report / "rows" / "reviews.csv")) == 2
+    assert "a: real; b: real" in (report / "latents.html").read_text()
+    assert "reviews" not in read_json(report / "verdict.json")["margins"]
+    outcome = project.run("report", "report.reviews=[c.json]")
+    assert outcome.code == 2
+    assert "report.reviews=c.json reviews other shortlists" in outcome.output
+    outcome = project.run("report", "report.reviews=[none.json]")
+    assert outcome.code == 2
+    assert "report.reviews=none.json can't be read" in outcome.output

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from conftest import Project
 
+from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
 from sae_reasoning.report.figures import number
+from sae_reasoning.report.reviews import read_review
 from sae_reasoning.report.texts import MAX_PIECE, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
@@ -183,6 +185,42 @@ def test_a_latents_page_shades_tokens_by_value_in_both_readers(visit, report):
     assert {"Texts", "Activations", "Output tokens", "Attacks", "Nearest latents"} <= set(headings)
 
 
+def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
+    page = visit(report / "latents.html")
+    page.keyboard.press("j")
+    page.wait_for_selector("#one .review")
+    page.keyboard.press("1")
+    assert rows(page)[0][-1] == "real"
+    page.keyboard.press("j")
+    page.wait_for_function("document.querySelector('#one .review input:checked').value === ''")
+    page.keyboard.press("2")
+    page.fill("#one .review textarea", HOSTILE["markup"])
+    page.reload()
+    page.wait_for_selector("#table tbody tr")
+    assert [row[-1] for row in rows(page)[:2]] == ["real", "lexical"]
+    page.select_option("#by-call", "lexical")
+    assert rows(page)[0][-1] == "lexical"
+    page.fill("#reviewer", "ann")
+    with page.expect_download() as waited:
+        page.click("#export")
+    waited.value.save_as(tmp_path / "ann.json")
+    one = read_review(read_json(tmp_path / "ann.json"))
+    assert one.reviewer == "ann"
+    assert sorted(one.calls.values()) == ["lexical", "real"]
+    assert list(one.notes.values()) == [HOSTILE["markup"]]
+
+    other = visit(report / "latents.html")  # Another browser, which has kept nothing.
+    assert {row[-1] for row in rows(other)} == {"–"}
+    other.set_input_files("#import", tmp_path / "ann.json")
+    other.wait_for_function("document.getElementById('review-said').textContent !== ''")
+    assert other.text_content("#review-said") == "2 calls taken in."
+    assert [row[-1] for row in rows(other)[:2]] == ["real", "lexical"]
+    (tmp_path / "bad.json").write_text("{")
+    other.set_input_files("#import", tmp_path / "bad.json")
+    other.wait_for_function("document.getElementById('review-said').textContent.includes('bad')")
+    assert other.evaluate("window.hit") is None
+
+
 # How it looks
 
 
@@ -230,6 +268,7 @@ def listing(number: int, behaviour: str = "backtracking") -> dict[str, Any]:
 def latents_page(folder: Path, listings: list[dict[str, Any]], pair: str = "pair") -> Path:
     page = {
         "title": pair,
+        "rank": "r",
         "pair": pair,
         "has_latents": True,
         "num_latents": len(listings),

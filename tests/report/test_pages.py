@@ -24,6 +24,7 @@ from sae_reasoning.report.examples import (
 from sae_reasoning.report.figures import Axis, number
 from sae_reasoning.report.latents import listing_rows, records
 from sae_reasoning.report.overview import calibration_line, card, gap_curve, headline, onsets
+from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
 from sae_reasoning.report.texts import shown
 from sae_reasoning.report.verdict import Evidence, Verdict
 
@@ -205,6 +206,55 @@ def test_an_example_counts_marks_and_values_from_its_own_first_token():
     assert made.values == {"base": {}, "rl": {40: 2.0}}
     assert made.marks == (Mark("verification", 30, 35),)
     assert made.is_cut == (True, True)
+
+
+# Reviews
+
+
+def export(reviewer: str, *calls: str) -> dict:
+    rows = [
+        {"layer": 1, "latent": i, "behaviour": "x", "call": call, "note": "<b>"}
+        for i, call in enumerate(calls)
+    ]
+    return {"schema_version": 1, "reviewer": reviewer, "rank": "r", "reviews": rows}
+
+
+def test_two_reviewers_agreement_is_cohens_on_what_both_called():
+    one = read_review(export("ann", "real", "real", "lexical", "lexical", "real"))
+    other = read_review(export("bob", "real", "lexical", "lexical", "lexical", ""))
+    (row,) = agreements([one, other], 50, 0).to_dict("records")
+    assert (row["calls"], row["same"], row["latents"]) == (4, 3, 4)
+    assert row["kappa"] == pytest.approx(0.5)  # 3 of 4 agree, 2 of 4 by chance.
+    assert row["low"] <= 0.5 <= row["high"]
+    counts = tally([one, other]).to_dict("records")
+    assert [(c["reviewer"], c["latents"], c["real"]) for c in counts] == [
+        ("ann", 5, 3),
+        ("bob", 4, 1),
+    ]
+    assert len(review_rows([one, other])) == 10  # A note without a call is kept.
+
+
+def test_reviewers_who_share_nothing_have_no_kappa():
+    silent = {"schema_version": 1, "reviewer": "b", "rank": "r", "reviews": []}
+    (row,) = agreements([read_review(export("a", "real")), read_review(silent)], 50, 0).to_dict(
+        "records"
+    )
+    assert math.isnan(row["kappa"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([], "schema 1"),
+        ({"schema_version": 1}, "no list"),
+        ({"schema_version": 1, "reviews": ["x"]}, "review 0 lacks"),
+        ({"schema_version": 1, "reviews": [{"layer": "x"}]}, "review 0 lacks"),
+        (export("a", "excellent"), "'excellent'"),
+    ],
+)
+def test_what_is_no_export_is_refused_with_the_reason(content, says):
+    with pytest.raises(ValueError, match=says):
+        read_review(content)
 
 
 # Latents

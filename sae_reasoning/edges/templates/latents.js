@@ -42,10 +42,11 @@ function passes(row) {
     .join(" ").toLowerCase();
   return wanted("by-behaviour", row.behaviour) && wanted("by-shortlist", row.shortlist)
     && wanted("by-layer", row.layer) && wanted("by-called", row.called_base, row.called_rl)
+    && (!byId("by-call").value || (reviewed(row).call || "none") === byId("by-call").value)
     && words.every((word) => text.includes(word));
 }
 function compare(a, b) {
-  const [x, y] = [a[state.sort], b[state.sort]];
+  const [x, y] = state.sort === "call" ? [reviewed(a).call, reviewed(b).call] : [a[state.sort], b[state.sort]];
   if (x === y) return a.index - b.index;
   if (x === null) return 1;
   if (y === null) return -1;
@@ -62,7 +63,8 @@ function draw() {
       element("td", "", row.place), element("td", "", link), element("td", "", row.behaviour),
       element("td", "", row.shortlist), element("td", "num", figure(row.auroc)),
       element("td", "num", row.firing_rate === null ? "–" : `${(100 * row.firing_rate).toFixed(1)} %`),
-      element("td", "", row.called_base || "–"), element("td", "", row.called_rl || "–"));
+      element("td", "", row.called_base || "–"), element("td", "", row.called_rl || "–"),
+      element("td", "", reviewed(row).call || "–"));
     line.dataset.index = row.index;
     line.tabIndex = 0;
     line.setAttribute("aria-selected", String(row.index === state.chosen));
@@ -116,12 +118,13 @@ byId("table").tBodies[0].addEventListener("click", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "Escape") { event.target.blur(); back(); return; }
-  const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) && event.target.type !== "checkbox";
+  const typing = ["INPUT", "SELECT", "TEXTAREA"].includes(event.target.tagName) && !["checkbox", "radio"].includes(event.target.type);
   if (typing) return;
   const line = event.target.closest && event.target.closest("#table tbody tr");
   const scrolls = event.target.closest && event.target.closest("#one");
   if (event.key === "j" || (event.key === "ArrowDown" && !scrolls)) { event.preventDefault(); step(1); }
   else if (event.key === "k" || (event.key === "ArrowUp" && !scrolls)) { event.preventDefault(); step(-1); }
+  else if (/^[0-3]$/.test(event.key)) callByKey(event.key);
   else if (event.key === "v" && byId("values")) byId("values").click();
   else if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
   else if (event.key === "Enter" && line) { event.preventDefault(); go(Number(line.dataset.index)); byId("one").focus(); }

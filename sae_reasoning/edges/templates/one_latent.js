@@ -52,7 +52,9 @@ function drawLatent(row, record) {
     element("div", "steps", to_table, step_to("Previous", -1), step_to("Next", 1)),
     element("h2", "", `Latent ${record.latent} of layer ${record.layer}`),
     listed(record),
+    reviewBox(row),
   ];
+  if (row.reviews) parts.push(element("p", "small", `Reviewers: ${row.reviews}`));
   if (record.examples) parts.push(examples(record));
   parts.push(grid(record));
   if (record.histogram) parts.push(histogram(record));

@@ -6,7 +6,6 @@
 4. The overview: verdicts and every figure with its rows. All pages open from disk.
 """
 
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +19,7 @@ from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
-from sae_reasoning.jobs.report.sources import look
+from sae_reasoning.jobs.report.sources import look, read_reviews
 from sae_reasoning.report.verdict import Verdict, verdict
 
 SCHEMA_VERSION = 1
@@ -30,6 +29,7 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `report/verdict.json` and the pages beside it."""
     models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
     sources = look(cfg, models)
+    reviews = read_reviews(cfg, sources)
     with Stage(cfg.folder / "report", cfg.settings("report"), sources.inputs) as stage:
         if stage.is_current:
             console.current("report", stage.final)
@@ -40,8 +40,8 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         behaviours = cfg.contrast.behaviours or cfg.behaviours
         verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
-        num_latents = write_latents(cfg, sources, stage.folder, console)
-        write_overview(cfg, sources, verdicts, measures, stage.folder, num_latents)
+        num_latents = write_latents(cfg, sources, reviews, stage.folder, console)
+        write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, num_latents)
         manifest = stage.finish({one.behaviour: one.verdict for one in verdicts})
     _say(verdicts, tracker, console)
     tracker.summary(manifest.counts)
@@ -56,7 +56,7 @@ def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
         {
             "schema_version": SCHEMA_VERSION,
             "pair": cfg.pair.name,
-            "margins": asdict(cfg.report),
+            "margins": cfg.report.margins,
             "verdicts": verdicts,
         },
     )

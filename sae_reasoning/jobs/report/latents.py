@@ -31,13 +31,16 @@ from sae_reasoning.report.examples import (
     token_pieces,
 )
 from sae_reasoning.report.latents import LatentRecord, listing_rows, records
+from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.texts import MAX_PIECE, shown
 
 _BATCH_ROWS = 8192
 _NUM_TOKENS, _NUM_NEIGHBOURS = 10, 6
 
 
-def write_latents(cfg: Config, sources: Sources, folder: Path, console: Console) -> int:
+def write_latents(
+    cfg: Config, sources: Sources, reviews: Sequence[Review], folder: Path, console: Console
+) -> int:
     """Write `latents.html`, a script of evidence a latent below `latents/`, and their rows.
 
     Texts, directions and output tokens need what `rank` was made from; where its traces, cache or
@@ -70,12 +73,17 @@ def write_latents(cfg: Config, sources: Sources, folder: Path, console: Console)
             write_call(path, "showLatent", plain(asdict(one) | {"name": one.name} | more))
             bar.advance(1)
     rows = listing_rows(found)
+    for row in rows:
+        key = row["layer"], row["latent"], row["behaviour"]
+        said = [f"{one.reviewer}: {one.calls[key]}" for one in reviews if key in one.calls]
+        row["reviews"] = "; ".join(said)
     write_rows(folder / "rows" / "latents.csv", _as_rows(rows))
     page = {
         "title": f"{cfg.pair.name}: latents",
         "pair": cfg.pair.name,
         "has_latents": True,
         "num_latents": len(found),
+        "rank": sources.manifests["rank"].fingerprint,
         "rows": plain(rows),
         "missing": missing,
         "match_missing": sources.missing.get("match", ""),

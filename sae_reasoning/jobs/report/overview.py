@@ -15,6 +15,7 @@ from sae_reasoning.jobs.report.sources import Sources
 from sae_reasoning.report import overview
 from sae_reasoning.report.figures import number
 from sae_reasoning.report.overview import Section
+from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.verdict import Verdict
 
 
@@ -23,6 +24,7 @@ def write_overview(
     sources: Sources,
     verdicts: Sequence[Verdict],
     measures: Sequence[Measure],
+    reviews: Sequence[Review],
     folder: Path,
     num_latents: int = 0,
 ) -> None:
@@ -33,11 +35,14 @@ def write_overview(
         sources: What there is.
         verdicts: On each move.
         measures: Of the contrast.
+        reviews: Reviewers' calls on the latents.
         folder: Of the report, while it's being made.
         num_latents: Latents that have a page.
     """
     calibration = read_json(sources.calibration)["calibration"] if sources.calibration else None
     sections = _sections(cfg, sources, [one.behaviour for one in verdicts], measures, calibration)
+    if reviews:
+        sections.append(overview.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
     for section in sections:
         if section.rows is not None:
             write_rows(folder / "rows" / f"{section.name}.csv", section.rows)
