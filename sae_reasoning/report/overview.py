@@ -412,7 +412,9 @@ def plain_name(measure: str) -> str:
 
 def _sure(one: Verdict, deciding: Sequence[Evidence]) -> str:
     """How near the nearest decisive bound is to its margin."""
-    if one.verdict == INCONCLUSIVE or not deciding:
+    if not deciding:
+        return "Not sure: nothing could be held against a margin."
+    if one.verdict == INCONCLUSIVE:
         failed = sum(not e.passed for e in deciding)
         return f"Not sure: {failed} of {len(deciding)} figures don't clear their margin."
 

@@ -192,7 +192,9 @@ def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
     page.keyboard.press("1")
     assert rows(page)[0][-1] == "real"
     page.keyboard.press("j")
-    page.wait_for_function("document.querySelector('#one .review input:checked').value === ''")
+    page.wait_for_function(
+        "() => document.querySelector('#one .review input:checked').value === ''"
+    )
     page.keyboard.press("2")
     page.fill("#one .review textarea", HOSTILE["markup"])
     page.reload()
@@ -212,12 +214,14 @@ def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
     other = visit(report / "latents.html")  # Another browser, which has kept nothing.
     assert {row[-1] for row in rows(other)} == {"–"}
     other.set_input_files("#import", tmp_path / "ann.json")
-    other.wait_for_function("document.getElementById('review-said').textContent !== ''")
+    other.wait_for_function("() => document.getElementById('review-said').textContent !== ''")
     assert other.text_content("#review-said") == "2 calls taken in."
     assert [row[-1] for row in rows(other)[:2]] == ["real", "lexical"]
     (tmp_path / "bad.json").write_text("{")
     other.set_input_files("#import", tmp_path / "bad.json")
-    other.wait_for_function("document.getElementById('review-said').textContent.includes('bad')")
+    other.wait_for_function(
+        "() => document.getElementById('review-said').textContent.includes('bad')"
+    )
     assert other.evaluate("window.hit") is None
 
 
@@ -319,7 +323,7 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
 def test_five_hundred_latents_on_three_lists_open_within_two_seconds(visit, tmp_path):
     path = latents_page(tmp_path, [listing(number % 500) for number in range(1500)])
     page = visit(path)
-    page.wait_for_function("document.querySelectorAll('#table tbody tr').length === 1500")
+    page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length === 1500")
     assert page.evaluate("performance.now()") < 2000
 
 
