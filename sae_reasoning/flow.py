@@ -19,6 +19,7 @@ STAGES = {
     "rank": "score every latent for every behaviour; two shortlists",
     "match": "find latents' counterparts in another run's dictionary; matches.parquet",
     "ablate": "edit the shortlist in both models, with controls; effects",
+    "transfer": "join the edits of several runs: whose latents move whose models; transfer.parquet",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "report": "the verdict on each move, with its evidence; verdict.json",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sae_reasoning.config.ablate import AblateConfig, TransferConfig
 from sae_reasoning.config.checks import ConfigError, require
 from sae_reasoning.config.contrast import (
     CalibrateConfig,
@@ -24,7 +25,6 @@ from sae_reasoning.config.organisms import (
 )
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
-    AblateConfig,
     CacheConfig,
     ExportConfig,
     ModelConfig,
@@ -59,10 +59,11 @@ __all__ = [
     "TracesConfig",
     "TrackerConfig",
     "TrainConfig",
+    "TransferConfig",
 ]
 
 
-_VERSIONS = {"rank": 7, "contrast": 2}
+_VERSIONS = {"ablate": 2, "rank": 7, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -94,6 +95,7 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
+        transfer: Edits across runs.
         contrast: When and how.
         course: When and how, along a training.
         report: The verdict.
@@ -116,6 +118,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -164,8 +167,13 @@ class Config:
 
     def place(self, stage: str) -> Path:
         """Folder that a stage of the experiment writes."""
-        if stage == "ablate" and self.ablate.split != "report":
-            return self.folder / f"ablate_{self.ablate.split}"
+        if stage == "ablate":
+            parts = ["ablate"]
+            if self.ablate.matches_of:
+                parts.append(f"from_{self.ablate.matches_of.replace('/', '_')}")
+            if self.ablate.split != "report":
+                parts.append(self.ablate.split)
+            return self.folder / "_".join(parts)
         return self.folder / stage
 
     def writes(self, stage: str) -> dict[Path, Any]:
@@ -205,6 +213,7 @@ class Config:
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
+            "transfer": {},
             "course": {},
             "report": {},
         }

@@ -119,7 +119,7 @@ class Listener:
 
     def __init__(self, problem: Problem) -> None:
         self._walk = Walk(problem)
-        self._has_begun = self._is_over = False
+        self._has_begun = self._is_over = self._awaits_look = False
 
     def hear(self, piece: str) -> frozenset[str] | None:
         """Moves that could start after a piece.
@@ -146,8 +146,9 @@ class Listener:
             if piece.startswith(grammar.END_THINK, start):
                 self._is_over = True
             else:
-                position = _read_sentence(self._walk, piece, start).end
-        if self._is_over or self._walk.is_done or not self._walk.has_looked:
+                sentence = _read_sentence(self._walk, piece, start)
+                position, self._awaits_look = sentence.end, sentence.awaits_look
+        if self._is_over or self._walk.is_done or self._awaits_look:
             return frozenset()
         return frozenset(self._walk.opportunities())
 
@@ -166,11 +167,13 @@ class _Sentence:
         move: Its name, or None.
         end: Where it ends.
         is_right: Whether the move is right.
+        awaits_look: Whether it's a choice whose look, if it follows, belongs to it.
     """
 
     move: str | None
     end: int
     is_right: bool = False
+    awaits_look: bool = False
 
 
 def _read_sentence(walk: Walk, text: str, position: int) -> _Sentence:
@@ -181,7 +184,7 @@ def _read_sentence(walk: Walk, text: str, position: int) -> _Sentence:
             walk.choose(step["choice"])
         if place := step["look"] or step["bare"]:
             walk.look(place)
-        return _Sentence(DEDUCTION, step.end(), is_right)
+        return _Sentence(DEDUCTION, step.end(), is_right, awaits_look=not place)
     for move, opening in _OPENING.items():
         if opening.match(text, position):
             whole = _WHOLE[move].match(text, position)
@@ -215,7 +218,9 @@ def is_right_move(walk: Walk, move: str, found: re.Match[str]) -> bool:
     if move == BACKTRACKING:
         return found["place"] in walk.live_options()
     if move == UNCERTAINTY:
-        return paired_notes(found["notes"]) == notes_until_open(problem, walk.untried(here))
+        untried = walk.untried(here)
+        noted = all(place in problem.notes for place in untried)  # Else there's no fork to weigh.
+        return noted and paired_notes(found["notes"]) == notes_until_open(problem, untried)
     verdict = (found["verdict"] == grammar.GOOD) == (problem.notes.get(here) == REAL)
     return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
 

@@ -83,7 +83,9 @@ class Timing:
         self._keys = keys
         self._text_of = text_of
         self._is_end: dict[int, bool] = {}
-        self._shares = torch.tensor([p.share for p in positions], dtype=torch.float64).to(keys.device)
+        self._shares = torch.tensor([p.share for p in positions], dtype=torch.float64).to(
+            keys.device
+        )
         self._is_lot = torch.tensor([p.kind == LOT for p in positions], device=keys.device)
         self._any_lot = bool(self._is_lot.any())
         self._now = torch.tensor([p.kind == ALL for p in positions], device=keys.device)
@@ -95,7 +97,11 @@ class Timing:
         self._open: set[int] = set()
         if begun:
             self._note(
-                [row for row, own in self._heard.items() if own.behaviour in (own.hear(begun) or ())]
+                [
+                    row
+                    for row, own in self._heard.items()
+                    if own.behaviour in (own.hear(begun) or ())
+                ]
             )
         if self._any_lot:
             self._draw(torch.arange(len(positions), device=keys.device), -1)
