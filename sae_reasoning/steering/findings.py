@@ -46,10 +46,14 @@ def stands(row: pd.Series) -> bool:
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
     """Rows about the move whose latents are edited, with whether the edit's effect stands."""
     own = found[found.outcome == measure + "/" + found.behaviour]
-    is_edit = own.condition == EDIT
-    return own.assign(
-        stands=[bool(e) and stands(r) for e, (_, r) in zip(is_edit, own.iterrows(), strict=True)]
-    )
+    return own.assign(stands=[r.condition == EDIT and stands(r) for _, r in own.iterrows()])
+
+
+def main_edits(found: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each model's main edit: the first of those that have matched latents beside them."""
+    named = [key for key in _OF_EDIT if key != "behaviour"]
+    main = found[found.condition == MATCHED].drop_duplicates("model")[named]
+    return found.merge(main, on=named)
 
 
 def findings(found: pd.DataFrame) -> pd.DataFrame:

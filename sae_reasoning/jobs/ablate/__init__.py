@@ -17,6 +17,7 @@ from sae_reasoning.steering.findings import (
     doses,
     findings,
     growing_sets,
+    main_edits,
     mismatched_controls,
     off_target,
     returning,
@@ -55,7 +56,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         }
         for table, content in {"effects": found, **tables}.items():
             write_table(stage.folder / f"{table}.parquet", content)
-        plot_effects(found, stage.folder / "effects.png")
+        plot_effects(main_edits(found), stage.folder / "effects.png")
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(experiment.counts() | {"generations": len(rollouts)})
     _show(found, tables, cfg.ablate.split, tracker, console)
