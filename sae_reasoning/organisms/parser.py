@@ -137,6 +137,8 @@ class Listener:
         if not self._has_begun:
             self._has_begun = piece == grammar.THINK
             self._is_over = not grammar.THINK.startswith(piece)
+            if self._is_over:
+                return frozenset()
             return frozenset({INITIALIZING}) if self._has_begun else None
         if not piece.endswith((".", "?")) or piece in _ASKING:
             return None

@@ -10,7 +10,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.tables import write_table
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.jobs.ablate.generations import generations
+from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare
 from sae_reasoning.steering.effects import effects
 from sae_reasoning.steering.findings import (

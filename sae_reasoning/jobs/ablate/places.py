@@ -29,7 +29,8 @@ class Places:
 
     Attributes:
         sizes: By layer, of latents at the move's opportunities in the RL model's texts.
-        vectors: By layer, from ends of sentences where the move didn't start to those where it did.
+        vectors: By layer, from where the move could have started and didn't to where it did; from
+            any end of a sentence where it didn't, if there are few of the former.
         untaken: By layer, the mean residual where it didn't.
         shares: Opportunities among the model's own generated tokens.
     """
@@ -92,8 +93,9 @@ def measure_places(
         for part in (found.sizes, found.vectors, found.untaken):
             part[behaviour] = {}
         own = table[table.behaviour == behaviour]
-        onsets = _places(own[own.taken])
-        elsewhere = _places(table).difference(onsets)
+        onsets, untaken = _places(own[own.taken]), _places(own[~own.taken])
+        if len(untaken) < _FEW:
+            untaken = _places(table).difference(onsets)
         for layer, store in stores.items():
             rows = Rows.cached(store.token_id, store.row_of_trace, store.position)
 
@@ -107,10 +109,10 @@ def measure_places(
                 if len(own) >= _FEW
                 else overall[layer]
             )
-            if len(onsets) and len(elsewhere):
-                taken, untaken = read(onsets), read(elsewhere)
-                found.vectors[behaviour][layer] = mean_difference(taken, untaken)
-                found.untaken[behaviour][layer] = untaken.mean(0)
+            if len(onsets) and len(untaken):
+                there, elsewhere = read(onsets), read(untaken)
+                found.vectors[behaviour][layer] = mean_difference(there, elsewhere)
+                found.untaken[behaviour][layer] = elsewhere.mean(0)
     return found
 
 
