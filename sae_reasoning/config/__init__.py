@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sae_reasoning.config.ablate import AblateConfig, TransferConfig
+from sae_reasoning.config.ablate import AblateConfig
 from sae_reasoning.config.checks import ConfigError, require
 from sae_reasoning.config.contrast import (
     CalibrateConfig,
@@ -17,6 +17,7 @@ from sae_reasoning.config.contrast import (
     CourseConfig,
     ReportConfig,
 )
+from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "CourseConfig",
     "ExportConfig",
     "GrpoConfig",
+    "HybridConfig",
     "MatchConfig",
     "ModelConfig",
     "OrganismConfig",
@@ -59,11 +61,10 @@ __all__ = [
     "TracesConfig",
     "TrackerConfig",
     "TrainConfig",
-    "TransferConfig",
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 7, "contrast": 2}
+_VERSIONS = {"ablate": 2, "rank": 8, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -95,7 +96,7 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
-        transfer: Edits across runs.
+        hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
         report: The verdict.
@@ -118,7 +119,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
-    transfer: TransferConfig = field(default_factory=TransferConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
@@ -212,8 +213,8 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
-            "transfer": {},
             "course": {},
             "report": {},
         }

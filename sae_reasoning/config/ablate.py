@@ -1,4 +1,4 @@
-"""Options of the edits, and of what joins the edits of several runs."""
+"""Options of the edits."""
 
 from dataclasses import dataclass, field
 
@@ -92,19 +92,3 @@ class AblateConfig:
             f"ablate.singles={self.singles} is less than none; set 0, or 5 for the five best",
         )
         other_run("ablate.matches_of", self.matches_of)
-
-
-@dataclass
-class TransferConfig:
-    """Effects of edits across runs: whose latents, in whose models.
-
-    Attributes:
-        runs: Runs to join, as `<experiment>/<pair>` below `runs`; each was edited with the matches
-            of each other (`ablate.matches_of`).
-    """
-
-    runs: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for run in self.runs:
-            other_run("transfer.runs", run)
