@@ -48,11 +48,11 @@ class AblateConfig:
     shortlist: str = "announcers"
     matches_of: str = ""
     where: str = "opportunities"
-    num_latents: int = 20
+    num_latents: int = 5
     clamp_latents: int = 5
-    clamp_multiple: float = 0.5
+    clamp_multiple: float = 4.0
     set_sizes: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20])
-    doses: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 4.0])
+    doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
     scales: list[float] = field(default_factory=list)
     additions: list[float] = field(default_factory=list)
     singles: int = 0
@@ -81,7 +81,7 @@ class AblateConfig:
         positive(self, prefix, "num_problems", "samples")
         positive(self, prefix, "base_samples", "max_new_tokens", "temperature", "batch_size")
         positive(self, prefix, "bootstrap")
-        for name, example in (("set_sizes", "[1,2,5,10,20]"), ("doses", "[0.25,0.5,1,2,4]")):
+        for name, example in (("set_sizes", "[1,2,5,10,20]"), ("doses", "[0.5,1,2,4,8]")):
             values = getattr(self, name)
             require(
                 all(value > 0 for value in values),

@@ -1,5 +1,8 @@
 """Checks of values that are set; each failure is one line that names option, value and remedy."""
 
+import re
+
+
 
 class ConfigError(ValueError):
     """A wrong value in the config; the message names option, value and remedy."""

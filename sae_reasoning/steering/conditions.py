@@ -158,11 +158,15 @@ def plan_conditions(plans: Sequence[EditPlan], material: Material, *, seed: int)
     conditions = [UNEDITED]
     moves = list(dict.fromkeys(move for ranked in material.ranked.values() for move in ranked))
     for number, behaviour in enumerate(moves):
+        made_before = set()
         for plan in plans:
             ranked = material.ranked[plan.found_by].get(behaviour, ())
             latents = tuple(ranked[plan.first : plan.first + plan.num_latents])
-            if not latents:
+            # A short list gives a larger set the latents of a smaller one.
+            key = (latents, plan.edit, plan.dose, plan.where, plan.found_by, plan.first)
+            if not latents or key in made_before:
                 continue
+            made_before.add(key)
             beside = _Beside(behaviour, latents, plan, material, [seed, number])
             conditions += [
                 Condition(

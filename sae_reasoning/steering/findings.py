@@ -107,14 +107,18 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
     """Necessity (ablated in the RL model) beside sufficiency (clamped in the base), by size.
 
     Columns `necessity*` and `sufficiency*`: starts per opportunity without and with the edit, their
-    difference with its interval and q, opportunities, whether it's coherent and whether it stands.
-    Of clamps, those of the main dose: the one that comes with most sizes.
+    difference with its interval and q, opportunities, whether it's coherent and whether it stands
+    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that comes with
+    most sizes.
     """
     own = own_effects(found)
     own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
     keys = ["behaviour", "where", "found_by", "set_size"]
     sides = []
-    for name, model, edit in (("necessity", "rl", ABLATE), ("sufficiency", "base", CLAMP)):
+    for name, model, edit, sign in (
+        ("necessity", "rl", ABLATE, -1),
+        ("sufficiency", "base", CLAMP, 1),
+    ):
         side = own[(own.model == model) & (own.edit == edit)]
         edited = side[side.condition == EDIT].set_index([*keys, "dose"])
         without = side[side.condition == NONE].set_index([*keys, "dose"]).value
@@ -127,7 +131,7 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
             "q": edited.q,
             "n": edited.n,
             "coherent": edited.coherent,
-            "stands": edited.stands,
+            "stands": edited.stands & (sign * edited.difference > 0),
             "latents": edited.latents,
         }
         table = pd.DataFrame(columns).reset_index()

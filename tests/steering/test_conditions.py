@@ -51,11 +51,11 @@ def material(**changed: object) -> Material:
     own = {
         "ranked": {"rl": ranked},
         "sizes": dict.fromkeys(MOVES, SIZES),
-        "barred": dict.fromkeys(MOVES, {LatentId(0, 1)}),
+        "barred": {move: {LatentId(0, 1)} for move in MOVES},
         "decoders": decoders,
         "centres": {x: torch.zeros(D_MODEL) for x in (0, 1)},
-        "vectors": dict.fromkeys(MOVES, {x: torch.eye(D_MODEL)[x] for x in (0, 1)}),
-        "untaken": dict.fromkeys(MOVES, {x: torch.ones(D_MODEL) for x in (0, 1)}),
+        "vectors": {move: {x: torch.eye(D_MODEL)[x] for x in (0, 1)} for move in MOVES},
+        "untaken": {move: {x: torch.ones(D_MODEL) for x in (0, 1)} for move in MOVES},
         "shares": {"backtracking": 0.02, "verification": 0.03},
     }
     return Material(**(own | changed))
@@ -88,6 +88,12 @@ def test_every_edit_has_its_controls_and_all_share_one_condition_without():
     assert conditions[1].latent_names == "0:4 1:2"
     assert conditions[6].latent_names == "0:4"  # clamps move fewer latents here
     assert {c.set_size for c in conditions} == {0, 1, 2}
+
+
+def test_a_list_that_is_too_short_for_a_larger_set_is_edited_once():
+    conditions = plan(*(edit_plan(ABLATE, size) for size in (1, 2, 5)))
+    assert [c.set_size for c in one(conditions, EDIT)] == [1, 2]
+    assert [c.set_size for c in one(conditions, EDIT, "verification")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,8 @@ def test_draws_that_cancel_leave_a_wide_interval_and_their_largest_change():
     assert abs(matched.largest_draw) == 1
     edit = value(found, "edit", "rate_per_trace/backtracking")
     assert edit.control_high - edit.control_low > 1.8
-    assert findings(found).matched[0] == "-4% (largest -33%)"  # Of four offers, at most four are taken.
+    # Of four offers, at most four are taken.
+    assert findings(found).matched[0] == "-4% (largest -33%)"
 
 
 def test_a_control_of_one_draw_has_no_q():

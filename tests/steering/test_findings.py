@@ -40,7 +40,7 @@ def rollout(taken: int, right: int) -> Judged:
 
 
 def experiment(*cells: dict) -> pd.DataFrame:
-    """Effects of rollouts of a hundred problems; each cell says its condition, `taken` and `right`."""
+    """Effects of rollouts of a hundred problems; each cell says its condition, `taken`, `right`."""
     rows, counts = [], []
     rng = np.random.default_rng(0)
     plain = {"edit": "none", "condition": "none", "behaviour": "", "taken": 8, "right": 10}
@@ -116,6 +116,13 @@ def test_growing_sets_have_necessity_beside_sufficiency():
     assert table.sufficiency_difference[2] > table.sufficiency_difference[1] > 0
     assert np.isnan(table.sufficiency_difference[5])
     assert table.necessity_n.tolist() == [1000, 1000, 1000]
+
+
+def test_a_clamp_that_stops_the_move_does_not_suffice_for_it():
+    down = {"model": "base", "edit": "clamp", "dose": 1.0, "taken": 2}
+    found = experiment({"taken": 7, "edit": "scale", "dose": 2.0}, down)
+    assert own_effects(found).query("condition == 'edit' and model == 'base'").stands.item()
+    assert not growing_sets(found).sufficiency_stands.item()
 
 
 def test_doses_show_latents_beside_the_vector_of_their_size():

@@ -10,8 +10,8 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.tables import write_table
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare
+from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.steering.effects import effects
 from sae_reasoning.steering.findings import (
     doses,
