@@ -1,4 +1,4 @@
-"""The ablate stage, on narrated traces that a tiny pair has read, and a shortlist made by hand."""
+"""The ablate stage, on narrated traces that a babbling pair has read, and a shortlist made by hand."""
 
 import io
 import multiprocessing
@@ -13,7 +13,7 @@ import pytest
 import torch
 from behaviours.examples import narrated_traces
 
-from sae_reasoning.config import Config, ConfigError, SaeConfig
+from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
     Manifest,
@@ -139,8 +139,9 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cfg(tiny_config: Config, template: Path) -> Config:
-    """Few variations: beside the main edits one latent alone and a second dose."""
+def cfg(tiny_config: Config, talking_pair: PairConfig, template: Path) -> Config:
+    """Models that babble, with moves in it; beside the main edits one latent and one dose more."""
+    tiny_config.pair = talking_pair
     tiny_config.behaviours.remove("initializing")
     own = tiny_config.ablate
     own.batch_size, own.max_new_tokens, own.clamp_multiple = 16, 8, 1.0
@@ -236,7 +237,7 @@ def test_the_other_readers_latents_and_all_tokens_are_edited_too(cfg):
 
 
 def test_edits_at_opportunities_act_nowhere_else(cfg):
-    cfg.ablate.clamp_multiple, cfg.ablate.doses = 20.0, []
+    cfg.ablate.doses, cfg.ablate.max_new_tokens = [], 48
     run(cfg)
     rows = generations(cfg)
     local = rows[(rows["where"] == "opportunities") & (rows.condition == "edit")]
