@@ -3,7 +3,6 @@
 import re
 
 
-
 class ConfigError(ValueError):
     """A wrong value in the config; the message names option, value and remedy."""
 

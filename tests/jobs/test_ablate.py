@@ -1,4 +1,4 @@
-"""The ablate stage, on narrated traces that a babbling pair has read, and a shortlist made by hand."""
+"""The ablate stage, on a babbling pair that has read narrated traces, and a shortlist by hand."""
 
 import io
 import multiprocessing
@@ -243,8 +243,7 @@ def test_edits_at_opportunities_act_nowhere_else(cfg):
     local = rows[(rows["where"] == "opportunities") & (rows.condition == "edit")]
     # The token that ends a text is predicted from an edited position too; both layers count.
     offered = [
-        sum(o["behaviour"] == row.behaviour for o in row.opportunities)
-        * (row.layer.count("+") + 1)
+        sum(o["behaviour"] == row.behaviour for o in row.opportunities) * (row.layer.count("+") + 1)
         for row in local.itertuples()
     ]
     assert (local.num_edited.to_numpy() <= offered).all()
