@@ -47,7 +47,8 @@ def match_latents(
 
     Distance is Euclidean in the logarithms of both, so a match is near in their product too. Each
     match is drawn among the `NUM_NEAR` nearest that are left and lie within `CALIPER`, or else is
-    the nearest, in random order of the latents.
+    the nearest, in random order of the latents. Latents that fire, but never there, are drawn only
+    when no others are left.
 
     Args:
         latents: (layer, latent) to find matches for.
@@ -58,14 +59,20 @@ def match_latents(
     Raises:
         ValueError: A layer has too few latents that fire and aren't excluded.
     """
-    free = {}
+    free, spare = {}, {}
     for layer in {layer for layer, _ in latents}:
         barred = {latent for l, latent in (*excluded, *latents) if l == layer}
-        alive = np.flatnonzero(sizes[layer].firing_rate > 0)
-        free[layer] = [latent for latent in alive.tolist() if latent not in barred]
+        fires_there = sizes[layer].firing_rate > 0
+        for pool, which in (
+            (free, fires_there),
+            (spare, ~fires_there & (sizes[layer].max_active > 0)),
+        ):
+            pool[layer] = [x for x in np.flatnonzero(which).tolist() if x not in barred]
     chosen: dict[tuple[int, int], int] = {}
     for index in rng.permutation(len(latents)):
         layer, latent = latents[index]
+        if not free[layer]:
+            free[layer], spare[layer] = spare[layer], []
         if not free[layer]:
             raise ValueError(f"layer {layer} has too few latents beside the shortlists")
         distance = np.hypot(

@@ -368,7 +368,7 @@ def test_an_empty_shortlist_is_refused(cfg):
 def test_too_many_latents_for_controls_is_refused(cfg):
     table = cfg.folder / "rank" / "latents.parquet"
     latents = read_table(table)
-    latents.loc[latents.latent > 8, "firing_rate"] = 0.0
+    latents.loc[latents.latent > 8, ["firing_rate", "max_active"]] = 0.0
     write_table(table, latents)
     path = cfg.folder / "rank" / "shortlist.json"
     chosen = [{"layer": 0, "latent": latent} for latent in range(6)]

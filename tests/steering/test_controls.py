@@ -41,6 +41,15 @@ def test_outside_the_caliper_the_nearest_is_taken_and_never_one_that_is_silent()
     assert match == (0, 3)
 
 
+def test_who_never_fires_there_is_drawn_last_and_who_never_fires_is_not():
+    rate = np.array([0.2, 0.1, 0.0, 0.0, 0.0])
+    sizes = {0: LatentSizes(rate, np.ones(5), np.array([1, 1, 0, 1, 1]))}
+    matches = match_latents([(0, 0), (0, 4)], sizes, (), rng())
+    assert set(matches) == {(0, 1), (0, 3)}
+    with pytest.raises(ValueError, match="too few"):
+        match_latents([(0, 0), (0, 3), (0, 4)], sizes, (), rng())
+
+
 def test_matches_are_distinct_near_and_not_shortlisted():
     sizes = {0: sizes_of(300), 1: sizes_of(300, 1)}
     latents = [(layer, latent) for layer in (0, 1) for latent in range(8)]
