@@ -216,8 +216,6 @@ def test_the_planted_latent_beats_the_baselines_that_are_not_perfect(ranked: Ran
         if (entry["layer"], entry["latent"]) == (LAYER, PLANTED)
     )
     assert entry["beats"]["rl"] == own.index[own.beats].tolist()
-    announced = beaten[beaten.shortlist == "announcers"]
-    assert set(announced.baseline) == {"ngram"}
     assert "latents that beat a baseline for sure" in ranked.printed
 
 
