@@ -64,7 +64,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 8, "contrast": 2}
+_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
