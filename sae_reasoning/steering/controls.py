@@ -59,7 +59,8 @@ def match_latents(
     Raises:
         ValueError: A layer has too few latents that fire and aren't excluded.
     """
-    free, spare = {}, {}
+    free: dict[int, list[int]] = {}
+    spare: dict[int, list[int]] = {}
     for layer in {layer for layer, _ in latents}:
         barred = {latent for l, latent in (*excluded, *latents) if l == layer}
         fires_there = sizes[layer].firing_rate > 0
