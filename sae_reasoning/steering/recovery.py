@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat
-from sae_reasoning.steering.effects import repetition_share
+from sae_reasoning.steering.outcomes import repetition_share
 
 ALL = "all"
 """In the column `move`: over all problems."""
