@@ -95,6 +95,24 @@ class Planted:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A baseline that the latent was held against, on the same spans; paired by problem."""
+
+    shortlist: str
+    behaviour: str
+    reader: str
+    writer: str
+    baseline: str
+    auroc: float
+    rival: float
+    difference: float
+    low: float
+    high: float
+    n: int
+    beats: bool
+
+
+@dataclass(frozen=True)
 class Counterpart:
     """The most alike latent of another run's dictionary."""
 
@@ -122,6 +140,7 @@ class LatentRecord:
         scores: Of the moves that it's listed for.
         attacks: On its listings.
         planted: Words put into other text.
+        rivals: Baselines that it was held against.
         counterparts: In another run.
     """
 
@@ -133,6 +152,7 @@ class LatentRecord:
     scores: tuple[Score, ...]
     attacks: tuple[Attack, ...]
     planted: tuple[Planted, ...]
+    rivals: tuple[Rival, ...]
     counterparts: tuple[Counterpart, ...]
 
     @property
@@ -150,7 +170,7 @@ def records(
 
     Args:
         shortlist: Content of `shortlist.json`.
-        tables: `scores`, `latents`, `attacks` and `injections` of `rank`.
+        tables: `scores`, `latents`, `attacks`, `injections` and `beaten` of `rank`.
         matches: Of `match`, if there.
     """
     listings: dict[tuple[int, int], list[Listing]] = {}
@@ -167,6 +187,7 @@ def records(
         "latents": _by_latent(tables["latents"]),
         "attacks": _by_latent(tables["attacks"]),
         "injections": _by_latent(tables["injections"]),
+        "beaten": _by_latent(tables["beaten"]),
         "matches": _by_latent(matches) if matches is not None else {},
     }
     none = pd.DataFrame()
@@ -278,6 +299,23 @@ def _record(
                 int(row.num_windows),
             )
             for row in parts["injections"].itertuples()
+        ),
+        rivals=tuple(
+            Rival(
+                row.shortlist,
+                row.behaviour,
+                row.reader,
+                row.writer,
+                row.baseline,
+                row.auroc,
+                row.rival,
+                row.difference,
+                row.low,
+                row.high,
+                int(row.n),
+                bool(row.beats),
+            )
+            for row in parts["beaten"].itertuples()
         ),
         counterparts=tuple(
             Counterpart(

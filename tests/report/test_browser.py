@@ -302,6 +302,7 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
         "attacks": [],
         "counterparts": [],
         "planted": [],
+        "rivals": [],
         "examples": [example],
         "histogram": {"edges": [0, 1, 2], "counts": counts, "active": {"rl": 1}, "tokens": 9},
         "output": {"top": [[token, 1.0]], "bottom": [[token, -1.0]]},

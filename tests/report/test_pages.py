@@ -11,6 +11,7 @@ from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain
 from sae_reasoning.records import TokenSpan, Trace
+from sae_reasoning.report.cards import calibration_line, card, headline
 from sae_reasoning.report.examples import (
     QUARTERS,
     TOP,
@@ -23,8 +24,8 @@ from sae_reasoning.report.examples import (
 )
 from sae_reasoning.report.figures import Axis, number
 from sae_reasoning.report.latents import listing_rows, records
-from sae_reasoning.report.overview import calibration_line, card, gap_curve, headline, onsets
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
+from sae_reasoning.report.sections import gap_curve, onsets
 from sae_reasoning.report.texts import shown
 from sae_reasoning.report.verdict import Evidence, Verdict
 
@@ -264,7 +265,7 @@ def test_a_latent_on_both_lists_has_one_page_and_two_rows():
     entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": "rl", "writer": "rl", "n_pos": 3}
     entry |= {"status": "tested", "span_auroc": 0.9, "onset_auroc": None, "called": {"rl": "weak"}}
     lists = {"trackers": {"x": [entry]}, "announcers": {"x": [entry]}}
-    empty = {name: pd.DataFrame() for name in ("latents", "attacks", "injections")}
+    empty = {name: pd.DataFrame() for name in ("latents", "attacks", "injections", "beaten")}
     scores = pd.DataFrame({"layer": [1], "latent": [8], "split": ["report"]})
     found = records(lists, empty | {"scores": scores}, None)
     assert [one.name for one in found] == ["1_7"]

@@ -59,7 +59,7 @@ function drawLatent(row, record) {
   parts.push(grid(record));
   if (record.histogram) parts.push(histogram(record));
   if (record.output) parts.push(outputs(record));
-  parts.push(attacks(record), neighbours(record), counterparts(record));
+  parts.push(rivals(record), attacks(record), neighbours(record), counterparts(record));
   one.replaceChildren(...parts);
   document.querySelector(".panes").classList.add("open");
   if (getComputedStyle(document.querySelector(".list")).display === "none") window.scrollTo(0, 0);
@@ -155,6 +155,13 @@ function outputs(record) {
   const list = (rows) => { const made = table(["token", "logit"], rows.map(([token, logit]) => [element("bdi", "", token), figure(logit, 2)]), [1]); made.classList.add("tokens"); return made; };
   return titled("Output tokens", "What its direction alone says through the RL model's final norm and unembedding, less the mean over the vocabulary. Later blocks aren't asked, so this is the direct path only; no interval, it's a property of the weights.",
     element("div", "two", element("div", "", element("div", "small", "made likelier"), list(record.output.top)), element("div", "", element("div", "small", "made rarer"), list(record.output.bottom))));
+}
+
+function rivals(record) {
+  if (!record.rivals.length) return element("div", "");
+  return titled("Against the baselines", "On the same spans and windows (announcers: opportunities), report split; the difference is paired by problem, with its 95 % interval.",
+    table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "problems", "beats it"],
+      record.rivals.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.rival), whole(figure(r.difference) + interval(r.low, r.high)), r.n, r.beats ? "✓ yes" : "no"]), [5, 6, 8]));
 }
 
 function attacks(record) {

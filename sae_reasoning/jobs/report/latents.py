@@ -55,7 +55,7 @@ def write_latents(
     shortlist = read_json(rank / "shortlist.json")
     tables = {
         name: read_table(rank / f"{name}.parquet")
-        for name in ("scores", "latents", "attacks", "injections")
+        for name in ("scores", "latents", "attacks", "injections", "beaten")
     }
     matches = (
         read_table(sources.folder / "match" / "matches.parquet") if sources.has("match") else None

@@ -12,10 +12,10 @@ from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import write_page, write_rows
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.jobs.report.sources import Sources
-from sae_reasoning.report import overview
+from sae_reasoning.report import cards, sections
 from sae_reasoning.report.figures import number
-from sae_reasoning.report.overview import Section
 from sae_reasoning.report.reviews import Review
+from sae_reasoning.report.sections import Section
 from sae_reasoning.report.verdict import Verdict
 
 
@@ -40,10 +40,10 @@ def write_overview(
         num_latents: Latents that have a page.
     """
     calibration = read_json(sources.calibration)["calibration"] if sources.calibration else None
-    sections = _sections(cfg, sources, [one.behaviour for one in verdicts], measures, calibration)
+    shown = _sections(cfg, sources, [one.behaviour for one in verdicts], measures, calibration)
     if reviews:
-        sections.append(overview.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
-    for section in sections:
+        shown.append(sections.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
+    for section in shown:
         if section.rows is not None:
             write_rows(folder / "rows" / f"{section.name}.csv", section.rows)
     evidence = [
@@ -58,11 +58,11 @@ def write_overview(
         {
             "title": f"{cfg.pair.name}: overview",
             "pair": cfg.pair.name,
-            "headline": overview.headline(verdicts),
-            "calibration": overview.calibration_line(calibration),
+            "headline": cards.headline(verdicts),
+            "calibration": cards.calibration_line(calibration),
             "facts": _facts(cfg, sources),
-            "cards": [overview.card(one) for one in verdicts],
-            "sections": sections,
+            "cards": [cards.card(one) for one in verdicts],
+            "sections": shown,
             "has_latents": num_latents > 0,
             "num_latents": num_latents,
             "number": number,
@@ -96,22 +96,22 @@ def _sections(
         return Section(name, title, "", missing=why)
 
     return [
-        overview.onsets(measures, behaviours),
-        overview.execution(measures, behaviours),
-        overview.gap_curve(read_table(here / "hybrid" / "hybrid.parquet"))
+        sections.onsets(measures, behaviours),
+        sections.execution(measures, behaviours),
+        sections.gap_curve(read_table(here / "hybrid" / "hybrid.parquet"))
         if sources.has("hybrid")
-        else without("hybrid", overview.HYBRID, sources.missing["hybrid"]),
-        overview.attacks(read_table(here / "rank" / "attacks.parquet"))
+        else without("hybrid", sections.HYBRID, sources.missing["hybrid"]),
+        sections.attacks(read_table(here / "rank" / "attacks.parquet"))
         if sources.has("rank")
-        else without("attacks", overview.ATTACKS, sources.missing["rank"]),
-        overview.dictionaries(_quality(cfg, here))
+        else without("attacks", sections.ATTACKS, sources.missing["rank"]),
+        sections.dictionaries(_quality(cfg, here))
         if sources.has("train")
-        else without("dictionaries", overview.DICTIONARIES, sources.missing["train"]),
-        overview.calibrated(calibration)
+        else without("dictionaries", sections.DICTIONARIES, sources.missing["train"]),
+        sections.calibrated(calibration)
         if calibration
         else without(
             "calibration",
-            overview.CALIBRATION,
+            sections.CALIBRATION,
             f"{cfg.calibrate.output} isn't there: run `make calibrate`, then `make report` again.",
         ),
     ]

@@ -1,4 +1,4 @@
-"""What the first page says: the verdict on each move with its evidence, and what else was found.
+"""What the first page says beside the verdicts: a section a result.
 
 Everything is made from tables that stages left; what isn't there is named with the target that
 makes it.
@@ -12,11 +12,12 @@ from typing import Any
 import pandas as pd
 
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
-from sae_reasoning.contrast.measures import BASE, DIFFERENCE, RATIO, RL, Measure
+from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
 from sae_reasoning.contrast.triggers import SKILL as PUSHED
 from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.report.cards import MODEL_NAMES
 from sae_reasoning.report.figures import (
     Axis,
     Bar,
@@ -29,16 +30,6 @@ from sae_reasoning.report.figures import (
     number,
 )
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
-from sae_reasoning.report.verdict import (
-    CREATED,
-    DEPLOYED,
-    GATEWAY,
-    INCONCLUSIVE,
-    REDUCED,
-    UNCHANGED,
-    Evidence,
-    Verdict,
-)
 
 HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
     "The base, steered at the right moments",
@@ -48,60 +39,11 @@ HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
 )
 """Headings of sections that need more than the contrast."""
 
-_MEANS = {
-    DEPLOYED: "The base could do it already; training taught the model when to.",
-    GATEWAY: "Training taught the model to think; within thought, the move is no more frequent.",
-    CREATED: "The base can't do it, however it is started; training made the move.",
-    UNCHANGED: "The model does it as often as its base.",
-    REDUCED: "The model does it less often than its base.",
-    INCONCLUSIVE: "The figures don't settle what training did here.",
-}
-_IN_SHORT = {
-    DEPLOYED: "the base could, training taught when",
-    CREATED: "the base can't, training made it",
-    UNCHANGED: "as often as in the base",
-    REDUCED: "rarer than in the base",
-    INCONCLUSIVE: "the figures don't settle it",
-}
-_READ = {
-    PER_TRACE: "how often a rollout starts it",
-    GIVEN_THINKING: "how often it starts at an opportunity, within thought",
-    VALIDITY: "how often it's carried out rightly, once started",
-    SKILL: "skill once started (0 is chance, 1 is always right)",
-    PUSHED: "skill after the best push (0 is chance, 1 is always right)",
-    OVER: "lead of the push",
-}
 _UNITS = {
     PER_TRACE: "expected starts a rollout",
     GIVEN_THINKING: "probability at an opportunity",
     ENTRY: "probability",
 }
-_WHO = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}
-
-
-@dataclass(frozen=True)
-class Card:
-    """The verdict on one move, for people.
-
-    Attributes:
-        behaviour: The move.
-        verdict: As `report.verdict` gives it.
-        qualifier: `gateway` or "".
-        means: What the verdict means.
-        reason: What it rests on, in words with figures.
-        sure: How far the decisive figures are from turning.
-        deciding: Figures that decided, each against its margin.
-        others: Other figures that were held against a margin on the way.
-    """
-
-    behaviour: str
-    verdict: str
-    qualifier: str
-    means: str
-    reason: str
-    sure: str
-    deciding: tuple[Bar, ...]
-    others: tuple[Bar, ...]
 
 
 @dataclass(frozen=True)
@@ -127,46 +69,6 @@ class Section:
     tables: tuple[Table, ...] = ()
     rows: pd.DataFrame | None = None
     missing: str = ""
-
-
-def headline(verdicts: Sequence[Verdict]) -> str:
-    """All verdicts in one sentence."""
-    groups: dict[str, list[str]] = {}
-    for one in verdicts:
-        groups.setdefault(one.verdict, []).append(one.behaviour)
-    said = [
-        f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} {name} ({_IN_SHORT[name]})"
-        for name, moves in groups.items()
-    ]
-    text = "; ".join(said)
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def card(one: Verdict) -> Card:
-    """A verdict with its evidence as bars."""
-    deciding, others = _split(one)
-    return Card(
-        behaviour=one.behaviour,
-        verdict=one.verdict,
-        qualifier=one.qualifier,
-        means=_MEANS[GATEWAY if one.qualifier == GATEWAY else one.verdict],
-        reason=f"{one.reason[:1].upper()}{one.reason[1:]}.",
-        sure=_sure(one, deciding),
-        deciding=tuple(map(_evidence_bar, deciding)),
-        others=tuple(map(_evidence_bar, others)),
-    )
-
-
-def calibration_line(found: Mapping[str, Any] | None) -> str:
-    """How often verdicts are right where the answer is known, in one sentence."""
-    right = found["right"].get("all") if found else None
-    if right is None or not right["cells"]:
-        return "How often such verdicts are right isn't known yet; `make calibrate` counts it."
-    return (
-        f"On models whose answer is known, {right['value']:.0%} of {right['cells']} verdicts given "
-        f"were right (95 % interval {right['low']:.0%} to {right['high']:.0%}, over "
-        f"{right['pairs']} {'pair' if right['pairs'] == 1 else 'pairs'})."
-    )
 
 
 def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
@@ -363,75 +265,6 @@ def reviewed(reviews: Sequence[Review], num_resamples: int, seed: int) -> Sectio
     )
 
 
-def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
-    """What decided, and the rest; of the push's leads only the least stands for all controls."""
-    once: dict[tuple[str, float], Evidence] = {}
-    for evidence in one.evidence:
-        once[evidence.measure, evidence.margin] = evidence
-    leads = [e for e in once.values() if e.measure.startswith(OVER)]
-    kept = [e for e in once.values() if not e.measure.startswith(OVER)]
-    if leads:
-        kept.append(min(leads, key=lambda e: e.low))
-    if one.verdict == INCONCLUSIVE:
-        return kept, []
-    deciding = [e for e in kept if e.passed]
-    return deciding, [e for e in kept if not e.passed]
-
-
-def _evidence_bar(evidence: Evidence) -> Bar:
-    axis = Axis.of([evidence.margin, evidence.value, evidence.low, evidence.high], "")
-    if not evidence.passed:
-        held = f"margin {number(evidence.margin)}: not cleared"
-    elif evidence.low > evidence.margin:
-        held = f"above {number(evidence.margin)}"
-    else:
-        held = f"below {number(evidence.margin)}"
-    return Bar(
-        plain_name(evidence.measure),
-        evidence.value,
-        evidence.low,
-        evidence.high,
-        evidence.n,
-        axis,
-        margin=evidence.margin,
-        held=held,
-        passed=evidence.passed,
-    )
-
-
-def plain_name(measure: str) -> str:
-    """A measure of the contrast, in words."""
-    name, _, rest = measure.partition(" ")
-    who, _, condition = rest.partition(" ")
-    condition = condition.replace("(90%)", "(90 % interval)")
-    if name == OVER:
-        return f"lead of the push over its strongest control ({condition})"
-    said = f"{_READ.get(name, name)}: {_WHO.get(who, who)}"
-    return f"{said}, {condition}" if condition and condition != TRIGGER else said
-
-
-def _sure(one: Verdict, deciding: Sequence[Evidence]) -> str:
-    """How near the nearest decisive bound is to its margin."""
-    if not deciding:
-        return "Not sure: nothing could be held against a margin."
-    if one.verdict == INCONCLUSIVE:
-        failed = sum(not e.passed for e in deciding)
-        return f"Not sure: {failed} of {len(deciding)} figures don't clear their margin."
-
-    def room(e: Evidence) -> float:
-        """Distance of the bound from the margin, in half-widths of the interval."""
-        bound = e.low if e.low > e.margin else e.high
-        half = abs(e.value - bound)
-        return abs(bound - e.margin) / half if half > 0 else math.inf
-
-    nearest = min(deciding, key=room)
-    bar = _evidence_bar(nearest)
-    return (
-        f"All {len(deciding)} figures that it needs clear their margins with the whole interval. "
-        f"The nearest to turning: {bar.label}, {bar.figure}, {bar.held}."
-    )
-
-
 def _by_model(
     measures: Sequence[Measure],
     behaviours: Sequence[str],
@@ -440,7 +273,7 @@ def _by_model(
     condition: str = "",
 ) -> tuple[Bar, ...]:
     figures = [
-        (f"{behaviour or 'all problems'}, {_WHO[model]}", model, m.value, m.low, m.high, m.n)
+        (f"{behaviour or 'all problems'}, {MODEL_NAMES[model]}", model, m.value, m.low, m.high, m.n)
         for behaviour in behaviours
         for model in (BASE, RL)
         if (m := _find(measures, behaviour, name, model, condition))
@@ -492,9 +325,3 @@ def _cell(value: object) -> str:
     if hasattr(value, "item"):
         return _cell(value.item())
     return str(value)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
