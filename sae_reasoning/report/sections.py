@@ -191,6 +191,9 @@ def gap_curve(found: pd.DataFrame) -> Section:
     """How much of the accuracy gap each policy recovers, over the share of tokens steered."""
     drawn = found[found.defined & found.policy.isin(_POLICIES) & found.budget.notna()]
     drawn = drawn[drawn.share_steered.notna() & drawn.gap_recovered.notna()]
+    order = drawn.policy.map(_POLICIES.index)
+    drawn = drawn.assign(order=order, is_part=drawn.move != "all")
+    drawn = drawn.sort_values(["is_part", "order", "vector", "share_steered"], kind="stable")
     plots = []
     for move, own in drawn.groupby("move", sort=False):
         x = Axis.of([0.0, *own.share_steered], "share of tokens steered")
@@ -202,7 +205,7 @@ def gap_curve(found: pd.DataFrame) -> Section:
                 tuple(_gap_point(row, x, y) for row in line.itertuples()),
             )
             for style, ((policy, vector), line) in enumerate(
-                own.sort_values("share_steered").groupby(["policy", "vector"], sort=False)
+                own.groupby(["policy", "vector"], sort=False)
             )
         ]
         title = "all problems" if move == "all" else f"problems that need {move}"

@@ -101,8 +101,8 @@ def test_a_measure_without_an_interval_is_shown_without_one():
 def test_the_gap_curve_leaves_out_what_is_undefined():
     row = {"policy": "oracle", "vector": "sae", "budget": 0.1, "share_steered": 0.1, "n": 9}
     row |= {"gap_recovered": 0.5, "low": 0.4, "high": 0.6, "move": "all", "defined": True}
-    rows = [row, row | {"share_steered": 0.2, "defined": False}]
-    (plot,) = gap_curve(pd.DataFrame(rows)).plots
+    rows = [row | {"move": "x", "share_steered": 0.05}, row, row | {"defined": False}]
+    (plot,) = gap_curve(pd.DataFrame(rows)).plots  # Of all problems, whatever comes first.
     (curve,) = plot.curves
     assert len(curve.points) == 1
     assert "n = 9" in plot.title
