@@ -98,7 +98,7 @@ def test_a_measure_without_an_interval_is_shown_without_one():
     assert chart.bars[0].figure == "0.50 (no interval)"
 
 
-def test_the_gap_curve_leaves_out_what_is_undefined():
+def test_the_gap_curve_is_of_all_problems_and_leaves_out_what_is_undefined():
     row = {"policy": "oracle", "vector": "sae", "budget": 0.1, "share_steered": 0.1, "n": 9}
     row |= {"gap_recovered": 0.5, "low": 0.4, "high": 0.6, "move": "all", "defined": True}
     rows = [row | {"move": "x", "share_steered": 0.05}, row, row | {"defined": False}]
