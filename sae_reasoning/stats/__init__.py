@@ -17,6 +17,7 @@ from sae_reasoning.stats.aurocs import (
     tie_runs,
 )
 from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, widen_flat, wilson
+from sae_reasoning.stats.gaps import gap_recovered
 from sae_reasoning.stats.resampling import bootstrap_of_sums, paired_bootstrap
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "bootstrap_of_sums",
     "clustered_auroc",
     "compare_aurocs",
+    "gap_recovered",
     "kept_auroc",
     "paired_bootstrap",
     "sparse_concordance",
