@@ -268,6 +268,7 @@ def _resolve_paths(config: Config) -> None:
         (config.pair.rl, "path"),
         (config.match.model, "path"),
         (config.traces, "source"),
+        (config.traces, "base_source"),
         (config.organism, "folder"),
     ):
         path = Path(getattr(owner, name))

@@ -13,6 +13,7 @@ from sae_reasoning.config import Config, ConfigError
 
 STAGES = {
     "traces": "roll out both models on the same problems, grade, annotate (or import traces)",
+    "export": "traces with their moves as span JSONL, for annotation tools; spans.jsonl",
     "cache": "read every trace through both models; activations to HDF5",
     "train": "train one SAE a layer on the cache",
     "rank": "score every latent for every behaviour; two shortlists",

@@ -22,7 +22,7 @@ same token, at a like place, in traces of like length. The first name that appli
 * `not testable`: none of the above, as too few spans have anything like them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -86,7 +86,6 @@ _KILLERS = {
     LENGTH: POSITIONAL,
     REPLICATION: NOT_REPLICATED,
 }
-_LEFT = (UNCLEAR, NOT_TESTABLE, ANY_WORDING, CONTEXTUAL)
 _COMPARABLE, _FEWEST = 0.5, 20
 _LATENT = ["shortlist", "behaviour", "reader", "layer", "latent"]
 
@@ -236,38 +235,55 @@ def call(attacks: pd.DataFrame) -> pd.DataFrame:
     return attacks
 
 
-def toll(attacks: pd.DataFrame) -> pd.DataFrame:
-    """Per list, behaviour and reader: how many were attacked, what each attack killed, what's left.
+def toll(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
+    """Per behaviour and reader: how many of a list were attacked, and how many each attack killed.
 
-    `by <kind>` is killed by it; one latent may be by several. The last column counts latents that
-    are contextual in base and RL reader.
+    One latent may be killed by several. Attacks that killed none anywhere are left out.
     """
-    made = [kind for kind in KINDS if (attacks.kind == kind).any()]
-    rows = []
-    groups = ["shortlist", "behaviour", "reader"]
-    for (shortlist, behaviour, reader), here in attacks.groupby(groups, sort=False):
-        each = here.drop_duplicates(_LATENT)
-        own = attacks[
-            (attacks.shortlist == shortlist)
-            & (attacks.behaviour == behaviour)
-            & (attacks.reader != RANDOM)
-        ]
-        contextual = (own.called == CONTEXTUAL).groupby([own.layer, own.latent]).all()
-        rows.append(
-            {
-                "list": shortlist,
-                "behaviour": behaviour,
-                "reader": reader,
-                "latents": len(each),
-                **{
-                    f"by {kind}" if kind != ALL else WEAK: int(
-                        ((here.kind == kind) & (here.outcome == KILLED)).sum()
-                    )
-                    for kind in made
-                },
-                **{n: int((each.called == n).sum()) for n in _LEFT},
-                "contextual in both": int(contextual.sum()) if reader != RANDOM else None,
-            }
-        )
-    frame = pd.DataFrame(rows)
-    return frame.astype(object).where(frame.notna(), None)
+    own = attacks[(attacks.shortlist == shortlist) & (attacks.kind != ALL)]
+    killed = own[own.outcome == KILLED]
+    made = [kind for kind in KINDS if (killed.kind == kind).any()]
+    return _by_reader(
+        own,
+        lambda here: {
+            kind: int(((here.kind == kind) & (here.outcome == KILLED)).sum()) for kind in made
+        },
+    )
+
+
+def calls(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
+    """Per behaviour and reader: how many of a list are called what; names of none are left out.
+
+    The last column counts latents that are contextual in base and RL reader.
+    """
+    own = attacks[attacks.shortlist == shortlist]
+    given = [name for name in NAMES if (own.called == name).any()]
+    table = _by_reader(
+        own,
+        lambda here: {
+            name: int((here.drop_duplicates(_LATENT).called == name).sum()) for name in given
+        },
+    )
+    trained = own[own.reader != RANDOM]
+    is_contextual = (trained.called == CONTEXTUAL).groupby(
+        [trained.behaviour, trained.layer, trained.latent]
+    )
+    in_both = is_contextual.all().groupby("behaviour").sum()
+    both = [
+        int(in_both.get(row.behaviour, 0)) if row.reader != RANDOM else None
+        for row in table.itertuples()
+    ]
+    return table.assign(**{"contextual in both": pd.Series(both, table.index, object)})
+
+
+def _by_reader(
+    attacks: pd.DataFrame, count: Callable[[pd.DataFrame], dict[str, int]]
+) -> pd.DataFrame:
+    groups = attacks.groupby(["behaviour", "reader"], sort=False)
+    table = pd.DataFrame(
+        {"behaviour": behaviour, "reader": reader, "latents": len(here.drop_duplicates(_LATENT))}
+        | count(here)
+        for (behaviour, reader), here in groups
+    )
+    order = list(dict.fromkeys(attacks.behaviour))
+    return table.sort_values("behaviour", key=lambda names: names.map(order.index), kind="stable")

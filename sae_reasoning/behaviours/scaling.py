@@ -308,7 +308,11 @@ def _status(
 
 
 def survivors(table: pd.DataFrame, readers: Sequence[str]) -> pd.DataFrame:
-    """How many latents norms call what, and what scaling makes of them."""
+    """How many latents norms call what, and what scaling makes of them.
+
+    `shared` says that both readers have it, not that it's alike in both: `opposed` counts those of
+    them whose two rows point apart (cosine below 0), and so write what differs between readers.
+    """
     kinds = [*(f"{reader}-specific" for reader in readers), SHARED]
     rows = []
     for kind in kinds:
@@ -320,6 +324,7 @@ def survivors(table: pd.DataFrame, readers: Sequence[str]) -> pd.DataFrame:
                 "latents": len(own),
                 "specific": int(counts.get(kind, 0)) if kind != SHARED else 0,
                 SHARED: int(counts.get(SHARED, 0)),
+                "opposed": int(((own.status == SHARED) & (own.decoder_cosine < 0)).sum()),
                 UNCLEAR: int(counts.get(UNCLEAR, 0)),
                 UNDEFINED: int(counts.get(UNDEFINED, 0)),
                 "shrunk": int(own.complete_shrinkage.sum()),

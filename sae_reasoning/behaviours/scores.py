@@ -315,7 +315,7 @@ def mutual_information(
 def _interval_scores(spans: SparseMaxima, onsets: SparseMaxima, cell: int) -> dict[str, object]:
     strata, share = matched_strata(onsets.intervals, cell)
     taken = onsets.intervals.is_positive[onsets.intervals.of_cell(cell)]
-    return {
+    found = {
         "span_auroc": spans.aurocs(cell),
         "onset_auroc": onsets.aurocs(cell, strata),
         "onset_matched_share": share,
@@ -323,3 +323,6 @@ def _interval_scores(spans: SparseMaxima, onsets: SparseMaxima, cell: int) -> di
         "n_untaken": int((~taken).sum()),
         "rate_at_opportunities": onsets.firing_rates(cell),
     }
+    for maxima in (spans, onsets):
+        maxima.release()
+    return found

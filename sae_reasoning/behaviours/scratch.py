@@ -4,6 +4,7 @@ What is kept of latents grows with the number of tokens wherever ranks are wante
 away as it comes, and read back piece by piece, each piece of a bounded size.
 """
 
+import mmap
 import os
 import tempfile
 import weakref
@@ -58,6 +59,17 @@ class Scratch:
             return np.empty(0, self._dtype)
         self._file.flush()
         return np.memmap(self._file, self._dtype, "r")
+
+
+def release(mapped: Shaped[np.ndarray, " number"]) -> None:
+    """Forget which pages of a mapped array were looked at; they are read again when they're wanted.
+
+    Otherwise each stays in the process's memory until the system is short of it. An array that
+    isn't mapped stays as it is.
+    """
+    if isinstance(mapped, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapping: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class SortedRuns:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 
-from sae_reasoning.behaviours.scratch import Scratch
+from sae_reasoning.behaviours.scratch import Scratch, release
 from sae_reasoning.behaviours.windows import Intervals
 from sae_reasoning.stats import sparse_concordance, tie_runs
 
@@ -190,6 +190,11 @@ class SparseMaxima:
             gained = found - pairs[in_stratum] / 2
             concordant += np.bincount(latent, gained, self.num_latents)
         return concordant / pairs.sum()
+
+    def release(self) -> None:
+        """Give back the memory of what was looked at, where entries are on disk."""
+        for entries in (self.interval, self.latent, self.value):
+            release(entries)
 
     def firing_rates(self, cell: int) -> Float[np.ndarray, " latent"]:
         """Share of a cell's intervals in which each latent fires."""

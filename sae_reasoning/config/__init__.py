@@ -26,6 +26,7 @@ from sae_reasoning.config.stages import (
     LAYER_FIELD,
     AblateConfig,
     CacheConfig,
+    ExportConfig,
     ModelConfig,
     PairConfig,
     RankConfig,
@@ -45,6 +46,7 @@ __all__ = [
     "ConfigError",
     "ContrastConfig",
     "CourseConfig",
+    "ExportConfig",
     "GrpoConfig",
     "MatchConfig",
     "ModelConfig",
@@ -63,6 +65,15 @@ __all__ = [
 _VERSIONS = {"rank": 7, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
+_LATER = {
+    "traces": frozenset(
+        "base_source writer annotator second_annotator annotator_model annotator_attempts "
+        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
+    ),
+}
+"""Options of stages that there haven't always been; at their defaults a stage makes what it made
+before, so they enter its fingerprint only where they are set."""
+
 PARTIAL = frozenset({"rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
 partial folder, so these enter no fingerprint, and processes may make different parts at once."""
@@ -77,6 +88,7 @@ class Config:
         behaviours: Moves to track; the first annotator's labels.
         layers: Decoder blocks whose output is read, 0 the first.
         traces: Rollouts.
+        export: Traces as span JSONL.
         cache: Activations.
         train: SAEs.
         rank: Scores.
@@ -98,6 +110,7 @@ class Config:
     behaviours: list[str] = field(default_factory=list)
     layers: list[int] = field(default_factory=lambda: [1, 2])
     traces: TracesConfig = field(default_factory=TracesConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     rank: RankConfig = field(default_factory=RankConfig)
@@ -185,6 +198,7 @@ class Config:
         dtypes = {"dtypes": {"base": self.pair.base.dtype, "rl": self.pair.rl.dtype}}
         shared = {
             "traces": behaviours | dtypes,
+            "export": {},
             "cache": layers | dtypes,
             "train": layers,
             "rank": layers | behaviours | dtypes,
@@ -198,4 +212,8 @@ class Config:
         part = getattr(self, stage)
         own = {f.name: getattr(part, f.name) for f in fields(part)}
         own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
+        default = type(part)()
+        for name in _LATER.get(stage, ()):
+            if own[name] == getattr(default, name) or not part.depends_on(name):
+                del own[name]
         return {stage: own} | shared[stage] | version

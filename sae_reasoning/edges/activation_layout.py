@@ -95,7 +95,7 @@ def fill_shards(
                     kept = resid.index_select(0, source.to(resid.device)).to(buffer.dtype)
                     buffer.index_copy_(0, target - rows.start, kept.cpu())
                 yield sum(len(group[row]) for row in batch.rows)
-            index = _row_index(layout, traces, group)
+            index = row_index(layout, traces, group)
             for done in pending:
                 done.result()
             pending = [
@@ -128,7 +128,8 @@ def _scatter(layout: Layout, traces: Sequence[int], batch: ReadBatch) -> tuple[T
     return torch.cat(source), torch.cat(target)
 
 
-def _row_index(layout: Layout, traces: range, group: Sequence[Sequence[int]]) -> RowIndex:
+def row_index(layout: Layout, traces: range, group: Sequence[Sequence[int]]) -> RowIndex:
+    """What stands in the rows of one shard: `group` holds the token ids of its `traces`."""
     first = [int(layout.first_kept[trace]) for trace in traces]
     ends = [len(sequence) for sequence in group]
     return RowIndex(

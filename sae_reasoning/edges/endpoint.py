@@ -1,13 +1,21 @@
-"""A language model behind an OpenAI-compatible endpoint (openai), asked for other words.
+"""A language model behind an OpenAI-compatible endpoint (openai).
 
-The key is read from OPENAI_API_KEY, as the client does; a local server needs none.
+The key is read from OPENAI_API_KEY, as the client does; a local server needs none. Answers that are
+kept on disk are filed by what was asked of which model, so the same question is paid for once, from
+whatever address.
 """
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.artifacts import BrokenArtifact, fingerprint, read_json, write_json
 
 _INSTRUCTIONS = (
     "You rewrite one passage of somebody's reasoning. Say the same thing with the same effect, the "
@@ -15,7 +23,135 @@ _INSTRUCTIONS = (
     "other words. The passage makes this reasoning move: {behaviour}. Answer with the new passage "
     "only, without quotation marks."
 )
-_RETRIES, _SECONDS = 3, 60.0
+_RETRIES, _SECONDS = 5, 300.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a model is asked.
+
+    Attributes:
+        system: Instructions.
+        user: What they're about.
+        schema: JSON schema of the answer; none for free text.
+        seed: Of the model's sampling; another one asks anew.
+    """
+
+    system: str
+    user: str
+    schema: Mapping[str, Any] | None = None
+    seed: int = 0
+
+
+class Chat:
+    """A model that answers questions; busy and broken servers are asked again, with patience.
+
+    Args:
+        url: Of the endpoint, down to the version.
+        model: Name of the model there.
+        option: What messages call the two, without `_endpoint` and `_model`.
+        kept: Folder of answers kept from run to run; none keeps none.
+
+    Raises:
+        ConfigError: openai isn't installed.
+    """
+
+    def __init__(self, url: str, model: str, option: str, kept: Path | None = None) -> None:
+        try:
+            from openai import OpenAI
+        except ImportError as error:
+            raise ConfigError(
+                f"{option}_endpoint={url} needs the package openai; "
+                "pip install 'sae_reasoning[llm]'"
+            ) from error
+        self._url, self._model, self._option, self._kept = url, model, option, kept
+        key = os.environ.get("OPENAI_API_KEY", "none")
+        # The client waits longer after each 408, 409, 429 and 5xx, or as long as the server says.
+        self._client = OpenAI(base_url=url, api_key=key, max_retries=_RETRIES, timeout=_SECONDS)
+        self._takes_schema = True
+
+    def known(self, question: Question) -> str | None:
+        """The answer that was kept, if there is one."""
+        path = self._place(question)
+        if path is None or not path.exists():
+            return None
+        try:
+            return str(read_json(path)["answer"])
+        except (BrokenArtifact, KeyError, TypeError):
+            return None
+
+    def ask(self, question: Question) -> str:
+        """The answer, from disk where it's kept.
+
+        Raises:
+            ConfigError: The endpoint can't be reached, or refuses.
+        """
+        if (kept := self.known(question)) is not None:
+            return kept
+        answer = self._request(question)
+        if path := self._place(question):
+            write_json(path, {"model": self._model, "answer": answer})
+        return answer
+
+    def ask_all(self, questions: Sequence[Question], concurrency: int) -> Iterator[tuple[int, str]]:
+        """Answers as they come, each with its question's number; equal questions are asked once.
+
+        Raises:
+            ConfigError: The endpoint can't be reached, or refuses; answers so far are kept.
+        """
+        pool = ThreadPoolExecutor(max_workers=concurrency)
+        try:
+            alike: dict[str, list[int]] = {}
+            for number, question in enumerate(questions):
+                alike.setdefault(fingerprint(question), []).append(number)
+            running = {pool.submit(self.ask, questions[same[0]]): same for same in alike.values()}
+            for done in as_completed(running):
+                answer = done.result()
+                yield from ((number, answer) for number in running[done])
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _place(self, question: Question) -> Path | None:
+        if self._kept is None:
+            return None
+        name = fingerprint([self._model, question])
+        return self._kept / name[:2] / f"{name}.json"
+
+    def _request(self, question: Question) -> str:
+        from openai import BadRequestError, OpenAIError
+
+        try:
+            try:
+                return self._complete(question, self._takes_schema)
+            except BadRequestError:
+                if question.schema is None or not self._takes_schema:
+                    raise
+                self._takes_schema = False  # Not every server takes one; the words ask for it too.
+                return self._complete(question, False)
+        except OpenAIError as error:
+            reason = str(error).strip().splitlines()[0][:300]
+            raise ConfigError(
+                f"{self._option}_endpoint={self._url} doesn't answer ({reason}); start the server, "
+                f"check {self._option}_model={self._model}, or leave the endpoint empty"
+            ) from error
+
+    def _complete(self, question: Question, with_schema: bool) -> str:
+        options: dict[str, Any] = {}
+        if question.schema is not None and with_schema:
+            options["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "strict": True, "schema": dict(question.schema)},
+            }
+        answer = self._client.chat.completions.create(
+            model=self._model,
+            seed=question.seed,
+            messages=[
+                {"role": "system", "content": question.system},
+                {"role": "user", "content": question.user},
+            ],
+            **options,
+        )
+        return answer.choices[0].message.content or "" if answer.choices else ""
 
 
 class Endpoint:
@@ -26,16 +162,7 @@ class Endpoint:
     """
 
     def __init__(self, url: str, model: str) -> None:
-        try:
-            from openai import OpenAI
-        except ImportError as error:
-            raise ConfigError(
-                f"rank.paraphrase_endpoint={url} needs the package openai; "
-                "pip install 'sae_reasoning[llm]'"
-            ) from error
-        self._url, self._model = url, model
-        key = os.environ.get("OPENAI_API_KEY", "none")
-        self._client = OpenAI(base_url=url, api_key=key, max_retries=_RETRIES, timeout=_SECONDS)
+        self._chat = Chat(url, model, "rank.paraphrase")
         self._known: dict[tuple[str, str], str | None] = {}
 
     def reword(self, behaviour: str, words: str, rng: np.random.Generator) -> str | None:
@@ -46,22 +173,7 @@ class Endpoint:
         return self._known[key]
 
     def _ask(self, behaviour: str, words: str, seed: int) -> str | None:
-        from openai import OpenAIError
-
-        try:
-            answer = self._client.chat.completions.create(
-                model=self._model,
-                seed=seed,
-                messages=[
-                    {"role": "system", "content": _INSTRUCTIONS.format(behaviour=behaviour)},
-                    {"role": "user", "content": words},
-                ],
-            )
-        except OpenAIError as error:
-            raise ConfigError(
-                f"rank.paraphrase_endpoint={self._url} doesn't answer ({error}); start the server, "
-                f"check rank.paraphrase_model={self._model}, or leave the endpoint empty"
-            ) from error
-        said = " ".join((answer.choices[0].message.content or "").split())
+        question = Question(_INSTRUCTIONS.format(behaviour=behaviour), words, seed=seed)
+        said = " ".join(self._chat.ask(question).split())
         first = words.split()[:1]
         return said if said and said.split()[:1] != first else None

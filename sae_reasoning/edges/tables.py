@@ -88,6 +88,22 @@ def read_traces(path: Path) -> list[Trace]:
     return traces
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as Parquet does, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a foreign Parquet file, as plain values.
+
+    Raises:
+        BrokenArtifact: The file is cut short.
+    """
+    rows: list[dict[str, Any]] = _read(path).to_pylist()
+    return rows
+
+
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]] | pd.DataFrame) -> None:
     """Publish columns as one Parquet file."""
     frame = columns if isinstance(columns, pd.DataFrame) else pd.DataFrame(dict(columns))

@@ -1,5 +1,8 @@
 """Hold the verdict against organisms: run it on each pair, and count how often it is right.
 
+What is counted grows: pairs judged before, under the same margins and options, stay in the file and
+are counted with the new ones, so that seeds may be made, judged and thrown away one by one.
+
 Every pair is run as anybody would run it, by the command line, so what is calibrated is what is
 used. Truth was measured when the organisms were made, and isn't read before the verdict stands.
 """
@@ -36,38 +39,56 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
     """Make `calibrate.output`, from the verdicts on every pair named."""
     own = cfg.calibrate
     pairs = _pairs(cfg)
+    settings = _settings(cfg)
+    earlier = _earlier(Path(own.output), settings, {pair.name for pair in pairs})
     console.plan(
         "calibrate",
         {
             "pairs": f"{len(pairs)}: {', '.join(own.pairs)}",
             "families": ", ".join(own.families),
             "seeds": ", ".join(f"{seed} (lacks {absent_move(seed)})" for seed in own.seeds),
+            "judged before": ", ".join(dict.fromkeys(cell.pair for cell in earlier)) or "none",
         },
     )
-    cells: list[Cell] = []
+    cells = list(earlier)
     with console.progress(len(pairs), "pairs", "verdicts") as bar:
         for pair in pairs:
             cells += _cells(pair, _verdicts(cfg, pair))
             bar.advance(1)
     found = calibration(cells, own.bootstrap, own.seed)
     output = Path(own.output)
-    write_json(
-        output,
-        {
-            "command": _command(cfg),
-            "margins": cfg.report,
-            "contrast": cfg.contrast,
-            "traces": cfg.traces,
-            "layers": cfg.layers,
-            "seeds": own.seeds,
-            "families": own.families,
-            "pairs": own.pairs,
-            "experiment": cfg.calibration,
-            "calibration": found,
-        },
-    )
+    write_json(output, settings | {"calibration": found})
     _tell(found, console)
     console.say(f"  wrote {output}")
+
+
+def _settings(cfg: Config) -> dict[str, Any]:
+    """What decides on a verdict; pairs are counted together only where it's the same."""
+    return {
+        "layers": cfg.layers,
+        "margins": asdict(cfg.report),
+        "contrast": asdict(cfg.contrast),
+        "traces": asdict(cfg.traces),
+    }
+
+
+def _earlier(output: Path, settings: dict[str, Any], anew: set[str]) -> list[Cell]:
+    """Cells in the file of pairs that aren't judged anew.
+
+    Raises:
+        ConfigError: They were judged under other margins or options.
+    """
+    if not output.exists():
+        return []
+    content = read_json(output)
+    for name, value in settings.items():
+        if content.get(name) != value:
+            raise ConfigError(
+                f"calibrate.output={output} holds verdicts under other options ({name} differs), "
+                "which can't be counted with these; name another file, or delete it"
+            )
+    cells = [Cell(**cell) for cell in content["calibration"]["cells"]]
+    return [cell for cell in cells if cell.pair not in anew]
 
 
 def _pairs(cfg: Config) -> list[_Pair]:
@@ -139,14 +160,15 @@ def _options(cfg: Config, seed: int) -> list[str]:
 
 
 def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
-    truths = {one["behaviour"]: one["truth"] for one in read_json(pair.second / "truth.json")}
+    truths = {one["behaviour"]: one for one in read_json(pair.second / "truth.json")}
     return [
         Cell(
             pair=pair.name,
             group=f"{pair.family}/seed {pair.seed}",
             is_lacking=one["behaviour"] == pair.lacks,
             behaviour=one["behaviour"],
-            truth=truths[one["behaviour"]],
+            truth=truths[one["behaviour"]]["truth"],
+            measured=truths[one["behaviour"]]["reason"],
             verdict=one["verdict"],
             qualifier=one["qualifier"],
             reason=one["reason"],
@@ -154,14 +176,6 @@ def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
         for one in verdicts
         if one["behaviour"] in truths
     ]
-
-
-def _command(cfg: Config) -> str:
-    own = cfg.calibrate
-    seeds = ",".join(map(str, own.seeds))
-    made = f"make calibrate SEEDS={seeds} FAMILY={','.join(own.families)}"
-    named = "" if cfg.experiment == "default" else f" ARGS=experiment={cfg.experiment}"
-    return f"{made}{named}"
 
 
 def _tell(found: Calibration, console: Console) -> None:

@@ -31,6 +31,7 @@ class Cell:
         is_lacking: Whether the base never met the move.
         behaviour: The move.
         truth: As measured on the finished models.
+        measured: What the truth rests on, in words with figures.
         verdict: As given.
         qualifier: Of the verdict.
         reason: Of the verdict.
@@ -41,6 +42,7 @@ class Cell:
     is_lacking: bool
     behaviour: str
     truth: str
+    measured: str
     verdict: str
     qualifier: str
     reason: str

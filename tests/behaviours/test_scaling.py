@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums
+from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums, survivors
 
 NUM_PROBLEMS, TOKENS, D_MODEL = 40, 50, 32
 BASE_ONLY, RL_ONLY, SHARED, SHRUNK, DECOUPLED_RL, DECOUPLED_BASE = range(6)
@@ -66,6 +66,14 @@ def test_a_concept_under_two_numbers_is_found_in_the_reconstruction(scaled: pd.D
         assert own.status == "shared"
         assert own.latent_decoupling
         assert own.nu_reconstruction == pytest.approx(1.0, abs=0.1)
+
+
+def test_shared_rows_that_point_apart_are_counted(scaled: pd.DataFrame) -> None:
+    turned = scaled.copy()
+    turned.loc[SHARED, "decoder_cosine"] = -0.3
+    for table, opposed in ((scaled, 0), (turned, 1)):
+        found = survivors(table, ("base", "rl")).set_index("by_norms")
+        assert found.opposed.tolist() == [0, 0, opposed]
 
 
 def test_the_slope_is_the_least_squares_one(scaled: pd.DataFrame) -> None:

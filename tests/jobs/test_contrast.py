@@ -116,8 +116,8 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
     shutil.copytree(talking_pair.base.path, folder / "search_base_llama")
     shutil.copytree(talking_pair.rl.path, folder / "search_rl_llama")
     truths = [
-        {"behaviour": grammar.BACKTRACKING, "truth": "deployed"},
-        {"behaviour": grammar.UNCERTAINTY, "truth": "unclear"},
+        {"behaviour": grammar.BACKTRACKING, "truth": "deployed", "reason": "0.1 → 0.9"},
+        {"behaviour": grammar.UNCERTAINTY, "truth": "unclear", "reason": ""},
     ]
     (folder / "search_rl_llama" / "truth.json").write_text(json.dumps(truths))
     project = Project(
@@ -137,11 +137,21 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
     outcome = project.run("calibrate")
     assert outcome.code == 0, outcome.output
     found = json.loads((tmp_path / "calibration.json").read_text())
-    assert found["command"] == "make calibrate SEEDS=1 FAMILY=llama ARGS=experiment=tiny"
     calibrated = found["calibration"]
     assert calibrated["unclear"] == 1
     assert calibrated["right"]["all"]["pairs"] <= 1
     assert sum(calibrated["confusion"]["deployed"].values()) == 1
+    assert {cell["measured"] for cell in calibrated["cells"]} == {"0.1 → 0.9", ""}
+    shutil.copytree(folder, folder.parent / "seed_2")
+    later = Project(tmp_path, (*project.options, "calibrate.seeds=[2]"))
+    outcome = later.run("calibrate")
+    assert outcome.code == 0, outcome.output
+    grown = json.loads((tmp_path / "calibration.json").read_text())["calibration"]
+    assert grown["cells"][: len(calibrated["cells"])] == calibrated["cells"]
+    assert sum(grown["confusion"]["deployed"].values()) == 2
+    refused = later.run("calibrate", "report.able=0.5")
+    assert refused.code == 2
+    assert "under other options (margins differs)" in refused.output
     other = Project(tmp_path, (*project.options, "calibrate.pairs=[created]"))
     missing = other.run("calibrate")
     assert missing.code == 2

@@ -1,6 +1,9 @@
 """Problems of other worlds: longer paths, new names."""
 
 import io
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +11,8 @@ from sae_reasoning.config import Config, ConfigError, PairConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs.cache import cache
+from sae_reasoning.jobs.export import export
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.organisms.world import NEW_PLACES, PLACES, parse_prompt
 
@@ -31,3 +36,53 @@ def test_pieces_spell_new_names_on_longer_paths(
         assert set(problem.entries) <= set(NEW_PLACES)
         assert not set(problem.entries) & set(PLACES)
         assert len(problem.entries) >= 7
+
+
+def _bring(tiny_config: Config, path: Path, *writers: str) -> None:
+    """A file of span lines in the tiny pair's words."""
+    text = "<think> wait , dead end , back to ash . so birch ."
+    rows = [
+        {
+            "problem_id": f"q{number}",
+            "writer": writer,
+            "prompt": "find birch",
+            "text": text,
+            "label": [[text.index("wait"), text.index(" so"), "backtracking"]],
+        }
+        for number in range(4)
+        for writer in writers
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tiny_config.traces.source = str(path)
+    tiny_config.behaviours = ["backtracking"]
+
+
+def test_one_writers_traces_are_imported_and_cached(tiny_config: Config, tmp_path: Path) -> None:
+    _bring(tiny_config, tmp_path / "t.jsonl", "rl")
+    out = io.StringIO()
+    manifest = traces(tiny_config, tracker=NullTracker(), console=Console(out))
+    assert manifest.counts["traces"] == 4
+    assert "warning: all traces are rl's: cache and train read them" in out.getvalue()
+    assert cache(tiny_config, tracker=NullTracker(), console=Console(out)).counts["traces"] == 4
+
+
+def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    console = Console(io.StringIO())
+    tiny_config.traces.max_new_tokens = 48
+    traces(tiny_config, tracker=NullTracker(), console=console)
+    made = read_traces(tiny_config.folder / "traces" / "traces.parquet")
+    export(tiny_config, tracker=NullTracker(), console=console)
+    for number, path in enumerate(("export/spans.jsonl", "traces/traces.parquet")):
+        again = replace(tiny_config, experiment=f"again{number}")
+        again.traces = replace(tiny_config.traces, source=str(tiny_config.folder / path))
+        again.traces.annotator = "cues"  # Random models make no move, so none is imported.
+        again.traces.cues = {behaviour: ["wait"] for behaviour in again.behaviours}
+        traces(again, tracker=NullTracker(), console=console)
+        back = read_traces(again.folder / "traces" / "traces.parquet")
+        assert [(t.problem_id, t.split, t.writer, t.text) for t in back] == [
+            (t.problem_id, t.split, t.writer, t.text) for t in made
+        ]
+        cut = [t.token_ids[: t.num_prompt_tokens] for t in made]
+        assert [t.token_ids[: t.num_prompt_tokens] for t in back] == cut

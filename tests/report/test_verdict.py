@@ -165,7 +165,7 @@ def test_calibration_counts_what_is_right_by_class_and_leaves_unclear_truth_out(
         ("c", "unclear", "deployed"),
     ]
     cells = [
-        Cell(pair, "llama/seed 1", truth == "created", MOVE, truth, given, "", "")
+        Cell(pair, "llama/seed 1", truth == "created", MOVE, truth, "", given, "", "")
         for pair, truth, given in rows
     ]
     found = calibration(cells, 200, 0)

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.traces.imported import read_imported, sentence_starts
+from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
+from sae_reasoning.traces.exported import span_lines
+from sae_reasoning.traces.imported import (
+    ImportedTrace,
+    note_single_writer,
+    parse_imported,
+    read_rows,
+)
+from sae_reasoning.traces.sentences import sentence_starts, sentences
+
+SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 
 GOOD = {
     "problem_id": "q1",
@@ -21,6 +31,11 @@ GOOD = {
 def write(path: Path, *rows: dict) -> Path:
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     return path
+
+
+def read_imported(path: Path, behaviours: list[str], **options: object) -> list[ImportedTrace]:
+    rows = read_rows(path, "traces.source")
+    return parse_imported(rows, f"traces.source={path}", behaviours, **options)[0]
 
 
 def test_every_sentence_start_is_an_opportunity_and_onsets_are_taken(tmp_path: Path) -> None:
@@ -63,11 +78,146 @@ def test_a_malformed_line_is_named(tmp_path: Path, change: dict, says: str) -> N
         read_imported(path, ["backtracking"])
 
 
-def test_one_writer_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs both writers"):
-        read_imported(write(tmp_path / "t.jsonl", GOOD), ["backtracking"])
+def test_one_writer_alone_is_taken_with_a_word_about_what_it_serves(tmp_path: Path) -> None:
+    (trace,) = read_imported(write(tmp_path / "t.jsonl", GOOD), ["backtracking"])
+    said: list[str] = []
+    note_single_writer([trace.writer], said.append)
+    assert "all traces are base's: cache and train read them" in said[0]
+    note_single_writer(["base", "rl"], said.append)
+    assert len(said) == 1
 
 
-def test_a_missing_file_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"traces\.source"):
-        read_imported(tmp_path / "absent.jsonl", ["backtracking"])
+def test_a_line_without_a_writer_needs_the_option(tmp_path: Path) -> None:
+    row = {key: value for key, value in GOOD.items() if key != "writer"}
+    path = write(tmp_path / "t.jsonl", row)
+    with pytest.raises(ConfigError, match=r"line 1: no writer; .*set traces\.writer=base or rl"):
+        read_imported(path, ["backtracking"])
+    assert read_imported(path, ["backtracking"], writer="rl")[0].writer == "rl"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"a": 1}\n{"a": \n', r"line 2: .*one JSON object a line"),
+        ('[{"a": 1},\n {"a" 1}]', r"line 2: .*one array of objects"),
+        ('{"a": 1}\n[1]\n', r"line 2: list where an object belongs"),
+        ("\n", "holds nothing"),
+    ],
+)
+def test_what_is_no_json_is_named_by_its_line(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=says):
+        read_rows(path, "traces.source")
+
+
+def test_a_binary_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.bin"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match=r"isn't UTF-8 text"):
+        read_rows(path, "traces.source")
+
+
+def test_a_row_without_moves_names_the_annotators_and_without_text_its_keys(tmp_path: Path) -> None:
+    bare = {key: value for key, value in GOOD.items() if key != "spans"}
+    path = write(tmp_path / "t.jsonl", bare)
+    with pytest.raises(
+        ConfigError, match=r"line 1: its moves are missing; .*annotator=cues or llm"
+    ):
+        read_imported(path, ["backtracking"])
+    assert not read_imported(path, ["backtracking"], marked=False)[0].annotation.spans
+    path = write(tmp_path / "p.jsonl", {"question": "2+2?"})
+    with pytest.raises(ConfigError, match=r"it has only question; put the response under `text`"):
+        read_imported(path, ["backtracking"])
+
+
+def test_moves_that_nobody_tracks_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.jsonl", GOOD)
+    with pytest.raises(ConfigError, match=r"marks no move of .*, but backtracking \(1\)"):
+        read_imported(path, ["deduction"])
+
+
+def test_span_lines_of_doccano_are_read(tmp_path: Path) -> None:
+    row = {"text": GOOD["text"], "label": [[12, 21, "backtracking"], [22, 33, "deduction"]]}
+    path = write(tmp_path / "t.jsonl", row)
+    (trace,) = read_imported(path, ["backtracking", "deduction"], writer="rl")
+    assert trace.problem_id == "q00000"
+    assert [(s.behaviour, s.char_start, s.char_end) for s in trace.annotation.spans] == [
+        ("backtracking", 12, 21), ("deduction", 22, 33),
+    ]  # fmt: skip
+    wrong = write(tmp_path / "w.jsonl", row | {"label": [[12, 21]]})
+    with pytest.raises(ConfigError, match=r"\[start, end, name\] belongs"):
+        read_imported(wrong, ["backtracking"], writer="rl")
+
+
+def test_sections_are_placed_in_the_response_and_counted() -> None:
+    row = {
+        "response": "system\nBe good.\nuser\nWhat is 2+2?\nassistant\nIt is five. Wait, no. 4.",
+        "annotated_response": '[deduction]It is five.[end-section] ["backtracking"] Wait ,no. '
+        '["end-section"] lost ["end-section"] ["backtracking"] Nobody said that. ["end-section"]',
+    }
+    (trace,), placement = parse_imported(
+        [("record 1", row)], "x", ["backtracking", "deduction"], writer="rl"
+    )
+    assert (trace.prompt, trace.text) == ("What is 2+2?", "It is five. Wait, no. 4.")
+    assert [trace.text[s.char_start : s.char_end] for s in trace.annotation.spans] == [
+        "It is five.", "Wait, no.",
+    ]  # fmt: skip
+    assert dict(placement.quoted) == {"deduction": 1, "backtracking": 2, "": 1}
+    assert placement.share == 0.5
+    lost = {row["label"]: row["lost"] for row in placement.rows()}
+    assert lost == {"deduction": 0, "backtracking": 1, "(no readable header)": 1}
+
+
+@pytest.mark.parametrize(
+    "name", ["annotated_deepseek-r1-distill-qwen-1.5b", "annotated_qwen2.5-1.5b-instruct"]
+)
+def test_of_real_sections_at_least_97_percent_are_placed(name: str) -> None:
+    path = SHARED / f"{name}.json"
+    if not path.is_file():
+        pytest.skip(f"needs ../shared/data/{path.name}, which isn't part of the project")
+    rows = read_rows(path, "traces.source")
+    behaviours = ["backtracking", "uncertainty-estimation", "deduction"]
+    traces, placement = parse_imported(rows, str(path), behaviours, writer="rl")
+    assert len(traces) == len(rows) == 100
+    assert placement.quoted.total() > 1000
+    assert placement.share >= 0.97
+
+
+def test_what_was_exported_comes_back_whole(tmp_path: Path) -> None:
+    text = "at ash . wait , dead end ."
+    trace = Trace(
+        trace_id="p1/rl/0",
+        problem_id="p1",
+        split="report",
+        writer="rl",
+        model="m",
+        prompt="find birch",
+        text=text,
+        token_ids=tuple(range(9)),
+        num_prompt_tokens=2,
+        correct=None,
+        truncated=True,
+        spans=(TokenSpan("backtracking", 9, 26, 5, 9, "search"),),
+        opportunities=(
+            TokenOpportunity("backtracking", 8, 4, True),
+            TokenOpportunity("deduction", 8, 4, False),
+            TokenOpportunity("backtracking", 6, 3, False),
+        ),
+    )
+    path = tmp_path / "spans.jsonl"
+    path.write_text("\n".join(span_lines([trace])))
+    (back,) = read_imported(path, ["backtracking", "deduction"])
+    assert (back.split, back.writer, back.truncated) == ("report", "rl", True)
+    assert back.annotation.correct is None
+    assert [(s.behaviour, s.char_start, s.char_end) for s in back.annotation.spans] == [
+        ("backtracking", 9, 26)
+    ]
+    assert [(o.behaviour, o.char_end, o.taken) for o in back.annotation.opportunities] == [
+        ("backtracking", 6, False), ("backtracking", 8, True), ("deduction", 8, False),
+    ]  # fmt: skip
+
+
+def test_sentences_end_before_the_white_space_that_parts_them() -> None:
+    text = " One. Two?\nThree \n \n Four"
+    assert [text[start:end] for start, end in sentences(text)] == ["One.", "Two?", "Three", "Four"]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from sae_reasoning.behaviours.baselines import RANDOM_READER, SPARSE_PROBE
 from sae_reasoning.behaviours.grid import compare_grid
-from sae_reasoning.behaviours.outcomes import toll
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
 from sae_reasoning.behaviours.probes import SPARSE_SIZES
 from sae_reasoning.behaviours.shortlist import (
     Shortlist,
@@ -79,6 +79,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         data = open_data(cfg, inputs)
         _plan(cfg, data, stage, console)
         parts = stage.folder / "parts"
+        parts.mkdir(exist_ok=True)
         for reader, layer in _passes(cfg):
             if layer == cfg.layers[0]:
                 attribute_onsets(cfg, data, reader, parts, console)
@@ -131,8 +132,14 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     tables = {
         "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
         "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
-        "attacks": ("what is left of the shortlists", toll(attacked.attacks)),
     }
+    for shortlist in (TRACKERS, ANNOUNCERS):
+        made = attacked.attacks
+        tables[f"toll of {shortlist}"] = (f"{shortlist} killed, by attack", toll(made, shortlist))
+        tables[f"calls of {shortlist}"] = (
+            f"{shortlist}, as they're called",
+            calls(made, shortlist),
+        )
     for name, (title, table) in tables.items():
         tracker.table(name, table)
         console.table(title, list(table), table.values.tolist())

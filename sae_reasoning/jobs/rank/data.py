@@ -127,6 +127,7 @@ def save_maxima(path: Path, maxima: SparseMaxima) -> None:
     """Keep maxima without their intervals."""
     with publish(path) as partial, partial.open("wb") as file:
         np.savez(file, interval=maxima.interval, latent=maxima.latent, value=maxima.value)
+    maxima.release()
 
 
 def write_baselines(path: Path, scores: Iterable[BaselineScore]) -> None:

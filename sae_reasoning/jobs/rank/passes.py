@@ -89,7 +89,8 @@ def score_store(
     if (parts / f"{prefix}_points.parquet").exists():
         return
     store, dictionary = data.stores[reader, layer], data.dictionaries[layer]
-    scores = LatentScores(data.labels, dictionary.d_sae)
+    # Not in the system's temporary folder, which may be memory itself.
+    scores = LatentScores(data.labels, dictionary.d_sae, scratch=parts)
     directions = random_directions(cfg.rank.random_directions, store.d_model, cfg.rank.seed)
     raw = IntervalActivations(data.labels.spans, directions)
     first_row = 0

@@ -1,0 +1,54 @@
+"""How much each contest does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Contender = Callable[[], int]
+"""Does its work once and returns how much it was (tokens, steps)."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much each contest does.
+
+    Attributes:
+        repeats: Turns of each contender, after one that isn't counted.
+        d_model: Width of the model that reads.
+        num_layers: Its blocks.
+        layer: The one whose output is kept.
+        num_sequences: Read at a time, of 16 to 256 tokens.
+        token_budget: Tokens of one pass, padding included.
+        d_sae: Latents of the SAEs that train.
+        k: Active latents a token.
+        batch_size: Tokens a step.
+        steps: A turn.
+        rows: Generated at a time.
+        new_tokens: A row.
+        edited_d_model: Width of the model that generates, four blocks deep.
+        edited_d_sae: Latents of the dictionaries that edit, after two of its blocks.
+        edited_latents: Latents of one edit, by layer.
+        ranked_tokens: Tokens ranked on, with six behaviours; and ten times as many.
+        narrow: Width of the activations where ranking is held against itself.
+        peer_latents: Latents of which scikit-learn computes the figures.
+        grown_repeats: Turns on ten times as many tokens.
+    """
+
+    repeats: int = 5
+    d_model: int = 512
+    num_layers: int = 8
+    layer: int = 3
+    num_sequences: int = 48
+    token_budget: int = 4096
+    d_sae: int = 2048
+    k: int = 32
+    batch_size: int = 1024
+    steps: int = 20
+    rows: int = 128
+    new_tokens: int = 64
+    edited_d_model: int = 128
+    edited_d_sae: int = 512
+    edited_latents: int = 5
+    ranked_tokens: int = 100_000
+    narrow: int = 64
+    peer_latents: int = 8
+    grown_repeats: int = 2

@@ -1,0 +1,33 @@
+"""Traces with their moves as span JSONL, for annotation tools; traces.source takes them back."""
+
+from sae_reasoning.config import Config
+from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.tables import read_traces
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.traces.exported import span_lines
+
+
+def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `export/spans.jsonl`, a line a trace."""
+    models = {name: describe(getattr(cfg.pair, name)).fingerprint for name in ("base", "rl")}
+    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
+    with Stage(
+        cfg.folder / "export", cfg.settings("export"), {"traces": made.fingerprint}
+    ) as stage:
+        if stage.is_current:
+            console.current("export", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        splits = ("select", "report") if cfg.export.split == "all" else (cfg.export.split,)
+        every = read_traces(cfg.folder / "traces" / "traces.parquet")
+        chosen = [trace for trace in every if trace.split in splits]
+        with publish(stage.folder / "spans.jsonl") as partial:
+            partial.write_text("".join(f"{line}\n" for line in span_lines(chosen)), "utf-8")
+        manifest = stage.finish(
+            {"traces": len(chosen), "spans": sum(len(trace.spans) for trace in chosen)}
+        )
+    tracker.summary({"export": manifest.counts})
+    console.wrote(stage.final, manifest)
+    return manifest

@@ -1,0 +1,97 @@
+"""Traces that somebody brings along, in whichever form, tokenised by the base's tokenizer."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
+from sae_reasoning.edges.tables import is_parquet
+from sae_reasoning.edges.tables import read_rows as read_parquet_rows
+from sae_reasoning.records import Trace
+from sae_reasoning.traces.align import build_trace
+from sae_reasoning.traces.imported import (
+    ImportedTrace,
+    Placement,
+    parse_imported,
+    read_rows,
+)
+from sae_reasoning.traces.problems import assign_splits
+
+Rows = list[tuple[str, Mapping[str, Any]]]
+
+
+def read_source(option: str, path: str) -> Rows:
+    """Rows of a file of traces or problems, whatever its form.
+
+    Raises:
+        ConfigError: There is no such file, or it can't be read.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(
+            f"{option}={path} is no file; name JSON, JSON lines or Parquet (README, “Your own "
+            "pair”), or take traces.source=search"
+        )
+    if is_parquet(file):
+        return [(f"row {n}", row) for n, row in enumerate(read_parquet_rows(file), start=1)]
+    return [(where, row) for where, row in read_rows(file, option)]
+
+
+def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
+    """Traces of `traces.source`, and of `traces.base_source` where the base's are apart."""
+    imported, placement = list(_parsed(cfg, rows)), Placement()
+    for _, other in imported:
+        placement.add(other)
+    items = [item for some, _ in imported for item in some]
+    given = {item.problem_id: item.split for item in items if item.split}
+    lots = assign_splits(
+        [item.problem_id for item in items], cfg.traces.report_share, cfg.traces.seed
+    )
+    tokenizer = load_tokenizer(cfg.pair.base)
+    # Something must stand before the first move, for its onset to be predicted from.
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    filler = [next((token for token in ends if token is not None), 0)]
+    names = {"base": cfg.pair.base.path, "rl": cfg.pair.rl.path}
+    made = []
+    for number, item in enumerate(items):
+        response_ids, offsets = encode_response(tokenizer, item.text)
+        made.append(
+            build_trace(
+                encode_prompt(tokenizer, item.prompt) or filler,
+                response_ids,
+                offsets,
+                item.annotation,
+                end_id=None,
+                annotator="imported",
+                trace_id=f"{item.problem_id}/{item.writer}/{number:05d}",
+                problem_id=item.problem_id,
+                split=given.get(item.problem_id) or lots[item.problem_id],
+                writer=item.writer,
+                model=names[item.writer],
+                prompt=item.prompt,
+                text=item.text,
+                truncated=item.truncated,
+            )
+        )
+    return made, placement
+
+
+def _parsed(cfg: Config, rows: Rows) -> Iterator[tuple[list[ImportedTrace], Placement]]:
+    marked = bool({"auto", "imported"} & set(cfg.traces.annotators))
+    other = cfg.traces.base_source
+    yield parse_imported(
+        rows,
+        f"traces.source={cfg.traces.source}",
+        cfg.behaviours,
+        writer=cfg.traces.writer or ("rl" if other else ""),
+        marked=marked,
+    )
+    if other:
+        yield parse_imported(
+            read_source("traces.base_source", other),
+            f"traces.base_source={other}",
+            cfg.behaviours,
+            writer="base",
+            marked=marked,
+        )

@@ -1,0 +1,58 @@
+"""Moves by their words: the baseline that any better annotator must beat.
+
+A sentence that holds a cue of a move, as whole words and in any case, is a span of that move; where
+it holds cues of several, of the one whose cue comes first, then of the one listed first. A cue that
+begins with `^` counts at the beginning of a sentence only.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from sae_reasoning.config import ConfigError
+from sae_reasoning.records import Span
+from sae_reasoning.traces.sentences import sentences
+
+
+class Lexicon:
+    """Cues of moves.
+
+    Args:
+        cues: Of each move.
+        behaviours: Moves to mark.
+
+    Raises:
+        ConfigError: A move has no cue.
+    """
+
+    def __init__(self, cues: Mapping[str, Sequence[str]], behaviours: Sequence[str]) -> None:
+        without = [behaviour for behaviour in behaviours if not cues.get(behaviour)]
+        if without:
+            raise ConfigError(
+                f"traces.annotator=cues has no cues for {', '.join(without)}; list them under "
+                "traces.cues in a file of conf/behaviours, or leave the moves out of behaviours"
+            )
+        self._patterns = [
+            (behaviour, re.compile("|".join(map(_pattern, cues[behaviour])), re.IGNORECASE))
+            for behaviour in behaviours
+        ]
+
+    def spans(self, text: str) -> tuple[Span, ...]:
+        """A span for each sentence with a cue, in order."""
+        found = []
+        for start, end in sentences(text):
+            sentence = text[start:end]
+            first = [
+                (match.start(), order, behaviour)
+                for order, (behaviour, pattern) in enumerate(self._patterns)
+                if (match := pattern.search(sentence))
+            ]
+            if first:
+                found.append(Span(min(first)[2], start, end))
+        return tuple(found)
+
+
+def _pattern(cue: str) -> str:
+    words = r"\s+".join(re.escape(word) for word in cue.removeprefix("^").split())
+    # Signs may stand before the first word of a sentence (a list's dash, a quotation mark).
+    begin = r"\A\W*" if cue.startswith("^") else r"(?<!\w)"
+    return rf"{begin}{words}(?!\w)"

@@ -1,0 +1,65 @@
+"""Moves by their words."""
+
+import pytest
+
+from sae_reasoning.compose import compose, group_options
+from sae_reasoning.config import ConfigError
+from sae_reasoning.traces.cues import Lexicon
+
+
+def marked(text: str, **cues: list[str]) -> list[tuple[str, str]]:
+    spans = Lexicon(cues, list(cues)).spans(text)
+    return [(span.behaviour, text[span.char_start : span.char_end]) for span in spans]
+
+
+def test_a_sentence_with_a_cue_is_a_span_and_the_first_cue_names_it() -> None:
+    text = "It is 5.\nWait, maybe not. Maybe, wait! Waiting is fine."
+    assert marked(text, backtracking=["wait"], uncertainty=["maybe"]) == [
+        ("backtracking", "Wait, maybe not."), ("uncertainty", "Maybe, wait!"),
+    ]  # fmt: skip
+
+
+def test_an_anchored_cue_counts_at_the_beginning_only() -> None:
+    assert marked("So it is. It is so. - So be it.", deduction=["^so"]) == [
+        ("deduction", "So it is."), ("deduction", "- So be it."),
+    ]  # fmt: skip
+
+
+def test_cues_are_whole_words_with_any_white_space_between() -> None:
+    assert marked("Hold   on. Household on.", a=["hold on"]) == [("a", "Hold   on.")]
+
+
+def test_a_move_without_cues_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"no cues for deduction; list them under traces\.cues"):
+        Lexicon({"backtracking": ["wait"]}, ["backtracking", "deduction"])
+
+
+@pytest.mark.parametrize("choice", group_options()["behaviours"])
+def test_every_file_of_behaviours_has_cues_and_a_meaning_for_each_move(choice: str) -> None:
+    config = compose([f"behaviours={choice}"])
+    Lexicon(config.traces.cues, config.behaviours)
+    assert set(config.behaviours) <= set(config.traces.meanings)
+
+
+def test_cues_stale_only_traces_that_were_marked_by_them() -> None:
+    plain = compose().settings("traces")
+    assert "cues" not in plain["traces"] and "annotator" not in plain["traces"]
+    cued = compose(["traces.annotator=cues"]).settings("traces")["traces"]
+    assert cued["annotator"] == "cues" and "wait" in cued["cues"]["backtracking"]
+    assert "meanings" not in cued
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["traces.annotator=gramar"], "choose one of auto, grammar"),
+        (["traces.annotator=llm"], "needs an http.s. URL"),
+        (["traces.annotator=imported"], "no moves come with it"),
+        (["traces.annotator=grammar", "traces.source=mine.jsonl"], "isn't the organisms' world"),
+        (["traces.annotator_failures=1"], "must be a share"),
+        (["traces.jitter=-1"], "is negative"),
+    ],
+)
+def test_annotators_that_cannot_work_are_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        compose(overrides)
