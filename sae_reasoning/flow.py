@@ -21,6 +21,7 @@ STAGES = {
     "ablate": "edit the shortlist in both models, with controls; effects",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
+    "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each move, with its evidence; verdict.json",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
@@ -28,7 +29,7 @@ STAGES = {
 }
 """Stages in the order of the flow, each with one line."""
 
-_CHEAP_INPUTS = {"cache": ("traces",)}
+_CHEAP_INPUTS = {"cache": ("traces",), "elicit": ("traces",)}
 """Inputs worth making unasked: seconds to minutes, from what is on this machine."""
 
 

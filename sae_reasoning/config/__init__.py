@@ -16,6 +16,7 @@ from sae_reasoning.config.contrast import (
     CourseConfig,
     ReportConfig,
 )
+from sae_reasoning.config.elicit import ElicitConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
@@ -46,6 +47,7 @@ __all__ = [
     "ConfigError",
     "ContrastConfig",
     "CourseConfig",
+    "ElicitConfig",
     "ExportConfig",
     "GrpoConfig",
     "MatchConfig",
@@ -96,6 +98,7 @@ class Config:
         ablate: Edits.
         contrast: When and how.
         course: When and how, along a training.
+        elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
         organism: The making of models whose answer is known.
@@ -118,6 +121,7 @@ class Config:
     ablate: AblateConfig = field(default_factory=AblateConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
+    elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
@@ -206,6 +210,7 @@ class Config:
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},
+            "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
