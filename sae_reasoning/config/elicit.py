@@ -56,8 +56,8 @@ class ElicitConfig:
     samples: int = 2
     attempts: int = 64
     critique_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3])
-    critique_steps: list[int] = field(default_factory=lambda: [10, 25, 50, 100])
-    critique_batch: int = 16
+    critique_steps: list[int] = field(default_factory=lambda: [10, 25, 50])
+    critique_batch: int = 8
     rl_prompts: int = 16
     rl_samples: int = 8
     gate_steps: int = 30

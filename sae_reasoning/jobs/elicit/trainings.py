@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -52,10 +52,9 @@ class Lessons:
             attempts = self.attempts()
             tried = []
             for rate in self._own.critique_rates:
-                for steps, lm, _ in self._train(CRITIQUES, attempts, rate, self._longest):
-                    if steps in self._own.critique_steps:
-                        right = self._lab.roll(lm, Manner(), self._lab.choosing, 1).correct.mean()
-                        tried.append({"rate": rate, "steps": steps, "select_accuracy": right})
+                for steps, lm, _ in self._train(CRITIQUES, attempts, rate):
+                    right = self._lab.roll(lm, Manner(), self._lab.choosing, 1).correct.mean()
+                    tried.append({"rate": rate, "steps": steps, "select_accuracy": right})
             write_json(path, {"problem": self.prompt, "attempts": attempts, "tried": tried})
         tried = read_json(path)["tried"]
         best = max(tried, key=lambda one: one["select_accuracy"])
@@ -65,19 +64,19 @@ class Lessons:
         """The base after the chosen number of steps on one kind of lesson; saved."""
         rate, steps = self.choose()
         attempts = read_json(self._lab.folder / "critiques.json")["attempts"]
-        for done, lm, tokens in self._train(kind, attempts, rate, self._longest):
+        for done, lm, tokens in self._train(kind, attempts, rate):
             if done == steps:
                 break
+        _fresh_state(self._lab.folder)
         folder = self._lab.folder / "trained" / kind.replace(" ", "_")
         save_model(lm.model, lm.tokenizer, folder, torch.float32)
         return lm, Cost(tokens, steps, sum(p.numel() for p in lm.model.parameters()))
 
-    @property
-    def _longest(self) -> int:
-        return max(self._own.critique_steps)
-
-    def _train(self, kind: str, attempts: Sequence[str], rate: float, steps: int):  # type: ignore[no-untyped-def]
+    def _train(
+        self, kind: str, attempts: Sequence[str], rate: float
+    ) -> Iterator[tuple[int, LanguageModel, int]]:
         """Steps done, model and tokens read, after every number of steps that may be chosen."""
+        steps = max(self._own.critique_steps)
         lm = self._lab.fresh("base")
         lm.model.requires_grad_(True)
         counted = [0]
