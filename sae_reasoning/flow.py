@@ -21,6 +21,7 @@ STAGES = {
     "ablate": "edit the shortlist in both models, with controls; effects",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
+    "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
     "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each move, with its evidence; verdict.json",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",

@@ -120,6 +120,7 @@ def carriers(
     behaviour: str,
     kind: str,
     split: str,
+    writer: str,
     *,
     num: int,
     length: int,
@@ -136,6 +137,7 @@ def carriers(
         behaviour: Move that a place must be outside of.
         kind: `prompt` or `response`.
         split: Of the traces.
+        writer: Of the traces, as of the spans that are compared.
         num: Texts.
         length: Tokens of a window.
         is_junction: Where words end.
@@ -146,7 +148,7 @@ def carriers(
     found: dict[int, Carrier] = {}
     for t in rng.permutation(len(traces)).tolist():
         trace = traces[t]
-        if trace.split != split or problems[t] in found:
+        if (trace.split, trace.writer) != (split, writer) or problems[t] in found:
             continue
         first, last = (1, trace.num_prompt_tokens)
         if kind == RESPONSE:
@@ -252,7 +254,7 @@ def rises(
     return Rise(
         strategy=int(best[0]),
         auroc=own,
-        null_95=float(np.quantile(others, 0.95)),
+        null_95=float(np.quantile(others, 0.95, method="weibull")),
         p=float((1 + (others >= own).sum()) / (1 + len(others))),
         num_others=len(others),
     )

@@ -8,7 +8,8 @@ spans; a survivor keeps more for sure; in between its outcome is unclear. Bars a
 Announcers are attacked at onset-1: opportunities taken are compared with those not taken, after the
 same token, at a like place, in traces of like length. The first name that applies:
 
-* `weak`: its plain AUROC isn't above a bar for sure, so there is nothing to explain away;
+* `not testable`: the move stands at one place in every trace, so that nothing tells it from that;
+* `weak`: its plain AUROC is below a bar for sure, so there is nothing to explain away;
 * `lexical`: killed by its token (in other text as it stands, or put there), or by wordings that it
   wasn't chosen on; `partly-lexical`: by its token and the one before;
 * `positional`: killed by the place in the response, or by the length of the trace;
@@ -22,7 +23,7 @@ same token, at a like place, in traces of like length. The first name that appli
 * `not testable`: none of the above, as too few spans have anything like them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
@@ -86,7 +87,8 @@ _KILLERS = {
     LENGTH: POSITIONAL,
     REPLICATION: NOT_REPLICATED,
 }
-_COMPARABLE, _FEWEST = 0.5, 20
+_COMPARABLE, _FEWEST, _FEWEST_PROBLEMS = 0.5, 20, 10
+"""Below these nothing is decided: of spans comparable, of either side, of their problems."""
 _LATENT = ["shortlist", "behaviour", "reader", "layer", "latent"]
 
 
@@ -192,18 +194,20 @@ def judge(target: Target, kind: str, kept: Kept, bars: Bars, *, n_pos: int, n_ne
         n_pos=n_pos,
         n_neg=n_neg,
         num_problems=kept.within.n,
-        outcome=_outcome(kind, kept, n_pos, bars),
+        outcome=_outcome(kind, kept, min(n_pos, n_neg), bars),
     )
 
 
-def _outcome(kind: str, kept: Kept, num_spans: int, bars: Bars) -> str:
-    if kept.comparable < _COMPARABLE or num_spans < _FEWEST:
+def _outcome(kind: str, kept: Kept, num_fewest: int, bars: Bars) -> str:
+    is_too_little = num_fewest < _FEWEST or kept.within.n < _FEWEST_PROBLEMS
+    if kept.comparable < _COMPARABLE or is_too_little:
         return NOT_TESTABLE
+    low, high, bar = kept.margin.low, kept.margin.high, 0.0
     if kind == ALL:
-        return SURVIVES if kept.within.low > bars.weak else KILLED
-    if kept.margin.low > 0:
+        low, high, bar = kept.within.low, kept.within.high, bars.weak
+    if low > bar:
         return SURVIVES
-    return KILLED if kept.margin.high < 0 else UNCLEAR
+    return KILLED if high < bar else UNCLEAR
 
 
 def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
@@ -226,12 +230,22 @@ def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
     return ANY_WORDING if survived & {WORDING, PARAPHRASE} else NOT_TESTABLE
 
 
-def call(attacks: pd.DataFrame) -> pd.DataFrame:
-    """The same attacks, one row each, with what each latent is called."""
+def call(
+    attacks: pd.DataFrame, positional: Collection[tuple[str, str]] = frozenset()
+) -> pd.DataFrame:
+    """The same attacks, one row each, with what each latent is called.
+
+    Args:
+        attacks: One row an `Attack`.
+        positional: Behaviours and writers whose moves can't be told from their place.
+    """
     attacks = attacks.assign(called="")
     for (shortlist, *_), rows in attacks.groupby(_LATENT):
         outcomes = dict(zip(rows.kind, rows.outcome, strict=True))
-        attacks.loc[rows.index, "called"] = name_of(outcomes, str(shortlist))
+        first = rows.iloc[0]
+        is_positional = (first.behaviour, first.writer) in positional
+        name = NOT_TESTABLE if is_positional else name_of(outcomes, str(shortlist))
+        attacks.loc[rows.index, "called"] = name
     return attacks
 
 

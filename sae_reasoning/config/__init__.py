@@ -17,6 +17,7 @@ from sae_reasoning.config.contrast import (
     ReportConfig,
 )
 from sae_reasoning.config.elicit import ElicitConfig
+from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
     GrpoConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "ElicitConfig",
     "ExportConfig",
     "GrpoConfig",
+    "HybridConfig",
     "MatchConfig",
     "ModelConfig",
     "OrganismConfig",
@@ -64,7 +66,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"rank": 7, "contrast": 2}
+_VERSIONS = {"rank": 8, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -96,6 +98,7 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
+        hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
         elicit: Cheap means beside RL.
@@ -119,6 +122,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
     elicit: ElicitConfig = field(default_factory=ElicitConfig)
@@ -208,6 +212,7 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},
             "elicit": behaviours | dtypes | {"source": self.traces.source},

@@ -19,6 +19,70 @@ _CURVES = {
     "validity": ("carries it out, once started", "#b5651d"),
 }
 
+_POLICIES = {
+    "token-swap": ("RL model writes the token", "#444444"),
+    "oracle": ("oracle", "#1f5fa8"),
+    "latent": ("base's own latents", "#2e8b57"),
+    "cue-word": ("cue word", "#b5651d"),
+    "random": ("random times", "#8a8a8a"),
+    "random-vector": ("random vector", "#c9a0c9"),
+}
+_STYLES = ("-", "--", ":")
+
+
+def plot_recovery(found: pd.DataFrame, path: Path) -> None:
+    """Gap recovered over the share of tokens steered, with 95 % intervals.
+
+    A panel for all problems, and for those that need each move where there's a gap; moves that as
+    many problems need as another one already shown are left out.
+
+    Args:
+        found: Table of `steering.recovery.recovery`.
+        path: Picture to publish, PNG.
+    """
+    from matplotlib.figure import Figure
+
+    curves = found[found.defined & found.policy.isin(list(_POLICIES)) & found.budget.notna()]
+    sizes = curves.drop_duplicates("move").drop_duplicates("n")
+    moves = list(sizes.move)
+    figure = Figure(figsize=(3 + 3.4 * max(len(moves), 1), 3.8), layout="constrained")
+    axes = figure.subplots(1, max(len(moves), 1), squeeze=False, sharey=True)
+    for axis, move in zip(axes[0], moves, strict=False):
+        part = curves[curves.move == move]
+        for policy, (label, colour) in _POLICIES.items():
+            own = part[part.policy == policy]
+            for style, (vector, line) in zip(
+                _STYLES, own.groupby("vector", sort=False), strict=False
+            ):
+                line = line.sort_values("share_steered")
+                reach = [line.gap_recovered - line.low, line.high - line.gap_recovered]
+                axis.errorbar(
+                    line.share_steered,
+                    line.gap_recovered,
+                    yerr=[r.clip(lower=0) for r in reach],
+                    fmt=f"o{style}",
+                    markersize=3,
+                    capsize=2,
+                    linewidth=1,
+                    color=colour,
+                    label=f"{label}, {vector}" if policy in ("oracle", "latent") else label,
+                )
+        for level in (0, 1):
+            axis.axhline(level, color="black", linewidth=0.6)
+        title = "all problems" if move == "all" else f"problems that need {move}"
+        axis.set_title(f"{title}\n(n = {part.n.iloc[0]})", fontsize=9)
+        axis.set_xlabel("share of tokens steered", fontsize=8)
+        axis.tick_params(labelsize=7)
+    axes[0][0].set_ylabel("share of the accuracy gap recovered", fontsize=8)
+    if moves:
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))
+        figure.legend(
+            shown.values(), shown.keys(), loc="outside right upper", fontsize=7, frameon=False
+        )
+    with publish(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)
+
 
 def plot_effects(found: pd.DataFrame, path: Path) -> None:
     """Change of each move per trace, edit beside controls; a panel for each model and edit.

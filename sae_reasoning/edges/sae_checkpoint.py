@@ -3,7 +3,7 @@
 The only file that imports sae-lens, and only inside functions: the import costs seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -269,6 +269,34 @@ def load_trained(folder: Path, layer: int, d_model: int, device: torch.device | 
     if quality.exists() and read_json(quality)["fingerprint"] != dictionary.fingerprint:
         raise BrokenArtifact(f"{folder} holds another SAE than `make train` measured; {remedy}")
     return dictionary
+
+
+def load_ranked(
+    root: Path, shortlist: Mapping[str, Any], layers: Sequence[int], device: torch.device | str
+) -> dict[int, Dictionary]:
+    """By layer, the dictionaries that a shortlist was made from.
+
+    Args:
+        root: Folder of the experiment on the pair.
+        shortlist: What `make rank` found.
+        layers: Decoder blocks that are wanted.
+        device: Where the weights go.
+
+    Raises:
+        BrokenArtifact: There are others by now.
+    """
+    found = {}
+    for known in shortlist["dictionaries"].values():
+        dictionary = load_dictionary(root / known["folder"], device)
+        if dictionary.fingerprint != known["fingerprint"]:
+            raise BrokenArtifact(
+                f"{root / 'rank' / 'shortlist.json'} was made from another dictionary than "
+                f"{known['folder']} ({known['fingerprint']}, not {dictionary.fingerprint}); "
+                "run `make rank` again"
+            )
+        if dictionary.layer in layers:
+            found[dictionary.layer] = dictionary
+    return found
 
 
 def build_training_sae(

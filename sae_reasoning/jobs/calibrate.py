@@ -82,13 +82,20 @@ def _earlier(output: Path, settings: dict[str, Any], anew: set[str]) -> list[Cel
         return []
     content = read_json(output)
     for name, value in settings.items():
-        if content.get(name) != value:
+        if not _agrees(content.get(name), value):
             raise ConfigError(
                 f"calibrate.output={output} holds verdicts under other options ({name} differs), "
                 "which can't be counted with these; name another file, or delete it"
             )
     cells = [Cell(**cell) for cell in content["calibration"]["cells"]]
     return [cell for cell in cells if cell.pair not in anew]
+
+
+def _agrees(before: Any, now: Any) -> bool:
+    """Whether options are the same, as far as they were there before."""
+    if not isinstance(before, dict):
+        return bool(before == now)
+    return all(name in now and now[name] == value for name, value in before.items())
 
 
 def _pairs(cfg: Config) -> list[_Pair]:
@@ -153,6 +160,8 @@ def _options(cfg: Config, seed: int) -> list[str]:
     found = [f"layers=[{','.join(map(str, cfg.layers))}]"]
     for part, section in parts.items():
         for name, value in asdict(section).items():
+            if isinstance(value, dict):  # Words for annotators, which the behaviours' file brings.
+                continue
             own = cfg.traces.seed + seed if (part, name) == ("traces", "seed") else value
             shown = f"[{','.join(map(str, own))}]" if isinstance(own, list) else own
             found.append(f"{part}.{name}={shown}")

@@ -66,6 +66,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
             "a",
             RESPONSE,
             "select",
+            trace.writer,
             num=5,
             length=4,
             is_junction=lambda before, after: after % 2 == 0,
@@ -85,12 +86,24 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
         "a",
         PROMPT,
         "select",
+        trace.writer,
         num=1,
         length=4,
         is_junction=lambda before, after: True,
         seed=0,
     )
     assert max(prompt.places) + 4 < 40
+    assert not carriers(
+        [trace],
+        "a",
+        RESPONSE,
+        "select",
+        "nobody",
+        num=5,
+        length=4,
+        is_junction=lambda before, after: True,
+        seed=0,
+    )
 
 
 def test_injection_adds_the_words_and_moves_the_windows_along() -> None:
@@ -119,7 +132,7 @@ def test_the_strategy_is_chosen_on_select_and_its_effect_held_against_the_others
     assert 0.7 < rise.auroc < 0.83  # Of strategy 1 on report: one standard deviation.
     assert rise.num_others == 20
     assert rise.p == 2 / 21  # One other rises more.
-    assert rise.null_95 < rise.auroc
+    assert rise.null_95 > rise.auroc  # So it is no more than they do, as p says.
 
 
 def test_the_others_are_of_like_mass_and_not_selected() -> None:

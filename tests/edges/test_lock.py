@@ -14,9 +14,12 @@ from sae_reasoning.edges.lock import InUse, Lock
 ROOT = Path(__file__).parents[2]
 
 MAKER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from sae_reasoning.edges.artifacts import Stage
+
+# A shell that starts tests in the background has them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 final, config, shared, until = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "shared", sys.argv[4]
 with Stage(final, config, {}, shared=shared) as stage:

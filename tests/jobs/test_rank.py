@@ -171,7 +171,7 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
             ]
             assert entry["called"] == dict(zip(own.reader, own.called, strict=True))
             assert set(entry["called"].values()) <= set(NAMES)
-    assert "what is left of the shortlists" in ranked.printed
+    assert "trackers killed, by attack" in ranked.printed
 
 
 def test_the_planted_latent_is_more_than_its_words(ranked: Ranked) -> None:

@@ -9,6 +9,7 @@ short ones. Where prompts repeat within a batch, each is read once.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.lm.kv_cache import roomy_cache
+from sae_reasoning.edges.lm.kv_cache import is_plain, roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 
 ResidualEdit = Callable[
@@ -38,6 +39,121 @@ class Rollout:
     row: int
     token_ids: tuple[int, ...]
     truncated: bool
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Predicts the next tokens of a batch, one position at a time, and remembers what it read.
+
+    Attributes:
+        lm: The model whose tokens are written.
+        remedy: What may help where it predicts NaN.
+    """
+
+    lm: LanguageModel
+    remedy: str
+
+    def read_once(self, read: "Reading") -> bool:
+        """Read all but the last position, where that is worth it; otherwise False."""
+
+    def predict(
+        self, read: "Reading", rows: Int[Tensor, "batch"], step: int
+    ) -> Float[Tensor, "batch vocab"]:
+        """Logits of the next token, having read the tokens that are new."""
+
+    def keep(self, kept: Int[Tensor, " kept"]) -> None:
+        """Go on with some places of the batch."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is read next.
+
+    Attributes:
+        token_ids: New tokens.
+        mask: Which of all tokens so far are tokens, not padding.
+        position: Position of each new token.
+    """
+
+    token_ids: Int[Tensor, "batch new"]
+    mask: Int[Tensor, "batch token"]
+    position: Int[Tensor, "batch new"]
+
+    def of(self, places: Int[Tensor, " kept"]) -> "Reading":
+        """The same for some places of the batch."""
+        return Reading(self.token_ids[places], self.mask[places], self.position[places])
+
+
+class Reader:
+    """One model that reads a batch as it grows."""
+
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self.cache = roomy_cache(lm.model.config)
+
+    def read(
+        self, read: Reading, cache: DynamicCache | None = None
+    ) -> Float[Tensor, "batch vocab"]:
+        """Logits after the last position."""
+        out = self.lm.model(
+            input_ids=read.token_ids,
+            attention_mask=read.mask,
+            position_ids=read.position,
+            past_key_values=self.cache if cache is None else cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
+
+    def read_once(self, read: Reading) -> bool:
+        """Fill the cache with all but the last token, each different prompt read once.
+
+        False, with nothing read, where too few repeat to be worth it.
+        """
+        prefix = read.token_ids.shape[1] - 1
+        if not prefix:
+            return False
+        token_ids, mask = read.token_ids[:, :prefix], read.mask[:, :prefix]
+        _, place = torch.cat([token_ids, mask], dim=1).unique(dim=0, return_inverse=True)
+        count = int(place.max()) + 1
+        if count > len(token_ids) / 2:
+            return False
+        first = torch.full((count,), len(place), device=place.device)
+        first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
+        self.read(Reading(token_ids, mask, read.position[:, :prefix]).of(first))
+        self.cache.batch_select_indices(place)
+        return True
+
+    def require_full_attention(self) -> None:
+        """Refuse a model of which some blocks attend to a window only.
+
+        Raises:
+            ConfigError: It does; what has left the window can't be read on from or read again.
+        """
+        if not is_plain(self.cache):
+            raise ConfigError(
+                f"{self.lm.facts.name} attends to a sliding window in some blocks, and what has "
+                "left it can't be read again; use a model with full attention"
+            )
+
+    def keep(self, kept: Int[Tensor, " kept"]) -> None:
+        """Go on with some places of the batch."""
+        self.cache.batch_select_indices(kept)
+
+
+class _Edited(Reader):
+    """A model whose residual is edited where it predicts."""
+
+    def __init__(self, lm: LanguageModel, edits: Mapping[int, ResidualEdit]) -> None:
+        super().__init__(lm)
+        self._edits = edits
+        self.remedy = "lower the edits' dose, " if edits else "mend its weights, "
+
+    def predict(
+        self, read: Reading, rows: Int[Tensor, "batch"], step: int
+    ) -> Float[Tensor, "batch vocab"]:
+        with edited(self.lm, self._edits, rows):
+            return self.read(read)
 
 
 @torch.inference_mode()
@@ -67,55 +183,59 @@ def generate(
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.
     """
-    ordered = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
-    for start in range(0, len(prompts), batch_size):
-        rows = ordered[start : start + batch_size]
-        yield from _generate_batch(
-            lm, prompts, rows, sampler, max_new_tokens, edits or {}, stop_ids
+    for batch in batches(prompts, batch_size):
+        yield from roll_out(
+            _Edited(lm, edits or {}), prompts, batch, sampler, max_new_tokens, stop_ids
         )
 
 
-def _generate_batch(
-    lm: LanguageModel,
+def batches(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Rows of prompts of a like length."""
+    ordered = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    for start in range(0, len(prompts), batch_size):
+        yield ordered[start : start + batch_size]
+
+
+def padded_left(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], room: int = 0
+) -> tuple[Int[Tensor, "batch width"], Int[Tensor, "batch token"]]:
+    """Token ids that end together, and a mask of tokens with `room` for more."""
+    width = max(map(len, prompts))
+    token_ids = torch.full((len(prompts), width), lm.tokenizer.pad_token_id or 0)
+    mask = torch.zeros(len(prompts), width + room, dtype=torch.long)
+    for index, prompt in enumerate(prompts):
+        token_ids[index, width - len(prompt) :] = torch.tensor(prompt)
+        mask[index, width - len(prompt) : width] = 1
+    return token_ids.to(lm.device), mask.to(lm.device)
+
+
+def roll_out(
+    predictor: Predictor,
     prompts: Sequence[Sequence[int]],
     batch: Sequence[int],
     sampler: Sampler,
     max_new_tokens: int,
-    edits: Mapping[int, ResidualEdit],
     stop_ids: Sequence[int],
 ) -> Iterator[Rollout]:
+    """Roll out one batch of prompts, as `generate` says."""
+    lm = predictor.lm
     eos_id, pad_id = lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id or 0
     stops = torch.tensor([eos_id, *stop_ids], device=lm.device)
-    width = max(len(prompts[row]) for row in batch)
-    token_ids = torch.full((len(batch), width), pad_id)
-    mask = torch.zeros(len(batch), width + max_new_tokens, dtype=torch.long)
-    for index, row in enumerate(batch):
-        prompt = torch.tensor(prompts[row])
-        token_ids[index, width - len(prompt) :] = prompt
-        mask[index, width - len(prompt) : width] = 1
-    token_ids, mask = token_ids.to(lm.device), mask.to(lm.device)
+    token_ids, mask = padded_left(lm, [prompts[row] for row in batch], max_new_tokens)
+    width = token_ids.shape[1]
     rows = torch.tensor(batch, device=lm.device)
     written = torch.full((len(batch), max_new_tokens), pad_id, device=lm.device)
     alive = torch.ones(len(batch), dtype=torch.bool, device=lm.device)
-    cache = roomy_cache(lm.model.config)
     position = mask[:, :width].cumsum(1).sub(1).clamp_min(0)
-    if width > 1 and _read_once(lm, token_ids, mask[:, : width - 1], position, cache):
+    if predictor.read_once(Reading(token_ids, mask[:, :width], position)):
         token_ids, position = token_ids[:, -1:], position[:, -1:]
     for step in range(max_new_tokens):
-        with _edited(lm, edits, rows):
-            out = lm.model(
-                input_ids=token_ids,
-                attention_mask=mask[:, : width + step],
-                position_ids=position,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        logits = out.logits[:, -1].float()
+        logits = predictor.predict(
+            Reading(token_ids, mask[:, : width + step], position), rows, step
+        )
         if logits[alive].isnan().any():
-            remedy = "lower the edits' dose, " if edits else "mend its weights, "
             raise ConfigError(
-                f"{lm.facts.name} predicts NaN {step} tokens after the prompt; {remedy}"
+                f"{lm.facts.name} predicts NaN {step} tokens after the prompt; {predictor.remedy}"
                 "or widen its dtype"
             )
         chosen = sampler(logits, rows, step)
@@ -133,43 +253,13 @@ def _generate_batch(
             kept = alive.nonzero().flatten()
             rows, written, mask = rows[kept], written[kept], mask[kept]
             token_ids, position = token_ids[kept], position[kept]
-            cache.batch_select_indices(kept)
+            predictor.keep(kept)
             alive = torch.ones_like(kept, dtype=torch.bool)
     for index in alive.nonzero().flatten().tolist():
         yield Rollout(int(rows[index]), tuple(written[index].tolist()), truncated=True)
 
 
-def _read_once(
-    lm: LanguageModel,
-    token_ids: Int[Tensor, "batch width"],
-    mask: Int[Tensor, "batch prefix"],
-    position: Int[Tensor, "batch width"],
-    cache: DynamicCache,
-) -> bool:
-    """Fill the cache with all but the last token, each different prompt read once.
-
-    False, with nothing read, where too few repeat to be worth it.
-    """
-    prefix = mask.shape[1]
-    _, place = torch.cat([token_ids[:, :prefix], mask], dim=1).unique(dim=0, return_inverse=True)
-    count = int(place.max()) + 1
-    if count > len(token_ids) / 2:
-        return False
-    first = torch.full((count,), len(place), device=place.device)
-    first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
-    lm.model(
-        input_ids=token_ids[first, :prefix],
-        attention_mask=mask[first],
-        position_ids=position[first, :prefix],
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_select_indices(place)
-    return True
-
-
-def _edited(
+def edited(
     lm: LanguageModel, edits: Mapping[int, ResidualEdit], rows: Int[Tensor, "batch"]
 ) -> ExitStack:
     """Hooks that edit the last position after each edited block, for one forward pass."""
@@ -182,9 +272,9 @@ def _edited(
         ) -> object:
             resid = output[0] if isinstance(output, tuple) else output
             assert isinstance(resid, Tensor)
-            edited = resid.clone()
-            edited[:, -1] = edit(resid[:, -1], rows)
-            return (edited, *output[1:]) if isinstance(output, tuple) else edited
+            changed = resid.clone()
+            changed[:, -1] = edit(resid[:, -1], rows)
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = blocks[layer].register_forward_hook(hook)
         stack.callback(handle.remove)

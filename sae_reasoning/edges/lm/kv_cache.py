@@ -2,11 +2,13 @@
 
 The library's own cache concatenates every layer's keys and values at each step, which for small
 models is a third to three quarters of the time of generation. This one writes into a buffer that is
-extended now and then.
+extended now and then. Two more read on from a cache without growing it: `last_again` reads the last
+position of some rows anew, `after` reads continuations of a prefix that stays as it is.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -50,6 +52,64 @@ class RoomyLayer(DynamicLayer):
         if old is not None and done:
             buffer[:, :, :done] = old
         return buffer
+
+
+class _LastAgain(DynamicLayer):
+    """Some rows of a layer whose last position is read again: its keys and values are replaced."""
+
+    def __init__(self, layer: RoomyLayer, rows: Tensor) -> None:
+        super().__init__()
+        self._layer, self._rows = layer, rows
+        self.keys, self.values, self.is_initialized = layer.keys, layer.values, True
+
+    def get_seq_length(self) -> int:
+        return self._layer.get_seq_length() - 1
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        found = []
+        for held, new in ((self._layer.keys, key_states), (self._layer.values, value_states)):
+            assert held is not None
+            held[self._rows, :, -1:] = new
+            found.append(held[self._rows])
+        return found[0], found[1]
+
+
+class _After(DynamicLayer):
+    """A layer's keys and values as a prefix of what is read; nothing is kept of that."""
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        super().__init__()
+        self.keys, self.values, self.is_initialized = layer.keys, layer.values, True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        keys = torch.cat([self.keys, key_states], dim=-2)
+        return keys, torch.cat([self.values, value_states], dim=-2)
+
+
+def last_again(cache: DynamicCache, rows: Tensor) -> DynamicCache:
+    """A cache in which the last position of some rows is read again, and replaced in `cache`."""
+    again = DynamicCache()
+    assert is_plain(cache)
+    again.layers = [_LastAgain(layer, rows) for layer in cache.layers]  # type: ignore[arg-type]
+    return again
+
+
+def after(cache: DynamicCache) -> DynamicCache:
+    """A cache from which continuations are read that leave no trace in it."""
+    found = DynamicCache()
+    assert is_plain(cache)
+    found.layers = [_After(layer) for layer in cache.layers]  # type: ignore[arg-type]
+    return found
+
+
+def is_plain(cache: DynamicCache) -> bool:
+    """Whether every layer attends to all that came before."""
+    return all(isinstance(layer, RoomyLayer) for layer in cache.layers)
 
 
 def roomy_cache(config: PreTrainedConfig) -> DynamicCache:

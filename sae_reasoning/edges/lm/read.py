@@ -72,7 +72,7 @@ def read_residuals(
     """
     check_layers(layers, lm.facts.num_layers, lm.facts.name)
     for rows in pack([len(sequence) for sequence in sequences], token_budget):
-        token_ids, is_token = _pad(lm, [sequences[row] for row in rows])
+        token_ids, is_token = padded_right(lm, [sequences[row] for row in rows])
         yield ReadBatch(rows, _forward_to_deepest(lm, token_ids, layers), is_token)
 
 
@@ -110,7 +110,7 @@ def splice_losses(
     budget = min(token_budget, max(_MAX_LOGITS // vocab_size, 1))
     summed = np.zeros(len(sequences), np.float64)
     for rows in pack([len(sequence) for sequence in sequences], budget):
-        token_ids, is_token = _pad(lm, [sequences[row] for row in rows])
+        token_ids, is_token = padded_right(lm, [sequences[row] for row in rows])
         is_kept = is_token & _from(keep_from, rows, is_token)
         is_target = is_token & _from(response_from, rows, is_token)
         is_target[:, 0] = False  # Nothing predicts the first token.
@@ -132,7 +132,7 @@ def token_log_probs(
     found: dict[int, np.ndarray] = {}
     budget = min(token_budget, max(_MAX_LOGITS // lm.model.config.vocab_size, 1))
     for rows in pack([len(sequence) for sequence in sequences], budget):
-        token_ids, _ = _pad(lm, [sequences[row] for row in rows])
+        token_ids, _ = padded_right(lm, [sequences[row] for row in rows])
         logits = lm.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
         chosen = logits.log_softmax(-1).gather(2, token_ids[:, 1:, None])[..., 0].double().cpu()
         for place, row in enumerate(rows):
@@ -238,7 +238,22 @@ def _residual(output: object) -> Tensor:
     return resid
 
 
-def _pad(lm: LanguageModel, sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def watched(lm: LanguageModel, layers: Sequence[int], seen: dict[int, Tensor]) -> ExitStack:
+    """Hooks that note in `seen` what comes out of some blocks, for one forward pass."""
+    stack = ExitStack()
+    blocks = decoder_blocks(lm.model)
+    for layer in layers:
+
+        def note(_block: nn.Module, _args: object, output: object, layer: int = layer) -> None:
+            seen[layer] = _residual(output)
+
+        stack.callback(blocks[layer].register_forward_hook(note).remove)
+    return stack
+
+
+def padded_right(
+    lm: LanguageModel, sequences: Sequence[Sequence[int]]
+) -> tuple[Int64[Tensor, "batch token"], Bool[Tensor, "batch token"]]:
     """Right-padded token ids and where they are tokens."""
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     is_token = torch.arange(int(lengths.max())) < lengths[:, None]

@@ -10,7 +10,9 @@ machine does meanwhile hits all of them. Models are random, since speed doesn't 
 2. Training: our loop fed from HDF5, against sae-lens's trainer fed from tensors in memory.
 3. Editing: generation in which most rows of a batch undergo an edit of their own, against the same
    generation without.
-4. Ranking: all point estimates in one pass over a store, against the bare pass, scikit-learn, and
+4. Lockstep: generation while another model reads along and a tenth of the tokens is pushed, against
+   both models generating by themselves, one after the other.
+5. Ranking: all point estimates in one pass over a store, against the bare pass, scikit-learn, and
    itself on ten times as many tokens.
 """
 
@@ -31,6 +33,7 @@ from sae_reasoning.jobs.bench.editing import editors
 from sae_reasoning.jobs.bench.ranking import BEHAVIOURS, growth, rankers
 from sae_reasoning.jobs.bench.reading import readers
 from sae_reasoning.jobs.bench.sizes import Contender, Sizes
+from sae_reasoning.jobs.bench.stepping import steppers
 from sae_reasoning.jobs.bench.training import trainers
 
 PAIRS = {
@@ -39,6 +42,7 @@ PAIRS = {
     "cache_over_transformer_lens_stopped": ("cache", "transformer_lens_stopped"),
     "train_over_sae_lens": ("train", "sae_lens"),
     "edit_over_generate": ("edit", "generate"),
+    "lockstep_over_sum": ("lockstep", "both_alone"),
     "rank_over_bandwidth": ("rank", "encode"),
     "rank_over_sklearn": ("rank", "scikit_learn"),
 }
@@ -52,6 +56,7 @@ GOALS = {
     "cache_over_transformer_lens_stopped": 1.0,
     "train_over_sae_lens": 0.95,
     "edit_over_generate": 0.8,
+    "lockstep_over_sum": 0.83,
     "rank_over_bandwidth": 0.5,
     "rank_over_sklearn": 50.0,
     "rank_time_10x": 10.5,
@@ -93,6 +98,7 @@ def bench(
             f"{sizes.steps} steps of {sizes.batch_size} tokens",
             "editing": f"{sizes.rows} rows of {sizes.new_tokens} tokens, width "
             f"{sizes.edited_d_model}, two layers",
+            "lockstep": "as many rows of both models",
             "ranking": f"{sizes.ranked_tokens:,} tokens, width {sizes.d_model}, {sizes.d_sae:,} "
             f"latents, k={sizes.k}, {len(BEHAVIOURS)} behaviours; ten times as many of width "
             f"{sizes.narrow}",
@@ -106,6 +112,7 @@ def bench(
         rates = _contest(readers(sizes, scratch, cfg.device), sizes, console, "reading")
         rates |= _contest(trainers(sizes, scratch, cfg.device), sizes, console, "training")
         rates |= _contest(editors(sizes, scratch, cfg.device), sizes, console, "editing")
+        rates |= _contest(steppers(sizes, scratch, cfg.device), sizes, console, "lockstep")
         rates |= _contest(rankers(sizes, scratch, cfg.device), sizes, console, "ranking")
         with console.progress(1, "contests", "ten times as many tokens") as bar:
             grown = growth(sizes, scratch)
@@ -118,7 +125,7 @@ def bench(
     write_json(Path("bench.json"), ratios)
     tracker.summary({name: ratio.value for name, ratio in ratios.items()})
     console.table(
-        "rates, units a second (reading and editing: tokens; training: steps; ranking: latents)",
+        "rates, units a second (training: steps; ranking: latents; all others: tokens)",
         ["contender", "median"],
         [[name, round(statistics.median(values), 1)] for name, values in rates.items()],
     )

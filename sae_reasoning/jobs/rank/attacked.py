@@ -9,7 +9,7 @@ from sae_reasoning.behaviours.attacks import attack_announcer
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, Attack, Bars, Target, call
 from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.behaviours.shortlist import Shortlist
-from sae_reasoning.behaviours.windows import cell_index
+from sae_reasoning.behaviours.windows import POSITIONAL, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Endpoint
@@ -56,8 +56,11 @@ def attack_shortlists(
     announcers = parts / f"{ANNOUNCERS}_attacks.parquet"
     if not announcers.exists():
         write_table(announcers, _frame(_attack_announcers(cfg, data, lists, bars, parts), Attack))
+    positional = {key for key, status in data.labels.status.items() if status == POSITIONAL}
     return Attacked(
-        call(_joined(parts, "attacks")), _joined(parts, "injections"), _joined(parts, "replicas")
+        call(_joined(parts, "attacks"), positional),
+        _joined(parts, "injections"),
+        _joined(parts, "replicas"),
     )
 
 

@@ -121,6 +121,7 @@ def attack_with_words(
                         behaviour,
                         carrier,
                         split,
+                        here[0].target.writer,
                         num=_TEXTS[split],
                         length=length,
                         is_junction=is_junction,
@@ -149,7 +150,7 @@ def _own_words(cfg: Config, subject: Subject, lm: LanguageModel) -> list[_Words]
     residuals = residuals_in_memory(
         lm, sequences, rows.first_position, layers, cfg.cache.token_budget
     )
-    barred = openings(sample, cfg.behaviours)
+    barred = openings(subject.traces, cfg.behaviours)
     found = []
     for layer in layers:
         targets = [target for target in subject.targets if target.layer == layer]
@@ -258,7 +259,7 @@ def _one(
     attack = _against(subject, cfg, target, kind, injected, problem, bars)
     if rise is None:
         return attack, []
-    if attack.outcome == KILLED and not rise.auroc > rise.null_95:
+    if attack.outcome == KILLED and not rise.p < 0.05:
         attack = replace(attack, outcome=UNCLEAR)  # Any latent rises as much.
     size, gram = list(words.ngrams.items())[rise.strategy]
     identity = {k: v for k, v in asdict(target).items() if k != "shortlist"}

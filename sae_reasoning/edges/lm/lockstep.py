@@ -1,0 +1,184 @@
+"""Generation by one model while another reads along, and a policy that decides at every token.
+
+Both models keep their own cache over the same tokens. A step, for the position t that predicts the
+next token:
+
+1. the writer reads position t as it is; so does the other model;
+2. the policy sees both models' logits and residuals at t, and decides for each row: nothing; a push
+   of the writer's residual after one block; the other model's logits instead of the writer's; or a
+   token that is written whatever anybody predicts;
+3. rows that are pushed are read once more at t, from the first block on, with the push: their keys
+   and values at t are replaced, so all that comes later sees the pushed state and no other;
+4. the same sampler as in `generate` picks the next token.
+
+A push can thus depend on what the writer would have said without it. It costs one pass of the
+pushed rows over one position, and a copy of their keys and values; a step in which nobody is pushed
+costs the passes of the two models.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.lm.generate import (
+    Reader,
+    Reading,
+    Rollout,
+    Sampler,
+    batches,
+    edited,
+    roll_out,
+)
+from sae_reasoning.edges.lm.kv_cache import last_again
+from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.edges.lm.read import check_layers, watched
+
+
+@dataclass(frozen=True)
+class View:
+    """What one model makes of the present position, unedited.
+
+    Attributes:
+        logits: Of the next token, over the tokens that both models have.
+        residuals: By layer, after the block.
+    """
+
+    logits: Float[Tensor, "batch vocab"]
+    residuals: dict[int, Float[Tensor, "batch d_model"]]
+
+
+@runtime_checkable
+class Decision(Protocol):
+    """What is done at the present position of each row.
+
+    Attributes:
+        layer: Decoder block of the writer after which its residual is pushed; -1 for no push.
+        change: What is added there.
+        is_swapped: Whether the other model's logits count instead.
+        token: The token that is written next; -1 where it's sampled.
+    """
+
+    @property
+    def layer(self) -> Int[Tensor, " batch"]: ...  # noqa: D102
+    @property
+    def change(self) -> Float[Tensor, "batch d_model"]: ...  # noqa: D102
+    @property
+    def is_swapped(self) -> Bool[Tensor, " batch"]: ...  # noqa: D102
+    @property
+    def token(self) -> Int[Tensor, " batch"]: ...  # noqa: D102
+
+
+Policy = Callable[[Int[Tensor, " batch"], int, View, View], Decision]
+"""From the rows, the step, and what the writer and the other model see; rows index the prompts.
+
+It's called once a step and row, in order of the steps; rows that have ended may be among them.
+"""
+
+
+@torch.inference_mode()
+def lockstep(
+    writer: LanguageModel,
+    other: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    policy: Policy,
+    layers: Sequence[int],
+    sampler: Sampler,
+    max_new_tokens: int,
+    batch_size: int,
+) -> Iterator[Rollout]:
+    """Roll out every prompt in lockstep, in batches; rollouts come as they end, not in order.
+
+    Args:
+        writer: Model that generates.
+        other: Model that reads along.
+        prompts: Token ids of each prompt, BOS included.
+        policy: Decides at every token.
+        layers: Decoder blocks whose residuals it sees.
+        sampler: Picks the next token from (logits, rows, step); rows index `prompts`.
+        max_new_tokens: Tokens after which a rollout is cut.
+        batch_size: Rows at once.
+
+    Raises:
+        ConfigError: The models don't share a tokenizer, one of them lacks a layer, the writer
+            attends to a window only, or a logit is NaN.
+    """
+    if writer.facts.tokenizer_fingerprint != other.facts.tokenizer_fingerprint and (
+        writer.tokenizer.get_vocab() != other.tokenizer.get_vocab()
+    ):
+        raise ConfigError(
+            f"pair: {writer.facts.name} and {other.facts.name} have different tokenizers, so one "
+            "can't read the other's tokens; name two models that share one"
+        )
+    for lm in (writer, other):
+        check_layers(layers, lm.facts.num_layers, lm.facts.name)
+    for batch in batches(prompts, batch_size):
+        both = _Lockstep(Reader(writer), Reader(other), policy, layers)
+        yield from roll_out(both, prompts, batch, sampler, max_new_tokens, ())
+
+
+class _Lockstep:
+    """Both models over one batch."""
+
+    remedy = "lower the doses of hybrid, "
+
+    def __init__(
+        self, writer: Reader, other: Reader, policy: Policy, layers: Sequence[int]
+    ) -> None:
+        self.lm = writer.lm
+        self._writer, self._other, self._policy = writer, other, policy
+        self._layers = layers
+        writer.require_full_attention()
+
+    def read_once(self, read: Reading) -> bool:
+        # What is worth it for one is for the other: the tokens are the same.
+        own, others = (reader.read_once(read) for reader in (self._writer, self._other))
+        return own and others
+
+    def keep(self, kept: Int[Tensor, " kept"]) -> None:
+        for reader in (self._writer, self._other):
+            reader.keep(kept)
+
+    def predict(
+        self, read: Reading, rows: Int[Tensor, "batch"], step: int
+    ) -> Float[Tensor, "batch vocab"]:
+        own, others = (self._view(reader, read) for reader in (self._writer, self._other))
+        size = min(own.logits.shape[1], others.logits.shape[1])
+        own, others = (View(view.logits[:, :size], view.residuals) for view in (own, others))
+        decision = self._policy(rows, step, own, others)
+        logits = torch.where(decision.is_swapped[:, None], others.logits, own.logits)
+        pushed = (decision.layer >= 0).nonzero().flatten()
+        if len(pushed):
+            again = self._pushed(read, pushed, decision)[:, :size]
+            logits = logits.index_copy(0, pushed, again)
+        if (decision.token >= 0).any():
+            forced = torch.full_like(logits, -torch.inf)
+            forced.scatter_(1, decision.token.clamp_min(0)[:, None], 0.0)
+            logits = torch.where((decision.token >= 0)[:, None], forced, logits)
+        return logits
+
+    def _view(self, reader: Reader, read: Reading) -> View:
+        seen: dict[int, Tensor] = {}
+        with watched(reader.lm, self._layers, seen):
+            logits = reader.read(read)
+        return View(logits, {layer: resid[:, -1] for layer, resid in seen.items()})
+
+    def _pushed(self, read: Reading, places: Tensor, decision: Decision) -> Tensor:
+        """Logits of some rows with the push, which their keys and values henceforth hold."""
+        last = Reading(read.token_ids[:, -1:], read.mask, read.position[:, -1:]).of(places)
+        layer, change = decision.layer[places], decision.change[places]
+
+        def push(number: int) -> Callable[[Tensor, Tensor], Tensor]:
+            def add(resid: Tensor, _rows: Tensor) -> Tensor:
+                return torch.where((layer == number)[:, None], resid + change.to(resid), resid)
+
+            return add
+
+        edits = {number: push(number) for number in layer.unique().tolist()}
+        with edited(self.lm, edits, places):
+            return self._writer.read(last, last_again(self._writer.cache, places))

@@ -1,0 +1,252 @@
+"""Who decides, at every token that a base model writes, whether it's steered, and how.
+
+*When*: `never`; `always`; `random`, at a share of tokens; `differs`, where the base's and the RL
+model's likeliest next tokens differ; `oracle`, where they differ, by more than a threshold, and the
+RL model's latents say that a move starts, and which; `gate`, where the base's own latents foresee
+that, without the RL model.
+*How*: `push` adds the move's vector to the base's residual; `swap` lets the RL model write the
+token; `write` puts the move's opening words there, one a token.
+
+Classes of moves count from 1; 0 is none. Rows of one batch may follow different policies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.steering.readout import Announce, Foresee
+from sae_reasoning.steering.triggers import Push
+
+NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE = (
+    "never",
+    "always",
+    "random",
+    "differs",
+    "oracle",
+    "gate",
+)
+WHENS = (NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE)
+PUSH, SWAP, WRITE = "push", "swap", "write"
+HOWS = (PUSH, SWAP, WRITE)
+
+_LOTS = 1 << 40
+"""Sets the lots of `random` apart from the noise that tokens are sampled with."""
+
+
+@runtime_checkable
+class View(Protocol):
+    """What one model makes of the present position, unedited."""
+
+    @property
+    def logits(self) -> Float[Tensor, "batch vocab"]: ...  # noqa: D102
+    @property
+    def residuals(self) -> dict[int, Float[Tensor, "batch d_model"]]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """When one row is steered, and how.
+
+    Attributes:
+        when: One of `WHENS`.
+        how: One of `HOWS`.
+        threshold: Of `oracle` and `gate`, the divergence in nats, measured or foreseen, above which
+            they steer.
+        shares: Of `random`, the share of tokens at which each move is steered to.
+        pushes: Of `push`, what is added for each move; where it's None nothing is done.
+        words: Of `write`, the tokens of each move's opening; empty ones do nothing.
+    """
+
+    when: str
+    how: str = PUSH
+    threshold: float = 0.0
+    shares: Sequence[float] = ()
+    pushes: Sequence[Push | None] = ()
+    words: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done at the present position of each row.
+
+    Attributes:
+        layer: Decoder block after which the base's residual is pushed; -1 for no push.
+        change: What is added there.
+        is_swapped: Whether the RL model's logits count instead.
+        token: The token that is written next; -1 where it's sampled.
+    """
+
+    layer: Int[Tensor, " batch"]
+    change: Float[Tensor, "batch d_model"]
+    is_swapped: Bool[Tensor, " batch"]
+    token: Int[Tensor, " batch"]
+
+
+def disagreement(
+    base: Float[Tensor, "*batch vocab"], rl: Float[Tensor, "*batch vocab"]
+) -> tuple[Bool[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Whether the likeliest next tokens differ, and KL(RL ‖ base) in nats."""
+    log_rl = rl.log_softmax(-1)
+    divergence = (log_rl.exp() * (log_rl - base.log_softmax(-1))).sum(-1)
+    return base.argmax(-1) != rl.argmax(-1), divergence
+
+
+def threshold_for(scores: Float[Tensor, " candidate"], num_positions: int, budget: float) -> float:
+    """Score above which the candidates are at most a share `budget` of all positions.
+
+    Below all of them where there are too few; ties may make it fewer.
+    """
+    most = int(budget * num_positions)
+    if len(scores) <= most:
+        return -torch.inf
+    return float(scores.sort(descending=True).values[most])
+
+
+class RowPolicies:
+    """Policies on the rows of one generation; callable as `lockstep` takes it.
+
+    Attributes:
+        num_moves: Classes of moves, none included.
+    """
+
+    def __init__(
+        self,
+        policies: Sequence[Policy],
+        policy_of_row: Int[Tensor, " row"],
+        keys: Int[Tensor, "row 3"],
+        *,
+        num_moves: int,
+        d_model: int,
+        by_rl: Announce,
+        by_base: Foresee,
+    ) -> None:
+        """Lay the policies out in tables.
+
+        Args:
+            policies: What a row may follow.
+            policy_of_row: Which of them each row does.
+            keys: (seed, problem, sample) of each row, for its lots.
+            num_moves: Classes of moves, none included.
+            d_model: Width of the residual.
+            by_rl: What the RL model's latents say.
+            by_base: What the base's foresee.
+        """
+        self.num_moves = num_moves
+        self._policies, self._of_row = policies, policy_of_row
+        self._by_rl, self._by_base = by_rl, by_base
+        self._when = torch.tensor([WHENS.index(policy.when) for policy in policies])
+        self._how = torch.tensor([HOWS.index(policy.how) for policy in policies])
+        self._threshold = torch.tensor([policy.threshold for policy in policies])
+        shape = (len(policies), num_moves)
+        self._layer = torch.full(shape, -1)
+        self._change = torch.zeros(*shape, d_model)
+        longest = max((len(w) for p in policies for w in p.words), default=0)
+        self._words = torch.full((*shape, longest + 1), -1)
+        self._log_shares = torch.full(shape, -torch.inf)
+        self._log_shares[:, 0] = 0.0
+        for number, policy in enumerate(policies):
+            for move, push in enumerate(policy.pushes, 1):
+                if push is not None:
+                    self._layer[number, move] = push.layer
+                    self._change[number, move] = push.change
+            for move, words in enumerate(policy.words, 1):
+                self._words[number, move, : len(words)] = torch.tensor(words, dtype=torch.int64)
+            if policy.shares:
+                shares = torch.tensor([1 - sum(policy.shares), *policy.shares])
+                self._log_shares[number] = shares.clamp_min(0).log()
+        lots = keys.clone()
+        lots[:, 2] += _LOTS
+        self._lots = keyed_sampler(lots, 1.0)
+        self._writing = torch.zeros(len(policy_of_row), 2, dtype=torch.int64)
+        self._log: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def __call__(self, rows: Int[Tensor, " batch"], step: int, base: View, rl: View) -> Decision:
+        """Decide for each row; both models' logits and residuals are of the present position."""
+        device = base.logits.device
+        at = rows.cpu()
+        which = self._of_row[at]
+        move = self._moves(at, which, step, base, rl)
+        how = self._how[which]
+        move = torch.where(self._writing[at, 0] > 0, 0, move)  # An opening is finished first.
+        token, is_writing = self._write(at, which, torch.where(how == HOWS.index(WRITE), move, 0))
+        is_swapped = (how == HOWS.index(SWAP)) & (move > 0)
+        layer = torch.where(how == HOWS.index(PUSH), self._layer[which, move], -1)
+        steered = is_swapped | (layer >= 0) | is_writing
+        self._log.append((at, torch.where(steered, move, 0), steered))
+        return Decision(
+            layer.to(device),
+            self._change[which, move].to(base.logits),
+            is_swapped.to(device),
+            token.to(device),
+        )
+
+    def tally(
+        self, num_positions: Int[Tensor, " row"]
+    ) -> tuple[Int[Tensor, " row"], Int[Tensor, "row move"]]:
+        """Steered positions of each row, and at how many it was decided to steer to each move.
+
+        Args:
+            num_positions: Positions of each row that count, from its first: a batch goes on with
+                rows that have ended for a while.
+        """
+        seen, steered = torch.zeros(2, len(num_positions), dtype=torch.int64)
+        decided = torch.zeros(len(num_positions), self.num_moves, dtype=torch.int64)
+        for rows, move, is_steered in self._log:
+            counts = seen[rows] < num_positions[rows]
+            steered[rows] += is_steered & counts
+            decided[rows[counts], move[counts]] += 1
+            seen[rows] += 1
+        return steered, decided
+
+    def _moves(self, at: Tensor, which: Tensor, step: int, base: View, rl: View) -> Tensor:
+        """Which move each row is steered to, 0 for none."""
+        when = self._when[which]
+        move = torch.zeros(len(at), dtype=torch.int64)
+        threshold = self._threshold[which]
+
+        def rows_of(name: str) -> Tensor:
+            return when == WHENS.index(name)
+
+        if (own := rows_of(RANDOM)).any():
+            drawn = self._lots(self._log_shares[which], at, step)
+            move = torch.where(own, drawn, move)
+        by_difference = rows_of(ORACLE) | rows_of(DIFFERS)
+        asked = rows_of(ALWAYS)
+        if by_difference.any():
+            differs, by = (x.cpu() for x in disagreement(base.logits, rl.logits))
+            move = torch.where(rows_of(DIFFERS) & differs, 1, move)
+            asked = asked | (rows_of(ORACLE) & differs & (by > threshold))
+        if asked.any():
+            said = self._by_rl(_some(rl, asked)).cpu()
+            # Where every token is steered there's no none.
+            said[rows_of(ALWAYS)[asked], 0] = -torch.inf
+            move[asked] = said.argmax(-1)
+        if (own := rows_of(GATE)).any():
+            foreseen = self._by_base(_some(base, own))
+            likely = foreseen.divergence.cpu() > threshold[own]
+            move[own] = torch.where(likely, foreseen.moves.argmax(-1).cpu(), 0)
+        return move
+
+    def _write(self, at: Tensor, which: Tensor, begun: Tensor) -> tuple[Tensor, Tensor]:
+        """The token that each row has to write, and whether it does."""
+        move, place = self._writing[at].unbind(1)
+        is_free = move == 0
+        move, place = torch.where(is_free, begun, move), torch.where(is_free, 0, place)
+        token = torch.where(move > 0, self._words[which, move, place], -1)
+        is_writing = token >= 0
+        after = self._words[which, move, (place + 1).clamp_max(self._words.shape[2] - 1)]
+        goes_on = is_writing & (after >= 0)
+        self._writing[at, 0] = torch.where(goes_on, move, 0)
+        self._writing[at, 1] = torch.where(goes_on, place + 1, 0)
+        return token, is_writing
+
+
+def _some(view: View, rows: Tensor) -> dict[int, Tensor]:
+    """Residuals of some rows of the batch."""
+    chosen = rows.nonzero().flatten().to(view.logits.device)
+    return {layer: resid[chosen] for layer, resid in view.residuals.items()}

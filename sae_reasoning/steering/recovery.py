@@ -1,0 +1,173 @@
+"""How much of the accuracy gap between two models a policy recovers.
+
+    gap recovered = (hybrid − base) / (RL − base)
+
+of accuracies over the same problems, unclipped (Venhoff et al. 2510.07364). What a problem adds to
+each of the three stays together, so differences are paired; resamples draw problems. Where the
+interval of RL − base holds 0 there's no gap to recover, and nothing is said.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat
+from sae_reasoning.steering.effects import repetition_share
+
+ALL = "all"
+"""In the column `move`: over all problems."""
+BASE, RL = "base", "rl"
+"""Policies that are the ends of the gap."""
+NOTHING = "-"
+"""The vector of a policy that pushes nothing."""
+KEYS = ["policy", "vector", "budget"]
+COLUMNS = [
+    *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
+    *("n", "move", "defined", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high"),
+    *("oracle_bits", "repetition", "truncated", "length", "rollouts", "draws"),
+]
+
+
+def recovery(
+    rollouts: pd.DataFrame,
+    uses: Mapping[str, Collection[str]],
+    moves: Sequence[str],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """One row a policy, vector, budget and set of problems; `COLUMNS`.
+
+    `n` is the problems, `low` and `high` bound the gap recovered at 95 %, and `gap` is RL − base on
+    the same problems. `share_steered` is over all predicted tokens. `oracle_bits` is the entropy,
+    in bits a token, of which move the policy steers to, if to any, where the RL model decides.
+
+    Args:
+        rollouts: Columns policy, vector, budget, draw, problem_id, correct, truncated, num_tokens,
+            num_steered, text, decided (how often each class of move was steered to, none first),
+            by_rl (whether the RL model decides).
+        uses: Of each problem, the moves in the RL model's valid traces of it.
+        moves: To each of which problems are restricted, beside all of them.
+        num_resamples: Resamples of problems.
+        seed: Of the resamples.
+
+    Raises:
+        ValueError: The base's or the RL model's own rollouts aren't among them.
+    """
+    if not {BASE, RL} <= set(rollouts.policy):
+        raise ValueError("a gap needs rollouts of the base and of the RL model")
+    rollouts = rollouts.assign(
+        repetition=[repetition_share(text) for text in rollouts.text],
+        positions=rollouts.num_tokens + ~rollouts.truncated.astype(bool),
+    )
+    found = []
+    for move in (ALL, *moves):
+        chosen = rollouts
+        if move != ALL:
+            users = {problem for problem, own in uses.items() if move in own}
+            chosen = rollouts[rollouts.problem_id.isin(users)]
+        if not len(chosen):
+            continue
+        problems, place = np.unique(chosen.problem_id.to_numpy(str), return_inverse=True)
+        chosen = chosen.assign(place=place)
+        grouped = chosen.groupby(KEYS, sort=False, dropna=False)
+        sums = {name: _graded(part, len(problems)) for name, part in grouped}
+        ends = [
+            sum(own for (policy, _, _), own in sums.items() if policy == end) for end in (BASE, RL)
+        ]
+        gap = bootstrap_of_sums(np.concatenate(ends, axis=1), _gap, num_resamples, seed)
+        defined = gap.low > 0 or gap.high < 0
+        for name, part in grouped:
+            table = np.concatenate([sums[name], *ends], axis=1)
+            unknown = Estimate(np.nan, np.nan, np.nan, len(problems))
+            share = (
+                bootstrap_of_sums(table, _recovered, num_resamples, seed) if defined else unknown
+            )
+            accuracy = bootstrap_of_sums(table[:, :2], _accuracy, num_resamples, seed)
+            accuracy = widen_flat(accuracy, len(problems))
+            found.append(
+                dict(zip(KEYS, name, strict=True))
+                | {
+                    "share_steered": part.num_steered.sum() / part.positions.sum(),
+                    "accuracy": accuracy.value,
+                    "gap_recovered": share.value,
+                    "low": share.low,
+                    "high": share.high,
+                    "n": len(problems),
+                    "move": move,
+                    "defined": defined,
+                    "accuracy_low": accuracy.low,
+                    "accuracy_high": accuracy.high,
+                    "gap": gap.value,
+                    "gap_low": gap.low,
+                    "gap_high": gap.high,
+                    "oracle_bits": _bits(part),
+                    "repetition": part.repetition.mean(),
+                    "truncated": part.truncated.mean(),
+                    "length": part.num_tokens.mean(),
+                    "rollouts": len(part),
+                    "draws": part.draw.nunique(),
+                }
+            )
+    return pd.DataFrame(found, columns=COLUMNS)
+
+
+def decision_bits(counts: Float[np.ndarray, " outcome"]) -> float:
+    """Entropy in bits of what was decided, from how often each was; 0 of nothing."""
+    total = counts.sum()
+    shares = counts[counts > 0] / total if total else counts[:0]
+    return float(-(shares * np.log2(shares)).sum()) + 0.0
+
+
+def _bits(part: pd.DataFrame) -> float:
+    if not part.by_rl.all():
+        return float("nan")
+    return decision_bits(np.stack(part.decided.to_list()).sum(0).astype(float))
+
+
+def _graded(part: pd.DataFrame, num_problems: int) -> Float[np.ndarray, "problem 2"]:
+    """Right answers and judged rollouts of each problem."""
+    judged = part[part.correct.notna()]
+    sums = np.zeros((num_problems, 2))
+    values = np.stack([judged.correct.astype(float), np.ones(len(judged))], axis=1)
+    np.add.at(sums, judged.place.to_numpy(), values)
+    return sums
+
+
+def _accuracy(sums: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+
+
+def _gap(sums: np.ndarray) -> np.ndarray:
+    return np.asarray(_accuracy(sums[..., 2:4]) - _accuracy(sums[..., :2]))
+
+
+def _recovered(sums: np.ndarray) -> np.ndarray:
+    """From sums of the hybrid, the base and the RL model."""
+    gap = _gap(sums[..., 2:])
+    way = _accuracy(sums[..., :2]) - _accuracy(sums[..., 2:4])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(gap != 0, way / gap, np.nan))
+
+
+def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
+    """For people: each policy and vector in a row, gap recovered at each share steered.
+
+    Accuracy is that of its best budget.
+    """
+    rows = []
+    shown = found[found.move == move]
+    for (policy, vector), part in shown.groupby(["policy", "vector"], sort=False):
+        row = {"policy": policy, "vector": vector, "accuracy": f"{part.accuracy.max():.2f}"}
+        for number, one in enumerate(part.sort_values("share_steered").itertuples(), 1):
+            recovered = (
+                f"{one.gap_recovered:.2f} [{one.low:.2f}, {one.high:.2f}]"
+                if one.defined
+                else "no gap"
+            )
+            row[str(number)] = f"{one.share_steered:.1%}: {recovered}"
+        rows.append(row)
+    return pd.DataFrame(rows).fillna("")

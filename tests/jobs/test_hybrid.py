@@ -1,0 +1,131 @@
+"""The hybrid stage, on two stages of a short training that babble."""
+
+import io
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Project
+
+from sae_reasoning.compose import compose
+from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.artifacts import read_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.load import encode_prompt, load
+from sae_reasoning.edges.tables import read_table, read_traces
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs.hybrid import hybrid
+from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.steering.recovery import COLUMNS
+
+
+def run(project: Project, *options: str) -> str:
+    out = io.StringIO()
+    cfg = compose([*project.options, f"runs={project.folder}/runs", *options])
+    hybrid(cfg, tracker=NullTracker(), console=Console(out))
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def made(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which the stage has been made; nobody touches it."""
+    folder = tmp_path_factory.mktemp("hybrid")
+    project = made_project.copy(folder, "traces", "train", "rank")
+    run(project)
+    return project
+
+
+def test_every_policy_has_its_rows_on_report_problems(made: Project) -> None:
+    folder = made.results / "hybrid"
+    found = read_table(folder / "hybrid.parquet")
+    assert list(found.columns) == COLUMNS
+    assert set(found.policy) == {
+        *("base", "rl", "always", "global-bias", "token-swap", "cue-word"),
+        *("oracle", "latent", "random", "random-vector"),
+    }
+    curves = found[found.policy.isin(["oracle", "latent", "random"])]
+    assert set(curves.vector) <= {"sae", "mean-difference", "trained"}
+    assert set(curves.budget) == {0.05, 0.3}
+    assert found.share_steered.between(0, 1).all()
+    assert (found.share_steered[found.policy == "base"] == 0).all()
+    assert (found.share_steered[found.policy == "rl"] == 1).all()
+    undefined = found[~found.defined]
+    assert undefined.gap_recovered.isna().all()
+    rollouts = read_table(folder / "generations.parquet")
+    splits = {t.problem_id: t.split for t in read_traces(made.results / "traces/traces.parquet")}
+    assert {splits[problem] for problem in rollouts.problem_id} == {"report"}
+    assert {path.name for path in folder.iterdir()} == {
+        *("hybrid.parquet", "generations.parquet", "choices.json", "hybrid.png", "manifest.json"),
+    }
+    assert read_json(folder / "choices.json")["multiples"].keys() <= {
+        *("sae", "mean-difference", "trained"),
+    }
+
+
+@pytest.mark.parametrize("model", ["base", "rl"])
+def test_the_ends_of_the_gap_are_what_each_model_says_alone(made: Project, model: str) -> None:
+    """Never steering is the base's generation, swapping every token the RL model's."""
+    cfg = compose([*made.options])
+    lm = load(getattr(cfg.pair, model), "cpu")
+    rollouts = read_table(made.results / "hybrid" / "generations.parquet")
+    own = rollouts[rollouts.policy == model]
+    assert len(own) == cfg.hybrid.num_problems * cfg.hybrid.end_samples
+    keys = [
+        [cfg.hybrid.seed, int(p[1:]), 30_000 + s]
+        for p, s in zip(own.problem_id, own["sample"], strict=True)
+    ]
+    made_alone = generate(
+        lm,
+        [encode_prompt(lm.tokenizer, prompt) for prompt in own.prompt],
+        sampler=keyed_sampler(torch.tensor(keys), cfg.hybrid.temperature),
+        max_new_tokens=cfg.hybrid.max_new_tokens,
+        batch_size=4,
+    )
+    alone = {rollout.row: lm.decode(list(rollout.token_ids)) for rollout in made_alone}
+    assert [alone[row] for row in range(len(own))] == own.text.tolist()
+
+
+def test_a_second_run_does_nothing_and_the_same_seed_gives_the_same_tables(
+    made: Project, made_project: Project, tmp_path: Path
+) -> None:
+    assert "is up to date" in run(made)
+    again = made_project.copy(tmp_path, "traces", "train", "rank")
+    killed = again.run("hybrid", die_at=4)
+    assert killed.code == -9, killed.output
+    (partial,) = again.results.glob("hybrid.partial-*")
+    assert (partial / "parts" / "vectors.json").exists()
+    resumed = again.run("hybrid")
+    assert resumed.code == 0, resumed.output
+    for name in ("hybrid.parquet", "generations.parquet"):
+        pd.testing.assert_frame_equal(
+            *(read_table(project.results / "hybrid" / name) for project in (made, again))
+        )
+    assert (
+        read_json(made.results / "hybrid/choices.json")
+        == read_json(again.results / "hybrid/choices.json")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("traces.source=mine.jsonl", r"traces\.source=.*nobody to grade"),
+        ("hybrid.behaviours=[deducing]", r"hybrid\.behaviours: deducing isn't tracked"),
+        ("hybrid.vectors=[bias]", r"hybrid\.vectors=\['bias'\] must be one or more of sae"),
+        ("hybrid.budgets=[0,0.1]", r"hybrid\.budgets=.*shares above 0"),
+        ("hybrid.multiples=[]", r"hybrid\.multiples=\[\] must be positive"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(made: Project, option: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run(made, option)
+
+
+def test_a_missing_shortlist_is_named(made_project: Project, tmp_path: Path) -> None:
+    project = made_project.copy(tmp_path, "traces", "train", "rank")
+    shutil.rmtree(project.results / "rank")
+    with pytest.raises(ValueError, match="run `make rank` first"):
+        run(project)

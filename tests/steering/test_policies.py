@@ -1,0 +1,144 @@
+"""Who steers when: by hand-made logits and latents."""
+
+import math
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_reasoning.steering.policies import (
+    ALWAYS,
+    DIFFERS,
+    GATE,
+    NEVER,
+    ORACLE,
+    RANDOM,
+    SWAP,
+    WRITE,
+    Policy,
+    RowPolicies,
+    disagreement,
+    threshold_for,
+)
+from sae_reasoning.steering.readout import Foreseen
+from sae_reasoning.steering.triggers import Push
+
+A, B, C = [4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 1.0, 0.0]
+"""Logits: sure of token 0, sure of token 1, leaning to token 1."""
+
+
+@dataclass
+class Seen:
+    logits: Tensor
+    residuals: dict[int, Tensor] = field(default_factory=dict)
+
+
+def says(residuals: dict[int, Tensor]) -> Tensor:
+    """Two moves; which one starts stands in the residual."""
+    return torch.eye(3)[residuals[0][:, 0].long()].clamp_min(1e-9).log()
+
+
+def foresees(residuals: dict[int, Tensor]) -> Foreseen:
+    return Foreseen(says(residuals), residuals[0][:, 1])
+
+
+def decide(
+    policies: list[Policy],
+    base: list[list[float]],
+    rl: list[list[float]],
+    resid: list[list[float]],
+    steps: int = 1,
+):
+    rows = torch.arange(len(base))
+    own = RowPolicies(
+        policies,
+        rows % len(policies),
+        torch.stack([torch.zeros_like(rows), rows, torch.zeros_like(rows)], dim=1),
+        num_moves=3,
+        d_model=2,
+        by_rl=says,
+        by_base=foresees,
+    )
+    seen = [Seen(torch.tensor(logits), {0: torch.tensor(resid)}) for logits in (base, rl)]
+    return own, [own(rows, step, *seen) for step in range(steps)]
+
+
+PUSHES = [Push(1, torch.tensor([1.0, 0.0])), Push(2, torch.tensor([0.0, 2.0]))]
+
+
+def test_the_oracle_pushes_to_the_named_move_where_models_differ_enough() -> None:
+    divergence = float(disagreement(torch.tensor(A), torch.tensor(C))[1])
+    policy = Policy(ORACLE, threshold=divergence + 0.1, pushes=PUSHES)
+    _, (found,) = decide(
+        [policy],
+        base=[A, A, A, A],
+        rl=[B, B, A, C],  # differ, differ, agree, differ too little
+        resid=[[2.0, 0], [0.0, 0], [2.0, 0], [2.0, 0]],  # named: second, none, second, second
+    )
+    assert found.layer.tolist() == [2, -1, -1, -1]
+    assert found.change[0].tolist() == [0.0, 2.0]
+    assert not found.is_swapped.any()
+
+
+def test_divergence_is_of_the_rl_model_from_the_base() -> None:
+    base, rl = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
+    differs, divergence = disagreement(base, rl)
+    assert float(divergence) == pytest.approx(0.25 * math.log(0.5) + 0.75 * math.log(1.5))
+    assert not differs or rl.argmax() != base.argmax()
+
+
+def test_each_row_follows_its_own_policy() -> None:
+    policies = [
+        Policy(NEVER),
+        Policy(ALWAYS, SWAP),
+        Policy(DIFFERS, SWAP),
+        Policy(ALWAYS, pushes=PUSHES),
+        Policy(GATE, threshold=0.5, pushes=PUSHES),
+        Policy(GATE, threshold=0.9, pushes=PUSHES),
+    ]
+    _, (found,) = decide(policies, base=[A] * 6, rl=[A] * 6, resid=[[1.0, 0.7]] * 6)
+    assert found.is_swapped.tolist() == [False, True, False, False, False, False]
+    assert found.layer.tolist() == [-1, -1, -1, 1, 1, -1]
+
+
+def test_a_move_without_a_vector_is_not_steered_to() -> None:
+    policy = Policy(GATE, threshold=0.0, pushes=[None, PUSHES[1]])
+    own, (found,) = decide([policy], base=[A, A], rl=[A, A], resid=[[1.0, 1.0], [2.0, 1.0]])
+    assert found.layer.tolist() == [-1, 2]
+    steered, decided = own.tally(torch.tensor([1, 1]))
+    assert steered.tolist() == [0, 1]
+    assert decided.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_an_opening_is_written_to_its_end_before_another_begins() -> None:
+    policy = Policy(ORACLE, WRITE, threshold=-math.inf, words=[(7, 8, 9), (5,)])
+    own, found = decide([policy], base=[A, A], rl=[B, B], resid=[[1.0, 0], [2.0, 0]], steps=4)
+    written = torch.stack([decision.token for decision in found], dim=1)
+    assert written.tolist() == [[7, 8, 9, 7], [5, 5, 5, 5]]
+    steered, decided = own.tally(torch.tensor([4, 2]))
+    assert steered.tolist() == [4, 2]
+    # Three tokens of one opening are one decision; what comes after a row's end doesn't count.
+    assert decided.tolist() == [[2, 2, 0], [0, 0, 2]]
+
+
+def test_random_times_have_their_shares_and_depend_on_the_row_alone() -> None:
+    policy = Policy(RANDOM, shares=(0.1, 0.3), pushes=PUSHES)
+    count, steps = 400, 5
+    own, found = decide([policy], [A] * count, [B] * count, [[0.0, 0.0]] * count, steps)
+    _, decided = own.tally(torch.full((count,), steps))
+    shares = decided.sum(0) / decided.sum()
+    torch.testing.assert_close(shares, torch.tensor([0.6, 0.1, 0.3]), atol=0.04, rtol=0)
+    _, alone = decide([policy], [A] * 7, [B] * 7, [[0.0, 0.0]] * 7, steps)
+    for together, apart in zip(found, alone, strict=True):
+        assert together.layer[:7].tolist() == apart.layer.tolist()
+
+
+@pytest.mark.parametrize(
+    ("budget", "threshold"), [(0.2, 3.0), (0.39, 3.0), (0.4, 2.0), (0.5, 2.0), (0.6, -math.inf)]
+)
+def test_a_threshold_keeps_candidates_within_the_budget(budget: float, threshold: float) -> None:
+    scores = torch.tensor([3.0, 4.0, 2.0])
+    # Of five positions two tenths are one.
+    assert threshold_for(scores, 5, budget) == threshold
+    assert (scores > threshold).sum() <= budget * 5

@@ -1,0 +1,99 @@
+"""How much of a gap is recovered, by hand."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sae_reasoning.steering.recovery import BASE, RL, decision_bits, findings, recovery
+
+
+def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
+    """Grades of each policy, problem by problem."""
+    return pd.DataFrame(
+        [
+            {
+                "policy": policy,
+                "vector": "-",
+                "budget": math.nan if policy in (BASE, RL) else 0.1,
+                "draw": 0,
+                "problem_id": f"p{problem}",
+                "correct": bool(grade),
+                "truncated": False,
+                "num_tokens": 9,
+                "num_steered": 2 if policy == "oracle" else 0,
+                "text": "one two three",
+                "decided": [8, 1, 1],
+                "by_rl": policy == "oracle",
+            }
+            for policy, grades in right.items()
+            for problem, own in enumerate(grades)
+            for grade in own
+        ]
+    )
+
+
+def table(right: dict[str, list[list[int]]], uses: dict[str, set[str]] | None = None):
+    found = recovery(rollouts(right), uses or {}, ["backtracking"], num_resamples=500, seed=0)
+    return found.set_index(["policy", "move"])
+
+
+MANY = 20
+
+
+def test_half_of_the_way_is_half_of_the_gap() -> None:
+    found = table({BASE: [[0, 1]] * MANY, RL: [[1]] * MANY, "oracle": [[1, 0, 1, 1]] * MANY})
+    own = found.loc["oracle", "all"]
+    assert own.accuracy == 0.75
+    assert own.gap == 0.5
+    assert own.gap_recovered == pytest.approx(0.5)
+    assert (own.low, own.high) == (0.5, 0.5)  # Every problem says the same.
+    assert own.n == MANY
+    assert own.defined
+    assert found.loc[(BASE, "all"), "gap_recovered"] == 0
+    assert found.loc[(RL, "all"), "gap_recovered"] == 1
+
+
+def test_more_than_the_gap_and_less_than_nothing_stay_as_they_are() -> None:
+    grades = {BASE: [[0, 1]] * MANY, RL: [[1, 1, 1, 0]] * MANY}
+    found = table(grades | {"oracle": [[1]] * MANY, "latent": [[0]] * MANY})
+    assert found.loc[("oracle", "all"), "gap_recovered"] == pytest.approx(2.0)
+    assert found.loc[("latent", "all"), "gap_recovered"] == pytest.approx(-2.0)
+
+
+def test_where_there_is_no_sure_gap_nothing_is_recovered() -> None:
+    mixed = [[0], [1]] * (MANY // 2)
+    found = table({BASE: mixed, RL: mixed[::-1], "oracle": [[1]] * MANY})
+    own = found.loc["oracle", "all"]
+    assert not own.defined
+    assert own.gap_low < 0 < own.gap_high
+    assert np.isnan([own.gap_recovered, own.low, own.high]).all()
+    assert own.accuracy == 1.0
+    assert "no gap" in findings(found.reset_index()).to_string()
+
+
+def test_problems_that_need_a_move_are_counted_apart() -> None:
+    uses = {f"p{i}": {"backtracking"} for i in range(MANY // 2)}
+    half = [[1]] * (MANY // 2) + [[0]] * (MANY // 2)
+    found = table({BASE: [[0]] * MANY, RL: [[1]] * MANY, "oracle": half}, uses)
+    assert found.loc[("oracle", "all"), "gap_recovered"] == pytest.approx(0.5)
+    own = found.loc["oracle", "backtracking"]
+    assert (own.gap_recovered, own.n) == (1.0, MANY // 2)
+
+
+def test_shares_count_the_token_that_ends_a_rollout_and_bits_only_where_the_rl_model_decides() -> (
+    None
+):
+    found = table({BASE: [[0]] * 3, RL: [[1]] * 3, "oracle": [[1]] * 3})
+    assert found.loc[("oracle", "all"), "share_steered"] == pytest.approx(0.2)
+    bits = -(0.8 * math.log2(0.8) + 0.2 * math.log2(0.1))
+    assert found.loc[("oracle", "all"), "oracle_bits"] == pytest.approx(bits)
+    assert math.isnan(found.loc[(BASE, "all"), "oracle_bits"])
+    assert decision_bits(np.array([2.0, 1.0, 1.0, 0.0])) == 1.5
+    assert decision_bits(np.zeros(3)) == 0.0
+
+
+def test_a_gap_needs_both_of_its_ends() -> None:
+    with pytest.raises(ValueError, match="of the base and of the RL model"):
+        table({BASE: [[0]], "oracle": [[1]]})
