@@ -45,12 +45,15 @@ class Ends:
         base = self.base if base is None else base
         problems = values.index
         return gap_recovered(
-            values.to_numpy(float),
-            base[problems].to_numpy(float),
-            self.rl[problems].to_numpy(float),
+            *(_out_of_one(own) for own in (values, base[problems], self.rl[problems])),
             self._num_resamples,
             self._seed,
         )
+
+
+def _out_of_one(values: pd.Series) -> np.ndarray:
+    """Each problem's share, so that every problem weighs the same."""
+    return np.stack([values.to_numpy(float), np.ones(len(values))], axis=1)
 
 
 def accuracy_by_problem(rollouts: pd.DataFrame) -> pd.Series:
