@@ -22,20 +22,21 @@ class ElicitConfig:
         tools_instruction: Names and rules of cognitive tools, put after the problem, for models
             that read instructions; empty for none.
         report_problems: Problems of the report split, at most.
-        select_problems: Problems of the select split that trainings see, at most.
-        choose_problems: Problems of the select split on which a training's length and rate are
-            chosen, the last ones, at most.
+        select_problems: Problems of the select split, at most.
+        choose_problems: Those of them, the last, on which a training's length and rate are chosen;
+            trainings see the others.
         samples: Rollouts a problem and means.
         attempts: Rollouts of the base on the problem of the critiques.
-        critique_rates: Learning rates of the critiques, of which one is chosen.
-        critique_steps: Steps of the critiques, of which one number is chosen.
+        critique_rates: Learning rates of the critiques, of which one is chosen; as of each
+            control.
+        critique_steps: Steps of the critiques, of which one number is chosen; as of each control.
         critique_batch: Examples a step of the critiques.
         rl_prompts: Problems a step of the gate and the biases.
         rl_samples: Rollouts a problem of the gate and the biases.
         gate_steps: Steps of the gate.
-        gate_lr: Learning rate of the gate.
+        gate_rates: Learning rates of the gate, of which one is chosen.
         bias_steps: Steps of the biases.
-        bias_lr: Learning rate of the biases.
+        bias_rates: Learning rates of the biases, of which one is chosen.
         best_problems: Problems of best-of-k, the first of those reported on, at most.
         best_of: Numbers of samples of which the best counts; the largest is drawn.
         hybrid_budget: Share of tokens steered, up to which a row of the hybrid is taken.
@@ -61,9 +62,9 @@ class ElicitConfig:
     rl_prompts: int = 16
     rl_samples: int = 8
     gate_steps: int = 30
-    gate_lr: float = 0.05
+    gate_rates: list[float] = field(default_factory=lambda: [3e-3, 1e-2, 3e-2])
     bias_steps: int = 30
-    bias_lr: float = 0.03
+    bias_rates: list[float] = field(default_factory=lambda: [1e-2, 3e-2, 1e-1])
     best_problems: int = 100
     best_of: list[int] = field(default_factory=lambda: [1, 4, 16, 64])
     hybrid_budget: float = 0.15
@@ -81,8 +82,8 @@ class ElicitConfig:
             f"{prefix}.means={self.means} must be one or more of {', '.join(MEANS)}",
         )
         positive(self, prefix, "report_problems", "select_problems", "choose_problems", "samples")
-        positive(self, prefix, "attempts", "critique_batch", "rl_prompts", "gate_steps", "gate_lr")
-        positive(self, prefix, "bias_steps", "bias_lr", "best_problems", "max_new_tokens")
+        positive(self, prefix, "attempts", "critique_batch", "rl_prompts", "gate_steps")
+        positive(self, prefix, "bias_steps", "best_problems", "max_new_tokens")
         positive(self, prefix, "temperature", "batch_size", "bootstrap")
         require(
             self.rl_samples > 1,
@@ -91,6 +92,8 @@ class ElicitConfig:
         for name, example in (
             ("critique_rates", "[0.001]"),
             ("critique_steps", "[50]"),
+            ("gate_rates", "[0.01]"),
+            ("bias_rates", "[0.03]"),
             ("best_of", "[1,16]"),
         ):
             values = getattr(self, name)

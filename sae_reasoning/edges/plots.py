@@ -187,12 +187,17 @@ def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
     for axis, (cost, label, least) in zip(axes, panels, strict=True):
         for number, means in enumerate(names):
             for role, fill in (("control", "none"), ("other", f"C{number % 10}")):
-                own = known[(known.means == means) & ((known.role == "control") == (role == "control"))]
+                own = known[
+                    (known.means == means) & ((known.role == "control") == (role == "control"))
+                ]
                 own = own.dropna(subset=[cost])
                 if not len(own):
                     continue
                 centre = own.gap_recovered
-                reach = [(centre - own.gap_low).clip(lower=0), (own.gap_high - centre).clip(lower=0)]
+                reach = [
+                    (centre - own.gap_low).clip(lower=0),
+                    (own.gap_high - centre).clip(lower=0),
+                ]
                 axis.errorbar(
                     own[cost].clip(lower=least),
                     centre,

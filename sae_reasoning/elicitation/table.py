@@ -19,6 +19,9 @@ _COLUMNS = [
     *("gap_defined", "n", "rollouts"),
 ]
 
+_STEERED = ("oracle", "latent")
+_AT_RANDOM = ("random", "random-vector")
+
 
 def columns(behaviours: Sequence[str]) -> list[str]:
     """Columns of the table; two estimates a move: made a rollout, and made in place and rightly."""
@@ -29,9 +32,7 @@ def columns(behaviours: Sequence[str]) -> list[str]:
 class Ends:
     """Both ends of the gap, by problem, with how intervals are made."""
 
-    def __init__(
-        self, base: pd.Series, rl: pd.Series, num_resamples: int, seed: int
-    ) -> None:
+    def __init__(self, base: pd.Series, rl: pd.Series, num_resamples: int, seed: int) -> None:
         self.base, self.rl = base, rl
         self._num_resamples, self._seed = num_resamples, seed
 
@@ -86,11 +87,10 @@ def row(
     """
     values = accuracy_by_problem(rollouts) if accuracy is None else accuracy
     level, gap = ends.mean(values), ends.gap(values, base)
-    tokens = rollouts.num_tokens.sum()
     found: dict[str, object] = {
         **names,
         **{name: float(rollouts[name].iloc[0]) for name in COSTS},
-        "tokens_steered": rollouts.num_written.sum() / max(tokens, 1)
+        "tokens_steered": rollouts.num_written.sum() / predicted(rollouts)
         if share_steered is None
         else share_steered,
         "prompt_tokens": rollouts.prompt_tokens.mean(),
@@ -111,6 +111,11 @@ def row(
             rate = ends.mean(rollouts.groupby("problem_id")[f"{kind}/{move}"].mean())
             found |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
     return found
+
+
+def predicted(rollouts: pd.DataFrame) -> float:
+    """Tokens that a model predicts in rollouts, ends of text among them; at least 1."""
+    return max(rollouts.num_tokens.sum() + (~rollouts.truncated.astype(bool)).sum(), 1)
 
 
 def pass_at(grades: pd.Series, k: int) -> pd.Series:
@@ -136,36 +141,39 @@ def chosen_of(rollouts: pd.DataFrame, k: int) -> pd.DataFrame:
 
 
 def hybrid_rows(hybrid: pd.DataFrame, budget: float) -> list[dict[str, object]]:
-    """The hybrid's rows by its own gate and by the RL model's timing, at most `budget` steered.
+    """The hybrid's rows at the RL model's times and at its own, at most `budget` steered.
 
-    Of each policy, the row that steers most within the budget; its figures are the hybrid's own, on
-    its own problems.
+    Of each policy and vector the row that steers most within the budget, so nothing is chosen by
+    what it recovers. Controls are random times and random vectors. Figures are the hybrid's own, on
+    its own problems and against its own ends. What was trained for it isn't counted, so its costs
+    of training are unknown.
     """
     found = []
     whole = hybrid[(hybrid.move == "all") & (hybrid.share_steered <= budget)]
-    whole = whole[~whole.vector.str.contains("random|other|shuffled", regex=True)]
-    for policy in ("gate", "latent", "oracle"):
+    for policy in (*_STEERED, *_AT_RANDOM):
         own = whole[whole.policy == policy]
-        if not len(own):
-            continue
-        best = own.loc[own.share_steered.idxmax()]
-        found.append(
-            {
-                "means": "hybrid",
-                "setting": f"{policy}, {best.vector}",
-                "role": "means",
-                "tokens_steered": best.share_steered,
-                "accuracy": best.accuracy,
-                "low": best.get("accuracy_low", np.nan),
-                "high": best.get("accuracy_high", np.nan),
-                "gap_recovered": best.gap_recovered,
-                "gap_low": best.low,
-                "gap_high": best.high,
-                "gap_defined": not np.isnan(best.gap_recovered),
-                "n": int(best.n),
-                "samples": 1,
-            }
-        )
+        for vector, rows in own.groupby("vector", sort=False):
+            most = rows.loc[rows.share_steered.idxmax()]
+            found.append(
+                {
+                    "means": "hybrid",
+                    "setting": f"{policy}, {vector}",
+                    "role": "means" if policy in _STEERED else "control",
+                    "tokens_steered": most.share_steered,
+                    "prompt_tokens": 0.0,
+                    "tokens_written": most.length,
+                    "accuracy": most.accuracy,
+                    "low": most.accuracy_low,
+                    "high": most.accuracy_high,
+                    "gap_recovered": most.gap_recovered,
+                    "gap_low": most.low,
+                    "gap_high": most.high,
+                    "gap_defined": bool(most.defined),
+                    "n": int(most.n),
+                    "rollouts": int(most.rollouts),
+                    "samples": 1,
+                }
+            )
     return found
 
 

@@ -101,10 +101,19 @@ def _inputs(cfg: Config) -> tuple[Annotator, dict[str, str]]:
     models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
     traces = require_stage(cfg.folder, "traces", cfg.settings("traces"), models).fingerprint
     inputs = models | {"traces": traces}
-    hybrid = Manifest.read(cfg.folder / "hybrid")
-    if hybrid and "hybrid" in cfg.elicit.means:
+    if hybrid := _hybrid(cfg):
         inputs["hybrid"] = hybrid.fingerprint
     return annotate, inputs
+
+
+def _hybrid(cfg: Config) -> Manifest | None:
+    """The hybrid, where it's asked for, there, and of these traces and models."""
+    found = Manifest.read(cfg.folder / "hybrid")
+    traces = Manifest.read(cfg.folder / "traces")
+    if "hybrid" not in cfg.elicit.means or not found or not traces:
+        return None
+    read = traces.inputs | {"traces": traces.fingerprint}
+    return found if all(found.inputs.get(name) == own for name, own in read.items()) else None
 
 
 def _take_over(stage: Stage) -> None:
@@ -119,8 +128,6 @@ def _take_over(stage: Stage) -> None:
     for name in ("rollouts", "trained"):
         if (stage.final / name).exists() and not (stage.folder / name).exists():
             shutil.copytree(stage.final / name, stage.folder / name)
-    if (stage.final / "critiques.json").exists():
-        shutil.copy(stage.final / "critiques.json", stage.folder / "critiques.json")
 
 
 def _lines(lab: Lab) -> dict[str, Any]:
@@ -228,9 +235,7 @@ def _critiqued(lab: Lab) -> list[Arm]:
     ]
 
 
-def _attached(
-    lab: Lab, means: str, new: Callable[[LanguageModel], Attachment], trained: Callable[[], Any]
-) -> list[Arm]:
+def _attached(lab: Lab, means: str, trained: Callable[[], tuple[Attachment, Cost]]) -> list[Arm]:
     def make(by_lot: bool) -> tuple[pd.DataFrame, Cost]:
         part, cost = trained()
         if by_lot:
@@ -248,9 +253,9 @@ def _gated(lab: Lab) -> list[Arm]:
     own = lab.own
 
     def trained() -> tuple[Attachment, Cost]:
-        return reinforced(lab, "gate", ControlToken, own.gate_steps, own.gate_lr, midway=False)
+        return reinforced(lab, "gate", ControlToken, own.gate_steps, own.gate_rates)
 
-    return _attached(lab, "gate", ControlToken, trained)
+    return _attached(lab, "gate", trained)
 
 
 def _biased(lab: Lab) -> list[Arm]:
@@ -258,9 +263,9 @@ def _biased(lab: Lab) -> list[Arm]:
     own = lab.own
 
     def trained() -> tuple[Attachment, Cost]:
-        return reinforced(lab, "biases", LayerBiases, own.bias_steps, own.bias_lr, midway=True)
+        return reinforced(lab, "biases", LayerBiases, own.bias_steps, own.bias_rates)
 
-    return _attached(lab, "biases", LayerBiases, trained)
+    return _attached(lab, "biases", trained)
 
 
 def _best_of(lab: Lab) -> list[Arm]:
@@ -278,7 +283,7 @@ def _best_of(lab: Lab) -> list[Arm]:
             for problem in problems
             for sample, right in enumerate(random_walks(parse_prompt(problem.prompt), most, rng))
         ]
-        nothing = {"num_tokens": 0, "num_written": 0, "prompt_tokens": 0}
+        nothing = {"num_tokens": 0, "num_written": 0, "prompt_tokens": 0, "truncated": False}
         moves = {f"{kind}/{m}": 0 for kind in ("made", "right") for m in lab.cfg.behaviours}
         return pd.DataFrame(rows).assign(**nothing, **moves), Cost()
 
@@ -323,11 +328,11 @@ def _table(cfg: Config, arms: Sequence[Arm]) -> pd.DataFrame:
         if arm.means == "biases":
             share = 1.0
         if arm.means == "gate":
-            share = len(arm.rollouts) / max(arm.rollouts.num_tokens.sum(), 1)
+            share = len(arm.rollouts) / tables.predicted(arm.rollouts)
         rows.append(tables.row(names, arm.rollouts, ends, cfg.behaviours, share_steered=share))
-    path = cfg.folder / "hybrid" / "hybrid.parquet"
-    if "hybrid" in own.means and path.exists():
-        rows += tables.hybrid_rows(read_table(path), own.hybrid_budget)
-    return pd.DataFrame(rows).reindex(columns=tables.columns(cfg.behaviours)).replace(
-        {None: np.nan}
+    if _hybrid(cfg):
+        found = read_table(cfg.folder / "hybrid" / "hybrid.parquet")
+        rows += tables.hybrid_rows(found, own.hybrid_budget)
+    return (
+        pd.DataFrame(rows).reindex(columns=tables.columns(cfg.behaviours)).replace({None: np.nan})
     )

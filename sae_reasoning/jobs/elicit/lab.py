@@ -30,7 +30,8 @@ class Cost:
     """What a means costs before it answers anything.
 
     Attributes:
-        training_tokens: Read in training, prompts included; of RL, all that was rolled out.
+        training_tokens: Read or rolled out by the training that was chosen, prompts included;
+            trials of other rates and lengths aren't counted, of no means.
         gradient_steps: Steps.
         trained_values: Numbers that were trained.
     """
@@ -112,6 +113,15 @@ class Lab:
     def choosing(self) -> list[PosedProblem]:
         """Problems of the select split on which a training's length and rate are chosen."""
         return self.problems["select"][-self.own.choose_problems :]
+
+    @property
+    def training(self) -> list[PosedProblem]:
+        """Problems of the select split that trainings see: the others, where there are any."""
+        return self.problems["select"][: -self.own.choose_problems] or self.problems["select"]
+
+    def score(self, lm: LanguageModel, manner: Manner) -> float:
+        """Share of right answers on the problems on which is chosen, one rollout each."""
+        return float(self.roll(lm, manner, self.choosing, 1).correct.mean())
 
     def arm(
         self, means: str, setting: str, make: Callable[[], tuple[pd.DataFrame, Cost]], role: str
