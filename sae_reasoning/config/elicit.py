@@ -82,13 +82,12 @@ class ElicitConfig:
             f"{prefix}.means={self.means} must be one or more of {', '.join(MEANS)}",
         )
         positive(self, prefix, "report_problems", "select_problems", "choose_problems", "samples")
-        positive(self, prefix, "attempts", "critique_batch", "rl_prompts", "gate_steps")
+        positive(self, prefix, "attempts", "critique_batch", "gate_steps")
         positive(self, prefix, "bias_steps", "best_problems", "max_new_tokens")
         positive(self, prefix, "temperature", "batch_size", "bootstrap")
-        require(
-            self.rl_samples > 1,
-            f"{prefix}.rl_samples={self.rl_samples} leaves nothing to compare; raise it to 2",
-        )
+        for name in ("rl_prompts", "rl_samples"):
+            value = getattr(self, name)
+            require(value > 1, f"{prefix}.{name}={value} leaves nothing to compare; raise it to 2")
         for name, example in (
             ("critique_rates", "[0.001]"),
             ("critique_steps", "[50]"),

@@ -46,7 +46,9 @@ class Ends:
         base = self.base if base is None else base
         problems = values.index
         return gap_recovered(
-            *(_out_of_one(own) for own in (values, base[problems], self.rl[problems])),
+            _out_of_one(values),
+            _out_of_one(base[problems]),
+            _out_of_one(self.rl[problems]),
             self._num_resamples,
             self._seed,
         )

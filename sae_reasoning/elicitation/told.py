@@ -1,10 +1,10 @@
 """Words written for a model while it writes: a rule that names the moment of each move.
 
-The organisms speak nothing but their grammar, so they can't be told a rule in a prompt, as cognitive
-tools are (Ebouky et al. 2506.12115: each tool's name and rule stand in the prompt, and the model
-calls it). What is left of it is the call: where the rule of a move holds, the words that open the
-move are written for the model, and it goes on in its own. The rule is applied by program, so the
-model gets the moment from outside; what it does with it is its own.
+The organisms speak nothing but their grammar, so they can't be told a rule in a prompt, as
+cognitive tools are (Ebouky et al. 2506.12115: each tool's name and rule stand in the prompt, and
+the model calls it). What is left of it is the call: where the rule of a move holds, the words that
+open the move are written for the model, and it goes on in its own. The rule is applied by program,
+so the model gets the moment from outside; what it does with it is its own.
 """
 
 import random

@@ -78,12 +78,13 @@ def recovery(
         chosen = chosen.assign(place=place)
         grouped = chosen.groupby(KEYS, sort=False, dropna=False)
         sums = {name: _graded(part, len(problems)) for name, part in grouped}
-        ends = [
-            sum(own for (policy, _, _), own in sums.items() if policy == end) for end in (BASE, RL)
-        ]
-        gap = gap_between(*ends, num_resamples, seed)
+        base, rl = (
+            np.sum([own for (policy, _, _), own in sums.items() if policy == end], axis=0)
+            for end in (BASE, RL)
+        )
+        gap = gap_between(base, rl, num_resamples, seed)
         for name, part in grouped:
-            share = gap_recovered(sums[name], *ends, num_resamples, seed)
+            share = gap_recovered(sums[name], base, rl, num_resamples, seed)
             accuracy = bootstrap_of_sums(sums[name], level_of, num_resamples, seed)
             accuracy = widen_flat(accuracy, len(problems))
             found.append(

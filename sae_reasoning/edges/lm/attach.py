@@ -7,7 +7,7 @@ weights need no gradient and stand in no optimiser.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
 
 
+@runtime_checkable
 class Attachment(Protocol):
     """A trained part; 0 is none."""
 
@@ -32,8 +33,8 @@ class Attachment(Protocol):
 class ControlToken(nn.Module):
     """The last token of a prompt as a token of its own: its embedding plus a trained vector.
 
-    One control token, after Thinkless (Fang et al. 2505.13379, §3.1), which decides between thinking
-    and not. A marked token's id lies one vocabulary above the token's own.
+    One control token, after Thinkless (Fang et al. 2505.13379, §3.1), which decides between
+    thinking and not. A marked token's id lies one vocabulary above the token's own.
     """
 
     def __init__(self, lm: LanguageModel) -> None:

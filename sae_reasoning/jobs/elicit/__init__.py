@@ -79,7 +79,7 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         list(people.columns),
         people.values.tolist(),
     )
-    if "hybrid" in cfg.elicit.means and "hybrid" not in set(table.means):
+    if "hybrid" in cfg.elicit.means and "hybrid" not in manifest.inputs:
         console.say("elicit: without the hybrid; run `make hybrid`, then this again, to add it")
     console.wrote(stage.final, manifest)
     console.next("make report")
@@ -297,7 +297,8 @@ def _table(cfg: Config, arms: Sequence[Arm]) -> pd.DataFrame:
     own = cfg.elicit
     by_model = {arm.means: arm for arm in arms if arm.role == _END}
     ends = tables.Ends(
-        *(tables.accuracy_by_problem(by_model[model].rollouts) for model in MODELS),
+        tables.accuracy_by_problem(by_model["base"].rollouts),
+        tables.accuracy_by_problem(by_model["rl"].rollouts),
         own.bootstrap,
         own.seed,
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attach import Attachment
 from sae_reasoning.edges.lm.generate import Sampler, generate
@@ -19,9 +19,8 @@ from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.elicitation.moves import moves_made
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.traces.annotate import Annotator
-from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.traces.problems import PosedProblem, posed_in
 
-SPLITS = ("select", "report")
 MODELS = ("base", "rl")
 
 
@@ -85,20 +84,8 @@ class Lab:
         self.cfg, self.own, self.folder, self.console = cfg, cfg.elicit, folder, console
         self._annotate = annotate
         most = {"select": self.own.select_problems, "report": self.own.report_problems}
-        posed = dict.fromkeys(
-            PosedProblem(trace.problem_id, trace.split, trace.prompt)
-            for trace in read_traces(cfg.folder / "traces" / "traces.parquet")
-        )
-        self.problems = {
-            split: [problem for problem in posed if problem.split == split][: most[split]]
-            for split in SPLITS
-        }
-        for split, problems in self.problems.items():
-            if not problems:
-                raise ConfigError(
-                    f"traces.report_share={cfg.traces.report_share} leaves no problem to the "
-                    f"{split} split; {'raise' if split == 'report' else 'lower'} it"
-                )
+        traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+        self.problems = posed_in(traces, most, cfg.traces.report_share)
 
     @cached_property
     def base(self) -> LanguageModel:
