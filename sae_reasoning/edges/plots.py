@@ -211,6 +211,8 @@ def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
                     label=means if role == "other" else None,
                 )
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.xaxis.set_minor_formatter("")
         axis.set_xlabel(label, fontsize=8)
         axis.axhline(0, color="black", linewidth=0.6)
         axis.axhline(1, color="black", linewidth=0.6, linestyle=":")
