@@ -37,8 +37,6 @@ class Telling:
 
     Attributes:
         num_written: Of each row, tokens that were written for the model.
-        num_ends: Sentence ends at which something could have been proposed.
-        num_told: Those at which it was.
     """
 
     def __init__(
@@ -68,7 +66,6 @@ class Telling:
         self._queues: list[list[int]] = [[] for _ in beginnings]
         self._just_told = [False] * len(beginnings)
         self.num_written = [0] * len(beginnings)
-        self.num_ends = self.num_told = 0
 
     def __call__(
         self, logits: Float[Tensor, "batch vocab"], rows: Int[Tensor, "batch"], step: int
@@ -96,10 +93,8 @@ class Telling:
         if self._just_told[row]:
             self._just_told[row] = False
             return []
-        self.num_ends += 1
         words = self._propose(row, text)
         self._just_told[row] = words is not None
-        self.num_told += words is not None
         return list(self._encode(words)) if words else []
 
 
