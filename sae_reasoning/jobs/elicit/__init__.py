@@ -107,13 +107,12 @@ def _inputs(cfg: Config) -> tuple[Annotator, dict[str, str]]:
 
 
 def _hybrid(cfg: Config) -> Manifest | None:
-    """The hybrid, where it's asked for, there, and of these traces and models."""
+    """The hybrid, where it's asked for, there, and of these traces (hence of these models)."""
     found = Manifest.read(cfg.folder / "hybrid")
     traces = Manifest.read(cfg.folder / "traces")
     if "hybrid" not in cfg.elicit.means or not found or not traces:
         return None
-    read = traces.inputs | {"traces": traces.fingerprint}
-    return found if all(found.inputs.get(name) == own for name, own in read.items()) else None
+    return found if found.inputs.get("traces") == traces.fingerprint else None
 
 
 def _take_over(stage: Stage) -> None:
