@@ -43,11 +43,13 @@ class Annotation:
         spans: Its moves, in order; they don't overlap.
         opportunities: Where moves could start.
         correct: The grade, or None where nothing can judge.
+        is_right: Of each move, whether it was carried out rightly; empty where nothing can judge.
     """
 
     spans: tuple[Span, ...]
     opportunities: tuple[Opportunity, ...]
     correct: bool | None
+    is_right: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -119,13 +119,14 @@ def compare_grid(
 
 
 def compare_rates(base: Ranked, rl: Ranked, num_resamples: int, seed: int) -> Compared:
-    """Shares of items whose score is above 0, and their difference; whether positive or not."""
+    """Weighted shares of items whose score is above 0, and their difference."""
     clusters = np.unique(np.concatenate([base.cluster, rl.cluster]))
     sums = np.zeros((len(clusters), 4))
     for side, own in enumerate((base, rl)):
         place = np.searchsorted(clusters, own.cluster)
-        sums[:, 2 * side] = np.bincount(place, own.scores > 0, len(clusters))
-        sums[:, 2 * side + 1] = np.bincount(place, minlength=len(clusters))
+        weight = np.ones(len(own.scores)) if own.weight is None else own.weight
+        sums[:, 2 * side] = np.bincount(place, weight * (own.scores > 0), len(clusters))
+        sums[:, 2 * side + 1] = np.bincount(place, weight, len(clusters))
 
     def share(side: int, drawn: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -164,11 +165,13 @@ def _item(
     side: tuple[str, str],
     place: int,
 ) -> Ranked:
-    here = maxima.intervals.of_cell(cell_index(behaviour, side[1], _SPLIT))
+    cell = cell_index(behaviour, side[1], _SPLIT)
+    here = maxima.intervals.of_cell(cell)
     return Ranked(
         columns[side][:, place].astype(np.float64),
         maxima.intervals.is_positive[here],
         maxima.intervals.problem[here],
+        maxima.intervals.weights(cell),
     )
 
 

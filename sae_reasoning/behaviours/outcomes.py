@@ -145,6 +145,7 @@ class Attack:
         auroc: Within strata, each comparable span (or opportunity taken) counted the same.
         low: Lower bound, by problem bootstrap.
         high: Upper bound.
+        pair_weighted: The same with every pair of a stratum counted the same.
         plain: AUROC of the same spans against all windows; of unseen wordings, of the others; of
             paraphrased spans, as they were written.
         margin: What is kept beyond `rank.keep` of the plain advantage.
@@ -167,6 +168,7 @@ class Attack:
     auroc: float
     low: float
     high: float
+    pair_weighted: float
     plain: float
     margin: float
     margin_low: float
@@ -186,6 +188,7 @@ def judge(target: Target, kind: str, kept: Kept, bars: Bars, *, n_pos: int, n_ne
         auroc=kept.within.value,
         low=kept.within.low,
         high=kept.within.high,
+        pair_weighted=kept.pair_weighted,
         plain=kept.plain.value,
         margin=kept.margin.value,
         margin_low=kept.margin.low,

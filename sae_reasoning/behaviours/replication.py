@@ -123,6 +123,7 @@ def attack_by_seeds(target: Target, replicas: Sequence[Replica]) -> Attack:
         auroc=float(aurocs.mean()),
         low=float(aurocs.min()),
         high=float(aurocs.max()),
+        pair_weighted=unknown,
         plain=unknown,
         margin=unknown,
         margin_low=unknown,

@@ -233,11 +233,12 @@ def shortlist_content(
     lists: Shortlist,
     dictionaries: dict[str, dict[str, str]],
     attacks: pd.DataFrame,
+    beaten: Mapping[tuple[str, str, int, int], Mapping[str, Sequence[str]]],
     wordings: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
     """What `shortlist.json` holds; a figure that couldn't be computed is null.
 
-    Each carries what the attacks call it, by reader.
+    Each carries what the attacks call it, and which baselines it beats for sure, by reader.
     """
     names: dict[tuple[str, str, int, int], dict[str, str]] = {}
     for row in attacks[attacks.reader != RANDOM].itertuples():
@@ -252,7 +253,10 @@ def shortlist_content(
 
     def called(shortlist: str, behaviour: str, entry: Entry) -> dict[str, Any]:
         latent = (shortlist, behaviour, entry.layer, entry.latent)
-        return plain(entry) | {"called": names.get(latent, {})}
+        return plain(entry) | {
+            "called": names.get(latent, {}),
+            "beats": beaten.get(latent, {}),
+        }
 
     entries: dict[str, Mapping[str, Sequence[Entry]]] = {
         TRACKERS: lists.trackers,

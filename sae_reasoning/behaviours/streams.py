@@ -197,10 +197,12 @@ class SparseMaxima:
             release(entries)
 
     def firing_rates(self, cell: int) -> Float[np.ndarray, " latent"]:
-        """Share of a cell's intervals in which each latent fires."""
+        """Share of a cell's intervals in which each latent fires, those left undrawn included."""
         here, entries = self.intervals.of_cell(cell), self.of_cell(cell)
-        fired = np.bincount(self.latent[entries], minlength=self.num_latents)
-        return fired / max(here.stop - here.start, 1)
+        weights = self.intervals.weights(cell)
+        weight = weights[self.interval[entries] - here.start]
+        fired = np.bincount(self.latent[entries], weight, minlength=self.num_latents)
+        return fired / max(weights.sum(), 1)
 
 
 MaximaOf = Callable[[str, int], SparseMaxima]

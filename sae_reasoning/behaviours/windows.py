@@ -7,11 +7,11 @@ the move's first token; so an opportunity is an interval of one row.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import Trace
@@ -72,6 +72,8 @@ class Intervals:
         is_positive: Whether it is the move (a span; an opportunity taken).
         problem: Problem of its trace, the unit of resampling.
         stratum: Token id of its last row.
+        weight: How many there were for each that was drawn, of its cell and kind; none where all
+            were. AUROCs don't need it, shares of a cell do.
     """
 
     start: Int[np.ndarray, " interval"]
@@ -80,6 +82,12 @@ class Intervals:
     is_positive: Bool[np.ndarray, " interval"]
     problem: Int[np.ndarray, " interval"]
     stratum: Int[np.ndarray, " interval"]
+    weight: Float[np.ndarray, " interval"] | None = None
+
+    def weights(self, cell: int) -> Float[np.ndarray, " interval"]:
+        """Of the intervals of one cell."""
+        here = self.of_cell(cell)
+        return np.ones(here.stop - here.start) if self.weight is None else self.weight[here]
 
     def of_cell(self, cell: int) -> slice:
         """The intervals of one cell."""
@@ -240,12 +248,13 @@ def onset_intervals(
                 cell = cell_index(behaviour, trace.writer, trace.split)
                 found.setdefault((cell, opportunity.taken), []).append(row)
                 problem_of[row] = problems[t]
-    made = [
-        (row, row + 1, cell, taken, problem_of[row])
-        for (cell, taken), here in sorted(found.items())
-        for row in _draw(here, rng)
-    ]
-    return _intervals(made, rows)
+    made, weights = [], []
+    for (cell, taken), here in sorted(found.items()):
+        drawn = _draw(here, rng)
+        made += [(row, row + 1, cell, taken, problem_of[row]) for row in drawn]
+        weights += [len(here) / len(drawn)] * len(drawn)
+    # Already in the order of cells, which `_intervals` keeps.
+    return replace(_intervals(made, rows), weight=np.array(weights, np.float64))
 
 
 def onset_tokens(traces: Sequence[Trace], behaviours: Sequence[str]) -> dict[str, tuple[int, ...]]:

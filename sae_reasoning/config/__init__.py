@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from sae_reasoning.config.ablate import AblateConfig
 from sae_reasoning.config.checks import ConfigError, require
 from sae_reasoning.config.contrast import (
     CalibrateConfig,
@@ -26,7 +27,6 @@ from sae_reasoning.config.organisms import (
 )
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
-    AblateConfig,
     CacheConfig,
     ExportConfig,
     ModelConfig,
@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"rank": 8, "contrast": 2}
+_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -172,8 +172,13 @@ class Config:
 
     def place(self, stage: str) -> Path:
         """Folder that a stage of the experiment writes."""
-        if stage == "ablate" and self.ablate.split != "report":
-            return self.folder / f"ablate_{self.ablate.split}"
+        if stage == "ablate":
+            parts = ["ablate"]
+            if self.ablate.matches_of:
+                parts.append(f"from_{self.ablate.matches_of.replace('/', '_')}")
+            if self.ablate.split != "report":
+                parts.append(self.ablate.split)
+            return self.folder / "_".join(parts)
         return self.folder / stage
 
     def writes(self, stage: str) -> dict[Path, Any]:

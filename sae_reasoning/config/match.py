@@ -1,9 +1,8 @@
 """Options of the matching of latents between the dictionaries of two runs."""
 
-import re
 from dataclasses import dataclass, field
 
-from sae_reasoning.config.checks import one_of, positive, require
+from sae_reasoning.config.checks import one_of, other_run, positive, require
 from sae_reasoning.config.stages import ModelConfig
 
 
@@ -41,10 +40,7 @@ class MatchConfig:
     def __post_init__(self) -> None:
         prefix = "match"
         self.model.option = "match.model"
-        require(
-            not self.other or re.fullmatch(r"\w[^/]*/\w[^/]*", self.other) is not None,
-            f"match.other={self.other} must be <experiment>/<pair>, a folder below runs",
-        )
+        other_run("match.other", self.other)
         one_of("match.reader", self.reader, ("base", "rl"))
         positive(self, prefix, "num_problems", "bootstrap")
         require(self.min_fires >= 2, f"match.min_fires={self.min_fires} must be 2 or more; try 20")

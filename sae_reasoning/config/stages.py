@@ -416,53 +416,6 @@ class RankConfig:
 
 
 @dataclass
-class AblateConfig:
-    """Edits of the shortlist, with controls, on both models.
-
-    Attributes:
-        behaviours: Moves whose latents are edited; empty for all that are shortlisted.
-        shortlist: `announcers` or `trackers`.
-        num_latents: Latents ablated together, the best first, over all layers.
-        clamp_latents: Latents clamped together, likewise.
-        clamp_multiple: Clamp value, in multiples of the latent's maximum on the select split.
-        controls: Matched-latent sets and random directions, each this many draws.
-        split: Whose problems: `report`; or `select`, to choose doses and sizes on.
-        num_problems: Problems generated on.
-        samples: Rollouts a problem and condition.
-        base_samples: Rollouts a problem and condition of the base.
-        max_new_tokens: Tokens after which a rollout is cut.
-        temperature: Of sampling.
-        batch_size: Rows at once; rows of one batch may carry different edits.
-        bootstrap: Resamples of problems.
-        seed: Of controls and sampling noise.
-    """
-
-    behaviours: list[str] = field(default_factory=list)
-    shortlist: str = "announcers"
-    num_latents: int = 20
-    clamp_latents: int = 3
-    clamp_multiple: float = 0.3
-    controls: int = 3
-    split: str = "report"
-    num_problems: int = 100
-    samples: int = 1
-    base_samples: int = 4
-    max_new_tokens: int = 280
-    temperature: float = 1.0
-    batch_size: int = 256
-    bootstrap: int = 2000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        one_of("ablate.split", self.split, ("report", "select"))
-        one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers"))
-        positive(self, "ablate", "num_latents", "clamp_latents", "clamp_multiple", "controls")
-        positive(self, "ablate", "num_problems", "samples")
-        positive(self, "ablate", "base_samples", "max_new_tokens", "temperature", "batch_size")
-        positive(self, "ablate", "bootstrap")
-
-
-@dataclass
 class TrackerConfig:
     """Where results are logged beside the files.
 

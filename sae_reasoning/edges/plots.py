@@ -9,9 +9,19 @@ from sae_reasoning.edges.artifacts import publish
 _LABELS = {
     "edit": "edit",
     "matched_latent": "matched latents",
-    "random_direction": "random direction",
+    "random_direction": "random directions",
+    "random_positions": "random positions",
+    "other_move": "other moves' latents",
+    "mean_difference": "mean difference (rival)",
 }
-_COLOURS = {"edit": "#1f5fa8", "matched_latent": "#b5651d", "random_direction": "#8a8a8a"}
+_COLOURS = {
+    "edit": "#1f5fa8",
+    "matched_latent": "#b5651d",
+    "random_direction": "#8a8a8a",
+    "random_positions": "#c9c9c9",
+    "other_move": "#d9a441",
+    "mean_difference": "#3a8f5d",
+}
 
 _CURVES = {
     "entry_mass": ("enters thought", "#8a8a8a"),
@@ -85,12 +95,12 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
 
 
 def plot_effects(found: pd.DataFrame, path: Path) -> None:
-    """Change of each move per trace, edit beside controls; a panel for each model and edit.
+    """Change of each move per opportunity, edit beside controls; a panel for each model and edit.
 
     A change whose interval is unknown is a point alone.
 
     Args:
-        found: Table of `steering.effects.effects`.
+        found: Rows of `steering.effects.effects` of one edit a model and move.
         path: Picture to publish, PNG.
     """
     from matplotlib.figure import Figure
@@ -100,10 +110,10 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
     axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, ((model, edit), part) in zip(axes[0], panels, strict=True):
         behaviours = list(part.behaviour.unique())
-        own = part[part.outcome == "rate_per_trace/" + part.behaviour]
+        own = part[part.outcome == "rate_per_opportunity/" + part.behaviour]
         for shift, (condition, label) in enumerate(_LABELS.items()):
-            shown = own[own.condition == condition].set_index("behaviour").loc[behaviours]
-            place = [i + 0.22 * (shift - 1) for i in range(len(behaviours))]
+            shown = own[own.condition == condition].set_index("behaviour").reindex(behaviours)
+            place = [i + 0.13 * (shift - 2.5) for i in range(len(behaviours))]
             centre = shown.difference
             reach = [(centre - shown.low).clip(lower=0), (shown.high - centre).clip(lower=0)]
             axis.errorbar(
@@ -126,7 +136,7 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
         problems = f"n = {own.num_problems.iloc[0]} problems, {own.split.iloc[0]} split"
         axis.set_title(f"{edit}, {model}\n({problems})", fontsize=9)
         axis.tick_params(axis="y", labelsize=7)
-    axes[0][0].set_ylabel("change in moves per trace", fontsize=8)
+    axes[0][0].set_ylabel("change in starts per opportunity", fontsize=8)
     axes[0][-1].legend(fontsize=7, frameon=False)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)

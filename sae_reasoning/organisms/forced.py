@@ -24,8 +24,7 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.organisms.narrator import notes_until_open
-from sae_reasoning.organisms.parser import match_move, paired_notes, replay
+from sae_reasoning.organisms.parser import is_right_move, match_move, replay
 from sae_reasoning.organisms.walk import Walk
 from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, Problem, entry, parse_prompt
 from sae_reasoning.stats import Estimate, wilson
@@ -81,16 +80,9 @@ def is_valid(start: ForcedStart, continuation: str) -> bool:
     found = match_move(start.move, f"{start.opening} {continuation}")
     if not found:
         return False
+    if start.move != DEDUCTION:
+        return is_right_move(walk, start.move, found)
     here = walk.path[-1] if walk.path else problem.start
-    if start.move == INITIALIZING:
-        return (found["goal"], found["start"]) == (problem.goal, problem.start)
-    if start.move == BACKTRACKING:
-        return found["place"] in walk.live_options()
-    if start.move == UNCERTAINTY:
-        return paired_notes(found["notes"]) == notes_until_open(problem, walk.untried(here))
-    if start.move == VERIFICATION:
-        verdict = (found["verdict"] == GOOD) == (problem.notes.get(here) == REAL)
-        return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
     if start.opening == LOOK:
         items = problem.entries.get(here)  # None where the trace strayed off the map
         return items is not None and continuation.startswith(f"{entry(here, items)} .")

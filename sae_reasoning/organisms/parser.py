@@ -3,11 +3,13 @@
 On narrated text the spans and opportunities are exactly the narrator's. On a model's own text a
 move that begins with a known opening counts even if its body is malformed: it then reaches to the
 end of its sentence, or to the cut.
+
+A `Listener` hears the same while the text is being written, sentence by sentence.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.grammar import (
@@ -18,9 +20,9 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.organisms.narrator import Narration
+from sae_reasoning.organisms.narrator import Narration, notes_until_open
 from sae_reasoning.organisms.walk import Walk
-from sae_reasoning.organisms.world import Problem
+from sae_reasoning.organisms.world import REAL, Problem, entry
 from sae_reasoning.records import Opportunity, Span
 
 _BODIES = {
@@ -29,8 +31,8 @@ _BODIES = {
     BACKTRACKING: r"(?P<place>\w+) \.",
     VERIFICATION: rf"(?P<place>\w+)# (?P<note>\w+) , (?P<verdict>{grammar.GOOD}|{grammar.BAD}) \.",
 }
-_LOOK = rf"{grammar.LOOK} (?P<look>\w+): \w+(?: \w+)* \."
-_BARE_LOOK = _LOOK.replace("<look>", "<bare>")
+_LOOK = rf"{grammar.LOOK} (?P<look>\w+): (?P<items>\w+(?: \w+)*) \."
+_BARE_LOOK = _LOOK.replace("<look>", "<bare>").replace("<items>", "<bare_items>")
 _LOOK_START = re.compile(rf"{grammar.LOOK} \w+:")
 _SENTENCE = re.compile(r".*?[.?](?= |$)|.+", re.DOTALL)
 
@@ -53,6 +55,20 @@ _STEP = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What a response says.
+
+    Attributes:
+        narration: Its moves, and where moves could have started.
+        is_right: Of each move, whether the program finds it right: it does what the move is for, by
+            the map.
+    """
+
+    narration: Narration
+    is_right: tuple[bool, ...]
+
+
 def parse(problem: Problem, text: str, truncated: bool = False) -> Narration:
     """The moves of a response to `problem`, and where moves could have started.
 
@@ -62,11 +78,17 @@ def parse(problem: Problem, text: str, truncated: bool = False) -> Narration:
         truncated: Whether the response was cut. What its writer would have done at the cut isn't
             known, so no opportunity there counts as declined.
     """
-    narration = _read(Walk(problem), text)
+    return read(problem, text, truncated).narration
+
+
+def read(problem: Problem, text: str, truncated: bool = False) -> Reading:
+    """The same, with a judgement of each move."""
+    reading = _read(Walk(problem), text)
     if not truncated:
-        return narration
+        return reading
+    narration = reading.narration
     seen = tuple(o for o in narration.opportunities if o.char_end < len(text))
-    return replace(narration, opportunities=seen)
+    return replace(reading, narration=replace(narration, opportunities=seen))
 
 
 def replay(problem: Problem, text: str) -> Walk:
@@ -87,53 +109,167 @@ def paired_notes(words: str) -> list[tuple[str, str]]:
     return [(p.removesuffix("#"), note) for p, note in zip(parts[::2], parts[1::2], strict=True)]
 
 
-def _read(walk: Walk, text: str) -> Narration:
+class Listener:
+    """Hears a response while it is written, and says after each sentence what could start there.
+
+    What is heard agrees with what `parse` says of the whole text afterwards, but for one move:
+    after a choice `deduction` is never said, since whether the choice's look belongs to it shows
+    only later.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self._walk = Walk(problem)
+        self._has_begun = self._is_over = self._awaits_look = False
+
+    def hear(self, piece: str) -> frozenset[str] | None:
+        """Moves that could start after a piece.
+
+        Args:
+            piece: The text since the last piece that was whole.
+
+        Returns:
+            None where the piece isn't whole yet: no sentence ends with it. It then is to be heard
+            again, from its beginning, when more of it is there.
+        """
+        piece = piece.strip()
+        if self._is_over:
+            return frozenset()
+        if not self._has_begun:
+            self._has_begun = piece == grammar.THINK
+            self._is_over = not grammar.THINK.startswith(piece)
+            if self._is_over:
+                return frozenset()
+            return frozenset({INITIALIZING}) if self._has_begun else None
+        if not piece.endswith((".", "?")) or piece in _ASKING:
+            return None
+        position = 0
+        while position < len(piece) and not self._is_over:
+            start = position + (piece[position] == " ")
+            if piece.startswith(grammar.END_THINK, start):
+                self._is_over = True
+            else:
+                sentence = _read_sentence(self._walk, piece, start)
+                position, self._awaits_look = sentence.end, sentence.awaits_look
+        if self._is_over or self._walk.is_done or self._awaits_look:
+            return frozenset()
+        return frozenset(self._walk.opportunities())
+
+
+_ASKING = frozenset(
+    opening for own in ALL_OPENINGS.values() for opening in own if opening.endswith("?")
+)
+"""Openings that look like sentences; their bodies follow."""
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A move, or a sentence without one.
+
+    Attributes:
+        move: Its name, or None.
+        end: Where it ends.
+        is_right: Whether the move is right.
+        awaits_look: Whether it's a choice whose look, if it follows, belongs to it.
+    """
+
+    move: str | None
+    end: int
+    is_right: bool = False
+    awaits_look: bool = False
+
+
+def _read_sentence(walk: Walk, text: str, position: int) -> _Sentence:
+    """What starts at `position`; the walk moves on."""
+    if step := _STEP.match(text, position):
+        is_right = _is_right_step(walk, step)
+        if step["choice"]:
+            walk.choose(step["choice"])
+        if place := step["look"] or step["bare"]:
+            walk.look(place)
+        return _Sentence(DEDUCTION, step.end(), is_right, awaits_look=not place)
+    for move, opening in _OPENING.items():
+        if opening.match(text, position):
+            whole = _WHOLE[move].match(text, position)
+            if not whole:
+                return _Sentence(move, _sentence_end(text, position, opening))
+            is_right = is_right_move(walk, move, whole)
+            _MOVE_ON[move](walk, whole)
+            return _Sentence(move, whole.end(), is_right)
+    for move, garbled in _GARBLED.items():
+        found = garbled.match(text, position)
+        if found and (move != BACKTRACKING or found["place"] in walk.path[:-1]):
+            is_right = is_right_move(walk, move, found)
+            _MOVE_ON[move](walk, found)
+            return _Sentence(move, found.end(), is_right)
+    implied = DEDUCTION if _LOOK_START.match(text, position) else None
+    return _Sentence(implied, _SENTENCE.match(text, position).end())  # type: ignore[union-attr]
+
+
+def is_right_move(walk: Walk, move: str, found: re.Match[str]) -> bool:
+    """Whether a move does what it is for, by the map; deduction aside.
+
+    Args:
+        walk: Where the trace stands before the move.
+        move: Its name.
+        found: Its slots by name.
+    """
+    problem = walk.problem
+    here = walk.path[-1] if walk.path else problem.start
+    if move == INITIALIZING:
+        return (found["goal"], found["start"]) == (problem.goal, problem.start)
+    if move == BACKTRACKING:
+        return found["place"] in walk.live_options()
+    if move == UNCERTAINTY:
+        untried = walk.untried(here)
+        noted = all(place in problem.notes for place in untried)  # Else there's no fork to weigh.
+        return noted and paired_notes(found["notes"]) == notes_until_open(problem, untried)
+    verdict = (found["verdict"] == grammar.GOOD) == (problem.notes.get(here) == REAL)
+    return verdict and found["place"] == here and found["note"] == problem.notes.get(here)
+
+
+def _is_right_step(walk: Walk, step: re.Match[str]) -> bool:
+    """Whether a choice is open, and a look copies the entry of the place stood on."""
+    here = walk.path[-1] if walk.path else walk.problem.start
+    if step["choice"]:
+        if step["choice"] not in walk.untried(here):
+            return False
+        here = step["choice"]
+    place, items = step["look"] or step["bare"], step["items"] or step["bare_items"]
+    if place is None:
+        return True
+    known = walk.problem.entries.get(here)
+    return place == here and known is not None and f"{place}: {items}" == entry(here, known)
+
+
+def _read(walk: Walk, text: str) -> Reading:
     spans: list[Span] = []
+    is_right: list[bool] = []
     opportunities: list[Opportunity] = []
 
     def offer(end: int, moves: set[str]) -> None:
         opportunities.extend(Opportunity(move, end, taken=False) for move in sorted(moves))
 
-    def read(position: int) -> tuple[str | None, int]:
-        """The move that starts at `position`, if any, and where its sentence ends."""
-        if step := _STEP.match(text, position):
-            if step["choice"]:
-                walk.choose(step["choice"])
-            if place := step["look"] or step["bare"]:
-                walk.look(place)
-            return DEDUCTION, step.end()
-        for move, opening in _OPENING.items():
-            if opening.match(text, position):
-                whole = _WHOLE[move].match(text, position)
-                if whole:
-                    _MOVE_ON[move](walk, whole)
-                return move, whole.end() if whole else _sentence_end(text, position, opening)
-        for move, garbled in _GARBLED.items():
-            found = garbled.match(text, position)
-            if found and (move != BACKTRACKING or found["place"] in walk.path[:-1]):
-                _MOVE_ON[move](walk, found)
-                return move, found.end()
-        implied = DEDUCTION if _LOOK_START.match(text, position) else None
-        return implied, _SENTENCE.match(text, position).end()  # type: ignore[union-attr]
-
     if not text.startswith(grammar.THINK):
-        return Narration(text, (), ())
+        return Reading(Narration(text, (), ()), ())
     position = len(grammar.THINK)
     offer(position, {INITIALIZING})
     while position < len(text):
         start = position + (text[position] == " ")
         if text.startswith(grammar.END_THINK, start) or start == len(text):
             break
-        move, end = read(start)
-        if move:
-            spans.append(Span(move, start, end))
+        sentence = _read_sentence(walk, text, start)
+        if sentence.move:
+            spans.append(Span(sentence.move, start, sentence.end))
+            is_right.append(sentence.is_right)
             opportunities = [
-                replace(o, taken=True) if (o.char_end, o.behaviour) == (position, move) else o
+                replace(o, taken=True)
+                if (o.char_end, o.behaviour) == (position, sentence.move)
+                else o
                 for o in opportunities
             ]
-        offer(end, set() if walk.is_done else walk.opportunities())
-        position = end
-    return Narration(text, tuple(spans), tuple(opportunities))
+        offer(sentence.end, set() if walk.is_done else walk.opportunities())
+        position = sentence.end
+    return Reading(Narration(text, tuple(spans), tuple(opportunities)), tuple(is_right))
 
 
 def _sentence_end(text: str, position: int, opening: re.Pattern[str]) -> int:

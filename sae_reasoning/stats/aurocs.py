@@ -175,12 +175,14 @@ class Kept:
         plain: AUROC of the same positives, or others, against all negatives.
         margin: `(within - 1/2) - keep (plain - 1/2)`, below 0 where less than `keep` is left.
         comparable: Share of positives whose stratum holds negatives.
+        pair_weighted: AUROC within strata with each pair counted the same, which decides nothing.
     """
 
     within: Estimate
     plain: Estimate
     margin: Estimate
     comparable: float
+    pair_weighted: float
 
 
 def kept_auroc(
@@ -220,7 +222,7 @@ def kept_auroc(
     n = len(np.unique(cluster[usable]))
     if not usable.any() or not reference.any() or not others.any():
         unknown = Estimate(float("nan"), float("nan"), float("nan"), n)
-        return Kept(unknown, unknown, unknown, comparable)
+        return Kept(unknown, unknown, unknown, comparable, float("nan"))
     _, cluster = np.unique(cluster, return_inverse=True)
     num_clusters = int(cluster.max()) + 1
     tables = []
@@ -243,12 +245,17 @@ def kept_auroc(
     within, plain = _drawn_shares(tables, num_resamples, seed)
     values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
 
+    used = usable | is_negative
+    by_pair = _pair_tables(
+        scores[used], usable[used], cluster[used], stratum[used], num_clusters, each_positive=False
+    )
     margin = (values[0] - 0.5) - keep * (values[1] - 0.5)
     return Kept(
         within=widen_flat(between(values[0], within, n), n),
         plain=widen_flat(between(values[1], plain, n), n),
         margin=between(margin, (within - 0.5) - keep * (plain - 0.5), n),
         comparable=comparable,
+        pair_weighted=float(by_pair[0].sum() / by_pair[1].sum()),
     )
 
 
@@ -260,11 +267,13 @@ class Ranked:
         scores: Of each item.
         is_positive: Which should score higher.
         cluster: Problem of each item.
+        weight: How many each stands for, where that matters; none for one.
     """
 
     scores: Float[np.ndarray, " item"]
     is_positive: Bool[np.ndarray, " item"]
     cluster: Int[np.ndarray, " item"]
+    weight: Float[np.ndarray, " item"] | None = None
 
 
 @dataclass(frozen=True)

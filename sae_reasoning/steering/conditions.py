@@ -1,16 +1,39 @@
-"""What is done to a model, and with which controls: the conditions of an experiment on it."""
+"""What is done to a model, and beside what: the conditions of an experiment on it.
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+An edit acts on a set of a move's latents. Beside it, in the same place and size as far as can be:
+
+* controls, which should do nothing: `matched_latent`, `random_direction` (see controls.py),
+  `random_positions` (the same edit, as often, anywhere), `other_move` (another move's latents);
+* rivals, other ways to the same end: `mean_difference`, the vector from where the move could have
+  started to where it did; it is added in a clamp's size, or projected out;
+* other paths, by which what was ablated may come back: `latents_and_error` takes the span of the
+  decoder rows from the SAE's error too, `whole_residual` from all of the residual (with a
+  `random_span` as its control);
+* `permuted_match`, for latents that were found through another run's: matches of other latents.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
-from sae_reasoning.steering.controls import LatentSizes, match_latents, random_direction
-from sae_reasoning.steering.edits import NO_EDIT, Intervention, LatentChange
+from sae_reasoning.steering.controls import (
+    LatentSizes,
+    match_latents,
+    random_direction,
+    random_span,
+)
+from sae_reasoning.steering.edits import NO_EDIT, Intervention, LatentChange, Removal
+from sae_reasoning.steering.positions import ALL, LOT, OPPORTUNITIES, Positions
 
-NONE, EDIT, MATCHED, RANDOM = "none", "edit", "matched_latent", "random_direction"
-ABLATE, CLAMP = "ablate", "clamp"
+NONE, EDIT = "none", "edit"
+MATCHED, RANDOM, OTHER = "matched_latent", "random_direction", "other_move"
+MEAN, SPAN, PERMUTED = "mean_difference", "random_span", "permuted_match"
+ERROR, RESIDUAL = "latents_and_error", "whole_residual"
+ABLATE, CLAMP, SCALE, ADD = "ablate", "clamp", "scale", "add"
 
 
 class LatentId(NamedTuple):
@@ -29,12 +52,18 @@ class Condition:
 
     Attributes:
         behaviour: Move whose latents are edited; empty where nothing is.
-        edit: `ablate`, `clamp`, or `none`.
-        dose: Target in multiples of the latents' maximum; 0 for ablation.
-        kind: `edit`, one of its controls (`matched_latent`, `random_direction`), or `none`.
+        edit: `ablate`, `clamp`, `scale`, `add`, or `none`.
+        dose: Target in multiples of the latents' maximum (clamp, add), factor (scale); 0 for
+            ablation.
+        kind: `edit`, what stands beside it, or `none`.
         draw: Which draw of the control; 0 otherwise.
-        latents: What is moved (for a random direction: whose edit it is as large as).
+        latents: What is moved (for a bare direction: whose edit it is as large as).
         intervention: What happens to a row.
+        positions: Where it happens.
+        set_size: Latents of the edit.
+        where: `all` or `opportunities`: where the edit acts that this is, or stands beside.
+        found_by: The reader, or the other run, in which the edit's latents were found.
+        first: Place of the edit's first latent in the move's list.
     """
 
     behaviour: str
@@ -44,6 +73,11 @@ class Condition:
     draw: int
     latents: tuple[LatentId, ...]
     intervention: Intervention
+    positions: Positions = field(default_factory=Positions)
+    set_size: int = 0
+    where: str = ALL
+    found_by: str = ""
+    first: int = 0
 
     @property
     def layers(self) -> str:
@@ -58,91 +92,257 @@ class Condition:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """One kind of edit of every move, in one model.
+    """One edit of every move, in one model.
 
     Attributes:
-        edit: `ablate` or `clamp`.
+        edit: `ablate`, `clamp`, `scale` or `add`.
         num_latents: The best of a move's latents are edited together, this many.
-        num_draws: Draws of each control.
-        dose: Target in multiples of the latents' maximum; 0 for ablation.
+        dose: As a condition's.
+        where: `all` or `opportunities`.
+        found_by: Whose latents.
+        draws: By kind of what stands beside it, how many draws; of other moves, how many moves.
+        first: Place of the first latent in the list; others than 0 for single latents.
     """
 
     edit: str
     num_latents: int
-    num_draws: int
     dose: float = 0.0
+    where: str = ALL
+    found_by: str = ""
+    draws: Mapping[str, int] = field(default_factory=dict)
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class Material:
+    """What edits of one model are made of.
+
+    Attributes:
+        ranked: Latents of each move, the best first; by who found them.
+        sizes: By move and layer, where the edits act; clamps aim at multiples of `max_active`.
+        barred: By move, latents that may not serve as matched ones.
+        decoders: Decoder rows by layer.
+        centres: By layer, the residual of which no latent is active.
+        vectors: By move and layer, from the mean residual where the move didn't start to that where
+            it did, of norm 1.
+        untaken: By move and layer, the mean residual where it didn't start.
+        shares: By move, opportunities among generated tokens.
+        pool: Latents among which permuted matches are drawn; by who found them.
+    """
+
+    ranked: Mapping[str, Mapping[str, Sequence[LatentId]]]
+    sizes: Mapping[str, Mapping[int, LatentSizes]]
+    barred: Mapping[str, Collection[LatentId]]
+    decoders: Mapping[int, Float[Tensor, "d_sae d_model"]]
+    centres: Mapping[int, Float[Tensor, " d_model"]]
+    vectors: Mapping[str, Mapping[int, Float[Tensor, " d_model"]]] = field(default_factory=dict)
+    untaken: Mapping[str, Mapping[int, Float[Tensor, " d_model"]]] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
+    pool: Mapping[str, Sequence[LatentId]] = field(default_factory=dict)
 
 
 UNEDITED = Condition("", NONE, 0.0, NONE, 0, (), NO_EDIT)
 
 
-def plan_conditions(
-    ranked: Mapping[str, Sequence[LatentId]],
-    plans: Sequence[EditPlan],
-    *,
-    sizes: Mapping[int, LatentSizes],
-    shortlisted: Collection[LatentId],
-    d_model: int,
-    seed: int,
-) -> list[Condition]:
-    """Every edit of every move's latents with its controls, after the one without an edit.
+def plan_conditions(plans: Sequence[EditPlan], material: Material, *, seed: int) -> list[Condition]:
+    """Every edit of every move's latents with what stands beside it, after the one without.
 
     Args:
-        ranked: Latents of each move, the best first.
         plans: Edits to make.
-        sizes: By layer; clamps aim at multiples of `max_active`.
-        shortlisted: Latents that may not serve as controls.
-        d_model: Width of the residual stream.
+        material: Of the model.
         seed: Of the draws.
 
     Raises:
         ValueError: A layer has too few latents to serve as controls.
     """
     conditions = [UNEDITED]
-    for number, (behaviour, best) in enumerate(ranked.items()):
+    moves = list(dict.fromkeys(move for ranked in material.ranked.values() for move in ranked))
+    for number, behaviour in enumerate(moves):
+        made_before = set()
         for plan in plans:
-            latents = tuple(best[: plan.num_latents])
+            ranked = material.ranked[plan.found_by].get(behaviour, ())
+            latents = tuple(ranked[plan.first : plan.first + plan.num_latents])
+            # A short list gives a larger set the latents of a smaller one.
+            key = (latents, plan.edit, plan.dose, plan.where, plan.found_by, plan.first)
+            if not latents or key in made_before:
+                continue
+            made_before.add(key)
+            beside = _Beside(behaviour, latents, plan, material, [seed, number])
             conditions += [
-                Condition(behaviour, plan.edit, plan.dose, kind, draw, moved, intervention)
-                for kind, draw, moved, intervention in _edit_and_controls(
-                    latents, plan, sizes, shortlisted, d_model, [seed, number]
+                Condition(
+                    behaviour,
+                    plan.edit,
+                    plan.dose,
+                    made.kind,
+                    made.draw,
+                    made.latents,
+                    made.intervention,
+                    beside.positions if made.kind != LOT else beside.by_lot,
+                    len(latents),
+                    plan.where,
+                    plan.found_by,
+                    plan.first,
                 )
+                for made in beside.all()
             ]
     return conditions
 
 
-def _edit_and_controls(
-    latents: tuple[LatentId, ...],
-    plan: EditPlan,
-    sizes: Mapping[int, LatentSizes],
-    shortlisted: Collection[LatentId],
-    d_model: int,
-    seed: Sequence[int],
-) -> Iterator[tuple[str, int, tuple[LatentId, ...], Intervention]]:
-    """Kind, draw, latents that are moved, and what is done, of one edit and of its controls."""
-    changes = _changes(latents, plan, sizes)
-    generators = [np.random.default_rng([*seed, draw]) for draw in range(plan.num_draws)]
-    yield EDIT, 0, latents, Intervention(changes)
-    for draw, rng in enumerate(generators):
-        match = tuple(LatentId(*m) for m in match_latents(latents, sizes, shortlisted, rng))
-        # An ablation takes what is there; only a clamp can be made as large as another.
-        as_large_as = changes if plan.edit == CLAMP else {}
-        yield MATCHED, draw, match, Intervention(_changes(match, plan, sizes), as_large_as)
-    for draw, rng in enumerate(generators):
-        along = {layer: random_direction(d_model, rng) for layer in changes}
-        yield RANDOM, draw, latents, Intervention(norm_of=changes, along=along)
+class _Made(NamedTuple):
+    kind: str
+    draw: int
+    latents: tuple[LatentId, ...]
+    intervention: Intervention
 
 
-def _changes(
-    latents: Sequence[LatentId], plan: EditPlan, sizes: Mapping[int, LatentSizes]
-) -> dict[int, LatentChange]:
-    """The change of each layer; ablation is a clamp to 0."""
-    changes = {}
-    for layer in sorted({layer for layer, _ in latents}):
-        indices = [latent for l, latent in latents if l == layer]
-        if plan.edit == ABLATE:
-            changes[layer] = LatentChange.ablate(indices)
+class _Beside:
+    """An edit of one move's latents, and what stands beside it."""
+
+    def __init__(
+        self,
+        behaviour: str,
+        latents: tuple[LatentId, ...],
+        plan: EditPlan,
+        material: Material,
+        seed: Sequence[int],
+    ) -> None:
+        self._behaviour, self._latents = behaviour, latents
+        self._plan, self._material, self._seed = plan, material, seed
+        self._sizes = material.sizes[behaviour]
+        self._changes = self._changes_of(latents)
+        is_local = plan.where == OPPORTUNITIES
+        self.positions = Positions(plan.where, behaviour) if is_local else Positions()
+        self.by_lot = Positions(LOT, behaviour, material.shares.get(behaviour, 0.0))
+
+    def all(self) -> Iterator[_Made]:
+        """The edit first."""
+        makers: dict[str, Callable[[], Iterator[_Made]]] = {
+            MATCHED: self._matched,
+            RANDOM: self._random,
+            LOT: self._by_lot,
+            OTHER: self._other_moves,
+            MEAN: self._mean_difference,
+            ERROR: self._without_error,
+            RESIDUAL: self._without_residual,
+            SPAN: self._random_spans,
+            PERMUTED: self._permuted,
+        }
+        yield _Made(EDIT, 0, self._latents, Intervention(self._changes))
+        for kind, make in makers.items():
+            if self._plan.draws.get(kind):
+                yield from make()
+
+    def _generators(self, kind: str) -> Iterator[tuple[int, np.random.Generator]]:
+        for draw in range(self._plan.draws[kind]):
+            yield draw, np.random.default_rng([*self._seed, draw])
+
+    @property
+    def _as_large(self) -> dict[int, LatentChange]:
+        """An ablation takes what is there; other edits can be made as large as another."""
+        return self._changes if self._plan.edit in (CLAMP, ADD) else {}
+
+    def _moved(self, kind: str, draw: int, latents: Sequence[LatentId]) -> _Made:
+        """The same edit on other latents."""
+        chosen = tuple(latents)
+        return _Made(kind, draw, chosen, Intervention(self._changes_of(chosen), self._as_large))
+
+    def _matched(self) -> Iterator[_Made]:
+        barred = self._material.barred[self._behaviour]
+        for draw, rng in self._generators(MATCHED):
+            match = match_latents(self._latents, self._sizes, barred, rng)
+            yield self._moved(MATCHED, draw, [LatentId(*m) for m in match])
+
+    def _random(self) -> Iterator[_Made]:
+        for draw, rng in self._generators(RANDOM):
+            along = {x: random_direction(self._width, rng) for x in self._changes}
+            yield _Made(
+                RANDOM, draw, self._latents, Intervention(norm_of=self._changes, along=along)
+            )
+
+    def _by_lot(self) -> Iterator[_Made]:
+        if self.positions.kind == OPPORTUNITIES:
+            yield _Made(LOT, 0, self._latents, Intervention(self._changes))
+
+    def _other_moves(self) -> Iterator[_Made]:
+        """Latents of the set's own size, without those that both moves share."""
+        own = set(self._latents)
+        others = [
+            [latent for latent in ranked if latent not in own][: len(self._latents)]
+            for move, ranked in self._material.ranked[self._plan.found_by].items()
+            if move != self._behaviour
+        ]
+        for draw, latents in enumerate(filter(None, others[: self._plan.draws[OTHER]])):
+            yield self._moved(OTHER, draw, latents)
+
+    def _mean_difference(self) -> Iterator[_Made]:
+        vectors = self._material.vectors.get(self._behaviour, {})
+        along = {layer: vectors[layer] for layer in self._changes if layer in vectors}
+        if not along:
+            return
+        if self._plan.edit in (CLAMP, ADD):
+            made = Intervention(norm_of=self._changes, along=along)
         else:
-            values = [plan.dose * float(sizes[layer].max_active[i]) for i in indices]
-            changes[layer] = LatentChange.clamp(indices, values)
-    return changes
+            untaken = self._material.untaken[self._behaviour]
+            made = Intervention(
+                removals={
+                    x: Removal(vector[None], untaken[x], of_error=False)
+                    for x, vector in along.items()
+                }
+            )
+        yield _Made(MEAN, 0, self._latents, made)
+
+    def _spans(self, *, of_error: bool) -> dict[int, Removal]:
+        return {
+            layer: Removal.span(
+                self._material.decoders[layer][list(change.latents)].cpu(),
+                self._material.centres[layer],
+                of_error=of_error,
+            )
+            for layer, change in self._changes.items()
+        }
+
+    def _without_error(self) -> Iterator[_Made]:
+        spans = self._spans(of_error=True)
+        yield _Made(ERROR, 0, self._latents, Intervention(self._changes, removals=spans))
+
+    def _without_residual(self) -> Iterator[_Made]:
+        spans = self._spans(of_error=False)
+        yield _Made(RESIDUAL, 0, self._latents, Intervention(removals=spans))
+
+    def _random_spans(self) -> Iterator[_Made]:
+        for draw, rng in self._generators(SPAN):
+            removals = {
+                layer: Removal(
+                    random_span(self._width, len(own.basis), rng), own.centre, of_error=False
+                )
+                for layer, own in self._spans(of_error=False).items()
+            }
+            yield _Made(SPAN, draw, self._latents, Intervention(removals=removals))
+
+    def _permuted(self) -> Iterator[_Made]:
+        pool = [x for x in self._material.pool[self._plan.found_by] if x not in self._latents]
+        for draw, rng in self._generators(PERMUTED):
+            size = min(len(self._latents), len(pool))
+            chosen = [pool[i] for i in rng.choice(len(pool), size, replace=False)] if size else []
+            if chosen:
+                yield self._moved(PERMUTED, draw, chosen)
+
+    @property
+    def _width(self) -> int:
+        return int(next(iter(self._material.centres.values())).shape[0])
+
+    def _changes_of(self, latents: Sequence[LatentId]) -> dict[int, LatentChange]:
+        """The change of each layer; ablation is a clamp to 0."""
+        edit, dose = self._plan.edit, self._plan.dose
+        changes = {}
+        for layer in sorted({layer for layer, _ in latents}):
+            indices = [latent for l, latent in latents if l == layer]
+            values = [dose * float(self._sizes[layer].max_active[i]) for i in indices]
+            if edit == ABLATE:
+                changes[layer] = LatentChange.ablate(indices)
+            elif edit == SCALE:
+                changes[layer] = LatentChange.scale(indices, dose)
+            else:
+                change = LatentChange.clamp if edit == CLAMP else LatentChange.add
+                changes[layer] = change(indices, values)
+        return changes

@@ -1,9 +1,11 @@
 """Edits that should do nothing, as large as the edit they control for.
 
-*matched_latent*: the same edit on other latents of the same dictionaries, shortlisted for nothing,
-matched one to one in how often they fire and how strongly. Ablating one then removes about as much,
-about as often; a clamp's size is made equal at each position (`Intervention.norm_of`).
+*matched_latent*: the same edit on other latents of the same dictionaries, not shortlisted for the
+move, matched one to one in how often they fire and how strongly where the edit acts. Ablating one
+then removes about as much, about as often; a clamp's size is made equal at each position
+(`Intervention.norm_of`).
 *random_direction*: the size of the edit at each position, along a direction drawn once.
+*random_span*: for what is projected out, a random subspace of as many dimensions.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -16,14 +18,16 @@ from torch import Tensor
 
 NUM_NEAR = 8
 """Matches are drawn among this many nearest latents, so that draws differ."""
+CALIPER = float(np.log(2))
+"""Of those, only among latents within this distance, a factor of two, if there are any."""
 
 
 @dataclass(frozen=True)
 class LatentSizes:
-    """How often and how strongly each latent of one dictionary fires.
+    """How often and how strongly each latent of one dictionary fires, where an edit acts.
 
     Attributes:
-        firing_rate: Share of tokens.
+        firing_rate: Share of positions.
         mean_active: Mean value where it fires.
         max_active: Largest value.
     """
@@ -42,7 +46,9 @@ def match_latents(
     """For each latent another of its layer, near in firing rate and mean active value.
 
     Distance is Euclidean in the logarithms of both, so a match is near in their product too. Each
-    match is drawn among the `NUM_NEAR` nearest that are left, in random order of the latents.
+    match is drawn among the `NUM_NEAR` nearest that are left and lie within `CALIPER`, or else is
+    the nearest, in random order of the latents. Latents that fire, but never there, are drawn only
+    when no others are left.
 
     Args:
         latents: (layer, latent) to find matches for.
@@ -53,14 +59,21 @@ def match_latents(
     Raises:
         ValueError: A layer has too few latents that fire and aren't excluded.
     """
-    free = {}
+    free: dict[int, list[int]] = {}
+    spare: dict[int, list[int]] = {}
     for layer in {layer for layer, _ in latents}:
         barred = {latent for l, latent in (*excluded, *latents) if l == layer}
-        alive = np.flatnonzero(sizes[layer].firing_rate > 0)
-        free[layer] = [latent for latent in alive.tolist() if latent not in barred]
+        fires_there = sizes[layer].firing_rate > 0
+        for pool, which in (
+            (free, fires_there),
+            (spare, ~fires_there & (sizes[layer].max_active > 0)),
+        ):
+            pool[layer] = [x for x in np.flatnonzero(which).tolist() if x not in barred]
     chosen: dict[tuple[int, int], int] = {}
     for index in rng.permutation(len(latents)):
         layer, latent = latents[index]
+        if not free[layer]:
+            free[layer], spare[layer] = spare[layer], []
         if not free[layer]:
             raise ValueError(f"layer {layer} has too few latents beside the shortlists")
         distance = np.hypot(
@@ -70,7 +83,9 @@ def match_latents(
             )
         )
         nearest = np.argsort(distance, kind="stable")[:NUM_NEAR]
-        chosen[layer, latent] = free[layer].pop(int(rng.choice(nearest)))
+        within = nearest[distance[nearest] <= CALIPER]
+        picked = rng.choice(within if len(within) else nearest[:1])
+        chosen[layer, latent] = free[layer].pop(int(picked))
     return [(layer, chosen[layer, latent]) for layer, latent in latents]
 
 
@@ -78,3 +93,9 @@ def random_direction(d_model: int, rng: np.random.Generator) -> Float[Tensor, " 
     """A direction of unit norm, uniform on the sphere."""
     direction = torch.from_numpy(rng.standard_normal(d_model)).float()
     return direction / direction.norm()
+
+
+def random_span(d_model: int, rank: int, rng: np.random.Generator) -> Float[Tensor, "rank d_model"]:
+    """Orthonormal rows that span a subspace drawn uniformly."""
+    rows = torch.from_numpy(rng.standard_normal((rank, d_model)))
+    return torch.linalg.qr(rows.T).Q.T.contiguous().float()

@@ -7,7 +7,8 @@ stays as it was: with latent activations f and decoder rows d,
     scale    adds (factor - 1) f d     add     adds norm * direction
 
 All of them are `f -> (1 + gain) f + offset`. `RowEdits` holds gains and offsets of many
-interventions, so that rows of one batch can each undergo their own at the cost of one.
+interventions, so that rows of one batch can each undergo their own at the cost of one. A bare
+direction is added (`Intervention.along`) or projected out (`Removal`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,9 @@ from torch import Tensor
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Residuals [row, d_model] to the active latents: values [row, k] and indices [row, k]."""
+
+When = Callable[[Tensor], Tensor]
+"""Rows that are about to be edited [batch] to whether each is, at its present position [batch]."""
 
 
 def ablate(
@@ -101,6 +105,44 @@ class LatentChange:
         """All multiplied by `factor`."""
         return cls(tuple(latents), (factor - 1.0,) * len(latents), (0.0,) * len(latents))
 
+    @classmethod
+    def add(cls, latents: Sequence[int], values: Sequence[float]) -> Self:
+        """To each its value, whatever is there."""
+        if len(values) != len(latents):
+            raise ValueError(f"{len(latents)} latents need as many values, not {len(values)}")
+        return cls(tuple(latents), (0.0,) * len(latents), tuple(values))
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """A subspace that is projected out of a residual, or of what the SAE leaves of it.
+
+    With basis B, residual x, centre b, latents f and decoder rows d it adds `- (y B^T) B`, where y
+    is `x - b`, or the error `x - b - f d`.
+
+    Attributes:
+        basis: Orthonormal rows.
+        centre: Where nothing of the subspace is left.
+        of_error: Whether only the error loses it.
+    """
+
+    basis: Float[Tensor, "rank d_model"]
+    centre: Float[Tensor, " d_model"]
+    of_error: bool
+
+    @classmethod
+    def span(
+        cls,
+        directions: Float[Tensor, "direction d_model"],
+        centre: Float[Tensor, " d_model"],
+        *,
+        of_error: bool,
+    ) -> Self:
+        """Remove what some directions span."""
+        _, sizes, rows = torch.linalg.svd(directions.double(), full_matrices=False)
+        kept = sizes > 1e-6 * sizes.max()
+        return cls(rows[kept].to(directions.dtype), centre, of_error)
+
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
@@ -110,18 +152,19 @@ class Intervention:
         changes: Latents that are moved, by layer.
         norm_of: By layer, the change whose norm this intervention takes at each position instead of
             its own; a control is thereby as large as what it controls for, wherever that acts.
-        along: By layer, the direction of unit norm to go along instead of decoder rows; needs
-            `norm_of` for its size.
+        along: By layer, a vector that is added, beside decoder rows or instead of them.
+        removals: By layer, what is projected out; as large as it is, whatever `norm_of` says.
     """
 
     changes: Mapping[int, LatentChange] = field(default_factory=dict)
     norm_of: Mapping[int, LatentChange] = field(default_factory=dict)
     along: Mapping[int, Float[Tensor, " d_model"]] = field(default_factory=dict)
+    removals: Mapping[int, Removal] = field(default_factory=dict)
 
     @property
     def layers(self) -> frozenset[int]:
         """Layers it acts on."""
-        return frozenset(self.changes) | frozenset(self.along)
+        return frozenset(self.changes) | frozenset(self.along) | frozenset(self.removals)
 
 
 NO_EDIT = Intervention()
@@ -130,11 +173,11 @@ NO_EDIT = Intervention()
 class RowEdits:
     """Interventions on the rows of one generation, as one edit a layer.
 
-        edits = RowEdits(interventions, intervention_of_row, {layer: (encode, decoder)})
+        edits = RowEdits(interventions, intervention_of_row, {layer: (encode, decoder)}, when=…)
         generate(..., edits=edits.by_layer)
 
     Latents are encoded once a step and layer, on the residual stream as it arrives there, and only
-    for rows that are edited. Rows are indices into the prompts of that generation.
+    for rows that are edited there. Rows are indices into the prompts of that generation.
     """
 
     def __init__(
@@ -142,6 +185,7 @@ class RowEdits:
         interventions: Sequence[Intervention],
         intervention_of_row: Int[Tensor, " row"],
         dictionaries: Mapping[int, tuple[Encode, Float[Tensor, "d_sae d_model"]]],
+        when: When | None = None,
     ) -> None:
         """Lay out gains and offsets.
 
@@ -149,10 +193,12 @@ class RowEdits:
             interventions: What can happen to a row.
             intervention_of_row: For each row, which of them does.
             dictionaries: By layer, how to encode, and the decoder rows (unit norm).
+            when: Asked before each layer's edit which rows are edited at their present position;
+                all are where it's left out.
         """
         layers = sorted(frozenset().union(*(i.layers for i in interventions)))
         self._layers = {
-            layer: _LayerEdit(layer, interventions, intervention_of_row, *dictionaries[layer])
+            layer: _LayerEdit(layer, interventions, intervention_of_row, *dictionaries[layer], when)
             for layer in layers
         }
 
@@ -173,12 +219,11 @@ class RowEdits:
         total = torch.zeros(len(num_positions))
         count = torch.zeros(len(num_positions), dtype=torch.int64)
         for edit in self._layers.values():
-            seen = torch.zeros_like(num_positions)
-            for rows, norms in ((rows.cpu(), norms.cpu()) for rows, norms in edit.log):
-                norms = torch.where(seen[rows] < num_positions[rows], norms, 0.0)
+            first = edit.first_call.cpu()
+            for call, rows, norms in ((c, r.cpu(), n.cpu().float()) for c, r, n in edit.log):
+                norms = torch.where(call - first[rows] < num_positions[rows], norms, 0.0)
                 total[rows] += norms
                 count[rows] += norms > 0
-                seen[rows] += 1
         return total, count
 
 
@@ -192,23 +237,25 @@ class _LayerEdit:
         intervention_of_row: Tensor,
         encode: Encode,
         decoder: Tensor,
+        when: When | None,
     ) -> None:
-        self._encode = encode
+        self._encode, self._decoder, self._when = encode, decoder, when
         device = decoder.device
+        like = torch.zeros((), dtype=torch.promote_types(decoder.dtype, torch.float32)).to(device)
         changes = [i.changes.get(layer) for i in interventions]
         norms = [i.norm_of.get(layer) for i in interventions]
         moved = sorted({n for c in (*changes, *norms) if c is not None for n in c.latents})
         column = {latent: index for index, latent in enumerate(moved)}
-        self._directions = decoder[torch.tensor(moved, dtype=torch.int64, device=device)].float()
+        self._directions = decoder[torch.tensor(moved, dtype=torch.int64, device=device)].to(like)
         # Latents that nothing moves share one more column, which is dropped.
         self._column_of = torch.full((len(decoder),), len(moved), device=device)
         self._column_of[torch.tensor(moved, dtype=torch.int64)] = torch.arange(
             len(moved), device=device
         )
-        self._gains, self._offsets = _tables(changes, column, device)
-        self._norm_gains, self._norm_offsets = _tables(norms, column, device)
+        self._gains, self._offsets = _tables(changes, column, like)
+        self._norm_gains, self._norm_offsets = _tables(norms, column, like)
         self._takes_norm = torch.tensor([n is not None for n in norms], device=device)
-        self._along = torch.zeros(len(interventions), decoder.shape[1], device=device)
+        self._along = like.new_zeros(len(interventions), decoder.shape[1])
         for index, intervention in enumerate(interventions):
             if (direction := intervention.along.get(layer)) is not None:
                 self._along[index] = direction.to(self._along)
@@ -217,19 +264,48 @@ class _LayerEdit:
         self._is_edited = acts[self._intervention]
         self._any_norm = bool(self._takes_norm[self._intervention].any())
         self._any_along = any(layer in i.along for i in interventions)
-        self.log: list[tuple[Tensor, Tensor]] = []
+        self._removals = _RemovalTable([i.removals.get(layer) for i in interventions], like)
+        self._calls = 0
+        self._rows: Tensor | None = None
+        self._edited_here = self._which_here = torch.empty(0)
+        self.first_call = torch.full_like(self._intervention, -1)
+        self.log: list[tuple[int, Tensor, Tensor]] = []
 
     def __call__(
         self, resid: Float[Tensor, "batch d_model"], rows: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch d_model"]:
-        edited = self._is_edited[rows].nonzero().squeeze(1)
+        if rows is not self._rows:
+            self._meet(rows)
+        self._calls += 1
+        edited = self._edited_here
+        if self._when is not None and len(edited):
+            edited = edited[self._when(rows[edited])]
         if not len(edited):
             return resid
-        rows, before = rows[edited], resid[edited]
-        which = self._intervention[rows]
+        rows, which = rows[edited], self._which_here
+        is_every = len(edited) == len(resid)
+        before = resid if is_every else resid[edited]
+        if self._when is not None:
+            which = self._intervention[rows]
+        change, norm = self._changes(before, which)
+        self.log.append((self._calls - 1, rows, norm))
+        after = before + change.to(resid.dtype)
+        return after if is_every else resid.index_copy(0, edited, after)
+
+    def _meet(self, rows: Tensor) -> None:
+        """Note which of the rows are edited at all, until others take their place."""
+        self._rows = rows
+        self._edited_here = self._is_edited[rows].nonzero().squeeze(1)
+        self._which_here = self._intervention[rows[self._edited_here]]
+        new = rows[self.first_call[rows] < 0]
+        self.first_call[new] = self._calls
+
+    def _changes(self, before: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to rows, by intervention, and its norm."""
         values, active = self._encode(before)
-        table = values.new_zeros((len(values), len(self._directions) + 1), dtype=torch.float32)
-        latents = table.scatter_(1, self._column_of[active], values.float())[:, :-1]
+        values = values.to(self._gains.dtype)
+        table = values.new_zeros((len(values), len(self._directions) + 1))
+        latents = table.scatter_(1, self._column_of[active], values)[:, :-1]
         change = self._change(latents, self._gains[which], self._offsets[which])
         if self._any_along:
             change = change + self._along[which]
@@ -241,18 +317,59 @@ class _LayerEdit:
             factor = torch.where(norm > 0, factor, 0.0)
             factor = torch.where(self._takes_norm[which], factor, 1.0)
             change, norm = change * factor[:, None], norm * factor
-        self.log.append((rows, norm))
-        return resid.index_copy(0, edited, before + change.to(resid.dtype))
+        if len(removed := self._removals.acting(which)):
+            explained = values[removed, None, :] @ self._decoder[active[removed]].to(values)
+            change[removed] -= self._removals.part(
+                before[removed], explained.squeeze(1), which[removed]
+            )
+            norm = change.norm(dim=1)
+        return change, norm
 
     def _change(self, latents: Tensor, gains: Tensor, offsets: Tensor) -> Tensor:
         return torch.addcmul(offsets, gains, latents) @ self._directions
 
 
+class _RemovalTable:
+    """What each intervention projects out; bases of lower rank are filled up with zeros."""
+
+    def __init__(self, removals: Sequence[Removal | None], like: Tensor) -> None:
+        present = [r for r in removals if r is not None]
+        self._any = bool(present)
+        if not present:
+            return
+        rank, width = max(len(r.basis) for r in present), present[0].basis.shape[1]
+        self._bases = like.new_zeros(len(removals), rank, width)
+        self._centres = like.new_zeros(len(removals), width)
+        self._of_error = torch.zeros(len(removals), dtype=torch.bool, device=like.device)
+        for index, removal in enumerate(removals):
+            if removal is not None:
+                self._bases[index, : len(removal.basis)] = removal.basis.to(like)
+                self._centres[index] = removal.centre.to(like)
+                self._of_error[index] = removal.of_error
+        self._acts = torch.tensor([r is not None for r in removals], device=like.device)
+
+    def acting(self, which: Int[Tensor, " batch"]) -> Int[Tensor, " acting"]:
+        """Places of the rows that lose something."""
+        return self._acts[which].nonzero().squeeze(1) if self._any else which[:0]
+
+    def part(
+        self,
+        resid: Float[Tensor, "batch d_model"],
+        explained: Float[Tensor, "batch d_model"],
+        which: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch d_model"]:
+        """What lies in the subspace of each row."""
+        left = resid.to(self._bases) - self._centres[which]
+        left = torch.where(self._of_error[which, None], left - explained, left)
+        bases = self._bases[which]
+        return ((left[:, None] @ bases.mT) @ bases).squeeze(1)
+
+
 def _tables(
-    changes: Sequence[LatentChange | None], column: Mapping[int, int], device: torch.device
+    changes: Sequence[LatentChange | None], column: Mapping[int, int], like: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gains and offsets [intervention, latent], 0 where nothing is moved."""
-    gains, offsets = torch.zeros(2, len(changes), len(column), device=device)
+    gains, offsets = like.new_zeros(2, len(changes), len(column))
     for row, change in enumerate(changes):
         if change is None:
             continue

@@ -30,17 +30,28 @@ def _mix(x: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
     return x ^ _shift_right(x, 31)
 
 
+def _state(keys: Int[Tensor, "batch key"], step: int) -> Int[Tensor, "batch"]:
+    state = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
+    for part in range(keys.shape[1]):
+        state = _mix(state ^ keys[:, part])
+    return _mix(state + step)
+
+
+def _uniform(bits: Int[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return (_shift_right(bits, 11).double() + 0.5) / (1 << 53)
+
+
+def keyed_uniform(keys: Int[Tensor, "batch key"], step: int) -> Float[Tensor, "batch"]:
+    """Noise between 0 and 1 for keys at one step, apart from what tokens are drawn by."""
+    return _uniform(_mix(_mix(_state(keys, step))))
+
+
 def keyed_gumbel(
     keys: Int[Tensor, "batch 3"], step: int, vocab_size: int
 ) -> Float[Tensor, "batch vocab"]:
     """Standard Gumbel noise for (seed, problem, sample) keys at one step, per token id."""
-    state = torch.zeros(len(keys), dtype=torch.int64, device=keys.device)
-    for part in range(keys.shape[1]):
-        state = _mix(state ^ keys[:, part])
-    state = _mix(state + step)
     tokens = torch.arange(vocab_size, device=keys.device)
-    bits = _shift_right(_mix(state[:, None] ^ _mix(tokens)), 11)
-    uniform = (bits.double() + 0.5) / (1 << 53)
+    uniform = _uniform(_mix(_state(keys, step)[:, None] ^ _mix(tokens)))
     return -torch.log(-torch.log(uniform)).float()
 
 

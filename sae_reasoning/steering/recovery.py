@@ -18,7 +18,7 @@ from sae_reasoning.stats import (
     level_of,
     widen_flat,
 )
-from sae_reasoning.steering.effects import repetition_share
+from sae_reasoning.steering.outcomes import repetition_share
 
 ALL = "all"
 """In the column `move`: over all problems."""

@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from behaviours.examples import made_up_trace, rows_of
 
+from sae_reasoning.behaviours import windows
+from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import (
     MAX_INTERVALS,
     NO_SPANS,
@@ -16,6 +20,7 @@ from sae_reasoning.behaviours.windows import (
     onset_tokens,
     span_intervals,
 )
+from sae_reasoning.records import TokenOpportunity
 
 
 def test_a_span_covers_its_own_tokens_and_an_onset_the_one_before() -> None:
@@ -111,3 +116,23 @@ def test_an_onset_token_belongs_to_the_move_that_it_opens_most() -> None:
 def test_an_opportunity_whose_token_is_not_cached_is_left_out(tokens: int) -> None:
     traces = [made_up_trace(0, spans=[("a", tokens, 9)])]
     assert len(onset_intervals(traces, rows_of(traces), ["a"], 0).start) == tokens - 2
+
+
+def test_a_rate_counts_the_opportunities_that_were_left_undrawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(windows, "MAX_INTERVALS", 3)
+    trace = made_up_trace(0, spans=[("a", 4 + 4 * i, 6 + 4 * i) for i in range(6)])
+    missed = tuple(TokenOpportunity("a", 0, 30 + i, False) for i in range(2))
+    trace = replace(trace, opportunities=trace.opportunities + missed)
+    onsets = onset_intervals([trace], rows_of([trace]), ["a"], seed=0)
+    cell = cell_index(0, "rl", "select")
+    assert onsets.is_positive.sum() == 3
+    fires = SparseMaxima(
+        onsets,
+        2,
+        np.flatnonzero(onsets.is_positive),
+        np.zeros(3, int),
+        np.ones(3, np.float32),
+    )
+    assert fires.firing_rates(cell).tolist() == pytest.approx([6 / 8, 0])

@@ -1,11 +1,20 @@
 """Batched generation against transformers' own, and edits that stay in their rows."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from sae_reasoning.config import ConfigError, PairConfig
 from sae_reasoning.edges.lm.generate import Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
+from sae_reasoning.steering.edits import (
+    NO_EDIT,
+    Intervention,
+    LatentChange,
+    Removal,
+    RowEdits,
+)
 from sae_reasoning.steering.noise import keyed_sampler
 
 PROMPTS = [
@@ -63,6 +72,46 @@ def test_an_edit_acts_on_generated_positions_of_its_rows_only(tiny_pair: PairCon
     assert (edited[0], edited[2]) == (plain[0], plain[2])
     assert edited[1] != plain[1]
     assert sorted(seen[0]) == [0, 1, 2]
+
+
+def test_rows_edited_together_are_written_as_if_each_were_alone(tiny_pair: PairConfig) -> None:
+    lm = load(tiny_pair.base, "cpu")
+    lm = replace(lm, model=lm.model.double())
+    prompts = [encode_prompt(lm.tokenizer, prompt) for prompt in PROMPTS * 2]
+    keys = torch.tensor([[0, row, 0] for row in range(len(prompts))])
+    decoder = torch.nn.functional.normalize(
+        torch.randn(16, 32, generator=torch.manual_seed(0)).double(), dim=1
+    )
+    dictionaries = {
+        layer: (lambda resid: (resid @ decoder.T).relu().topk(4, dim=1), decoder)
+        for layer in (0, 1)
+    }
+    strong, weak = LatentChange.clamp([1, 5], [9.0, 6.0]), LatentChange.ablate([2, 3, 7])
+    interventions = [
+        NO_EDIT,
+        Intervention({0: strong}),
+        Intervention({0: weak, 1: strong}),
+        Intervention({1: weak}, norm_of={1: strong}),
+        Intervention(norm_of={0: strong}, along={0: decoder[9]}),
+        Intervention(removals={1: Removal.span(decoder[:3], decoder[4], of_error=True)}),
+    ]
+
+    def written(rows: list[int]) -> list[tuple[int, ...]]:
+        edits = RowEdits(
+            [interventions[row] for row in rows], torch.arange(len(rows)), dictionaries
+        )
+        return texts(
+            lm,
+            [prompts[row] for row in rows],
+            sampler=keyed_sampler(keys[rows], 1.0),
+            batch_size=len(rows),
+            edits=edits.by_layer,
+        )
+
+    together = written([0, 1, 2, 3, 4, 5])
+    assert together == [written([row])[0] for row in range(6)]
+    unedited = texts(lm, prompts, sampler=keyed_sampler(keys, 1.0), batch_size=6)
+    assert (together[0] == unedited[0], together[1] == unedited[1]) == (True, False)
 
 
 def test_a_cut_rollout_says_so(tiny_pair: PairConfig) -> None:

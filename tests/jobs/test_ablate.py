@@ -1,4 +1,4 @@
-"""The ablate stage, on a tiny pair with real dictionaries and a shortlist made by hand."""
+"""The ablate stage, on a babbling pair that has read narrated traces, and a shortlist by hand."""
 
 import io
 import multiprocessing
@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from behaviours.examples import narrated_traces
 
-from sae_reasoning.config import Config, ConfigError, SaeConfig
+from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
     Manifest,
@@ -23,43 +24,30 @@ from sae_reasoning.edges.artifacts import (
     write_json,
 )
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import describe
-from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
+from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.load import describe, encode_prompt, load, load_tokenizer
+from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
 from sae_reasoning.edges.tables import read_table, read_traces, write_table, write_traces
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs import ablate as job
-from sae_reasoning.records import Trace
-from sae_reasoning.traces.problems import draw_search_problems
+from sae_reasoning.jobs.ablate import ablate, rollouts
+from sae_reasoning.jobs.ablate.plan import Problem
+from sae_reasoning.jobs.cache import cache
+from sae_reasoning.steering.noise import keyed_sampler
 
 SHORTLIST = {"backtracking": [(0, 3), (1, 5)], "verification": [(1, 7)]}
 
 
 def make_inputs(cfg: Config) -> None:
-    """Problems of the world, dictionaries as sae-lens saves them, a shortlist made by hand."""
-    problems = draw_search_problems(cfg.traces.num_problems, 0.5, seed=0)
+    """Narrated traces, their cache, dictionaries as sae-lens saves them, a shortlist by hand."""
+    tokenizer = load_tokenizer(cfg.pair.base)
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False).input_ids
+
     with Stage(cfg.folder / "traces", cfg.settings("traces"), {}) as stage:
-        write_traces(
-            stage.folder / "traces.parquet",
-            [
-                Trace(
-                    trace_id=f"{problem.problem_id}/rl",
-                    problem_id=problem.problem_id,
-                    split=problem.split,
-                    writer="rl",
-                    model="tiny_rl",
-                    prompt=problem.prompt,
-                    text="so",
-                    token_ids=(1, 2),
-                    num_prompt_tokens=1,
-                    correct=False,
-                    truncated=True,
-                    spans=(),
-                    opportunities=(),
-                )
-                for problem in problems
-            ],
-        )
+        write_traces(stage.folder / "traces.parquet", narrated_traces(encode, 10))
         made = {"traces": stage.finish({}).fingerprint}
+    made["cache"] = cache(cfg, tracker=NullTracker(), console=quiet()).fingerprint
     made |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
     with Stage(cfg.folder / "train", cfg.settings("train"), made) as stage:
         for layer in cfg.layers:
@@ -74,8 +62,6 @@ def make_inputs(cfg: Config) -> None:
 def write_rank(
     cfg: Config, announcers: dict[str, list[tuple[int, int]]], inputs: dict[str, str]
 ) -> None:
-    from sae_reasoning.edges.sae_checkpoint import load_dictionary
-
     names = {layer: f"pooled/layer_{layer}" for layer in cfg.layers}
     rng = np.random.default_rng(0)
     rates, means = rng.lognormal((-2.0, 0.0), size=(64, 2)).T
@@ -95,12 +81,30 @@ def write_rank(
         for writer in ("base", "rl")
         for latent in range(64)
     ]
+    # In the base's eyes the latents beside the shortlisted ones push each move's first token.
+    scores = [
+        {
+            "split": "select",
+            "writer": "rl",
+            "reader": reader,
+            "layer": layer,
+            "latent": latent + (reader == "base"),
+            "behaviour": behaviour,
+            "span_auroc": 0.9,
+            "onset_auroc": 0.9,
+            "onset_attribution": 1.0 / (place + 1),
+        }
+        for reader in ("base", "rl")
+        for behaviour, chosen in announcers.items()
+        for place, (layer, latent) in enumerate(chosen)
+    ]
     with Stage(
         cfg.folder / "rank",
         cfg.settings("rank"),
         dict(inputs) | {"announcers": fingerprint(announcers)},
     ) as stage:
         write_table(stage.folder / "latents.parquet", pd.DataFrame(latents))
+        write_table(stage.folder / "scores.parquet", pd.DataFrame(scores))
         shortlist = {
             "schema_version": 1,
             "dictionaries": {
@@ -124,46 +128,76 @@ def quiet() -> Console:
     return Console(stream=io.StringIO())
 
 
-def run(cfg: Config, console: Console | None = None):
-    return job.ablate(cfg, tracker=NullTracker(), console=console or quiet())
+def run(cfg: Config, console: Console | None = None) -> Manifest:
+    return ablate(cfg, tracker=NullTracker(), console=console or quiet())
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where results of the earlier stages are kept, made by the first test."""
+    return tmp_path_factory.mktemp("ablate") / "runs"
 
 
 @pytest.fixture
-def cfg(tiny_config: Config) -> Config:
-    make_inputs(tiny_config)
-    tiny_config.ablate.batch_size, tiny_config.ablate.max_new_tokens = 16, 8
+def cfg(tiny_config: Config, talking_pair: PairConfig, template: Path) -> Config:
+    """Models that babble, with moves in it; beside the main edits one latent and one dose more."""
+    tiny_config.pair = talking_pair
+    tiny_config.behaviours.remove("initializing")
+    own = tiny_config.ablate
+    own.batch_size, own.max_new_tokens, own.clamp_multiple = 16, 8, 1.0
+    own.clamp_latents, own.set_sizes, own.doses = 2, [1], [1.0, 2.0]
+    own.everywhere = own.other_reader = False
+    if not template.exists():
+        here, tiny_config.runs = tiny_config.runs, str(template)
+        make_inputs(tiny_config)
+        tiny_config.runs = here
+    shutil.copytree(template, tiny_config.runs)
     return tiny_config
+
+
+def generations(cfg: Config, place: str = "ablate") -> pd.DataFrame:
+    return read_table(cfg.folder / place / "generations.parquet")
+
+
+def splits(cfg: Config) -> dict[str, str]:
+    traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+    return {trace.problem_id: trace.split for trace in traces}
 
 
 def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     console = quiet()
     manifest = run(cfg, console)
-    folder = cfg.folder / "ablate"
-    rows = read_table(folder / "generations.parquet")
-    split = {t.problem_id: t.split for t in read_traces(cfg.folder / "traces" / "traces.parquet")}
-    assert {split[problem] for problem in rows.problem_id} == {"report"}
-    # One condition without an edit; for each of 2 moves and 2 edits, the edit and its 2 controls.
+    folder, rows = cfg.folder / "ablate", generations(cfg)
+    assert {splits(cfg)[problem] for problem in rows.problem_id} == {"report"}
+    beside = {"edit", "matched_latent", "random_direction", "random_positions", "other_move"}
+    beside |= {"mean_difference"}
+    paths = {"latents_and_error", "whole_residual", "random_span"}
+    for model, edit, kinds in (("rl", "ablate", beside | paths), ("base", "clamp", beside)):
+        main = rows[(rows.model == model) & (rows.set_size == 2) & rows.dose.isin([0.0, 1.0])]
+        assert set(main.edit) == {edit}
+        assert set(main.condition) == kinds
+        assert set(main.behaviour) == {"backtracking"}  # The other has but one announcer.
+    # Without an edit; main edits with what stands beside them; a set of one; a second dose.
     assert manifest.counts == {
         "problems": 3,
         "behaviours": 2,
-        "conditions": 2 * 13,
-        "generations": 13 * 3 * (1 + 2),
+        "conditions": (1 + 9 + 1 + 9) + (1 + 6 + 1 + 2 + 6 + 2),
+        "generations": 3 * 20 + 2 * 3 * 18,
     }
-    per_condition = rows.groupby(["model", "behaviour", "edit", "condition", "draw"]).size()
-    assert set(per_condition["rl"]) == {3}
-    assert set(per_condition["base"]) == {6}
+    cells = rows.groupby(["model", *"behaviour edit set_size dose condition draw".split()]).size()
+    assert set(cells["rl"]) == {3}
+    assert set(cells["base"]) == {6}
     assert rows.num_tokens.le(8).all()
     assert (rows.num_tokens[rows.truncated] == 8).all()
     assert rows.norm_sum[rows.condition == "none"].eq(0).all()
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "effects.parquet",
-        "effects.png",
-        "generations.parquet",
-        "manifest.json",
-    ]
+    assert rows.text[rows.model == "base"].str.startswith("<think>").all()
+    tables = ("effects", "generations", "sets", "doses", "off_target", "returning")
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"{table}.parquet" for table in tables),
+        *("effects.png", "manifest.json"),
+    }
     found = read_table(folder / "effects.parquet")
-    assert set(found.condition) == {"none", "edit", "matched_latent", "random_direction"}
-    assert set(found.layer) == {"0+1", "1"}
+    assert set(found.layer) == {"0+1", "1", "0"}
     assert set(found.split) == {"report"}
     assert "matched" in console.stream.getvalue()
 
@@ -175,38 +209,61 @@ def test_the_select_split_has_its_own_folder_and_leaves_the_reported_result(cfg)
     console = quiet()
     run(cfg, console)
     assert "on the select split" in console.stream.getvalue()
-    rows = read_table(cfg.folder / "ablate_select" / "generations.parquet")
-    split = {t.problem_id: t.split for t in read_traces(cfg.folder / "traces" / "traces.parquet")}
-    assert {split[problem] for problem in rows.problem_id} == {"select"}
+    assert {splits(cfg)[p] for p in generations(cfg, "ablate_select").problem_id} == {"select"}
     found = read_table(cfg.folder / "ablate_select" / "effects.parquet")
     assert set(found.split) == {"select"}
     assert Manifest.read(cfg.folder / "ablate") == reported
 
 
-def test_only_moves_and_layers_of_the_config_are_edited(tiny_config):
-    tiny_config.behaviours = ["backtracking"]
-    tiny_config.ablate.batch_size, tiny_config.ablate.max_new_tokens = 16, 8
-    make_inputs(tiny_config)
-    made = Manifest.read(tiny_config.folder / "rank").inputs
-    write_rank(tiny_config, SHORTLIST | {"backtracking": [(7, 2), (0, 3)]}, made)
-    assert run(tiny_config).counts["behaviours"] == 1
-    found = read_table(tiny_config.folder / "ablate" / "effects.parquet")
-    assert set(found.behaviour) == {"backtracking"}
-    assert set(found.layer) == {"0"}
+def test_only_moves_and_layers_of_the_config_are_edited(cfg):
+    made = Manifest.read(cfg.folder / "rank").inputs
+    write_rank(cfg, SHORTLIST | {"backtracking": [(7, 2), (0, 3)]}, made)
+    cfg.behaviours = ["backtracking"]
+    assert run(cfg).counts["behaviours"] == 1
+    rows = generations(cfg)
+    assert set(rows.behaviour) == {"", "backtracking"}
+    assert set(rows.layer[rows.condition == "edit"]) == {"0"}
+
+
+def test_the_other_readers_latents_and_all_tokens_are_edited_too(cfg):
+    cfg.ablate.everywhere = cfg.ablate.other_reader = True
+    cfg.ablate.behaviours = ["backtracking"]
+    run(cfg)
+    rows = generations(cfg)
+    edits = rows[(rows.condition == "edit") & (rows.set_size == 2)]
+    assert set(edits.latents[edits.found_by == "rl"]) == {"0:3 1:5"}
+    assert set(edits.latents[edits.found_by == "base"]) == {"0:4 1:6"}
+    assert set(edits["where"]) == {"all", "opportunities"}
+
+
+def test_edits_at_opportunities_act_nowhere_else(cfg):
+    cfg.ablate.doses, cfg.ablate.max_new_tokens = [], 48
+    run(cfg)
+    rows = generations(cfg)
+    local = rows[(rows["where"] == "opportunities") & (rows.condition == "edit")]
+    # The token that ends a text is predicted from an edited position too; both layers count.
+    offered = [
+        sum(o["behaviour"] == row.behaviour for o in row.opportunities) * (row.layer.count("+") + 1)
+        for row in local.itertuples()
+    ]
+    assert (local.num_edited.to_numpy() <= offered).all()
+    assert local.num_edited.sum() > 0
 
 
 def test_clamps_change_text_and_their_controls_are_as_large(cfg):
-    cfg.ablate.clamp_multiple, cfg.ablate.behaviours = 20.0, ["backtracking"]
+    cfg.ablate.clamp_multiple, cfg.ablate.doses, cfg.ablate.where = 20.0, [], "all"
+    cfg.ablate.behaviours = ["backtracking"]
     run(cfg)
-    rows = read_table(cfg.folder / "ablate" / "generations.parquet")
-    clamped = rows[(rows.model == "rl") & (rows.edit == "clamp")]
-    none = rows[(rows.model == "rl") & (rows.condition == "none")].set_index("problem_id").text
-    edited = clamped[clamped.condition == "edit"]
-    assert (edited.text.to_numpy() != none[edited.problem_id].to_numpy()).any()
+    rows = generations(cfg)
+    base = rows[rows.model == "base"].set_index(["problem_id", "sample"])
+    none = base.text[base.condition == "none"]
+    clamped = base[(base.edit == "clamp") & (base.set_size == 2)]
+    edited = clamped.text[clamped.condition == "edit"]
+    assert (edited != none[edited.index]).any()
     sizes = clamped.norm_sum / clamped.num_edited
     assert sizes.min() > 20
-    means = sizes.groupby([clamped.behaviour, clamped.condition]).mean().unstack().to_numpy()
-    assert means.max(axis=1) / means.min(axis=1) == pytest.approx(1, abs=0.2)
+    means = sizes.groupby(clamped.condition).mean()
+    assert means.max() / means.min() == pytest.approx(1, abs=0.2)
 
 
 def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
@@ -217,9 +274,8 @@ def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
     assert "up to date" in console.stream.getvalue()
     cfg.ablate.behaviours = ["backtracking"]
     again = run(cfg)
-    assert again.counts["conditions"] == 2 * 7
-    generations = read_table(cfg.folder / "ablate" / "generations.parquet")
-    assert set(generations.behaviour) == {"", "backtracking"}
+    assert again.counts["conditions"] == (1 + 8 + 1) + (1 + 5 + 1 + 2)  # No other move.
+    assert set(generations(cfg).behaviour) == {"", "backtracking"}
 
 
 def run_and_die(cfg: Config, num_parts: int) -> None:
@@ -231,7 +287,7 @@ def run_and_die(cfg: Config, num_parts: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def child() -> None:
-        job.write_table = die_at_part
+        rollouts.write_table = die_at_part
         run(cfg)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -241,14 +297,13 @@ def run_and_die(cfg: Config, num_parts: int) -> None:
 
 
 @pytest.mark.parametrize("num_parts", [1, 9])
-def test_killed_ablate_resumes_to_the_same_generations(cfg, num_parts):
+def test_killed_ablate_resumes_to_the_same_tables(cfg, num_parts):
     cfg.ablate.behaviours = ["backtracking"]
     run_and_die(cfg, num_parts)
     assert not (cfg.folder / "ablate").exists()
     (partial,) = cfg.folder.glob("ablate.partial-*")
-    parts = sorted((partial / "parts").iterdir())
-    assert len(parts) == num_parts
-    made_before = {part.name: part.stat().st_mtime_ns for part in parts}
+    made_before = {part.name for part in (partial / "parts").iterdir()}
+    assert len(made_before) == num_parts
     published = []
 
     def note(path: Path, columns: object) -> None:
@@ -256,28 +311,26 @@ def test_killed_ablate_resumes_to_the_same_generations(cfg, num_parts):
         write_table(path, columns)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "write_table", note)
+        patch.setattr(rollouts, "write_table", note)
         run(cfg)
-    assert not set(published) & set(made_before)
-    resumed = read_table(cfg.folder / "ablate" / "generations.parquet")
+    assert not set(published) & made_before
+    names = ("generations", "effects", "sets", "doses", "off_target", "returning")
+    resumed = {name: read_table(cfg.folder / "ablate" / f"{name}.parquet") for name in names}
     shutil.rmtree(cfg.folder / "ablate")
     run(cfg)
-    unbroken = read_table(cfg.folder / "ablate" / "generations.parquet")
-    pd.testing.assert_frame_equal(resumed, unbroken)
+    for name, table in resumed.items():
+        unbroken = read_table(cfg.folder / "ablate" / f"{name}.parquet")
+        pd.testing.assert_frame_equal(table, unbroken)
 
 
-def test_rollouts_without_an_edit_are_what_the_model_says_alone(cfg, tiny_pair):
+def test_rollouts_without_an_edit_are_what_the_model_says_alone(cfg):
     cfg.ablate.behaviours = ["verification"]
-    from sae_reasoning.edges.lm.generate import generate
-    from sae_reasoning.edges.lm.load import encode_prompt, load
-    from sae_reasoning.steering.noise import keyed_sampler
-
     run(cfg)
-    rows = read_table(cfg.folder / "ablate" / "generations.parquet")
+    rows = generations(cfg)
     none = rows[(rows.model == "rl") & (rows.condition == "none")]
-    lm = load(tiny_pair.rl, "cpu")
+    lm = load(cfg.pair.rl, "cpu")
     for row in none.itertuples():
-        key = job._Problem(row.problem_id, row.prompt).key
+        key = Problem(row.problem_id, row.prompt).key
         (rollout,) = generate(
             lm,
             [encode_prompt(lm.tokenizer, row.prompt)],
@@ -315,7 +368,7 @@ def test_an_empty_shortlist_is_refused(cfg):
 def test_too_many_latents_for_controls_is_refused(cfg):
     table = cfg.folder / "rank" / "latents.parquet"
     latents = read_table(table)
-    latents.loc[latents.latent > 8, "firing_rate"] = 0.0
+    latents.loc[latents.latent > 8, ["firing_rate", "max_active"]] = 0.0
     write_table(table, latents)
     path = cfg.folder / "rank" / "shortlist.json"
     chosen = [{"layer": 0, "latent": latent} for latent in range(6)]
@@ -325,14 +378,14 @@ def test_too_many_latents_for_controls_is_refused(cfg):
         run(cfg)
 
 
-@pytest.mark.parametrize("stage", ["traces", "train", "rank"])
+@pytest.mark.parametrize("stage", ["traces", "cache", "train", "rank"])
 def test_a_missing_stage_is_named(cfg, stage):
     shutil.rmtree(cfg.folder / stage)
     with pytest.raises(MissingInput, match=f"run `make {stage}` first"):
         run(cfg)
 
 
-@pytest.mark.parametrize("changed", ["traces", "train", "base", "rl"])
+@pytest.mark.parametrize("changed", ["traces", "cache", "train", "base", "rl"])
 def test_a_shortlist_made_from_other_inputs_is_refused(cfg, changed):
     made = Manifest.read(cfg.folder / "rank").inputs
     write_rank(cfg, SHORTLIST, made | {changed: "0" * 16})

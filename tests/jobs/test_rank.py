@@ -174,8 +174,13 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
     assert "trackers killed, by attack" in ranked.printed
 
 
-def test_the_planted_latent_is_more_than_its_words(ranked: Ranked) -> None:
-    """It fires on every token of the move as it stands in the cache, and on no other."""
+def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
+    ranked: Ranked,
+) -> None:
+    """It fires on every token of the move as it stands in the cache, and on no other.
+
+    What words put elsewhere do to it says nothing here: the model that reads them wasn't changed.
+    """
     attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
     own = attacks[
         (attacks.shortlist == TRACKERS)
@@ -186,7 +191,32 @@ def test_the_planted_latent_is_more_than_its_words(ranked: Ranked) -> None:
     ].set_index("kind")
     assert own.auroc["all"] == 1.0
     assert own.n_pos["paraphrase"] == own.n_pos["all"]  # Each span was read in other words.
-    assert not (own.outcome[["token", "token mid-trace", "token in other text"]] == "killed").any()
+    assert (own.outcome == "not testable").all()  # Of 18 spans nothing is decided,
+    assert own.n_pos["all"] == 18  # as twenty are asked for.
+    assert set(own.called) == {"not testable"}
+
+
+def test_the_planted_latent_beats_the_baselines_that_are_not_perfect(ranked: Ranked) -> None:
+    folder = ranked.config.folder / "rank"
+    beaten = read_table(folder / "beaten.parquet")
+    own = beaten[
+        (beaten.shortlist == TRACKERS)
+        & (beaten.behaviour == BACKTRACKING)
+        & (beaten.layer == LAYER)
+        & (beaten.latent == PLANTED)
+        & (beaten.reader == "rl")
+    ].set_index("baseline")
+    assert set(own.index) == {"ngram", "random_reader", "random_direction", "probe"}
+    assert (own.auroc == 1.0).all()
+    assert own.beats.tolist() == (own.low > 0).tolist()
+    assert (own.difference >= 0).all()
+    (entry,) = (
+        entry
+        for entry in read_json(folder / "shortlist.json")["trackers"][BACKTRACKING]
+        if (entry["layer"], entry["latent"]) == (LAYER, PLANTED)
+    )
+    assert entry["beats"]["rl"] == own.index[own.beats].tolist()
+    assert "latents that beat a baseline for sure" in ranked.printed
 
 
 def test_announcers_are_attacked_at_onset(ranked: Ranked) -> None:

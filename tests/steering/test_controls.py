@@ -1,21 +1,19 @@
-"""Matched latents and random directions, and the conditions made of them."""
+"""Matched latents, random directions and subspaces."""
 
 import numpy as np
 import pytest
 import torch
 
-from sae_reasoning.steering.conditions import (
-    ABLATE,
-    CLAMP,
-    EDIT,
-    MATCHED,
-    NONE,
-    RANDOM,
-    EditPlan,
-    LatentId,
-    plan_conditions,
+from sae_reasoning.steering.controls import (
+    LatentSizes,
+    match_latents,
+    random_direction,
+    random_span,
 )
-from sae_reasoning.steering.controls import LatentSizes, match_latents, random_direction
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def sizes_of(num_latents: int, seed: int = 0) -> LatentSizes:
@@ -32,8 +30,24 @@ def test_a_latent_of_the_same_size_is_its_match():
     rng = np.random.default_rng(0)
     near = [match_latents([(2, 3)], sizes, {(2, i) for i in range(20, 40)}, rng) for _ in range(30)]
     assert (2, 17) in {match for (match,) in near}
-    # Only one is as small, so draws reach further; a latent that never fires matches nothing.
-    assert not {(2, 5), (2, 6), (2, 3)} & {match for (match,) in near}
+    # Only one is as small, and the others lie outside the caliper.
+    assert {match for (match,) in near} == {(2, 17)}
+
+
+def test_outside_the_caliper_the_nearest_is_taken_and_never_one_that_is_silent():
+    rate, mean = np.geomspace(0.001, 1.0, 20), np.ones(20)
+    rate[[1, 2]] = 0.0
+    (match,) = match_latents([(0, 0)], {0: LatentSizes(rate, mean, mean)}, (), rng())
+    assert match == (0, 3)
+
+
+def test_who_never_fires_there_is_drawn_last_and_who_never_fires_is_not():
+    rate = np.array([0.2, 0.1, 0.0, 0.0, 0.0])
+    sizes = {0: LatentSizes(rate, np.ones(5), np.array([1, 1, 0, 1, 1]))}
+    matches = match_latents([(0, 0), (0, 4)], sizes, (), rng())
+    assert set(matches) == {(0, 1), (0, 3)}
+    with pytest.raises(ValueError, match="too few"):
+        match_latents([(0, 0), (0, 3), (0, 4)], sizes, (), rng())
 
 
 def test_matches_are_distinct_near_and_not_shortlisted():
@@ -62,47 +76,7 @@ def test_random_directions_have_unit_norm_and_differ_by_draw():
     assert abs(float(one @ other)) < 0.5
 
 
-def plan():
-    chosen = {
-        "backtracking": [LatentId(0, 4), LatentId(1, 2)],
-        "verification": [LatentId(1, 9)],
-    }
-    shortlisted = {LatentId(0, 4), LatentId(1, 2), LatentId(1, 9), LatentId(0, 1)}
-    return plan_conditions(
-        chosen,
-        [EditPlan(ABLATE, 2, 2), EditPlan(CLAMP, 1, 1, dose=0.5)],
-        sizes={0: sizes_of(60), 1: sizes_of(60, 1)},
-        shortlisted=shortlisted,
-        d_model=8,
-        seed=0,
-    )
-
-
-def test_every_edit_has_its_controls_and_all_share_one_condition_without():
-    conditions = plan()
-    assert [c.kind for c in conditions] == [NONE] + 2 * [
-        *[EDIT, MATCHED, MATCHED, RANDOM, RANDOM],
-        *[EDIT, MATCHED, RANDOM],
-    ]
-    assert [c.edit for c in conditions] == [NONE] + 2 * (5 * [ABLATE] + 3 * [CLAMP])
-    assert [c.dose for c in conditions] == [0.0] + 2 * (5 * [0.0] + 3 * [0.5])
-    assert conditions[1].layers == "0+1"
-    assert conditions[1].latent_names == "0:4 1:2"
-    assert conditions[6].latent_names == "0:4"  # clamps move fewer latents here
-
-
-def test_clamps_aim_at_a_multiple_of_the_maximum():
-    clamped = next(c for c in plan() if c.edit == CLAMP)
-    change = clamped.intervention.changes[0]
-    assert change.latents == (4,)
-    assert change.offsets == (pytest.approx(0.5 * sizes_of(60).max_active[4]),)
-
-
-def test_the_plan_is_the_same_each_time():
-    once, again = plan(), plan()
-    assert [c.latents for c in once] == [c.latents for c in again]
-    for a, b in zip(once, again, strict=True):
-        assert all(
-            torch.equal(a.intervention.along[k], b.intervention.along[k])
-            for k in a.intervention.along
-        )
+def test_a_random_span_is_orthonormal_and_drawn_anew():
+    one, other = (random_span(16, 3, np.random.default_rng(seed)) for seed in (0, 1))
+    torch.testing.assert_close(one @ one.T, torch.eye(3))
+    assert float((one @ other.T).norm()) < 2

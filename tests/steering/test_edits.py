@@ -7,6 +7,7 @@ from torch import Tensor
 from sae_reasoning.steering.edits import (
     Intervention,
     LatentChange,
+    Removal,
     RowEdits,
     ablate,
     add,
@@ -160,3 +161,49 @@ def test_norms_count_edited_positions_up_to_the_end_of_each_row(encode, decoder,
     size = (50 - latents[:9, 0]).reshape(3, 3)
     assert count.tolist() == [0, 3, 1]
     torch.testing.assert_close(total, torch.stack([torch.zeros(()), size[:, 1].sum(), size[0, 2]]))
+
+
+def test_a_removal_leaves_nothing_of_its_span_and_all_of_the_rest(encode, decoder, resid):
+    centre = torch.arange(float(D_MODEL))
+    removal = Removal.span(decoder[[1, 2, 1]], centre, of_error=False)
+    assert len(removal.basis) == 2  # One direction was named twice.
+    edited = run([Intervention(removals={3: removal})], [0] * 12, encode, decoder, resid)
+    left = (edited - centre) @ removal.basis.T
+    torch.testing.assert_close(left, torch.zeros(12, 2), atol=1e-5, rtol=0)
+    beside = torch.eye(D_MODEL) - removal.basis.T @ removal.basis
+    torch.testing.assert_close(edited @ beside, resid @ beside)
+
+
+def test_taking_a_span_from_the_error_keeps_what_other_latents_write(
+    encode, decoder, resid, latents
+):
+    removal = Removal.span(decoder[[0, 7]], torch.zeros(D_MODEL), of_error=True)
+    edit = Intervention({3: LatentChange.ablate([0, 7])}, removals={3: removal})
+    edited = run([edit], [0] * 12, encode, decoder, resid)
+    explained = latents @ decoder
+    error = resid - explained
+    kept = latents.clone()
+    kept[:, [0, 7]] = 0
+    expected = kept @ decoder + error - error @ removal.basis.T @ removal.basis
+    torch.testing.assert_close(edited, expected)
+
+
+def test_rows_with_and_without_removals_share_a_batch(encode, decoder, resid):
+    spans = [
+        Removal.span(decoder[chosen], torch.zeros(D_MODEL), of_error=False)
+        for chosen in ([3], [4, 5])
+    ]
+    interventions = [
+        Intervention({3: LatentChange.clamp([1], [2.0])}),
+        *(Intervention(removals={3: span}) for span in spans),
+    ]
+    together = run(interventions, [0, 1, 2] * 4, encode, decoder, resid)
+    for row in range(12):
+        alone = run([interventions[row % 3]], [0], encode, decoder, resid[row : row + 1])
+        torch.testing.assert_close(together[row], alone[0])
+
+
+@pytest.mark.parametrize("made", [LatentChange.clamp, LatentChange.add])
+def test_every_latent_needs_its_value(made):
+    with pytest.raises(ValueError, match="2 latents need as many values, not 1"):
+        made([1, 2], [0.5])

@@ -6,17 +6,10 @@ import pytest
 from scipy import stats
 
 from sae_reasoning.records import Opportunity, Span
-from sae_reasoning.steering.effects import (
-    COLUMNS,
-    Bootstrap,
-    Judged,
-    by_problem,
-    count,
-    effects,
-    findings,
-    mismatched_controls,
-    repetition_share,
-)
+from sae_reasoning.steering.effects import COLUMNS, effects
+from sae_reasoning.steering.findings import findings, mismatched_controls
+from sae_reasoning.steering.outcomes import Judged, count, repetition_share
+from sae_reasoning.steering.ratios import Bootstrap, by_problem
 
 
 def rollout(moves: int, offered: int, taken: int, correct: bool | None = True) -> Judged:
@@ -72,6 +65,10 @@ def generations(
                         "behaviour": "" if condition == "none" else "backtracking",
                         "edit": "none" if condition == "none" else "ablate",
                         "dose": 0.0,
+                        "set_size": 0 if condition == "none" else 1,
+                        "first": 0,
+                        "where": "all",
+                        "found_by": "rl",
                         "condition": condition,
                         "draw": draw,
                         "layer": "1",
@@ -165,7 +162,8 @@ def test_draws_that_cancel_leave_a_wide_interval_and_their_largest_change():
     assert abs(matched.largest_draw) == 1
     edit = value(found, "edit", "rate_per_trace/backtracking")
     assert edit.control_high - edit.control_low > 1.8
-    assert findings(found).matched[0] == "+0% (largest -33%)"
+    # Of four offers, at most four are taken.
+    assert findings(found).matched[0] == "-4% (largest -33%)"
 
 
 def test_a_control_of_one_draw_has_no_q():
@@ -186,7 +184,7 @@ def test_a_baseline_that_may_be_nothing_gives_no_percent():
     found = effects_of(RATES | {"none": [0, 0, 0, 1], "edit": [2, 1, 2, 1]})
     assert np.isnan(value(found, "edit", "rate_per_trace/backtracking").relative)
     (row,) = findings(found).itertuples()
-    assert row.change.startswith("+1.25 [+")
+    assert row.change.startswith("+0.31 [+")
     assert "%" not in row.matched
 
 
@@ -198,7 +196,7 @@ def test_size_is_told_over_all_positions_and_unlike_controls_are_named(found):
     rollouts, counts = generations(RATES)
     rollouts.loc[rollouts.condition == "matched_latent", "norm_sum"] = 3.0
     unlike = effects(rollouts, counts, num_resamples=50, seed=0)
-    assert mismatched_controls(unlike) == ["rl ablate backtracking 0.5 times"]
+    assert mismatched_controls(unlike) == ["rl backtracking ablate, 1 of rl, all 0.5 times"]
 
 
 def test_what_was_never_counted_is_unknown_not_zero(found):
@@ -208,10 +206,11 @@ def test_what_was_never_counted_is_unknown_not_zero(found):
 
 
 def test_findings_name_the_change_in_percent(found):
-    (row,) = findings(found).itertuples()
-    assert (row.none, row.edited, row.problems) == (3, 0.5, 4)
-    assert row.change.startswith("-83%")
-    assert (row.matched, row.random) == ("-8% (largest -8%)", "+0% (largest +0%)")
+    (row,) = findings(found).to_dict("records")
+    assert row["per opportunity"] == "0.750 > 0.125"
+    assert row["per trace"] == "3.00 > 0.50"
+    assert row["change"].startswith("-83%")
+    assert (row["matched"], row["random"]) == ("-8% (largest -8%)", "+0% (largest +0%)")
 
 
 def test_intervals_agree_with_scipy_on_a_mean():

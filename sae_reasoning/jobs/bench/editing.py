@@ -1,7 +1,11 @@
-"""Editing: generation in which most rows undergo an edit of their own, against none."""
+"""Editing: generation in which most rows undergo an edit of their own, against none.
+
+One batch with a few edits, and a grid: every problem under every condition, cut into batches.
+"""
 
 import random
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from sae_reasoning.steering.noise import keyed_sampler
 
 
 def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
-    """Generation with edits and without; amounts are tokens."""
+    """Generation with edits and without, of one batch and of a grid; amounts are tokens."""
     lm = language_model(
         scratch / "writer", sizes.edited_d_model, 4, device, max_positions=256 + sizes.new_tokens
     )
@@ -31,41 +35,82 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
         )
         dictionary = finish(sae, 1.0)
         dictionaries[layer] = (dictionary.encode_sparse, dictionary.W_dec)
-    interventions = _interventions(sizes, layers)
     rng = random.Random(0)
-    prompts = [
+    distinct = [
         [rng.randrange(3, len(lm.tokenizer)) for _ in range(rng.randint(80, 120))]
-        for _ in range(sizes.rows)
+        for _ in range(max(sizes.rows, sizes.grid_problems))
     ]
-    keys = torch.tensor([[0, row, 0] for row in range(sizes.rows)])
-    which = torch.arange(sizes.rows) % len(interventions)
 
-    def roll_out(edits: Mapping[int, Any] | None = None) -> int:
+    def roll_out(
+        prompts: Sequence[list[int]], batch_size: int, edits: Mapping[int, Any] | None = None
+    ) -> int:
         rollouts = generate(
             lm,
             prompts,
-            sampler=keyed_sampler(keys, 1.0),
+            sampler=keyed_sampler(torch.tensor([[0, row, 0] for row in range(len(prompts))]), 1.0),
             max_new_tokens=sizes.new_tokens,
-            batch_size=sizes.rows,
+            batch_size=batch_size,
             edits=edits,
         )
         return sum(len(rollout.token_ids) for rollout in rollouts)
 
+    few = _interventions(sizes, layers, moves=3)
+    which = torch.arange(sizes.rows) % len(few)
+
     def edit() -> int:
-        return roll_out(RowEdits(interventions, which, dictionaries).by_layer)
+        edits = RowEdits(few, which, dictionaries).by_layer
+        return roll_out(distinct[: sizes.rows], sizes.rows, edits)
 
-    return {"edit": edit, "generate": roll_out}
+    def plain() -> int:
+        return roll_out(distinct[: sizes.rows], sizes.rows)
+
+    many = _interventions(sizes, layers, moves=sizes.grid_conditions)[: sizes.grid_conditions]
+    problems = distinct[: sizes.grid_problems]
+    cells = [(number, prompt) for number in range(len(many)) for prompt in problems]
+    prompts = [prompt for _, prompt in cells]
+    batch_size = _fastest(lambda size: roll_out(prompts[:size], size), len(prompts))
+
+    def grid() -> int:
+        made = 0
+        for start in range(0, len(cells), batch_size):
+            batch = cells[start : start + batch_size]
+            conditions = sorted({number for number, _ in batch})
+            edits = RowEdits(
+                [many[number] for number in conditions],
+                torch.tensor([conditions.index(number) for number, _ in batch]),
+                dictionaries,
+            )
+            made += roll_out([prompt for _, prompt in batch], len(batch), edits.by_layer)
+        return made
+
+    def plain_grid() -> int:
+        return sum(
+            roll_out(prompts[start : start + batch_size], batch_size)
+            for start in range(0, len(prompts), batch_size)
+        )
+
+    return {"edit": edit, "generate": plain, "grid": grid, "plain_grid": plain_grid}
 
 
-def _interventions(sizes: Sizes, layers: Sequence[int]) -> list[Intervention]:
-    """As in `ablate`: no edit, the edits of three behaviours, and their controls."""
+def _fastest(roll_out: Callable[[int], int], most: int) -> int:
+    """Rows at once with which plain generation makes most tokens a second."""
+    rates = {}
+    for size in sorted({min(size, most) for size in (64, 128, 256, 512)}):
+        started = time.perf_counter()
+        made = roll_out(size)
+        rates[made / (time.perf_counter() - started)] = size
+    return rates[max(rates)]
+
+
+def _interventions(sizes: Sizes, layers: Sequence[int], moves: int) -> list[Intervention]:
+    """As in `ablate`: no edit, the edits of some moves, and their controls."""
     rng = random.Random(0)
 
     def latents() -> list[int]:
         return rng.sample(range(sizes.edited_d_sae), sizes.edited_latents)
 
     found = [NO_EDIT]
-    for _ in range(3):
+    for _ in range(moves):
         ablated = {layer: LatentChange.ablate(latents()) for layer in layers}
         matched = {layer: LatentChange.ablate(latents()) for layer in layers}
         clamped = {

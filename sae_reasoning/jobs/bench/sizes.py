@@ -27,6 +27,8 @@ class Sizes:
         edited_d_model: Width of the model that generates, four blocks deep.
         edited_d_sae: Latents of the dictionaries that edit, after two of its blocks.
         edited_latents: Latents of one edit, by layer.
+        grid_conditions: Conditions of a grid.
+        grid_problems: Its problems, each under every condition.
         ranked_tokens: Tokens ranked on, with six behaviours; and ten times as many.
         narrow: Width of the activations where ranking is held against itself.
         peer_latents: Latents of which scikit-learn computes the figures.
@@ -48,6 +50,8 @@ class Sizes:
     edited_d_model: int = 128
     edited_d_sae: int = 512
     edited_latents: int = 5
+    grid_conditions: int = 64
+    grid_problems: int = 32
     ranked_tokens: int = 100_000
     narrow: int = 64
     peer_latents: int = 8

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from sae_reasoning.behaviours.baselines import RANDOM_READER, SPARSE_PROBE
+from sae_reasoning.behaviours.beaten import beaten_by, count_beaten
 from sae_reasoning.behaviours.grid import compare_grid
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
 from sae_reasoning.behaviours.probes import SPARSE_SIZES
@@ -25,6 +26,7 @@ from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.rank.attacked import attack_shortlists
+from sae_reasoning.jobs.rank.beaten import hold_shortlists
 from sae_reasoning.jobs.rank.data import READERS, RankData, open_data, saved_maxima
 from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
 from sae_reasoning.jobs.rank.rivals import random_reader, score_text
@@ -113,7 +115,15 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
             write_table(stage.folder / f"{name}.parquet", table)
         grid = _grid(cfg, data, lists, parts)
         write_table(stage.folder / "grid.parquet", grid)
-        content = shortlist_content(lists, data.known(cfg), attacked.attacks, data.labels.wordings)
+        beaten = hold_shortlists(cfg, data, lists, random, parts)
+        write_table(stage.folder / "beaten.parquet", beaten)
+        content = shortlist_content(
+            lists,
+            data.known(cfg),
+            attacked.attacks,
+            beaten_by(beaten),
+            data.labels.wordings,
+        )
         write_json(stage.folder / "shortlist.json", content)
         shutil.rmtree(parts)
         found = findings(scores, baselines, lists, cfg.behaviours)
@@ -133,6 +143,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
         "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
     }
+    tables["beaten"] = ("latents that beat a baseline for sure, paired", count_beaten(beaten))
     for shortlist in (TRACKERS, ANNOUNCERS):
         made = attacked.attacks
         tables[f"toll of {shortlist}"] = (f"{shortlist} killed, by attack", toll(made, shortlist))

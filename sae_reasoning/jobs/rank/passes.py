@@ -16,6 +16,7 @@ from sae_reasoning.behaviours.baselines import (
     random_directions,
     score_baseline,
 )
+from sae_reasoning.behaviours.beaten import rival_scores
 from sae_reasoning.behaviours.probes import SPARSE_SIZES, SparseProbes
 from sae_reasoning.behaviours.scores import LatentScores
 from sae_reasoning.config import Config
@@ -23,6 +24,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attribute import onset_gradients
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.tables import write_table
+from sae_reasoning.jobs.rank.beaten import save_rivals
 from sae_reasoning.jobs.rank.data import (
     BATCH_ROWS,
     RankData,
@@ -117,6 +119,11 @@ def score_store(
             num_traces=len(data.traces),
         )
     ]
+    beside = {
+        name: rival_scores(scorers[name], data.labels.spans, cfg.behaviours)
+        for name in (RANDOM_DIRECTION, PROBE)
+    }
+    save_rivals(parts / f"{prefix}_rivals.npz", beside)
     identity = {"dictionary": dictionary.name, "layer": layer, "reader": reader}
     maxima_of = {"spans": result.maxima, "onsets": result.onsets, "alike": result.alike}
     for kind, maxima in maxima_of.items():

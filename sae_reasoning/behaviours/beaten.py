@@ -1,0 +1,191 @@
+"""Shortlisted latents held against what any latent must beat, on the same spans and windows.
+
+A tracker is held against each baseline of its own reader and layer (random direction, probe), the
+n-gram model of the text, and the best latent of an untrained reader; an announcer, at onset-1 of
+opportunities, against the n-gram model of the two tokens there. The difference of AUROCs is paired:
+the same problems are drawn for both sides. A latent beats a baseline where the difference is above
+0 for sure; against a ceiling like the probe none is expected to.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Int
+
+from sae_reasoning.behaviours.baselines import Scorer
+from sae_reasoning.behaviours.shortlist import Entry
+from sae_reasoning.behaviours.streams import MaximaOf
+from sae_reasoning.behaviours.windows import WRITERS, Intervals, cell_index
+from sae_reasoning.stats import Compared, Ranked, benjamini_hochberg, compare_aurocs
+
+RivalScores = Mapping[tuple[str, str], Ranked]
+"""A baseline's scores of the report split's spans and windows, by behaviour and writer."""
+
+
+@dataclass(frozen=True)
+class Bout:
+    """One latent against one baseline, in one reader, on the report split.
+
+    Attributes:
+        shortlist: `trackers` or `announcers`.
+        behaviour: Move.
+        layer: Decoder block.
+        latent: Index.
+        reader: Whose activations.
+        writer: Whose text.
+        baseline: What it's held against.
+        auroc: The latent's.
+        rival: The baseline's.
+        difference: Latent less baseline.
+        low: Lower bound.
+        high: Upper bound.
+        p: Against no difference.
+        n: Problems.
+        beats: Whether the lower bound is above 0.
+        q: Benjamini-Hochberg over the list.
+    """
+
+    shortlist: str
+    behaviour: str
+    layer: int
+    latent: int
+    reader: str
+    writer: str
+    baseline: str
+    auroc: float
+    rival: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    beats: bool
+    q: float = float("nan")
+
+
+def rival_scores(
+    scorer: Scorer,
+    intervals: Intervals,
+    behaviours: Sequence[str],
+    problem: Int[np.ndarray, " own"] | None = None,
+) -> dict[tuple[str, str], Ranked]:
+    """A baseline's scores wherever both splits hold both kinds.
+
+    Args:
+        scorer: Fits on the select cell.
+        intervals: What it scores.
+        behaviours: In the order of cells.
+        problem: Number that each of the intervals' problems has elsewhere, where that differs.
+    """
+    found = {}
+    for number, behaviour in enumerate(behaviours):
+        for writer in WRITERS:
+            select, report = (cell_index(number, writer, s) for s in ("select", "report"))
+            kinds = [intervals.is_positive[intervals.of_cell(c)] for c in (select, report)]
+            if not all(kind.any() and not kind.all() for kind in kinds):
+                continue
+            scores = scorer(select, report)
+            if scores is None:
+                continue
+            here = intervals.of_cell(report)
+            own = intervals.problem[here]
+            found[behaviour, writer] = Ranked(
+                np.asarray(scores, np.float64),
+                intervals.is_positive[here],
+                own if problem is None else problem[own],
+            )
+    return found
+
+
+def hold_against(
+    shortlist: str,
+    lists: Mapping[str, Sequence[Entry]],
+    behaviours: Sequence[str],
+    maxima_of: MaximaOf,
+    rivals: Callable[[str, int], Mapping[str, RivalScores]],
+    *,
+    num_resamples: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Every latent of a list, in both readers, against every baseline.
+
+    Args:
+        shortlist: Which list it is.
+        lists: By behaviour.
+        behaviours: In the order of cells.
+        maxima_of: Largest activations, of a reader and layer.
+        rivals: By baseline, of a reader and layer.
+        num_resamples: Resamples of problems.
+        seed: Of the resamples.
+    """
+    bouts: list[Bout] = []
+    for behaviour, entries in lists.items():
+        number = behaviours.index(behaviour)
+        for entry in entries:
+            for reader in WRITERS:
+                maxima = maxima_of(reader, entry.layer)
+                cell = cell_index(number, entry.writer, "report")
+                here = maxima.intervals.of_cell(cell)
+                own = Ranked(
+                    maxima.columns(cell, np.array([entry.latent]))[:, 0].astype(np.float64),
+                    maxima.intervals.is_positive[here],
+                    maxima.intervals.problem[here],
+                )
+                for baseline, scores in rivals(reader, entry.layer).items():
+                    if (behaviour, entry.writer) in scores:
+                        rival = scores[behaviour, entry.writer]
+                        compared = compare_aurocs(rival, own, num_resamples, seed)
+                        identity = (shortlist, behaviour, entry.layer, entry.latent, reader)
+                        bouts.append(_bout((*identity, entry.writer, baseline), compared))
+    table = pd.DataFrame(map(asdict, bouts), columns=[field.name for field in fields(Bout)])
+    table["q"] = benjamini_hochberg(table.p.to_numpy(float))
+    return table
+
+
+def beaten_by(table: pd.DataFrame) -> dict[tuple[str, str, int, int], dict[str, list[str]]]:
+    """Of each latent, by reader, the baselines that it beats for sure."""
+    found: dict[tuple[str, str, int, int], dict[str, list[str]]] = {}
+    for row in table.itertuples():
+        latent = (row.shortlist, row.behaviour, row.layer, row.latent)
+        own = found.setdefault(latent, {}).setdefault(row.reader, [])
+        if row.beats:
+            own.append(row.baseline)
+    return found
+
+
+def count_beaten(table: pd.DataFrame) -> pd.DataFrame:
+    """Per list, behaviour and reader: how many latents beat each baseline for sure."""
+    rows = [
+        dict(zip(("list", "behaviour", "reader"), key, strict=True))
+        | {"latents": len(own.drop_duplicates(["layer", "latent"]))}
+        | {name: int(part.beats.sum()) for name, part in own.groupby("baseline", sort=False)}
+        for key, own in table.groupby(["shortlist", "behaviour", "reader"], sort=False)
+    ]
+    frame = pd.DataFrame(rows)
+    return frame.astype(object).where(frame.notna(), None)
+
+
+def problem_numbers_elsewhere(own: Iterable[str], elsewhere: Iterable[str]) -> np.ndarray:
+    """Number that each problem of some traces has among others, by order of first appearance."""
+    number = {problem: n for n, problem in enumerate(dict.fromkeys(elsewhere))}
+    return np.array([number[problem] for problem in dict.fromkeys(own)], np.int64)
+
+
+def _bout(
+    identity: tuple[str, str, int, int, str, str, str],
+    compared: Compared,
+) -> Bout:
+    rival, own, gap = compared.first, compared.second, compared.difference
+    return Bout(
+        *identity,
+        auroc=own.value,
+        rival=rival.value,
+        difference=gap.value,
+        low=gap.low,
+        high=gap.high,
+        p=gap.p,
+        n=gap.n,
+        beats=bool(gap.low > 0),
+    )

@@ -1,0 +1,94 @@
+"""Options of the edits."""
+
+from dataclasses import dataclass, field
+
+from sae_reasoning.config.checks import one_of, other_run, positive, require
+
+
+@dataclass
+class AblateConfig:
+    """Edits of the shortlist, with controls, on both models.
+
+    The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
+
+    Attributes:
+        behaviours: Moves whose latents are edited; empty for all that are shortlisted.
+        shortlist: `announcers` or `trackers`; or `separators`, by onset AUROC on the select split.
+        matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' counterparts
+            here, as its `match` found them, are edited beside this run's own.
+        where: `opportunities` of the move (where it could start), or `all` generated tokens.
+        num_latents: Latents ablated together, the best first, over all layers: the main set.
+        clamp_latents: Latents clamped together, likewise.
+        clamp_multiple: Clamp value, in multiples of the latent's maximum on the select split.
+        set_sizes: Sizes of the growing sets, ablated and clamped.
+        doses: Clamp values of the main set, likewise; five or more make a curve.
+        scales: Factors by which the main set is multiplied too, in both models.
+        additions: Multiples of their maximum that are added to the main set too, in both models.
+        singles: This many of a move's best latents are edited by themselves too.
+        both: Whether each model undergoes the other's edit too.
+        everywhere: Whether the main edits are made at all tokens too, where they aren't already.
+        other_reader: Whether the main edit is made of the latents that the other reader found too.
+        recovery: Whether the span of the main set is taken from the SAE's error, and from the whole
+            residual, too.
+        think: Whether the base is made to think, since hardly one of its rollouts would reach an
+            opportunity.
+        controls: Matched-latent sets, random directions and the like, each this many draws.
+        split: Whose problems: `report`; or `select`, to choose doses and sizes on.
+        num_problems: Problems generated on.
+        samples: Rollouts a problem and condition.
+        base_samples: Rollouts a problem and condition of the base.
+        max_new_tokens: Tokens after which a rollout is cut.
+        temperature: Of sampling.
+        batch_size: Rows at once; rows of one batch may carry different edits.
+        bootstrap: Resamples of problems.
+        seed: Of controls and sampling noise.
+    """
+
+    behaviours: list[str] = field(default_factory=list)
+    shortlist: str = "announcers"
+    matches_of: str = ""
+    where: str = "opportunities"
+    num_latents: int = 5
+    clamp_latents: int = 5
+    clamp_multiple: float = 4.0
+    set_sizes: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20])
+    doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
+    scales: list[float] = field(default_factory=list)
+    additions: list[float] = field(default_factory=list)
+    singles: int = 0
+    both: bool = False
+    everywhere: bool = True
+    other_reader: bool = True
+    recovery: bool = True
+    think: bool = True
+    controls: int = 3
+    split: str = "report"
+    num_problems: int = 100
+    samples: int = 1
+    base_samples: int = 1
+    max_new_tokens: int = 280
+    temperature: float = 1.0
+    batch_size: int = 256
+    bootstrap: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        prefix = "ablate"
+        one_of("ablate.split", self.split, ("report", "select"))
+        one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers", "separators"))
+        one_of("ablate.where", self.where, ("opportunities", "all"))
+        positive(self, prefix, "num_latents", "clamp_latents", "clamp_multiple", "controls")
+        positive(self, prefix, "num_problems", "samples")
+        positive(self, prefix, "base_samples", "max_new_tokens", "temperature", "batch_size")
+        positive(self, prefix, "bootstrap")
+        for name, example in (("set_sizes", "[1,2,5,10,20]"), ("doses", "[0.5,1,2,4,8]")):
+            values = getattr(self, name)
+            require(
+                all(value > 0 for value in values),
+                f"ablate.{name}={values} must be above 0, or empty for none; try {example}",
+            )
+        require(
+            self.singles >= 0,
+            f"ablate.singles={self.singles} is less than none; set 0, or 5 for the five best",
+        )
+        other_run("ablate.matches_of", self.matches_of)

@@ -1,0 +1,167 @@
+"""Which latents are edited: shortlisted ones, the best by a reader's scores, or matches."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sae_reasoning.behaviours.shortlist import announce_column
+from sae_reasoning.behaviours.windows import POSITIONAL
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, read_json
+from sae_reasoning.edges.lm.load import resolve_device
+from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
+from sae_reasoning.edges.tables import read_table
+from sae_reasoning.steering.conditions import LatentId
+
+
+def open_dictionaries(
+    cfg: Config, shortlist: dict[str, Any], layer_of: Mapping[str, int]
+) -> dict[int, Dictionary]:
+    """By layer; each is the one that was ranked.
+
+    Raises:
+        BrokenArtifact: It isn't.
+    """
+    found: dict[int, Dictionary] = {}
+    for name, known in shortlist["dictionaries"].items():
+        dictionary = load_dictionary(cfg.folder / known["folder"], resolve_device(cfg.device))
+        if dictionary.fingerprint != known["fingerprint"]:
+            raise BrokenArtifact(
+                f"{cfg.folder / 'rank' / 'shortlist.json'} was made from another dictionary than "
+                f"{known['folder']} ({known['fingerprint']}, not {dictionary.fingerprint}); "
+                "run `make rank` again"
+            )
+        found[layer_of[name]] = dictionary
+    return found
+
+
+def _list_name(cfg: Config) -> str:
+    """The list of shortlist.json whose moves are edited; separators are an order of announcers."""
+    return "announcers" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
+
+
+def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
+    """The shortlisted latents of each move to edit, over the config's layers and moves, best first.
+
+    Raises:
+        ConfigError: A move has none.
+    """
+    name = _list_name(cfg)
+    lists = {
+        behaviour: [entry for entry in entries if entry["layer"] in cfg.layers]
+        for behaviour, entries in shortlist[name].items()
+        if behaviour in cfg.behaviours
+    }
+    ranked = {b: entries for b, entries in lists.items() if entries}
+    asked = [behaviour for behaviour in cfg.ablate.behaviours if behaviour in cfg.behaviours]
+    for behaviour in asked:
+        if behaviour not in ranked:
+            raise ConfigError(
+                f"ablate.behaviours: {behaviour} has no {name} on the shortlist; "
+                f"choose from {', '.join(ranked) or 'none'}, or run `make rank` with more traces"
+            )
+    testable = [b for b, entries in ranked.items() if entries[0].get("status") != POSITIONAL]
+    chosen = {
+        behaviour: list(dict.fromkeys(LatentId(e["layer"], e["latent"]) for e in ranked[behaviour]))
+        for behaviour in asked or testable
+    }
+    if not chosen:
+        raise ConfigError(
+            f"ablate.shortlist={cfg.ablate.shortlist} is empty for every move; raise "
+            "traces.num_problems, then run `make rank` again"
+        )
+    return chosen
+
+
+def chosen_by_score(
+    cfg: Config, chosen: Mapping[str, Sequence[LatentId]], reader: str
+) -> dict[str, list[LatentId]]:
+    """As many latents of the same moves, by a reader's scores on the RL model's select texts."""
+    column, floor = {
+        "trackers": ("span_auroc", 0.5),
+        "separators": ("onset_auroc", 0.5),
+        "announcers": (
+            announce_column(cfg.rank.announce_by),
+            0.0 if cfg.rank.announce_by == "attribution" else 0.5,
+        ),
+    }[cfg.ablate.shortlist]
+    scores = read_table(cfg.folder / "rank" / "scores.parquet")
+    scores = scores[
+        (scores.split == "select")
+        & (scores.writer == "rl")
+        & (scores.reader == reader)
+        & scores.layer.isin(cfg.layers)
+        & (scores[column] > floor)
+    ].sort_values(column, ascending=False, kind="stable")
+    return {
+        behaviour: [
+            LatentId(row.layer, row.latent)
+            for row in scores[scores.behaviour == behaviour].head(len(listed)).itertuples()
+        ]
+        for behaviour, listed in chosen.items()
+    }
+
+
+def listed_latents(shortlist: dict[str, Any], behaviour: str) -> set[LatentId]:
+    """Everything that is shortlisted for a move, as tracker or announcer."""
+    return {
+        LatentId(entry["layer"], entry["latent"])
+        for lists in (shortlist["trackers"], shortlist["announcers"])
+        for entry in lists.get(behaviour, ())
+    }
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Counterparts in this run's dictionaries of another run's latents.
+
+    Attributes:
+        ranked: Of its shortlisted latents, by move, the best of its list first.
+        pool: Of all its latents.
+    """
+
+    ranked: dict[str, list[LatentId]]
+    pool: list[LatentId]
+
+
+def require_matches(cfg: Config) -> Manifest:
+    """The other run's matches, made with this run as the other.
+
+    Raises:
+        MissingInput: There are none.
+    """
+    source = Path(cfg.runs) / cfg.ablate.matches_of
+    here = f"{cfg.experiment}/{cfg.pair.name}"
+    made = Manifest.read(source / "match")
+    if made is None or made.config["match"]["other"] != here:
+        raise MissingInput(
+            f"ablate.matches_of={cfg.ablate.matches_of}: {source / 'match'} holds no matches in "
+            f"this run; run `make match ARGS=match.other={here}` with that experiment and pair "
+            "first"
+        )
+    return made
+
+
+def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
+    """For each latent of the other run the most alike here, whatever the layer."""
+    source = Path(cfg.runs) / cfg.ablate.matches_of
+    table = read_table(source / "match" / "matches.parquet")
+    table = table[table.other_layer.isin(cfg.layers) & (table.by != "cosine")]
+    best = table.loc[table.groupby(["layer", "latent"]).value.idxmax()]
+    to = {
+        (row.layer, row.latent): LatentId(row.other_layer, row.other_latent)
+        for row in best.itertuples()
+    }
+    lists = read_json(source / "rank" / "shortlist.json")[_list_name(cfg)]
+    ranked = {
+        behaviour: list(
+            dict.fromkeys(
+                to[e["layer"], e["latent"]]
+                for e in lists.get(behaviour, ())
+                if (e["layer"], e["latent"]) in to
+            )
+        )
+        for behaviour in behaviours
+    }
+    return Matches(ranked, sorted(set(to.values())))

@@ -1,0 +1,156 @@
+"""What the cache says of the places where edits act: sizes of latents, mean differences, shares."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_reasoning.behaviours.windows import Rows
+from sae_reasoning.config import Config
+from sae_reasoning.edges.activation_store import ActivationStore
+from sae_reasoning.edges.artifacts import BrokenArtifact
+from sae_reasoning.edges.sae_checkpoint import Dictionary
+from sae_reasoning.organisms.grammar import THINK
+from sae_reasoning.records import Trace
+from sae_reasoning.steering.controls import LatentSizes
+from sae_reasoning.steering.triggers import mean_difference
+
+_FEW = 20
+"""Opportunities below which latents' sizes there aren't known, and those of all tokens serve."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Of one model, from the select split; by move.
+
+    Attributes:
+        sizes: By layer, of latents at the move's opportunities in the RL model's texts.
+        vectors: By layer, from where the move could have started and didn't to where it did; from
+            any end of a sentence where it didn't, if there are few of the former.
+        untaken: By layer, the mean residual where it didn't.
+        shares: Opportunities among the model's own generated tokens.
+    """
+
+    sizes: dict[str, dict[int, LatentSizes]]
+    vectors: dict[str, dict[int, Float[Tensor, " d_model"]]]
+    untaken: dict[str, dict[int, Float[Tensor, " d_model"]]]
+    shares: dict[str, float]
+
+
+def sizes_overall(
+    cfg: Config, table: pd.DataFrame, reader: str, dictionaries: Mapping[int, Dictionary]
+) -> dict[int, LatentSizes]:
+    """How often and strongly latents fire in `reader`, on the texts that hold the moves.
+
+    Raises:
+        BrokenArtifact: The table lacks latents.
+    """
+    found = {}
+    for layer, dictionary in dictionaries.items():
+        of_layer = table[table.layer == layer].sort_values("latent", kind="stable")
+        here = of_layer[(of_layer.reader == reader) & (of_layer.writer == "rl")]
+        if here.latent.tolist() != list(range(dictionary.d_sae)):
+            raise BrokenArtifact(
+                f"{cfg.folder / 'rank' / 'latents.parquet'} doesn't list the {dictionary.d_sae} "
+                f"latents of layer {layer}; run `make rank` again"
+            )
+        found[layer] = LatentSizes(
+            here.firing_rate.to_numpy(),
+            here.mean_active.fillna(0.0).to_numpy(),
+            of_layer.groupby("latent").max_active.max().fillna(0.0).to_numpy(),
+        )
+    return found
+
+
+def measure_places(
+    cfg: Config,
+    model: str,
+    behaviours: Sequence[str],
+    traces: Sequence[Trace],
+    dictionaries: Mapping[int, Dictionary],
+    overall: Mapping[int, LatentSizes],
+) -> Places:
+    """Read the model's residuals at opportunities in the RL model's select texts."""
+    table = pd.DataFrame(
+        [
+            (index, o.token, o.behaviour, o.taken)
+            for index, trace in enumerate(traces)
+            if trace.split == "select" and trace.writer == "rl"
+            for o in trace.opportunities
+        ],
+        columns=["trace", "token", "behaviour", "taken"],
+    )
+    found = Places({}, {}, {}, _shares(cfg, model, behaviours, traces))
+    stores = {
+        layer: ActivationStore.open(cfg.folder / "cache" / model / f"layer_{layer}")
+        for layer in dictionaries
+    }
+    for behaviour in behaviours:
+        for part in (found.sizes, found.vectors, found.untaken):
+            part[behaviour] = {}
+        own = table[table.behaviour == behaviour]
+        onsets, untaken = _places(own[own.taken]), _places(own[~own.taken])
+        if len(untaken) < _FEW:
+            untaken = _places(table).difference(onsets)
+        for layer, store in stores.items():
+            rows = Rows.cached(store.token_id, store.row_of_trace, store.position)
+
+            def read(
+                places: pd.MultiIndex, store: ActivationStore = store, rows: Rows = rows
+            ) -> Tensor:
+                return store.read(np.array([rows.row(*place) for place in places], np.int64))
+
+            found.sizes[behaviour][layer] = (
+                _sizes_at(read(_places(own)), dictionaries[layer], overall[layer])
+                if len(own) >= _FEW
+                else overall[layer]
+            )
+            if len(onsets) and len(untaken):
+                there, elsewhere = read(onsets), read(untaken)
+                found.vectors[behaviour][layer] = mean_difference(there, elsewhere)
+                found.untaken[behaviour][layer] = elsewhere.mean(0)
+    return found
+
+
+def _places(table: pd.DataFrame) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(table[["trace", "token"]]).unique()
+
+
+def _sizes_at(
+    resid: Float[Tensor, "place d_model"], dictionary: Dictionary, overall: LatentSizes
+) -> LatentSizes:
+    """Sizes at some places; the maximum stays that of all tokens."""
+    latents = dictionary.encode(resid.to(dictionary.device)).cpu()
+    is_active = latents > 0
+    fires = is_active.sum(0)
+    mean = torch.where(fires > 0, latents.sum(0) / fires.clamp_min(1), 0.0)
+    return LatentSizes(
+        (fires / len(latents)).double().numpy(), mean.double().numpy(), overall.max_active
+    )
+
+
+def _shares(
+    cfg: Config, model: str, behaviours: Sequence[str], traces: Sequence[Trace]
+) -> dict[str, float]:
+    """Opportunities of each move among the tokens that the model generates.
+
+    Where it's made to think, only its thoughts are like what it will write.
+    """
+    is_begun = model == "base" and cfg.ablate.think
+    own = [
+        trace
+        for trace in traces
+        if trace.split == "select"
+        and trace.writer == model
+        and (trace.text.startswith(THINK) or not is_begun)
+    ]
+    tokens = sum(len(trace.token_ids) - trace.num_prompt_tokens for trace in own)
+    return {
+        behaviour: sum(o.behaviour == behaviour for trace in own for o in trace.opportunities)
+        / max(tokens, 1)
+        for behaviour in behaviours
+    }

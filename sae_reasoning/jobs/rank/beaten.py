@@ -1,0 +1,97 @@
+"""Both shortlists held against the baselines, with what the passes have left of those."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sae_reasoning.behaviours.baselines import NGRAM, RANDOM_READER, NgramScorer, best_latent
+from sae_reasoning.behaviours.beaten import (
+    RivalScores,
+    hold_against,
+    problem_numbers_elsewhere,
+    rival_scores,
+)
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.shortlist import Shortlist
+from sae_reasoning.behaviours.windows import Intervals, cell_index
+from sae_reasoning.config import Config
+from sae_reasoning.edges.artifacts import publish
+from sae_reasoning.jobs.rank.data import RankData, saved_maxima
+from sae_reasoning.jobs.rank.rivals import RandomReader
+from sae_reasoning.stats import Ranked
+
+
+def save_rivals(path: Path, found: Mapping[str, RivalScores]) -> None:
+    """Keep the scores of a pass's baselines."""
+    arrays = {
+        f"{baseline}/{behaviour}/{writer}": own.scores
+        for baseline, scores in found.items()
+        for (behaviour, writer), own in scores.items()
+    }
+    with publish(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def hold_shortlists(
+    cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
+) -> pd.DataFrame:
+    """Every shortlisted latent against every baseline of its kind, in both readers."""
+    spans, onsets = data.labels.spans, data.labels.onsets
+    words = {
+        kind: {NGRAM: rival_scores(NgramScorer(own, data.rows.token_id), own, cfg.behaviours)}
+        for kind, own in ((TRACKERS, spans), (ANNOUNCERS, onsets))
+    }
+    untrained = {RANDOM_READER: _untrained(cfg, data, random)}
+
+    @cache
+    def beside(reader: str, layer: int) -> dict[str, RivalScores]:
+        own = _load_rivals(parts / f"{reader}_layer_{layer}_rivals.npz", spans, cfg.behaviours)
+        return words[TRACKERS] | untrained | own
+
+    tables = [
+        hold_against(
+            kind,
+            getattr(lists, kind),
+            cfg.behaviours,
+            saved_maxima(data, parts, maxima),
+            rivals,
+            num_resamples=cfg.rank.bootstrap,
+            seed=cfg.rank.seed,
+        )
+        for kind, maxima, rivals in (
+            (TRACKERS, "spans", beside),
+            (ANNOUNCERS, "onsets", lambda *_: words[ANNOUNCERS]),
+        )
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _load_rivals(path: Path, spans: Intervals, behaviours: list[str]) -> dict[str, RivalScores]:
+    found: dict[str, dict[tuple[str, str], Ranked]] = {}
+    with np.load(path, allow_pickle=False) as file:
+        for name in file.files:
+            baseline, behaviour, writer = name.split("/")
+            here = spans.of_cell(cell_index(behaviours.index(behaviour), writer, "report"))
+            found.setdefault(baseline, {})[behaviour, writer] = Ranked(
+                file[name], spans.is_positive[here], spans.problem[here]
+            )
+    return dict(found)
+
+
+def _untrained(cfg: Config, data: RankData, random: RandomReader) -> RivalScores:
+    """The untrained reader's best latent, of the layer that is best on the select split."""
+    problem = problem_numbers_elsewhere(
+        (trace.problem_id for trace in random.traces), (trace.problem_id for trace in data.traces)
+    )
+    best: dict[tuple[str, str], tuple[float, Ranked]] = {}
+    for spans, _ in random.maxima.values():
+        scores = rival_scores(best_latent(spans), spans.intervals, cfg.behaviours, problem)
+        for (behaviour, writer), own in scores.items():
+            cell = cell_index(cfg.behaviours.index(behaviour), writer, "select")
+            chosen_by = float(np.nanmax(spans.aurocs(cell)))
+            if chosen_by > best.get((behaviour, writer), (-1.0, own))[0]:
+                best[behaviour, writer] = (chosen_by, own)
+    return {key: own for key, (_, own) in best.items()}

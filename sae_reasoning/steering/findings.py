@@ -1,0 +1,257 @@
+"""Tables for people, made of the table of effects.
+
+An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
+edit, and differs from every control that has more than one draw, all at q < 0.05.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from sae_reasoning.steering.conditions import (
+    ABLATE,
+    CLAMP,
+    EDIT,
+    ERROR,
+    MATCHED,
+    MEAN,
+    NONE,
+    OTHER,
+    RANDOM,
+    RESIDUAL,
+    SPAN,
+)
+from sae_reasoning.steering.effects import EDIT_KEYS
+
+_CONTROLS = ("control", "random", "lot", "other")
+"""Prefixes of what an effect must differ from; a rival need not be beaten."""
+_FOUND = 0.05
+_ALIKE = (0.67, 1.5)
+"""Sizes of a control that is as large as its edit, in multiples of the edit's."""
+_OF_EDIT = ["model", *EDIT_KEYS]
+PER_OPPORTUNITY = "rate_per_opportunity"
+
+
+def stands(row: pd.Series) -> bool:
+    """Whether what an edit did to its own move is more than damage and more than its controls.
+
+    Args:
+        row: Of the table of effects: the edit's, for one outcome.
+    """
+    beside = [row[f"{name}_q"] for name in _CONTROLS]
+    return bool(row.coherent and row.q < _FOUND and all(q < _FOUND for q in beside if q == q))
+
+
+def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
+    """Rows about the move whose latents are edited, with whether the edit's effect stands."""
+    own = found[found.outcome == measure + "/" + found.behaviour]
+    return own.assign(stands=[r.condition == EDIT and stands(r) for _, r in own.iterrows()])
+
+
+def main_edits(found: pd.DataFrame) -> pd.DataFrame:
+    """Rows of each model's main edit: the first of those that have matched latents beside them."""
+    named = [key for key in _OF_EDIT if key != "behaviour"]
+    main = found[found.condition == MATCHED].drop_duplicates("model")[named]
+    return found.merge(main, on=named)
+
+
+def findings(found: pd.DataFrame) -> pd.DataFrame:
+    """Each edit that has controls: its own move per opportunity, its controls' change, the damage.
+
+    Controls: the mean of their draws, and the largest change by any one draw.
+    """
+    rows = []
+    for key, part in found.groupby(_OF_EDIT, sort=False):
+        values = part.set_index(["condition", "outcome"])
+        if (MATCHED, "accuracy") not in values.index:
+            continue
+        named = dict(zip(_OF_EDIT, key, strict=True))
+        rate = f"{PER_OPPORTUNITY}/{named['behaviour']}"
+        edited = values.loc[(EDIT, rate)]
+        trace = f"rate_per_trace/{named['behaviour']}"
+        rows.append(
+            {
+                "model": named["model"],
+                "move": named["behaviour"],
+                "edit": _edit_name(named),
+                "per opportunity": f"{values.value[NONE, rate]:.3f} > {edited.value:.3f}",
+                "change": _change(edited),
+                **{
+                    name: _control(values.loc[(kind, rate)])
+                    for name, kind in (
+                        ("matched", MATCHED),
+                        ("random", RANDOM),
+                        ("other move's", OTHER),
+                        ("vector", MEAN),
+                    )
+                    if (kind, rate) in values.index
+                },
+                "per trace": f"{values.value[NONE, trace]:.2f} > {values.value[EDIT, trace]:.2f}",
+                "right answers": " > ".join(
+                    f"{values.value[kind, 'accuracy']:.2f}" for kind in (NONE, EDIT)
+                ),
+                "coherent": bool(edited.coherent),
+                "stands": stands(edited),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _edit_name(named: dict[str, object]) -> str:
+    dose = "" if named["edit"] == ABLATE else f" {named['dose']:g}"
+    return f"{named['edit']}{dose}, {named['set_size']} of {named['found_by']}, {named['where']}"
+
+
+def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
+    """Necessity (ablated in the RL model) beside sufficiency (clamped in the base), by size.
+
+    Columns `necessity*` and `sufficiency*`: starts per opportunity without and with the edit, their
+    difference with its interval and q, opportunities, whether it's coherent and whether it stands
+    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that comes with
+    most sizes.
+    """
+    own = own_effects(found)
+    own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
+    keys = ["behaviour", "where", "found_by", "set_size"]
+    sides = []
+    for name, model, edit, sign in (
+        ("necessity", "rl", ABLATE, -1),
+        ("sufficiency", "base", CLAMP, 1),
+    ):
+        side = own[(own.model == model) & (own.edit == edit)]
+        edited = side[side.condition == EDIT].set_index([*keys, "dose"])
+        without = side[side.condition == NONE].set_index([*keys, "dose"]).value
+        columns = {
+            "without": without.reindex(edited.index),
+            "rate": edited.value,
+            "difference": edited.difference,
+            "low": edited.low,
+            "high": edited.high,
+            "q": edited.q,
+            "n": edited.n,
+            "coherent": edited.coherent,
+            "stands": edited.stands & (sign * edited.difference > 0),
+            "latents": edited.latents,
+        }
+        table = pd.DataFrame(columns).reset_index()
+        if len(table):
+            table = table[table.dose == main_dose(table)]
+        table = table.rename(columns={column: f"{name}_{column}" for column in ("dose", *columns)})
+        sides.append(table)
+    return sides[0].merge(sides[1], on=keys, how="outer").sort_values(keys, ignore_index=True)
+
+
+def main_dose(table: pd.DataFrame) -> float:
+    """The dose that comes with most sizes."""
+    return float(table.groupby("dose").set_size.nunique().idxmax())
+
+
+def doses(found: pd.DataFrame) -> pd.DataFrame:
+    """Starts per opportunity by dose, of latents and of the mean difference in the same size."""
+    own = own_effects(found)
+    own = own[(own.edit != ABLATE) & own.condition.isin([EDIT, MEAN, RANDOM, MATCHED])]
+    return own[
+        [
+            *("model", "behaviour", "edit", "set_size", "where", "found_by", "dose", "condition"),
+            *("value", "difference", "low", "high", "q", "n", "edit_norm", "coherent", "stands"),
+        ]
+    ].reset_index(drop=True)
+
+
+def off_target(found: pd.DataFrame) -> pd.DataFrame:
+    """Every edited set of latents by every move: the change in its starts per opportunity."""
+    edits = found[found.condition == EDIT]
+    measured = edits.outcome.str.removeprefix("off_target/").str.partition("/")
+    keys = ["model", *EDIT_KEYS, "latents"]
+    columns = [*keys, "value", "difference", "low", "high", "q", "n", "coherent"]
+    rows = edits[measured[0] == PER_OPPORTUNITY]
+    return rows[columns].assign(move=measured[2][rows.index]).reset_index(drop=True)
+
+
+def returning(found: pd.DataFrame) -> pd.DataFrame:
+    """Whether the move comes back through what an ablation leaves (2606.18322).
+
+    Starts per opportunity when the latents are ablated, when the span of their decoder rows is
+    taken from the SAE's error too, and when it's taken from the whole residual; beside a random
+    subspace of as many dimensions. `returned` is the share of the deepest drop that the plain
+    ablation doesn't reach.
+    """
+    rows = []
+    own = own_effects(found)
+    for key, part in own.groupby(_OF_EDIT, sort=False):
+        values = part.set_index("condition")
+        if ERROR not in values.index or RESIDUAL not in values.index:
+            continue
+        drop = {kind: -values.difference[kind] for kind in (EDIT, ERROR, RESIDUAL)}
+        whole = max(drop.values())
+        named = dict(zip(_OF_EDIT, key, strict=True))
+        rows.append(
+            {
+                **{name: named[name] for name in ("model", "behaviour", "set_size", "where")},
+                "without": values.value[NONE],
+                **{
+                    f"{kind}{suffix}": values[column].get(kind, np.nan)
+                    for kind in (EDIT, ERROR, RESIDUAL, SPAN)
+                    for suffix, column in (("", "value"), ("_low", "low"), ("_high", "high"))
+                },
+                "coherent": " ".join(
+                    kind
+                    for kind in (EDIT, ERROR, RESIDUAL, SPAN)
+                    if kind in values.index and values.coherent[kind]
+                ),
+                "returned": 1 - drop[EDIT] / whole if whole > 0 else np.nan,
+                "n": int(values.n[EDIT]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def shown(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
+    """Rows for a console, with differences as `value [low, high]` where bounds are there."""
+    return [list(_cells(row, columns)) for _, row in table.iterrows()]
+
+
+def _cells(row: pd.Series, columns: Sequence[str]) -> Iterator[object]:
+    for column in columns:
+        low = f"{column.removesuffix('difference')}low"
+        if column.endswith("difference") and low in row.index:
+            high = f"{low.removesuffix('low')}high"
+            yield _with_interval(row[column], row[low], row[high])
+        else:
+            yield row[column]
+
+
+def _with_interval(value: float, low: float, high: float) -> str:
+    return "-" if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def mismatched_controls(found: pd.DataFrame) -> list[str]:
+    """Edits whose matched latents move a lot less or more, with how many times as much."""
+    sizes = found.groupby([*_OF_EDIT, "condition"], sort=False)
+    wide = sizes.edit_norm_per_token.first().unstack()
+    if MATCHED not in wide:
+        return []
+    times = (wide[MATCHED] / wide[EDIT]).dropna()
+    unlike = times[(times < _ALIKE[0]) | (times > _ALIKE[1])]
+    return [
+        f"{key[0]} {key[1]} {_edit_name(dict(zip(_OF_EDIT, key, strict=True)))} {size:.2g} times"
+        for key, size in unlike.items()
+    ]
+
+
+def _change(row: pd.Series) -> str:
+    """In percent of what there is without an edit, or plainly where that may be nothing."""
+    if np.isfinite(row.relative):
+        shown = [f"{x:+.0%}" for x in (row.relative, row.relative_low, row.relative_high)]
+    else:
+        shown = [f"{x:+.2f}" for x in (row.difference, row.low, row.high)]
+    value, low, high = shown
+    return f"{value} [unknown]" if "nan" in low else f"{value} [{low}, {high}]"
+
+
+def _control(row: pd.Series) -> str:
+    if np.isfinite(row.relative):
+        none = row.value - row.difference
+        return f"{row.relative:+.0%} (largest {row.largest_draw / none:+.0%})"
+    return f"{row.difference:+.2f} (largest {row.largest_draw:+.2f})"

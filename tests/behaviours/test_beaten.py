@@ -1,0 +1,88 @@
+"""Latents against baselines, on spans that are counted by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sae_reasoning.behaviours.beaten import (
+    beaten_by,
+    count_beaten,
+    hold_against,
+    problem_numbers_elsewhere,
+    rival_scores,
+)
+from sae_reasoning.behaviours.shortlist import Entry
+from sae_reasoning.behaviours.streams import SparseMaxima
+from sae_reasoning.behaviours.windows import Intervals, cell_index
+
+PROBLEMS = 40
+ENTRY = Entry("d", 1, 0, "rl", "rl", "tested", 1, 1, 1, 1, 0, 0, 0, 0, 0, 0)
+
+
+def _intervals() -> Intervals:
+    """On both splits two items a problem, the first of them a span."""
+    cells = [cell_index(0, "rl", split) for split in ("select", "report")]
+    cell = np.repeat(cells, 2 * PROBLEMS)
+    place = np.arange(len(cell))
+    problem = np.tile(np.repeat(np.arange(PROBLEMS), 2), 2)
+    return Intervals(place, place + 1, cell, place % 2 == 0, problem, place)
+
+
+def _maxima(intervals: Intervals) -> SparseMaxima:
+    """Latent 0 fires on every span; latent 1 on every other item, span or not."""
+    spans = np.flatnonzero(intervals.is_positive)
+    some = np.flatnonzero(np.arange(len(intervals.start)) % 4 < 2)
+    interval = np.concatenate([spans, some])
+    latent = np.repeat([0, 1], [len(spans), len(some)])
+    order = np.lexsort([latent, interval])
+    ones = np.ones(len(interval), np.float32)
+    return SparseMaxima(intervals, 2, interval[order], latent[order], ones)
+
+
+def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
+    intervals = _intervals()
+    here = intervals.of_cell(cell_index(0, "rl", "report"))
+    rng = np.random.default_rng(0)
+    lot = rng.random(2 * PROBLEMS)
+    own = intervals.is_positive[here].astype(float)
+    scores = {"lot": lot, "equal": own}
+    rivals = {
+        name: rival_scores(lambda _select, _report, own=own: own, intervals, ["a"])
+        for name, own in scores.items()
+    }
+    found = hold_against(
+        "trackers",
+        {"a": [ENTRY, replace(ENTRY, latent=1)]},
+        ["a"],
+        lambda reader, layer: _maxima(intervals),
+        lambda reader, layer: rivals,
+        num_resamples=200,
+        seed=0,
+    )
+    table = found[found.reader == "rl"].set_index(["latent", "baseline"])
+    assert table.auroc.to_dict() == {
+        (0, "lot"): 1.0,
+        (0, "equal"): 1.0,
+        (1, "lot"): 0.5,
+        (1, "equal"): 0.5,
+    }
+    assert table.beats.to_dict() == {
+        (0, "lot"): True,
+        (0, "equal"): False,
+        (1, "lot"): False,
+        (1, "equal"): False,
+    }
+    assert table.difference[1, "equal"] == -0.5
+    assert beaten_by(found)["trackers", "a", 1, 0] == {"base": ["lot"], "rl": ["lot"]}
+    counts = count_beaten(found).set_index("reader")
+    assert counts.loc["rl"].to_dict() == {
+        "list": "trackers",
+        "behaviour": "a",
+        "latents": 2,
+        "lot": 1,
+        "equal": 0,
+    }
+
+
+def test_problems_keep_their_numbers_among_other_traces() -> None:
+    assert problem_numbers_elsewhere(["c", "a", "c"], ["a", "b", "c", "a"]).tolist() == [2, 0]

@@ -1,0 +1,183 @@
+"""Edits and what stands beside them."""
+
+import numpy as np
+import pytest
+import torch
+
+from sae_reasoning.steering.conditions import (
+    ABLATE,
+    ADD,
+    CLAMP,
+    EDIT,
+    ERROR,
+    LOT,
+    MATCHED,
+    MEAN,
+    NONE,
+    OTHER,
+    PERMUTED,
+    RANDOM,
+    RESIDUAL,
+    SCALE,
+    SPAN,
+    EditPlan,
+    LatentId,
+    Material,
+    plan_conditions,
+)
+from sae_reasoning.steering.controls import LatentSizes
+from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
+
+D_MODEL = 8
+MOVES = ("backtracking", "verification")
+
+
+def sizes_of(num_latents: int, seed: int = 0) -> LatentSizes:
+    rate, mean = np.random.default_rng(seed).lognormal((-4.0, 0.0), size=(num_latents, 2)).T
+    return LatentSizes(rate, mean, 3 * mean)
+
+
+SIZES = {0: sizes_of(60), 1: sizes_of(60, 1)}
+
+
+def material(**changed: object) -> Material:
+    generator = torch.Generator().manual_seed(0)
+    decoders = {x: torch.randn(60, D_MODEL, generator=generator) for x in (0, 1)}
+    decoders = {x: rows / rows.norm(dim=1, keepdim=True) for x, rows in decoders.items()}
+    ranked = {
+        "backtracking": [LatentId(0, 4), LatentId(1, 2)],
+        "verification": [LatentId(1, 9), LatentId(1, 2), LatentId(0, 7)],
+    }
+    own = {
+        "ranked": {"rl": ranked},
+        "sizes": dict.fromkeys(MOVES, SIZES),
+        "barred": {move: {LatentId(0, 1)} for move in MOVES},
+        "decoders": decoders,
+        "centres": {x: torch.zeros(D_MODEL) for x in (0, 1)},
+        "vectors": {move: {x: torch.eye(D_MODEL)[x] for x in (0, 1)} for move in MOVES},
+        "untaken": {move: {x: torch.ones(D_MODEL) for x in (0, 1)} for move in MOVES},
+        "shares": {"backtracking": 0.02, "verification": 0.03},
+    }
+    return Material(**(own | changed))
+
+
+def plan(*plans: EditPlan, **changed: object):
+    return plan_conditions(plans, material(**changed), seed=0)
+
+
+def one(conditions, kind: str, behaviour: str = "backtracking"):
+    return [c for c in conditions if c.kind == kind and c.behaviour == behaviour]
+
+
+def edit_plan(edit: str, num_latents: int = 2, **options) -> EditPlan:
+    return EditPlan(edit, num_latents, found_by="rl", **options)
+
+
+def test_every_edit_has_its_controls_and_all_share_one_condition_without():
+    conditions = plan(
+        edit_plan(ABLATE, draws={MATCHED: 2, RANDOM: 2}),
+        edit_plan(CLAMP, 1, dose=0.5, draws={MATCHED: 1, RANDOM: 1}),
+    )
+    assert [c.kind for c in conditions] == [NONE] + 2 * [
+        *[EDIT, MATCHED, MATCHED, RANDOM, RANDOM],
+        *[EDIT, MATCHED, RANDOM],
+    ]
+    assert [c.edit for c in conditions] == [NONE] + 2 * (5 * [ABLATE] + 3 * [CLAMP])
+    assert [c.dose for c in conditions] == [0.0] + 2 * (5 * [0.0] + 3 * [0.5])
+    assert conditions[1].layers == "0+1"
+    assert conditions[1].latent_names == "0:4 1:2"
+    assert conditions[6].latent_names == "0:4"  # clamps move fewer latents here
+    assert {c.set_size for c in conditions} == {0, 1, 2}
+
+
+def test_a_list_that_is_too_short_for_a_larger_set_is_edited_once():
+    conditions = plan(*(edit_plan(ABLATE, size) for size in (1, 2, 5)))
+    assert [c.set_size for c in one(conditions, EDIT)] == [1, 2]
+    assert [c.set_size for c in one(conditions, EDIT, "verification")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("edit", "gain", "offset"),
+    [(ABLATE, -1.0, 0.0), (CLAMP, -1.0, 1.5), (ADD, 0.0, 1.5), (SCALE, -0.5, 0.0)],
+)
+def test_doses_are_multiples_of_the_maximum_and_factors(edit, gain, offset):
+    (made,) = one(plan(edit_plan(edit, dose=0.5)), EDIT)
+    change = made.intervention.changes[0]
+    assert (change.latents, change.gains) == ((4,), (gain,))
+    assert change.offsets == pytest.approx((offset * SIZES[0].mean_active[4],))
+
+
+def test_only_what_can_be_made_as_large_as_the_edit_is():
+    for edit, is_fitted in ((ABLATE, False), (SCALE, False), (CLAMP, True), (ADD, True)):
+        conditions = plan(edit_plan(edit, dose=1.0, draws={MATCHED: 1, OTHER: 1, RANDOM: 1}))
+        for kind in (MATCHED, OTHER):
+            assert bool(one(conditions, kind)[0].intervention.norm_of) == is_fitted
+        assert one(conditions, RANDOM)[0].intervention.norm_of
+
+
+def test_another_moves_latents_leave_out_what_both_share():
+    (other,) = one(plan(edit_plan(ABLATE, draws={OTHER: 3})), OTHER)
+    assert other.latents == (LatentId(1, 9), LatentId(0, 7))
+    assert other.behaviour == "backtracking"
+
+
+def test_the_same_edit_by_lot_takes_the_share_of_opportunities():
+    at = edit_plan(ABLATE, where=OPPORTUNITIES, draws={LOT: 1})
+    conditions = plan(at)
+    (edit,), (lot,) = one(conditions, EDIT), one(conditions, LOT)
+    assert (edit.positions.kind, edit.positions.behaviour) == (OPPORTUNITIES, "backtracking")
+    assert (lot.positions.kind, lot.positions.share) == (LOT, 0.02)
+    assert lot.intervention.changes == edit.intervention.changes
+    assert lot.where == OPPORTUNITIES  # what it stands beside
+    assert one(plan(edit_plan(ABLATE, where=ALL, draws={LOT: 1})), LOT) == []
+
+
+def test_the_mean_difference_is_added_as_large_as_a_clamp_or_projected_out():
+    (added,) = one(plan(edit_plan(CLAMP, dose=1.0, draws={MEAN: 1})), MEAN)
+    assert set(added.intervention.along) == set(added.intervention.norm_of) == {0, 1}
+    (removed,) = one(plan(edit_plan(ABLATE, draws={MEAN: 1})), MEAN)
+    removal = removed.intervention.removals[0]
+    assert torch.equal(removal.basis, torch.eye(D_MODEL)[:1])
+    assert torch.equal(removal.centre, torch.ones(D_MODEL))
+
+
+def test_other_paths_remove_the_span_from_the_error_or_from_everything():
+    conditions = plan(edit_plan(ABLATE, draws={ERROR: 1, RESIDUAL: 1, SPAN: 2}))
+    (error,), (whole,) = one(conditions, ERROR), one(conditions, RESIDUAL)
+    assert error.intervention.changes
+    assert error.intervention.removals[0].of_error
+    assert not whole.intervention.changes
+    assert not whole.intervention.removals[0].of_error
+    direction = material().decoders[0][4]
+    assert abs(float(whole.intervention.removals[0].basis[0] @ direction)) == pytest.approx(1)
+    spans = one(conditions, SPAN)
+    assert [s.intervention.removals[0].basis.shape for s in spans] == [(1, D_MODEL)] * 2
+
+
+def test_permuted_matches_are_of_other_latents():
+    pool = [LatentId(0, 4), LatentId(1, 2), LatentId(0, 30), LatentId(0, 31), LatentId(1, 32)]
+    conditions = plan(edit_plan(ABLATE, draws={PERMUTED: 4}), pool={"rl": pool})
+    for permuted in one(conditions, PERMUTED):
+        assert len(set(permuted.latents)) == 2
+        assert set(permuted.latents) <= set(pool[2:])
+
+
+def test_single_latents_are_told_by_their_place():
+    conditions = plan(*(edit_plan(ABLATE, 1, first=first) for first in (0, 1, 2)))
+    assert [(c.first, c.latent_names) for c in one(conditions, EDIT, "verification")] == [
+        (0, "1:9"),
+        (1, "1:2"),
+        (2, "0:7"),
+    ]
+    assert len(one(conditions, EDIT)) == 2  # The other move has but two.
+
+
+def test_the_plan_is_the_same_each_time():
+    plans = [edit_plan(ABLATE, draws={MATCHED: 2, RANDOM: 2, SPAN: 2})]
+    once, again = plan(*plans), plan(*plans)
+    assert [c.latents for c in once] == [c.latents for c in again]
+    for a, b in zip(once, again, strict=True):
+        for layer, along in a.intervention.along.items():
+            assert torch.equal(along, b.intervention.along[layer])
+        for layer, removal in a.intervention.removals.items():
+            assert torch.equal(removal.basis, b.intervention.removals[layer].basis)

@@ -1,0 +1,162 @@
+"""Coherence, growing sets and what comes back, on effects small enough to follow."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.steering.effects import effects
+from sae_reasoning.steering.findings import (
+    doses,
+    growing_sets,
+    main_edits,
+    off_target,
+    own_effects,
+    returning,
+    shown,
+)
+from sae_reasoning.steering.outcomes import Judged, count
+
+MOVES = ["backtracking", "verification"]
+
+
+def rollout(taken: int, right: int) -> Judged:
+    """A rollout with ten opportunities of one move, and ten moves of the other, some right."""
+    return Judged(
+        text="",
+        num_tokens=9,
+        truncated=False,
+        correct=True,
+        spans=(
+            *(Span("backtracking", i, i + 1) for i in range(taken)),
+            *(Span("verification", 20 + i, 21 + i) for i in range(10)),
+        ),
+        opportunities=(
+            *(Opportunity("backtracking", i, i < taken) for i in range(10)),
+            *(Opportunity("verification", 20 + i, True) for i in range(10)),
+        ),
+        is_right=(True,) * taken + tuple(i < right for i in range(10)),
+    )
+
+
+def experiment(*cells: dict) -> pd.DataFrame:
+    """Effects of rollouts of a hundred problems; each cell says its condition, `taken`, `right`."""
+    rows, counts = [], []
+    rng = np.random.default_rng(0)
+    plain = {"edit": "none", "condition": "none", "behaviour": "", "taken": 8, "right": 10}
+    models = list(dict.fromkeys(cell.get("model", "rl") for cell in cells))
+    for cell in [*({**plain, "model": model} for model in models), *cells]:
+        filled = {
+            **{"model": "rl", "behaviour": "backtracking", "edit": "ablate", "dose": 0.0},
+            **{"set_size": 1, "first": 0, "where": "opportunities", "found_by": "rl"},
+            **{"condition": "edit", "draw": 0, "layer": "1", "latents": "1:2", "right": 10},
+            **cell,
+        }
+        # Problems differ in what a condition does, or nothing could be resampled.
+        for problem, noise in enumerate(rng.integers(-1, 2, 100)):
+            taken = int(np.clip(filled["taken"] + noise, 0, 10))
+            counts.append(count(rollout(taken, filled["right"]), MOVES))
+            rows.append(
+                {k: v for k, v in filled.items() if k not in ("taken", "right")}
+                | {"problem_id": f"p{problem}", "norm_sum": 2.0, "num_edited": 1}
+                | {"num_tokens": 9, "truncated": False}
+            )
+    return effects(pd.DataFrame(rows), counts, num_resamples=300, seed=0)
+
+
+def controls(taken: int, **cell: object) -> list[dict]:
+    return [
+        {"condition": kind, "draw": draw, "taken": taken, **cell}
+        for kind in ("matched_latent", "random_direction")
+        for draw in (0, 1)
+    ]
+
+
+def edited(found: pd.DataFrame) -> pd.Series:
+    (row,) = own_effects(found).query("condition == 'edit'").to_dict("records")
+    return row
+
+
+def test_an_effect_stands_that_is_coherent_and_more_than_its_controls():
+    row = edited(experiment({"taken": 2}, *controls(8)))
+    assert row["coherent"]
+    assert row["stands"]
+    assert row["difference"] < -0.4
+
+
+def test_an_effect_that_a_control_has_too_does_not_stand():
+    row = edited(experiment({"taken": 4}, *controls(4)))
+    assert row["coherent"]
+    assert not row["stands"]
+
+
+@pytest.mark.parametrize(("right", "is_coherent"), [(9, True), (8, False)])
+def test_an_edit_is_coherent_while_the_other_moves_stay_right(right, is_coherent):
+    found = experiment({"taken": 2, "right": right}, *controls(8))
+    row = edited(found)
+    assert row["coherent"] == row["stands"] == is_coherent
+    validity = found[(found.outcome == "off_target/validity") & (found.condition == "edit")]
+    assert validity.value.item() == right / 10
+    assert found[found.condition == "none"].coherent.all()
+
+
+def test_growing_sets_have_necessity_beside_sufficiency():
+    sizes = [
+        {"taken": 8 - size, "set_size": size, "latents": f"1:{size}"} for size in (1, 2, 5)
+    ] + [
+        {"model": "base", "edit": "clamp", "dose": 1.0, "taken": 8 + size, "set_size": size}
+        for size in (1, 2)
+    ]
+    sweep = [{"model": "base", "edit": "clamp", "dose": 2.0, "taken": 9, "set_size": 2}]
+    single = [{"taken": 8, "first": 3, "latents": "1:9"}]
+    table = growing_sets(experiment(*sizes, *sweep, *single)).set_index("set_size")
+    assert table.index.tolist() == [1, 2, 5]
+    assert table.necessity_difference.is_monotonic_decreasing
+    assert table.sufficiency_dose[[1, 2]].tolist() == [1.0, 1.0]
+    assert table.sufficiency_difference[2] > table.sufficiency_difference[1] > 0
+    assert np.isnan(table.sufficiency_difference[5])
+    assert table.necessity_n.tolist() == [1000, 1000, 1000]
+
+
+def test_a_clamp_that_stops_the_move_does_not_suffice_for_it():
+    down = {"model": "base", "edit": "clamp", "dose": 1.0, "taken": 2}
+    found = experiment({"taken": 7, "edit": "scale", "dose": 2.0}, down)
+    assert own_effects(found).query("condition == 'edit' and model == 'base'").stands.item()
+    assert not growing_sets(found).sufficiency_stands.item()
+
+
+def test_doses_show_latents_beside_the_vector_of_their_size():
+    cells = [
+        {"edit": "clamp", "dose": dose, "taken": taken, "condition": kind}
+        for dose in (1.0, 2.0)
+        for kind, taken in (("edit", 8 + int(dose)), ("mean_difference", 8))
+    ]
+    table = doses(experiment(*cells))
+    assert table.groupby("condition").dose.apply(list).to_dict() == {
+        "edit": [1.0, 2.0],
+        "mean_difference": [1.0, 2.0],
+    }
+
+
+def test_every_edited_set_meets_every_move():
+    table = off_target(experiment({"taken": 2}))
+    assert table.move.tolist() == ["backtracking", "verification"]
+    assert table.difference.to_numpy() == pytest.approx([-0.6, 0], abs=0.05)
+
+
+def test_what_comes_back_through_the_error_is_a_share_of_the_deepest_drop():
+    paths = {"edit": 5, "latents_and_error": 4, "whole_residual": 2, "random_span": 8}
+    cells = [{"condition": kind, "taken": taken} for kind, taken in paths.items()]
+    (row,) = returning(experiment(*cells)).to_dict("records")
+    assert row["returned"] == pytest.approx(0.5, abs=0.03)  # 3 of the 6 that can be taken away
+    assert row["coherent"] == "edit latents_and_error whole_residual random_span"
+
+
+def test_the_main_edit_is_the_first_that_has_controls():
+    found = experiment({"taken": 7, "set_size": 9}, {"taken": 2}, *controls(8))
+    assert set(main_edits(found).set_size) == {1}
+
+
+def test_differences_are_shown_with_their_bounds():
+    table = pd.DataFrame({"a": [1], "x_difference": [0.5], "x_low": [0.25], "x_high": [0.75]})
+    assert shown(table, ["a", "x_difference"]) == [[1, "+0.500 [+0.250, +0.750]"]]
