@@ -47,7 +47,7 @@ contrast: $(READY)  ## when and how, without latents: onset mass, execution vali
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
 elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
-report: $(READY)  ## the verdict on each move, with its evidence
+report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
 bench: $(READY)  ## our speed against the peers', to bench.json
 
 $(STAGES):

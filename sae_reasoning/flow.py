@@ -23,7 +23,7 @@ STAGES = {
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
     "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
-    "report": "the verdict on each move, with its evidence; verdict.json",
+    "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",

@@ -38,6 +38,8 @@ ONE_PLACE = {
     "tqdm": {"edges/console.py"},
     "matplotlib": {"edges/plots.py"},
     "openai": {"edges/endpoint.py"},
+    "jinja2": {"edges/pages.py"},
+    "markupsafe": {"edges/pages.py"},
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench/"

@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2}
+_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {

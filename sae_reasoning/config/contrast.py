@@ -1,6 +1,6 @@
 """Options of the contrast, its course along a training, the verdict and its calibration."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from sae_reasoning.config.checks import positive, require
 
@@ -103,6 +103,7 @@ class ReportConfig:
         min_opportunities: Opportunities of both models, below which no rate is judged.
         min_starts: Starts, below which no execution is judged.
         min_problems: Problems that those must come from.
+        reviews: Files of reviewers' calls, as the page of latents exports them, to be folded in.
     """
 
     rate_ratio: float = 1.25
@@ -113,6 +114,14 @@ class ReportConfig:
     min_opportunities: int = 100
     min_starts: int = 50
     min_problems: int = 30
+    reviews: list[str] = field(default_factory=list)
+
+    @property
+    def margins(self) -> dict[str, float]:
+        """What the verdict is judged by: all but the reviews."""
+        own = asdict(self)
+        del own["reviews"]
+        return own
 
     def __post_init__(self) -> None:
         prefix = "report"

@@ -66,7 +66,7 @@ def _settings(cfg: Config) -> dict[str, Any]:
     """What decides on a verdict; pairs are counted together only where it's the same."""
     return {
         "layers": cfg.layers,
-        "margins": asdict(cfg.report),
+        "margins": cfg.report.margins,
         "contrast": asdict(cfg.contrast),
         "traces": asdict(cfg.traces),
     }
@@ -160,6 +160,8 @@ def _options(cfg: Config, seed: int) -> list[str]:
     found = [f"layers=[{','.join(map(str, cfg.layers))}]"]
     for part, section in parts.items():
         for name, value in asdict(section).items():
+            if name == "reviews":  # Of this pair's latents.
+                continue
             if isinstance(value, dict):  # Words for annotators, which the behaviours' file brings.
                 continue
             own = cfg.traces.seed + seed if (part, name) == ("traces", "seed") else value

@@ -3,6 +3,7 @@
 Every estimate carries its n and a 95 % interval.
 """
 
+from sae_reasoning.stats.agreement import kappa
 from sae_reasoning.stats.aurocs import (
     AurocEstimates,
     Compared,
@@ -35,6 +36,7 @@ __all__ = [
     "gap_between",
     "gap_recovered",
     "is_gap",
+    "kappa",
     "kept_auroc",
     "level_of",
     "paired_bootstrap",

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from sae_reasoning.records import Span, TokenSpan, Trace
-from sae_reasoning.stats import bootstrap_of_sums
+from sae_reasoning.stats import bootstrap_of_sums, kappa
 from sae_reasoning.traces.sentences import sentences
 
 NONE = "(none)"
@@ -33,19 +33,6 @@ def sentence_labels(text: str, spans: Sequence[Span | TokenSpan]) -> list[str]:
         most = max(covered, key=lambda behaviour: covered[behaviour], default=NONE)
         labels.append(most if covered and covered[most] >= _COVERED * (end - start) else NONE)
     return labels
-
-
-def kappa(
-    confusion: Float[np.ndarray, "*sample cell"],
-) -> Float[np.ndarray, "*sample"]:
-    """Cohen's κ of square confusion tables, flattened; NaN where both always say the same one."""
-    size = round(confusion.shape[-1] ** 0.5)
-    table = confusion.reshape(*confusion.shape[:-1], size, size)
-    total = table.sum((-2, -1))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        observed = np.trace(table, axis1=-2, axis2=-1) / total
-        expected = (table.sum(-1) * table.sum(-2)).sum(-1) / total**2
-        return np.where(expected < 1, (observed - expected) / (1 - expected), np.nan)
 
 
 def agree(

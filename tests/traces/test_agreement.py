@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from sae_reasoning.records import TokenSpan, Trace
-from sae_reasoning.traces.agreement import ALL, NONE, agree, kappa, sentence_labels
+from sae_reasoning.stats import kappa
+from sae_reasoning.traces.agreement import ALL, NONE, agree, sentence_labels
 
 TEXT = "One. Two. Three. Four."
 SENTENCES = {"One": (0, 4), "Two": (5, 9), "Three": (10, 16), "Four": (17, 22)}

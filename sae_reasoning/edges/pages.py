@@ -1,0 +1,81 @@
+"""Pages from templates (jinja2), every value escaped, and data that pages read as scripts."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from sae_reasoning.edges.artifacts import publish
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
+    """Publish a page.
+
+    Args:
+        path: Of the page.
+        template: Name of a file of `templates/`.
+        values: What the template names; text is escaped.
+    """
+    text = _templates().get_template(template).render(values)
+    with publish(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="replace")
+
+
+def write_call(path: Path, function: str, content: Any) -> None:
+    """Publish a script that hands `content` to a function of the page that loads it.
+
+    Pages opened from disk may load scripts beside them, but no JSON.
+    """
+    with publish(path) as partial:
+        partial.write_text(f"{function}({inert_json(content)});\n", encoding="ascii")
+
+
+def write_rows(path: Path, rows: pd.DataFrame) -> None:
+    """Publish a table as CSV."""
+    with publish(path) as partial:
+        rows.to_csv(partial, index=False, lineterminator="\n", errors="replace")
+
+
+def inert_json(content: Any) -> str:
+    """JSON in ASCII that no page takes for markup, wherever in it it's written.
+
+    Raises:
+        ValueError: A number isn't finite; JSON has none such.
+    """
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    for character in "<>&'":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def plain(content: Any) -> Any:
+    """`content` with what JSON lacks, numbers that aren't finite, as null."""
+    if isinstance(content, Mapping):
+        return {str(key): plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    if isinstance(content, (float, np.floating)):
+        return float(f"{content:.5g}") if math.isfinite(content) else None
+    return content.item() if isinstance(content, np.generic) else content
+
+
+def _templates() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["inert_json"] = lambda content: Markup(inert_json(content))
+    # Style sheets and scripts are the package's own, and stand within the page as they are.
+    found.globals["own_file"] = lambda name: Markup((TEMPLATES / name).read_text("utf-8"))
+    return found

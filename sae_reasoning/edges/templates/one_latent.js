@@ -1,0 +1,186 @@
+"use strict";
+// One latent: its file is a script beside the page, as pages from disk may load no other data.
+const READERS = { base: "base reads", rl: "RL model reads" };
+const kept = new Map();
+let wanted = null;
+
+function openLatent(row) {
+  wanted = row;
+  if (kept.has(row.name)) { drawLatent(row, kept.get(row.name)); return; }
+  const script = document.createElement("script");
+  script.src = `latents/${row.name}.js`;
+  script.onerror = () => byId("one").replaceChildren(
+    element("p", "missing", `latents/${row.name}.js isn't beside this page; keep the folder whole, or run make report again.`));
+  document.head.append(script);
+}
+function showLatent(record) {
+  kept.set(record.name, record);
+  if (wanted && wanted.name === record.name) drawLatent(wanted, record);
+}
+function table(columns, rows, numeric = []) {
+  const head = element("tr", "", ...columns.map((name, i) => element("th", numeric.includes(i) ? "num" : "", name)));
+  const body = rows.map((cells) => element("tr", "", ...cells.map((cell, i) =>
+    cell instanceof Node && cell.tagName === "TD" ? cell : element("td", numeric.includes(i) ? "num" : "", cell))));
+  return element("div", "scroll", element("table", "", element("thead", "", head), element("tbody", "", ...body)));
+}
+function titled(title, lead, ...children) {
+  const parts = [element("h3", "", title)];
+  if (lead) parts.push(element("p", "small", lead));
+  return element("section", "", ...parts, ...children);
+}
+const whole = (text) => element("td", "whole", text);
+function svg(tag, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+function drawLatent(row, record) {
+  const one = byId("one");
+  const step_to = (text, by) => {
+    const button = element("button", "", text);
+    button.type = "button";
+    button.addEventListener("click", () => step(by));
+    return button;
+  };
+  const to_table = element("button", "", "Table");
+  to_table.id = "back";
+  to_table.type = "button";
+  to_table.addEventListener("click", back);
+  const parts = [
+    element("div", "steps", to_table, step_to("Previous", -1), step_to("Next", 1)),
+    element("h2", "", `Latent ${record.latent} of layer ${record.layer}`),
+    listed(record),
+    reviewBox(row),
+  ];
+  if (row.reviews) parts.push(element("p", "small", `Reviewers: ${row.reviews}`));
+  if (record.examples) parts.push(examples(record));
+  parts.push(grid(record));
+  if (record.histogram) parts.push(histogram(record));
+  if (record.output) parts.push(outputs(record));
+  parts.push(attacks(record), neighbours(record), counterparts(record));
+  one.replaceChildren(...parts);
+  document.querySelector(".panes").classList.add("open");
+  if (getComputedStyle(document.querySelector(".list")).display === "none") window.scrollTo(0, 0);
+}
+
+function listed(record) {
+  const called = (listing) => Object.entries(listing.called).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
+  return table(["list", "behaviour", "#", "AUROC on report", "spans", "called", "of the behaviour"],
+    record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, called(l), l.status]));
+}
+
+function moves(record) {
+  return [...new Set(record.examples.flatMap((e) => e.marks.map((mark) => mark.behaviour)))].sort();
+}
+function side(example, reader, most, order, listed_for) {
+  const text = element("div", "text");
+  if (example.is_cut[0]) text.append("… ");
+  const values = example.values[reader] || {};
+  example.tokens.forEach((token, i) => {
+    const piece = element("bdi", "", token);
+    const value = values[i];
+    const mark = example.marks.find((m) => m.first <= i && i < m.last);
+    if (mark) {
+      piece.classList.add("move", `m${order.indexOf(mark.behaviour) % 6}`);
+      if (mark.first === i && listed_for.has(mark.behaviour)) {
+        text.append(element("sup", `m${order.indexOf(mark.behaviour) % 6}`, mark.behaviour));
+      }
+    }
+    if (value !== undefined) {
+      piece.dataset.value = value;
+      const strength = Math.max(0.12, Math.min(0.75, 0.75 * value / most));
+      piece.style.backgroundColor = `rgba(var(--hit${reader === "rl" ? "-rl" : ""}), ${strength.toFixed(2)})`;
+    }
+    piece.title = `${reader}: ${value === undefined ? "0" : figure(value)}${mark ? `; ${mark.behaviour}` : ""}`;
+    if (i === example.chosen) piece.classList.add("chosen");
+    text.append(piece);
+  });
+  if (example.is_cut[1]) text.append(" …");
+  const peak = Math.max(0, ...Object.values(values));
+  return element("div", "side", element("div", "who", `${READERS[reader]} (highest here ${figure(peak, 2)})`), text);
+}
+function examples(record) {
+  const order = moves(record);
+  const most = Math.max(1e-9, ...record.histogram.edges);
+  const key = element("ul", "key", ...order.map((name, i) => element("li", `m${i % 6}`, element("i", `m${i % 6}`), name)));
+  const listed_for = new Set(record.listings.map((listing) => listing.behaviour));
+  const box = element("input", "");
+  box.type = "checkbox";
+  box.id = "values";
+  box.checked = byId("one").classList.contains("values");
+  box.addEventListener("change", () => byId("one").classList.toggle("values", box.checked));
+  const parts = [key, element("label", "small", box, " write values into the text (key v)")];
+  for (const band of [...new Set(record.examples.map((e) => e.band))]) {
+    const own = record.examples.filter((e) => e.band === band);
+    const shown = own.map((e) => {
+      const asked = element("details", "", element("summary", "", `${e.trace}, written by ${e.writer}`), element("bdi", "small", e.prompt));
+      return element("div", "example", asked, element("div", "sides", ...Object.keys(READERS).map((reader) => side(e, reader, most, order, listed_for))));
+    });
+    const title = band === "highest" ? `Highest activations, one a problem (n = ${own.length})` : `From the ${band} quarter of active values, by lot (n = ${own.length})`;
+    parts.push(element("h4", "", title), ...shown);
+  }
+  if (!record.examples.length) parts.push(element("p", "missing", "It never fires on the report split in the RL reader."));
+  return titled("Texts", "Report split. Shade is activation, in units of the residual stream (hover over a token for its value, or write values into the text); the underline is a move that the annotator marked, named where the latent is listed for it; the framed token chose the example.", ...parts);
+}
+
+function grid(record) {
+  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.low, s.high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
+  return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it's a candidate. One text, two readers shows representation; two writers show use.",
+    table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "taken / not", "problems"], rows, [4, 5, 6, 7]),
+    table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${(100 * r.firing_rate).toFixed(2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
+}
+
+function histogram(record) {
+  const { edges, counts, active, tokens } = record.histogram;
+  const charts = Object.keys(READERS).map((reader) => {
+    const own = counts[reader] || [];
+    const most = Math.max(1, ...Object.values(counts).flat());
+    const height = (count) => (count ? 8 + 92 * Math.log(count) / Math.max(Math.log(most), 1e-9) : 0);
+    const bars = own.map((count, i) => svg("rect", { x: `${100 * i / own.length}%`, width: `${92 / own.length}%`, y: `${100 - height(count)}%`, height: `${height(count)}%` },
+      svg("title", {}, `${figure(edges[i], 2)} to ${figure(edges[i + 1], 2)}: ${count} tokens`)));
+    const words = (x, text, anchor) => svg("text", { x, y: "100%", dy: 16, "text-anchor": anchor }, text);
+    const picture = svg("svg", { role: "img", "aria-label": `Histogram of active values, ${reader} reader` },
+      svg("g", { class: `series-${reader}` }, ...bars), svg("line", { class: "axis", x1: "0%", x2: "100%", y1: "100%", y2: "100%" }),
+      words("0%", "0", "start"), words("100%", figure(edges.at(-1), 1), "end"), words("50%", "activation", "middle"),
+      svg("text", { x: 0, y: 4, dx: -6, "text-anchor": "end" }, String(most)), svg("text", { x: 0, y: "92%", dx: -6, dy: 4, "text-anchor": "end" }, "1"));
+    const share = tokens ? (100 * (active[reader] || 0) / tokens).toFixed(2) : "–";
+    return element("div", "histogram", element("div", "small", `${READERS[reader]}: fires on ${share} % of n = ${tokens.toLocaleString("en")} tokens; tokens in each bin, log scale`), picture);
+  });
+  return titled("Activations", "Active values on the report split.", element("div", "two", ...charts));
+}
+
+function outputs(record) {
+  const list = (rows) => { const made = table(["token", "logit"], rows.map(([token, logit]) => [element("bdi", "", token), figure(logit, 2)]), [1]); made.classList.add("tokens"); return made; };
+  return titled("Output tokens", "What its direction alone says through the RL model's final norm and unembedding, less the mean over the vocabulary. Later blocks aren't asked, so this is the direct path only; no interval, it's a property of the weights.",
+    element("div", "two", element("div", "", element("div", "small", "made likelier"), list(record.output.top)), element("div", "", element("div", "small", "made rarer"), list(record.output.bottom))));
+}
+
+function attacks(record) {
+  if (!record.attacks.length) return titled("Attacks", "None were made on it.");
+  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`, element("td", `whole outcome-${a.outcome.replace(/[^a-z]/g, "-")}`, a.outcome)]);
+  const parts = [table(["list", "behaviour", "reader", "attack", "AUROC left", "before", "comparable", "n: spans / others (problems)", "outcome"], rows)];
+  if (record.planted.length) {
+    parts.push(table(["behaviour", "reader", "put into", "words", "rise", "null, 95 %", "n"],
+      record.planted.map((p) => [p.behaviour, p.reader, p.carrier, element("bdi", "", p.words), figure(p.rise), figure(p.null_95), p.num_windows]), [4, 5, 6]));
+  }
+  return titled("Attacks", "An attack kills a latent that for sure keeps too little of its advantage over chance; bounds are 95 %, over problems.", ...parts);
+}
+
+function neighbours(record) {
+  if (!record.neighbours) return element("div", "");
+  const rows = record.neighbours.map((n) => {
+    const other = n.name ? listings.find((row) => row.name === n.name) : null;
+    const link = element(other ? "a" : "span", "", `${record.layer}/${n.latent}`);
+    if (other) { link.href = `#${other.index}`; link.addEventListener("click", (event) => { event.preventDefault(); go(other.index); }); }
+    return [link, figure(n.cosine), other ? `${other.shortlist}: ${other.behaviour}` : "not shortlisted"];
+  });
+  return titled("Nearest latents", "Of the same dictionary, by cosine of decoder rows.", table(["latent", "cosine", "listed for"], rows, [1]));
+}
+
+function counterparts(record) {
+  if (!record.counterparts.length) return titled("Counterparts in another run", notes.match || "None: it fires too rarely to be matched.");
+  return titled("Counterparts in another run", "The most alike latent there, against the best under the null.",
+    table(["by", "latent", "likeness", "null, 95 %", "n", "there it"], record.counterparts.map((c) => [c.by, `${c.other_layer}/${c.other_latent}`, figure(c.value) + interval(c.low, c.high), figure(c.null_95), c.n, c.other_behaviours || "–"]), [3, 4]));
+}

@@ -1,0 +1,79 @@
+"""The verdict on each move, from the contrast, and the pages on which people review it.
+
+1. What there is: the contrast, which the verdict needs, and whatever else has been made.
+2. The verdict on each move: `verdict.json`.
+3. The latents: texts, scores and attacks of each that was shortlisted, where `rank` has been made.
+4. The overview: verdicts and every figure with its rows. All pages open from disk.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from sae_reasoning.config import Config
+from sae_reasoning.contrast.measures import MODELS, Measure
+from sae_reasoning.edges.artifacts import Manifest, Stage, write_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.tables import read_table
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.jobs.report.latents import write_latents
+from sae_reasoning.jobs.report.overview import write_overview
+from sae_reasoning.jobs.report.sources import look, read_reviews
+from sae_reasoning.report.verdict import Verdict, verdict
+
+SCHEMA_VERSION = 1
+
+
+def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `report/verdict.json` and the pages beside it."""
+    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
+    sources = look(cfg, models)
+    reviews = read_reviews(cfg, sources)
+    with Stage(cfg.folder / "report", cfg.settings("report"), sources.inputs) as stage:
+        if stage.is_current:
+            console.current("report", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        table = read_table(cfg.folder / "contrast" / "contrast.parquet")
+        measures = [Measure(**row) for row in table.to_dict("records")]
+        behaviours = cfg.contrast.behaviours or cfg.behaviours
+        verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
+        _write_verdicts(cfg, verdicts, stage.folder)
+        num_latents = write_latents(cfg, sources, reviews, stage.folder, console)
+        write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, num_latents)
+        manifest = stage.finish({one.behaviour: one.verdict for one in verdicts})
+    _say(verdicts, tracker, console)
+    tracker.summary(manifest.counts)
+    console.wrote(stage.final, manifest)
+    console.say(f"  open {stage.final / 'index.html'}")
+    return manifest
+
+
+def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
+    write_json(
+        folder / "verdict.json",
+        {
+            "schema_version": SCHEMA_VERSION,
+            "pair": cfg.pair.name,
+            "margins": cfg.report.margins,
+            "verdicts": verdicts,
+        },
+    )
+
+
+def _say(verdicts: list[Verdict], tracker: Tracker, console: Console) -> None:
+    rows = [
+        {
+            "move": one.behaviour,
+            "verdict": " ".join(
+                filter(None, [one.verdict, one.qualifier and f"({one.qualifier})"])
+            ),
+            "because": one.reason,
+        }
+        for one in verdicts
+    ]
+    tracker.table("verdicts", pd.DataFrame(rows))
+    console.table("verdicts", ["move", "verdict"], [[r["move"], r["verdict"]] for r in rows])
+    for row in rows:
+        console.say(f"  {row['move']}: {row['because']}.")

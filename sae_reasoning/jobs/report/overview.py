@@ -1,0 +1,127 @@
+"""The first page, from what there is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sae_reasoning.config import Config
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.edges.artifacts import read_json
+from sae_reasoning.edges.pages import write_page, write_rows
+from sae_reasoning.edges.tables import read_table
+from sae_reasoning.jobs.report.sources import Sources
+from sae_reasoning.report import overview
+from sae_reasoning.report.figures import number
+from sae_reasoning.report.overview import Section
+from sae_reasoning.report.reviews import Review
+from sae_reasoning.report.verdict import Verdict
+
+
+def write_overview(
+    cfg: Config,
+    sources: Sources,
+    verdicts: Sequence[Verdict],
+    measures: Sequence[Measure],
+    reviews: Sequence[Review],
+    folder: Path,
+    num_latents: int = 0,
+) -> None:
+    """Write `index.html`, and the rows behind its figures to `rows/`.
+
+    Args:
+        cfg: The experiment.
+        sources: What there is.
+        verdicts: On each move.
+        measures: Of the contrast.
+        reviews: Reviewers' calls on the latents.
+        folder: Of the report, while it's being made.
+        num_latents: Latents that have a page.
+    """
+    calibration = read_json(sources.calibration)["calibration"] if sources.calibration else None
+    sections = _sections(cfg, sources, [one.behaviour for one in verdicts], measures, calibration)
+    if reviews:
+        sections.append(overview.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
+    for section in sections:
+        if section.rows is not None:
+            write_rows(folder / "rows" / f"{section.name}.csv", section.rows)
+    evidence = [
+        {"behaviour": one.behaviour, "verdict": one.verdict} | vars(figure)
+        for one in verdicts
+        for figure in one.evidence
+    ]
+    write_rows(folder / "rows" / "evidence.csv", pd.DataFrame(evidence))
+    write_page(
+        folder / "index.html",
+        "overview.html",
+        {
+            "title": f"{cfg.pair.name}: overview",
+            "pair": cfg.pair.name,
+            "headline": overview.headline(verdicts),
+            "calibration": overview.calibration_line(calibration),
+            "facts": _facts(cfg, sources),
+            "cards": [overview.card(one) for one in verdicts],
+            "sections": sections,
+            "has_latents": num_latents > 0,
+            "num_latents": num_latents,
+            "number": number,
+            "made_from": ", ".join(f"{k} {v}" for k, v in sources.inputs.items()),
+        },
+    )
+
+
+def _facts(cfg: Config, sources: Sources) -> list[tuple[str, str]]:
+    facts = [
+        ("base", Path(cfg.pair.base.path).name),
+        ("second (RL) model", Path(cfg.pair.rl.path).name),
+        ("experiment", cfg.experiment),
+    ]
+    if sources.has("traces"):
+        counts = sources.manifests["traces"].counts
+        facts += [(name, number(counts[name])) for name in ("traces", "problems") if name in counts]
+    return facts
+
+
+def _sections(
+    cfg: Config,
+    sources: Sources,
+    behaviours: Sequence[str],
+    measures: Sequence[Measure],
+    calibration: dict[str, Any] | None,
+) -> list[Section]:
+    here = sources.folder
+
+    def without(name: str, title: str, why: str) -> Section:
+        return Section(name, title, "", missing=why)
+
+    return [
+        overview.onsets(measures, behaviours),
+        overview.execution(measures, behaviours),
+        overview.gap_curve(read_table(here / "hybrid" / "hybrid.parquet"))
+        if sources.has("hybrid")
+        else without("hybrid", overview.HYBRID, sources.missing["hybrid"]),
+        overview.attacks(read_table(here / "rank" / "attacks.parquet"))
+        if sources.has("rank")
+        else without("attacks", overview.ATTACKS, sources.missing["rank"]),
+        overview.dictionaries(_quality(cfg, here))
+        if sources.has("train")
+        else without("dictionaries", overview.DICTIONARIES, sources.missing["train"]),
+        overview.calibrated(calibration)
+        if calibration
+        else without(
+            "calibration",
+            overview.CALIBRATION,
+            f"{cfg.calibrate.output} isn't there: run `make calibrate`, then `make report` again.",
+        ),
+    ]
+
+
+def _quality(cfg: Config, here: Path) -> dict[str, Any]:
+    """Figures of each dictionary, by reader."""
+    found = {}
+    for layer in cfg.layers:
+        path = here / "train" / cfg.train.readers / f"layer_{layer}" / "quality.json"
+        if path.exists():
+            found[f"{cfg.train.readers}/layer_{layer}"] = read_json(path)["readers"]
+    return found

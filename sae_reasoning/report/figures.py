@@ -1,0 +1,204 @@
+"""What a plot on a page shows, laid out in per cent of its width; drawing it is the template's."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+MOST_TICKS = 5
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale.
+
+    Attributes:
+        low: Value at the left, or bottom.
+        high: Value at the right, or top.
+        ticks: Values that are labelled.
+        unit: What is measured, with its unit.
+    """
+
+    low: float
+    high: float
+    ticks: tuple[float, ...]
+    unit: str
+
+    @classmethod
+    def of(cls, values: Iterable[float], unit: str) -> "Axis":
+        """The axis that holds all finite values, with round ticks and a little room."""
+        finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+        low, high = min(finite), max(finite)
+        if high - low < 1e-9:
+            low, high = low - 0.5, high + 0.5
+        step = _round_step((high - low) / MOST_TICKS)
+        room = 0.04 * (high - low)
+        first, last = math.ceil((low - room) / step), math.floor((high + room) / step)
+        ticks = tuple(round(k * step, 10) for k in range(first, last + 1))
+        return cls(low - room, high + room, ticks, unit)
+
+    def at(self, value: float) -> float:
+        """Place of a value, in per cent; what lies outside is put at the end."""
+        return round(min(max(100 * (value - self.low) / (self.high - self.low), 0.0), 100.0), 2)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One estimate with its interval, and what it was held against.
+
+    Attributes:
+        label: What it is.
+        value: Estimate.
+        low: Lower bound.
+        high: Upper bound.
+        n: Problems, or whatever was resampled.
+        axis: Its scale.
+        series: `base`, `rl` or ""; chooses colour and shape.
+        margin: What the bound is held against.
+        held: In words, such as `must be above 0.4`.
+        passed: Whether it passed; none where nothing was asked.
+    """
+
+    label: str
+    value: float
+    low: float
+    high: float
+    n: int
+    axis: Axis
+    series: str = ""
+    margin: float | None = None
+    held: str = ""
+    passed: bool | None = None
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is anything to draw."""
+        return all(map(math.isfinite, (self.value, self.low, self.high)))
+
+    @property
+    def figure(self) -> str:
+        """The estimate with its interval, as text."""
+        if not math.isfinite(self.value):
+            return "not measured"
+        if not self.is_drawn:
+            return f"{number(self.value)} (no interval)"
+        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Bars under one title.
+
+    Attributes:
+        title: What they say.
+        bars: In order; they share an axis.
+    """
+
+    title: str
+    bars: tuple[Bar, ...]
+
+    @property
+    def axis(self) -> Axis:
+        """The axis that all bars share."""
+        return self.bars[0].axis
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a curve, with its interval; places in per cent, y counted from the top.
+
+    Attributes:
+        x: Place.
+        y: Place.
+        low: Place of the lower bound.
+        high: Place of the upper bound.
+        text: All of it in words.
+    """
+
+    x: float
+    y: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one series.
+
+    Attributes:
+        label: Its name.
+        style: Number of its colour, dash and shape.
+        points: From left to right.
+    """
+
+    label: str
+    style: int
+    points: tuple[Point, ...]
+
+    @property
+    def segments(self) -> list[tuple[Point, Point]]:
+        """Neighbouring points."""
+        return list(zip(self.points, self.points[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class CurvePlot:
+    """Curves over one x.
+
+    Attributes:
+        title: What they say, with n.
+        x: Horizontal scale.
+        y: Vertical scale.
+        curves: The series.
+        levels: Values of y that are drawn across.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    curves: tuple[Curve, ...]
+    levels: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text.
+
+    Attributes:
+        title: What it shows, with n.
+        columns: Headings.
+        rows: Cells.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def bars_on_one_axis(
+    figures: Sequence[tuple[str, str, float, float, float, int]], unit: str
+) -> tuple[Bar, ...]:
+    """Bars of (label, series, value, low, high, n) that share an axis which holds 0."""
+    axis = Axis.of([0.0, *(x for figure in figures for x in figure[2:5])], unit)
+    return tuple(
+        Bar(label, value, low, high, n, axis, series)
+        for label, series, value, low, high, n in figures
+    )
+
+
+def number(value: float) -> str:
+    """A number for people: three figures, whole ones plain."""
+    if not math.isfinite(value):
+        return "–"
+    if float(value).is_integer() and abs(value) < 1e6:
+        return f"{value:,.0f}".replace("-", "−")
+    if abs(value) < 0.001:
+        return "0" if abs(value) < 1e-6 else f"{value:.0e}".replace("-", "−")
+    text = f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}"
+    return (text if abs(value) < 100 else f"{value:,.0f}").replace("-", "−")
+
+
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that is no less."""
+    power = 10.0 ** math.floor(math.log10(least))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * 0.999)

@@ -1,0 +1,500 @@
+"""What the first page says: the verdict on each move with its evidence, and what else was found.
+
+Everything is made from tables that stages left; what isn't there is named with the target that
+makes it.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
+from sae_reasoning.contrast.measures import BASE, DIFFERENCE, RATIO, RL, Measure
+from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
+from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
+from sae_reasoning.contrast.triggers import SKILL as PUSHED
+from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.report.figures import (
+    Axis,
+    Bar,
+    Chart,
+    Curve,
+    CurvePlot,
+    Point,
+    Table,
+    bars_on_one_axis,
+    number,
+)
+from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
+from sae_reasoning.report.verdict import (
+    CREATED,
+    DEPLOYED,
+    GATEWAY,
+    INCONCLUSIVE,
+    REDUCED,
+    UNCHANGED,
+    Evidence,
+    Verdict,
+)
+
+HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
+    "The base, steered at the right moments",
+    "What the attacks left",
+    "Quality of the dictionaries",
+    "Where the answer is known",
+)
+"""Headings of sections that need more than the contrast."""
+
+_MEANS = {
+    DEPLOYED: "The base could do it already; training taught the model when to.",
+    GATEWAY: "Training taught the model to think; within thought, the move is no more frequent.",
+    CREATED: "The base can't do it, however it is started; training made the move.",
+    UNCHANGED: "The model does it as often as its base.",
+    REDUCED: "The model does it less often than its base.",
+    INCONCLUSIVE: "The figures don't settle what training did here.",
+}
+_IN_SHORT = {
+    DEPLOYED: "the base could, training taught when",
+    CREATED: "the base can't, training made it",
+    UNCHANGED: "as often as in the base",
+    REDUCED: "rarer than in the base",
+    INCONCLUSIVE: "the figures don't settle it",
+}
+_READ = {
+    PER_TRACE: "how often a rollout starts it",
+    GIVEN_THINKING: "how often it starts at an opportunity, within thought",
+    VALIDITY: "how often it's carried out rightly, once started",
+    SKILL: "skill once started (0 is chance, 1 is always right)",
+    PUSHED: "skill after the best push (0 is chance, 1 is always right)",
+    OVER: "lead of the push",
+}
+_UNITS = {
+    PER_TRACE: "expected starts a rollout",
+    GIVEN_THINKING: "probability at an opportunity",
+    ENTRY: "probability",
+}
+_WHO = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """The verdict on one move, for people.
+
+    Attributes:
+        behaviour: The move.
+        verdict: As `report.verdict` gives it.
+        qualifier: `gateway` or "".
+        means: What the verdict means.
+        reason: What it rests on, in words with figures.
+        sure: How far the decisive figures are from turning.
+        deciding: Figures that decided, each against its margin.
+        others: Other figures that were held against a margin on the way.
+    """
+
+    behaviour: str
+    verdict: str
+    qualifier: str
+    means: str
+    reason: str
+    sure: str
+    deciding: tuple[Bar, ...]
+    others: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page about one result.
+
+    Attributes:
+        name: Of the section and of its rows' file.
+        title: Heading.
+        lead: What is shown and how to read it.
+        charts: Bars.
+        plots: Curves.
+        tables: Tables.
+        rows: Rows behind it, written beside the page; none where there are none.
+        missing: Why there's nothing, with the remedy, or "".
+    """
+
+    name: str
+    title: str
+    lead: str
+    charts: tuple[Chart, ...] = ()
+    plots: tuple[CurvePlot, ...] = ()
+    tables: tuple[Table, ...] = ()
+    rows: pd.DataFrame | None = None
+    missing: str = ""
+
+
+def headline(verdicts: Sequence[Verdict]) -> str:
+    """All verdicts in one sentence."""
+    groups: dict[str, list[str]] = {}
+    for one in verdicts:
+        groups.setdefault(one.verdict, []).append(one.behaviour)
+    said = [
+        f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} {name} ({_IN_SHORT[name]})"
+        for name, moves in groups.items()
+    ]
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def card(one: Verdict) -> Card:
+    """A verdict with its evidence as bars."""
+    deciding, others = _split(one)
+    return Card(
+        behaviour=one.behaviour,
+        verdict=one.verdict,
+        qualifier=one.qualifier,
+        means=_MEANS[GATEWAY if one.qualifier == GATEWAY else one.verdict],
+        reason=f"{one.reason[:1].upper()}{one.reason[1:]}.",
+        sure=_sure(one, deciding),
+        deciding=tuple(map(_evidence_bar, deciding)),
+        others=tuple(map(_evidence_bar, others)),
+    )
+
+
+def calibration_line(found: Mapping[str, Any] | None) -> str:
+    """How often verdicts are right where the answer is known, in one sentence."""
+    right = found["right"].get("all") if found else None
+    if right is None or not right["cells"]:
+        return "How often such verdicts are right isn't known yet; `make calibrate` counts it."
+    return (
+        f"On models whose answer is known, {right['value']:.0%} of {right['cells']} verdicts given "
+        f"were right (95 % interval {right['low']:.0%} to {right['high']:.0%}, over "
+        f"{right['pairs']} {'pair' if right['pairs'] == 1 else 'pairs'})."
+    )
+
+
+def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
+    """How often each model starts each move."""
+    charts = []
+    for name, title in (
+        (PER_TRACE, "How often a rollout starts the move"),
+        (GIVEN_THINKING, "How often it starts at an opportunity, within thought"),
+    ):
+        if bars := _by_model(measures, behaviours, name, _UNITS[name]):
+            charts.append(Chart(title, bars))
+    if bars := _by_model(measures, [""], ENTRY, _UNITS[ENTRY]):
+        charts.insert(0, Chart("How often a rollout enters thought", bars))
+    return Section(
+        "onset_mass",
+        "When: onset mass",
+        "What each model would do at the same opportunities, in probability, on problems that "
+        "chose nothing. If only the rate per rollout differs, training taught the model to think.",
+        tuple(charts),
+        rows=_rows(measures, (PER_TRACE, GIVEN_THINKING, ENTRY)),
+    )
+
+
+def execution(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
+    """How well each model carries out each move once it's started."""
+    charts = [
+        Chart(
+            "Started with each model's own words",
+            _by_model(measures, behaviours, VALIDITY, "share carried out rightly", OWN_WORDS),
+        )
+    ]
+    pushed = [
+        (f"{one.behaviour}, {label}", series, one.value, one.low, one.high, one.n)
+        for behaviour in behaviours
+        for condition, name, label, series in (
+            (TRIGGER, VALID, "pushed", "base"),
+            (NONE, VALID, "not pushed", ""),
+            (BY_LOT, VALIDITY, "by lot once started", ""),
+        )
+        if (one := _find(measures, behaviour, name, BASE, condition))
+    ]
+    if pushed:
+        charts.append(
+            Chart(
+                "The base alone, no word written",
+                bars_on_one_axis(pushed, "share carried out rightly"),
+            )
+        )
+    return Section(
+        "execution",
+        "How: execution validity",
+        "The start of the move is written for the model, or its residual is pushed once; a program "
+        "judges whether what follows is right.",
+        tuple(chart for chart in charts if chart.bars),
+        rows=_rows(measures, (VALIDITY, SKILL, VALID, PUSHED, OVER)),
+    )
+
+
+def attacks(found: pd.DataFrame) -> Section:
+    """What the attacks left of the shortlists."""
+    tables = []
+    for shortlist in (TRACKERS, ANNOUNCERS):
+        own = found[found.shortlist == shortlist]
+        if len(own):
+            tables.append(_table(f"{shortlist}: latents killed, by attack", toll(own, shortlist)))
+            tables.append(_table(f"{shortlist}: what they're called", calls(own, shortlist)))
+    return Section(
+        "attacks",
+        ATTACKS,
+        "Each shortlisted latent is attacked by what a hostile reader would say: that it answers "
+        "to a token, a wording, a place. The column `latents` is n; one latent may be killed by "
+        "several. Intervals of each attack stand on the latent's own page and in the rows.",
+        tables=tuple(tables),
+        rows=found,
+    )
+
+
+def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
+    """How well each dictionary rebuilds each reader.
+
+    Args:
+        quality: By dictionary and reader, figures of `quality.json`.
+    """
+    rows = pd.DataFrame(
+        [
+            {
+                "dictionary": name,
+                "reader": reader,
+                **{
+                    key: figures.get(key)
+                    for key in ("fvu", "l0", "dead_share", "ce_recovered", "num_tokens")
+                },
+                "passes": figures.get("passes"),
+            }
+            for name, readers in quality.items()
+            for reader, figures in readers.items()
+        ]
+    )
+    names = {
+        "fvu": "variance unexplained",
+        "l0": "active latents a token",
+        "dead_share": "dead",
+        "ce_recovered": "cross-entropy recovered",
+        "num_tokens": "n tokens",
+    }
+    return Section(
+        "dictionaries",
+        DICTIONARIES,
+        "A dictionary that doesn't rebuild both readers can't compare them. Counted over all "
+        "tokens of the report split, so without an interval.",
+        tables=(_table("By dictionary and reader", rows.rename(columns=names)),),
+        rows=rows,
+    )
+
+
+_POLICIES = "token-swap oracle latent cue-word random random-vector".split()
+
+
+def gap_curve(found: pd.DataFrame) -> Section:
+    """How much of the accuracy gap each policy recovers, over the share of tokens steered."""
+    drawn = found[found.defined & found.policy.isin(_POLICIES) & found.budget.notna()]
+    drawn = drawn[drawn.share_steered.notna() & drawn.gap_recovered.notna()]
+    plots = []
+    for move, own in drawn.groupby("move", sort=False):
+        x = Axis.of([0.0, *own.share_steered], "share of tokens steered")
+        y = Axis.of([0.0, 1.0, *own.low, *own.high], "share of the accuracy gap recovered")
+        curves = [
+            Curve(
+                policy if policy == vector or vector == "-" else f"{policy}, {vector}",
+                style,
+                tuple(_gap_point(row, x, y) for row in line.itertuples()),
+            )
+            for style, ((policy, vector), line) in enumerate(
+                own.sort_values("share_steered").groupby(["policy", "vector"], sort=False)
+            )
+        ]
+        title = "all problems" if move == "all" else f"problems that need {move}"
+        plots.append(CurvePlot(f"{title} (n = {own.n.iloc[0]})", x, y, tuple(curves), (0.0, 1.0)))
+    return Section(
+        "hybrid",
+        HYBRID,
+        "The base writes; a policy decides at each token whether to push it. 0 is the base alone, "
+        "1 the RL model. Random times and random vectors are the controls. 95 % intervals over "
+        "problems.",
+        plots=tuple(plots[:1]),
+        rows=found,
+    )
+
+
+def calibrated(found: Mapping[str, Any]) -> Section:
+    """How often the verdict is right where the answer is known."""
+    bars = bars_on_one_axis(
+        [
+            (f"truth: {name}", "", one["value"], one["low"], one["high"], one["pairs"])
+            for name, one in found["right"].items()
+            if one["cells"]
+        ],
+        "share of verdicts given that are right (n: pairs)",
+    )
+    rows = pd.DataFrame(found["cells"])
+    shown = ["pair", "behaviour", "truth", "verdict"]
+    return Section(
+        "calibration",
+        CALIBRATION,
+        "The same procedure on models that were trained to be one or the other. Few cells say "
+        "little: look at the intervals.",
+        charts=(Chart("Verdicts that are right", bars),) if bars else (),
+        tables=(_table(f"{len(rows)} cells", rows[shown]),) if len(rows) else (),
+        rows=rows,
+    )
+
+
+def reviewed(reviews: Sequence[Review], num_resamples: int, seed: int) -> Section:
+    """What reviewers called the latents, and how far they agree."""
+    agreed = agreements(reviews, num_resamples, seed)
+    bars = bars_on_one_axis(
+        [
+            (f"{r.first} and {r.second}", "", r.kappa, r.low, r.high, r.latents)
+            for r in agreed.itertuples()
+        ],
+        "Cohen's κ (n: latents that both called)",
+    )
+    tables = [_table("Called, by reviewer", tally(reviews))]
+    if len(agreed):
+        tables.append(_table("Agreement of every two", agreed))
+    return Section(
+        "reviews",
+        "What reviewers say",
+        "Calls that people made on the page of latents. κ is 1 where two agree throughout and 0 "
+        "where they agree as often as chance; 95 % intervals over latents.",
+        charts=(Chart("Agreement beyond chance", bars),) if bars else (),
+        tables=tuple(tables),
+        rows=review_rows(reviews),
+    )
+
+
+def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
+    """What decided, and the rest; of the push's leads only the least stands for all controls."""
+    once: dict[tuple[str, float], Evidence] = {}
+    for evidence in one.evidence:
+        once[evidence.measure, evidence.margin] = evidence
+    leads = [e for e in once.values() if e.measure.startswith(OVER)]
+    kept = [e for e in once.values() if not e.measure.startswith(OVER)]
+    if leads:
+        kept.append(min(leads, key=lambda e: e.low))
+    if one.verdict == INCONCLUSIVE:
+        return kept, []
+    deciding = [e for e in kept if e.passed]
+    return deciding, [e for e in kept if not e.passed]
+
+
+def _evidence_bar(evidence: Evidence) -> Bar:
+    axis = Axis.of([evidence.margin, evidence.value, evidence.low, evidence.high], "")
+    if not evidence.passed:
+        held = f"margin {number(evidence.margin)}: not cleared"
+    elif evidence.low > evidence.margin:
+        held = f"above {number(evidence.margin)}"
+    else:
+        held = f"below {number(evidence.margin)}"
+    return Bar(
+        plain_name(evidence.measure),
+        evidence.value,
+        evidence.low,
+        evidence.high,
+        evidence.n,
+        axis,
+        margin=evidence.margin,
+        held=held,
+        passed=evidence.passed,
+    )
+
+
+def plain_name(measure: str) -> str:
+    """A measure of the contrast, in words."""
+    name, _, rest = measure.partition(" ")
+    who, _, condition = rest.partition(" ")
+    condition = condition.replace("(90%)", "(90 % interval)")
+    if name == OVER:
+        return f"lead of the push over its strongest control ({condition})"
+    said = f"{_READ.get(name, name)}: {_WHO.get(who, who)}"
+    return f"{said}, {condition}" if condition and condition != TRIGGER else said
+
+
+def _sure(one: Verdict, deciding: Sequence[Evidence]) -> str:
+    """How near the nearest decisive bound is to its margin."""
+    if not deciding:
+        return "Not sure: nothing could be held against a margin."
+    if one.verdict == INCONCLUSIVE:
+        failed = sum(not e.passed for e in deciding)
+        return f"Not sure: {failed} of {len(deciding)} figures don't clear their margin."
+
+    def room(e: Evidence) -> float:
+        """Distance of the bound from the margin, in half-widths of the interval."""
+        bound = e.low if e.low > e.margin else e.high
+        half = abs(e.value - bound)
+        return abs(bound - e.margin) / half if half > 0 else math.inf
+
+    nearest = min(deciding, key=room)
+    bar = _evidence_bar(nearest)
+    return (
+        f"All {len(deciding)} figures that it needs clear their margins with the whole interval. "
+        f"The nearest to turning: {bar.label}, {bar.figure}, {bar.held}."
+    )
+
+
+def _by_model(
+    measures: Sequence[Measure],
+    behaviours: Sequence[str],
+    name: str,
+    unit: str,
+    condition: str = "",
+) -> tuple[Bar, ...]:
+    figures = [
+        (f"{behaviour or 'all problems'}, {_WHO[model]}", model, m.value, m.low, m.high, m.n)
+        for behaviour in behaviours
+        for model in (BASE, RL)
+        if (m := _find(measures, behaviour, name, model, condition))
+    ]
+    return bars_on_one_axis(figures, unit) if figures else ()
+
+
+def _find(
+    measures: Sequence[Measure], behaviour: str, name: str, model: str, condition: str
+) -> Measure | None:
+    wanted = (behaviour, name, model, condition, 0.95)
+    return next(
+        (m for m in measures if (m.behaviour, m.measure, m.model, m.condition, m.level) == wanted),
+        None,
+    )
+
+
+def _rows(measures: Sequence[Measure], names: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame([vars(m) for m in measures if m.measure in names])
+
+
+def _gap_point(row: Any, x: Axis, y: Axis) -> Point:
+    share, value = row.share_steered, row.gap_recovered
+    low, high = (b if math.isfinite(b) else value for b in (row.low, row.high))
+    return Point(
+        x.at(share),
+        100 - y.at(value),
+        100 - y.at(low),
+        100 - y.at(high),
+        f"{share:.1%} of tokens: {number(value)} [{number(low)}, {number(high)}]",
+    )
+
+
+def _table(title: str, frame: pd.DataFrame) -> Table:
+    return Table(
+        title,
+        tuple(map(str, frame.columns)),
+        tuple(tuple(map(_cell, row)) for row in frame.itertuples(index=False)),
+    )
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return number(float(value))
+    if hasattr(value, "item"):
+        return _cell(value.item())
+    return str(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -1,0 +1,117 @@
+"""What reviewers called the latents, from the files that the page of latents exports."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_reasoning.report.texts import shown
+from sae_reasoning.stats import bootstrap_of_sums, kappa
+
+SCHEMA_VERSION = 1
+CALLS = ("real", "lexical", "unclear")
+_MAX_NAME = 60
+
+Reviewed = tuple[int, int, str]
+"""Layer, latent, behaviour."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """One reviewer's calls.
+
+    Attributes:
+        reviewer: Who.
+        rank: Fingerprint of the shortlists that were reviewed.
+        calls: By latent and behaviour.
+        notes: Likewise, where there are any.
+    """
+
+    reviewer: str
+    rank: str
+    calls: dict[Reviewed, str]
+    notes: dict[Reviewed, str]
+
+
+def read_review(content: Any) -> Review:
+    """One reviewer's file.
+
+    Raises:
+        ValueError: It isn't one; the message says what is wrong.
+    """
+    if not isinstance(content, Mapping) or content.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"it isn't an export of schema {SCHEMA_VERSION}")
+    rows = content.get("reviews")
+    if not isinstance(rows, list):
+        raise ValueError("it has no list of reviews")
+    calls, notes = {}, {}
+    for number, row in enumerate(rows):
+        try:
+            key = int(row["layer"]), int(row["latent"]), str(row["behaviour"])
+            call, note = str(row["call"]), str(row.get("note", ""))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"review {number} lacks layer, latent, behaviour or call") from error
+        if call and call not in CALLS:
+            raise ValueError(f"review {number} says {shown(call, _MAX_NAME)!r}, not {CALLS}")
+        if call:
+            calls[key] = call
+        if note:
+            notes[key] = note
+    name = shown(str(content.get("reviewer") or "unnamed"), _MAX_NAME)
+    return Review(name, str(content.get("rank", "")), calls, notes)
+
+
+def review_rows(reviews: Sequence[Review]) -> pd.DataFrame:
+    """A row a reviewed latent, behaviour and reviewer."""
+    rows = [
+        {
+            "layer": key[0],
+            "latent": key[1],
+            "behaviour": shown(key[2]),
+            "reviewer": one.reviewer,
+            "call": one.calls.get(key, ""),
+            "note": shown(one.notes.get(key, "")),
+        }
+        for one in reviews
+        for key in sorted({*one.calls, *one.notes})
+    ]
+    columns = ["layer", "latent", "behaviour", "reviewer", "call", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def agreements(reviews: Sequence[Review], num_resamples: int, seed: int) -> pd.DataFrame:
+    """Cohen's κ of every two reviewers on what both called, with intervals over latents.
+
+    Latents are what is resampled: one that is listed for several behaviours stays together.
+    """
+    rows = []
+    for one, other in combinations(reviews, 2):
+        both = sorted(one.calls.keys() & other.calls.keys())
+        tables: dict[tuple[int, int], np.ndarray] = {}
+        for key in both:
+            table = tables.setdefault(key[:2], np.zeros((len(CALLS), len(CALLS))))
+            table[CALLS.index(one.calls[key]), CALLS.index(other.calls[key])] += 1
+        row: dict[str, Any] = {"first": one.reviewer, "second": other.reviewer}
+        row |= {"kappa": np.nan, "low": np.nan, "high": np.nan, "latents": 0}
+        if tables:
+            sums = np.stack([table.reshape(-1) for table in tables.values()])
+            found = bootstrap_of_sums(sums, kappa, num_resamples, seed)
+            row |= {"kappa": found.value, "low": found.low, "high": found.high, "latents": found.n}
+        row["calls"] = len(both)
+        row["same"] = sum(one.calls[key] == other.calls[key] for key in both)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def tally(reviews: Sequence[Review]) -> pd.DataFrame:
+    """How many latents each reviewer called what, by behaviour."""
+    rows = review_rows(reviews)
+    rows = rows[rows.call != ""]
+    return pd.DataFrame(
+        {"behaviour": behaviour, "reviewer": reviewer, "latents": len(own)}
+        | {call: int((own.call == call).sum()) for call in CALLS}
+        for (behaviour, reviewer), own in rows.groupby(["behaviour", "reviewer"])
+    )

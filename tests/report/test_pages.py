@@ -1,0 +1,273 @@
+"""Records behind the pages, and text that must stay text."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sae_reasoning.contrast.measures import BASE, RL, Measure
+from sae_reasoning.contrast.rates import PER_TRACE
+from sae_reasoning.edges.pages import inert_json, plain
+from sae_reasoning.records import TokenSpan, Trace
+from sae_reasoning.report.examples import (
+    QUARTERS,
+    TOP,
+    Firing,
+    Mark,
+    choose,
+    example,
+    histogram,
+    token_pieces,
+)
+from sae_reasoning.report.figures import Axis, number
+from sae_reasoning.report.latents import listing_rows, records
+from sae_reasoning.report.overview import calibration_line, card, gap_curve, headline, onsets
+from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
+from sae_reasoning.report.texts import shown
+from sae_reasoning.report.verdict import Evidence, Verdict
+
+
+def evidence(measure="skill rl own words", value=0.8, low=0.7, margin=0.4, passed=True):
+    return Evidence(measure, value, low, 2 * value - low, 150, margin, passed)
+
+
+def deployed(*held: Evidence) -> Verdict:
+    return Verdict("backtracking", "deployed", "", "the model makes it often", list(held))
+
+
+# What people read
+
+
+def test_the_headline_says_what_became_of_every_move():
+    verdicts = [
+        Verdict("a", "deployed", "", "", []),
+        Verdict("b", "created", "", "", []),
+        Verdict("c", "deployed", "", "", []),
+    ]
+    said = headline(verdicts)
+    assert said.startswith("A and c are deployed (")
+    assert "b is created (" in said
+
+
+def test_a_card_names_the_figure_that_is_nearest_to_turning():
+    far = evidence(low=0.7)
+    near = evidence("validity rl-base own words", value=0.10, low=0.06, margin=0.15)
+    said = card(deployed(far, near)).sure
+    assert said.startswith("All 2 figures that it needs clear their margins")
+    assert "how often it's carried out rightly" in said
+
+
+def test_of_all_controls_of_a_push_the_card_shows_the_strongest():
+    leads = [
+        evidence(f"trigger/skill_over base control {i}", 0.3, low, 0.0)
+        for i, low in enumerate((0.2, 0.05, 0.1))
+    ]
+    (bar,) = card(deployed(*leads)).deciding
+    assert "control 1" in bar.label
+    assert bar.low == 0.05
+
+
+def test_figures_that_ruled_other_verdicts_out_are_kept_apart():
+    on_the_way = evidence("onset_mass/per_trace rl/base (90%)", passed=False)
+    found = card(deployed(evidence(), on_the_way))
+    assert [bar.passed for bar in found.deciding] == [True]
+    assert [bar.passed for bar in found.others] == [False]
+    assert "90 % interval" in found.others[0].label
+
+
+def test_an_inconclusive_card_says_that_it_is_not_sure():
+    one = Verdict("x", "inconclusive", "", "too few", [evidence(passed=False)])
+    assert card(one).sure.startswith("Not sure: 1 of 1")
+    assert card(one).deciding[0].held == "margin 0.40: not cleared"
+
+
+def test_without_a_calibration_the_page_names_the_target_that_makes_it():
+    assert "`make calibrate`" in calibration_line(None)
+
+
+def test_a_measure_without_an_interval_is_shown_without_one():
+    nan = float("nan")
+    measures = [
+        Measure("x", PER_TRACE, model, "", 0.5, nan, nan, 0.95, 3, 3) for model in (BASE, RL)
+    ]
+    (chart,) = onsets(measures, ["x"]).charts
+    assert [bar.is_drawn for bar in chart.bars] == [False, False]
+    assert chart.bars[0].figure == "0.50 (no interval)"
+
+
+def test_the_gap_curve_leaves_out_what_is_undefined():
+    row = {"policy": "oracle", "vector": "sae", "budget": 0.1, "share_steered": 0.1, "n": 9}
+    row |= {"gap_recovered": 0.5, "low": 0.4, "high": 0.6, "move": "all", "defined": True}
+    rows = [row, row | {"share_steered": 0.2, "defined": False}]
+    (plot,) = gap_curve(pd.DataFrame(rows)).plots
+    (curve,) = plot.curves
+    assert len(curve.points) == 1
+    assert "n = 9" in plot.title
+    assert curve.points[0].low > curve.points[0].y > curve.points[0].high  # From the top down.
+
+
+@pytest.mark.parametrize(
+    ("values", "ticks"),
+    [([0, 1], (0, 0.2, 0.4, 0.6, 0.8, 1)), ([3, 3], (2.6, 2.8, 3, 3.2, 3.4)), ([], (0, 0.2))],
+)
+def test_an_axis_has_round_ticks_and_holds_its_values(values, ticks):
+    axis = Axis.of(values, "")
+    assert axis.ticks[: len(ticks)] == pytest.approx(ticks)
+    assert all(0 <= axis.at(value) <= 100 for value in values)
+
+
+def test_numbers_are_written_for_people():
+    assert [number(x) for x in (2.0, 0.123456, 0.0123, -0.5, 1234.0, 123.4, math.nan, 1e-5)] == [
+        *("2", "0.12", "0.012", "−0.50", "1,234", "123", "–", "1e−05")
+    ]
+
+
+# Text that must stay text
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("a\u202eb", "a⟨U+202E⟩b"),
+        ("\u2066x\u2069", "⟨U+2066⟩x⟨U+2069⟩"),
+        ("nul\x00", "nul⟨U+0000⟩"),
+        ("\ud800", "⟨U+D800⟩"),
+        ("line\u2028", "line⟨U+2028⟩"),
+        ("two\nlines\t", "two\nlines\t"),
+        ("👩\u200d🔬 שלום", "👩\u200d🔬 שלום"),
+    ],
+)
+def test_characters_that_act_unseen_are_written_out(text, seen):
+    assert shown(text) == seen
+
+
+def test_a_line_of_a_megabyte_is_cut_and_says_so():
+    assert shown("x" * 1_000_000) == "x" * 600 + " … (999,400 more characters)"
+
+
+def test_json_in_a_page_cant_end_its_script_and_has_no_nan():
+    hostile = {"<!--<script>": "</script>\u2028&'", "nan": [math.nan, np.float32(1.5), np.int64(2)]}
+    text = inert_json(plain(hostile))
+    assert not set("<>&'\u2028") & set(text)
+    assert json.loads(text) == {"<!--<script>": "</script>\u2028&'", "nan": [None, 1.5, 2]}
+
+
+# Examples
+
+
+def test_examples_are_the_highest_first_then_each_quarter_and_no_problem_twice():
+    value = np.linspace(1, 100, 400, dtype=np.float32)
+    firing = Firing(np.arange(400), value)
+    chosen = choose(firing, lambda row: str(row // 2), seed=0)
+    top = [row for band, row in chosen if band == TOP]
+    assert top == [399, 397, 395, 393, 391, 389, 387, 385]
+    assert [band for band, _ in chosen][8::3] == list(QUARTERS)
+    problems = [row // 2 for _, row in chosen]
+    assert len(set(problems)) == len(problems)
+    lowest = [row for band, row in chosen if band == QUARTERS[-1]]
+    assert all(row < 100 for row in lowest)
+    assert chosen == choose(firing, lambda row: str(row // 2), seed=0)
+
+
+def test_a_latent_that_never_fires_has_no_examples_and_an_empty_histogram():
+    silent = Firing(np.zeros(0, np.int64), np.zeros(0, np.float32))
+    assert choose(silent, str, seed=0) == []
+    found = histogram({"rl": silent}, 10)
+    assert sum(found.counts["rl"]) == 0
+    assert found.active == {"rl": 0}
+
+
+def test_both_readers_share_the_histograms_bins():
+    firing = {
+        "base": Firing(np.array([0]), np.array([1.0], np.float32)),
+        "rl": Firing(np.array([0, 1]), np.array([2.0, 4.0], np.float32)),
+    }
+    found = histogram(firing, 10)
+    assert found.edges[-1] == 4.0
+    assert [sum(found.counts[r]) for r in ("base", "rl")] == [1, 2]
+
+
+def test_no_character_is_lost_between_tokens():
+    assert token_pieces("so  go. ", [2, 6, 7]) == ["so", "  go", ". "]
+
+
+def test_an_example_counts_marks_and_values_from_its_own_first_token():
+    span = TokenSpan("verification", 0, 1, 50, 55, "search")
+    trace = Trace(
+        "t", "p", "report", "rl", "m", "ask", "", tuple(range(200)), 5, None, False, (span,), ()
+    )
+    made = example(
+        TOP, trace, [f"w{i}" for i in range(200)], 60, 4, {"base": {}, "rl": {60: 2.0, 3: 1.0}}
+    )
+    assert made.tokens[0] == "w20"
+    assert made.tokens[made.chosen] == "w60"
+    assert made.values == {"base": {}, "rl": {40: 2.0}}
+    assert made.marks == (Mark("verification", 30, 35),)
+    assert made.is_cut == (True, True)
+
+
+# Reviews
+
+
+def export(reviewer: str, *calls: str) -> dict:
+    rows = [
+        {"layer": 1, "latent": i, "behaviour": "x", "call": call, "note": "<b>"}
+        for i, call in enumerate(calls)
+    ]
+    return {"schema_version": 1, "reviewer": reviewer, "rank": "r", "reviews": rows}
+
+
+def test_two_reviewers_agreement_is_cohens_on_what_both_called():
+    one = read_review(export("ann", "real", "real", "lexical", "lexical", "real"))
+    other = read_review(export("bob", "real", "lexical", "lexical", "lexical", ""))
+    (row,) = agreements([one, other], 50, 0).to_dict("records")
+    assert (row["calls"], row["same"], row["latents"]) == (4, 3, 4)
+    assert row["kappa"] == pytest.approx(0.5)  # 3 of 4 agree, 2 of 4 by chance.
+    assert row["low"] <= 0.5 <= row["high"]
+    counts = tally([one, other]).to_dict("records")
+    assert [(c["reviewer"], c["latents"], c["real"]) for c in counts] == [
+        ("ann", 5, 3),
+        ("bob", 4, 1),
+    ]
+    assert len(review_rows([one, other])) == 10  # A note without a call is kept.
+
+
+def test_reviewers_who_share_nothing_have_no_kappa():
+    silent = {"schema_version": 1, "reviewer": "b", "rank": "r", "reviews": []}
+    (row,) = agreements([read_review(export("a", "real")), read_review(silent)], 50, 0).to_dict(
+        "records"
+    )
+    assert math.isnan(row["kappa"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ([], "schema 1"),
+        ({"schema_version": 1}, "no list"),
+        ({"schema_version": 1, "reviews": ["x"]}, "review 0 lacks"),
+        ({"schema_version": 1, "reviews": [{"layer": "x"}]}, "review 0 lacks"),
+        (export("a", "excellent"), "'excellent'"),
+    ],
+)
+def test_what_is_no_export_is_refused_with_the_reason(content, says):
+    with pytest.raises(ValueError, match=says):
+        read_review(content)
+
+
+# Latents
+
+
+def test_a_latent_on_both_lists_has_one_page_and_two_rows():
+    entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": "rl", "writer": "rl", "n_pos": 3}
+    entry |= {"status": "tested", "span_auroc": 0.9, "onset_auroc": None, "called": {"rl": "weak"}}
+    lists = {"trackers": {"x": [entry]}, "announcers": {"x": [entry]}}
+    empty = {name: pd.DataFrame() for name in ("latents", "attacks", "injections")}
+    scores = pd.DataFrame({"layer": [1], "latent": [8], "split": ["report"]})
+    found = records(lists, empty | {"scores": scores}, None)
+    assert [one.name for one in found] == ["1_7"]
+    rows = listing_rows(found)
+    assert [row["shortlist"] for row in rows] == ["trackers", "announcers"]
+    assert [row["auroc"] for row in rows] == pytest.approx([0.9, math.nan], nan_ok=True)
