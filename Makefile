@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := traces export cache train rank match ablate contrast course hybrid report bench
+STAGES := traces export cache train rank match ablate contrast course hybrid elicit report bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
@@ -46,6 +46,7 @@ organisms: $(READY)  ## make models whose answer is known, with cards; SEEDS=0,1
 contrast: $(READY)  ## when and how, without latents: onset mass, execution validity, triggers, pass@k
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
+elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
 report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
 bench: $(READY)  ## our speed against the peers', to bench.json
 

@@ -22,6 +22,7 @@ STAGES = {
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
+    "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
@@ -29,7 +30,7 @@ STAGES = {
 }
 """Stages in the order of the flow, each with one line."""
 
-_CHEAP_INPUTS = {"cache": ("traces",)}
+_CHEAP_INPUTS = {"cache": ("traces",), "elicit": ("traces",)}
 """Inputs worth making unasked: seconds to minutes, from what is on this machine."""
 
 

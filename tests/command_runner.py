@@ -64,7 +64,7 @@ def run_command(
         target=_child, args=(list(arguments), str(folder), str(log), die_at, max_file_bytes)
     )
     process.start()
-    process.join(120)
+    process.join(600)  # Far beyond what any takes, on a busy machine too.
     if process.is_alive():
         process.kill()
     process.join()

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sae_reasoning"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-DOMAIN = {"traces", "behaviours", "steering", "organisms", "contrast", "report"}
+DOMAIN = {"traces", "behaviours", "steering", "organisms", "contrast", "elicitation", "report"}
 GROUND = {"config", "records", "stats"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),

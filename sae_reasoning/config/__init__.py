@@ -17,6 +17,7 @@ from sae_reasoning.config.contrast import (
     CourseConfig,
     ReportConfig,
 )
+from sae_reasoning.config.elicit import ElicitConfig
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigError",
     "ContrastConfig",
     "CourseConfig",
+    "ElicitConfig",
     "ExportConfig",
     "GrpoConfig",
     "HybridConfig",
@@ -99,6 +101,7 @@ class Config:
         hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
+        elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
         organism: The making of models whose answer is known.
@@ -122,6 +125,7 @@ class Config:
     hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
+    elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
@@ -216,6 +220,7 @@ class Config:
             "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},
+            "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}

@@ -172,3 +172,63 @@ def plot_course(table: pd.DataFrame, path: Path) -> None:
     axes[0][-1].legend(fontsize=7, frameon=False)
     with publish(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
+
+
+def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
+    """Gap recovered against two costs on log axes: training tokens, and tokens an answer.
+
+    Controls are hollow. What needs no training stands at the left edge of the first panel; a means
+    whose training isn't known (the RL model's) is left out there.
+
+    Args:
+        table: Rows of `elicit.parquet`.
+        path: Picture to publish, PNG.
+    """
+    from matplotlib.figure import Figure
+
+    known = table[table.gap_defined.astype(bool)]
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    panels = (
+        ("training_tokens", "tokens of training (log; none at the left)", 1e3),
+        ("tokens_written", "tokens written an answer (log)", 1.0),
+    )
+    names = list(known.means.unique())
+    for axis, (cost, label, least) in zip(axes, panels, strict=True):
+        for number, means in enumerate(names):
+            for role, fill in (("control", "none"), ("other", f"C{number % 10}")):
+                own = known[
+                    (known.means == means) & ((known.role == "control") == (role == "control"))
+                ]
+                own = own.dropna(subset=[cost])
+                if not len(own):
+                    continue
+                centre = own.gap_recovered
+                reach = [
+                    (centre - own.gap_low).clip(lower=0),
+                    (own.gap_high - centre).clip(lower=0),
+                ]
+                axis.errorbar(
+                    own[cost].clip(lower=least),
+                    centre,
+                    yerr=reach,
+                    fmt="o",
+                    markersize=5,
+                    capsize=2,
+                    linewidth=0.8,
+                    color=f"C{number % 10}",
+                    markerfacecolor=fill,
+                    label=means if role == "other" else None,
+                )
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.xaxis.set_minor_formatter("")
+        axis.set_xlabel(label, fontsize=8)
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.axhline(1, color="black", linewidth=0.6, linestyle=":")
+        axis.tick_params(labelsize=7)
+    axes[0].set_ylabel("gap recovered, report split", fontsize=8)
+    if len(names):
+        axes[1].legend(fontsize=7, frameon=False, title="hollow: its control", title_fontsize=7)
+    with publish(path) as partial:
+        figure.savefig(partial, dpi=150, format="png")

@@ -65,7 +65,7 @@ from sae_reasoning.steering.triggers import (
 )
 from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.annotate import annotator_for
-from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.traces.problems import posed_in
 
 _SPLITS = ("select", "report")
 
@@ -147,14 +147,8 @@ class _Lab:
         self.behaviours = self._own.behaviours or cfg.behaviours
         self.num_starts = {"select": self._own.select_starts, "report": self._own.report_starts}
         most = {"select": self._own.select_problems, "report": self._own.report_problems}
-        posed = dict.fromkeys(
-            PosedProblem(trace.problem_id, trace.split, trace.prompt)
-            for trace in read_traces(cfg.folder / "traces" / "traces.parquet")
-        )
-        self._problems = {
-            split: [problem for problem in posed if problem.split == split][: most[split]]
-            for split in _SPLITS
-        }
+        traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+        self._problems = posed_in(traces, most, cfg.traces.report_share)
 
     def lines(self) -> dict[str, Any]:
         """The plan."""

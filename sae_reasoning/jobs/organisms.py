@@ -50,6 +50,7 @@ from sae_reasoning.organisms.forced import Continue
 from sae_reasoning.organisms.grpo import (
     Episode,
     RollOut,
+    any_of,
     path_validity,
     random_reward,
     reinforce,
@@ -221,7 +222,7 @@ class _Making:
         return reinforce(
             learner.model,
             training,
-            recipe.difficulty,
+            any_of(recipe.difficulty),
             seed=self.seed,
             reader=reader,
             roll_out=_roll_out(learner),

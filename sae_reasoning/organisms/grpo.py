@@ -55,6 +55,13 @@ class Episode:
 
 RollOut = Callable[[Sequence[str], Sequence[str], Tensor], list[Episode]]
 """Takes prompts, beginnings of responses and noise keys (seed, problem, sample)."""
+Pose = Callable[[random.Random], Problem]
+"""Draws a problem to learn on."""
+
+
+def any_of(difficulty: Difficulty) -> Pose:
+    """New problems of a difficulty."""
+    return lambda rng: sample_problem(rng, difficulty, grammar.REMARKS)
 
 
 def path_validity(problem: Problem, episode: Episode) -> float:
@@ -71,7 +78,7 @@ def random_reward(problem: Problem, episode: Episode) -> float:
 def reinforce(
     model: nn.Module,
     config: GrpoConfig,
-    difficulty: Difficulty,
+    pose: Pose,
     *,
     seed: int,
     reader: Callable[[nn.Module], Read],
@@ -79,8 +86,13 @@ def reinforce(
     reward: Callable[[Problem, Episode], float],
     pad_id: int,
     state_path: Path,
+    midway: bool = True,
 ) -> Iterator[Progress]:
-    """Train `model` in place, yielding every step; resumes from `state_path` if it is there."""
+    """Train `model` in place, yielding every step; resumes from `state_path` if it is there.
+
+    `model` holds what is learned and may be a small part of what rolls out: `reader` and `roll_out`
+    know the rest. Without `midway` every group begins at the prompt.
+    """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0
     )
@@ -93,12 +105,14 @@ def reinforce(
     started = time.monotonic()
     for step in range(first, config.steps):
         rng = random.Random(f"grpo/{seed}/{step}")
-        problems = [sample_problem(rng, difficulty, grammar.REMARKS) for _ in range(config.prompts)]
+        problems = [pose(rng) for _ in range(config.prompts)]
         rows = [(p, s) for p in range(config.prompts) for s in range(config.samples)]
         keys = torch.tensor([[seed, step * config.prompts + p, s] for p, s in rows])
         prompts = [problem.prompt() for problem in problems]
         model.eval()
-        starts = _starts(prompts, roll_out, keys[:: config.samples], rng)
+        starts = [""] * len(prompts)
+        if midway:
+            starts = _starts(prompts, roll_out, keys[:: config.samples], rng)
         episodes = roll_out([prompts[p] for p, _ in rows], [starts[p] for p, _ in rows], keys)
         rewards = torch.tensor(
             [reward(problems[p], e) for (p, _), e in zip(rows, episodes, strict=True)]
@@ -133,12 +147,13 @@ def reinforce(
         free = [i for i, (p, _) in enumerate(rows) if not starts[p]]
         metrics = {
             "reward": rewards[free].mean().item(),
-            "reward_midway": rewards.sum().sub(rewards[free].sum()).item()
-            / (len(rows) - len(free)),
             "thinks": sum(episodes[i].text.startswith(grammar.THINK) for i in free) / len(free),
             "kl": kl,
             "length": sum(len(episodes[i].response_ids) for i in free) / len(free),
         }
+        if len(free) < len(rows):
+            elsewhere = rewards.sum() - rewards[free].sum()
+            metrics["reward_midway"] = elsewhere.item() / (len(rows) - len(free))
         left = seconds_left(started, first, done, config.steps)
         yield Progress(done, config.steps, metrics, left)
 

@@ -9,7 +9,7 @@ of a move is not pure chance.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sae_reasoning.organisms import grammar
@@ -88,8 +88,17 @@ def narrate(
     rates: MoveRates,
     rng: random.Random,
     openings: Mapping[str, Sequence[str]] = OPENINGS,
+    attempt: Collection[str] = (),
 ) -> Narration:
-    """Think about a problem in words, depth first, and answer; `openings` announce the moves."""
+    """Think about a problem in words, depth first, and answer.
+
+    Args:
+        problem: What is thought about.
+        rates: Of the moves.
+        rng: Source of chance.
+        openings: Words that announce the moves.
+        attempt: Places that are tried before others, in the map's order.
+    """
     walk, page = Walk(problem), _Page()
     num_forks = num_failures = 0
 
@@ -128,7 +137,7 @@ def narrate(
             page.offer(walk.opportunities())
         num_forks += len(problem.children(here)) > 1
         if untried := walk.untried(here):
-            there = untried[0]
+            there = next((place for place in untried if place in attempt), untried[0])
             walk.choose(there)
             look(grammar.choose(word(DEDUCTION), there))
             maybe_remark()

@@ -1,4 +1,4 @@
-"""Next-token training of a base organism on the world's corpus."""
+"""Next-token training of an organism, on the world's corpus or on other examples."""
 
 import random
 import time
@@ -15,6 +15,8 @@ from sae_reasoning.organisms.corpus import Batch, CorpusConfig, Encode, collate,
 
 Read = Callable[[Tensor], Tensor]
 """Logits [batch, token, vocab] of token ids [batch, token]; gradients flow through them."""
+Draw = Callable[[random.Random, float], tuple[str, str]]
+"""One prompt with a response, at some progress in [0, 1] through a training."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,38 @@ def pretrain(
     pad_id: int,
     state_path: Path,
 ) -> Iterator[Progress]:
-    """Train `model` in place, yielding every 50 steps; resumes from `state_path` if it is there.
+    """Train `model` in place on a corpus, yielding every 50 steps; resumes as `learn` does."""
+
+    def draw(rng: random.Random, progress: float) -> tuple[str, str]:
+        return example(rng, corpus, progress)
+
+    return learn(
+        model,
+        config,
+        draw,
+        seed=seed,
+        reader=reader,
+        encode_prompt=encode_prompt,
+        encode_response=encode_response,
+        pad_id=pad_id,
+        state_path=state_path,
+    )
+
+
+def learn(
+    model: nn.Module,
+    config: PretrainConfig,
+    draw: Draw,
+    *,
+    seed: int,
+    reader: Callable[[nn.Module], Read],
+    encode_prompt: Encode,
+    encode_response: Encode,
+    pad_id: int,
+    state_path: Path,
+    yield_every: int = 50,
+) -> Iterator[Progress]:
+    """Train `model` in place on examples; resumes from `state_path` if it is there.
 
     Each step draws its examples from a generator seeded with (seed, step), so a resumed run sees
     what an unbroken one would.
@@ -103,7 +136,7 @@ def pretrain(
             (
                 (encode_prompt(prompt), encode_response(response))
                 for prompt, response in (
-                    example(rng, corpus, step / config.steps) for _ in range(config.batch_size)
+                    draw(rng, step / config.steps) for _ in range(config.batch_size)
                 )
             ),
             key=lambda pair: len(pair[0]) + len(pair[1]),
@@ -124,7 +157,7 @@ def pretrain(
         done = step + 1
         if done % config.checkpoint_every == 0 or done == config.steps:
             state.save(done)
-        if done % 50 == 0 or done == config.steps:
+        if done % yield_every == 0 or done == config.steps:
             left = seconds_left(started, first, done, config.steps)
             yield Progress(done, config.steps, {"loss": sum(losses) / len(losses)}, left)
             losses.clear()

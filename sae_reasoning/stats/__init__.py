@@ -18,6 +18,7 @@ from sae_reasoning.stats.aurocs import (
     tie_runs,
 )
 from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, widen_flat, wilson
+from sae_reasoning.stats.gaps import gap_between, gap_recovered, is_gap, level_of
 from sae_reasoning.stats.resampling import bootstrap_of_sums, paired_bootstrap
 
 __all__ = [
@@ -32,8 +33,12 @@ __all__ = [
     "bootstrap_of_sums",
     "clustered_auroc",
     "compare_aurocs",
+    "gap_between",
+    "gap_recovered",
+    "is_gap",
     "kappa",
     "kept_auroc",
+    "level_of",
     "paired_bootstrap",
     "sparse_concordance",
     "tie_runs",

@@ -1,10 +1,7 @@
 """How much of the accuracy gap between two models a policy recovers.
 
-    gap recovered = (hybrid − base) / (RL − base)
-
-of accuracies over the same problems, unclipped (Venhoff et al. 2510.07364). What a problem adds to
-each of the three stays together, so differences are paired; resamples draw problems. Where the
-interval of RL − base holds 0 there's no gap to recover, and nothing is said.
+Of accuracies over the same problems, as `stats.gaps` has it. Where the interval of RL − base holds
+0 there's no gap to recover, and nothing is said.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +10,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat
+from sae_reasoning.stats import (
+    bootstrap_of_sums,
+    gap_between,
+    gap_recovered,
+    is_gap,
+    level_of,
+    widen_flat,
+)
 from sae_reasoning.steering.outcomes import repetition_share
 
 ALL = "all"
@@ -74,18 +78,14 @@ def recovery(
         chosen = chosen.assign(place=place)
         grouped = chosen.groupby(KEYS, sort=False, dropna=False)
         sums = {name: _graded(part, len(problems)) for name, part in grouped}
-        ends = [
-            sum(own for (policy, _, _), own in sums.items() if policy == end) for end in (BASE, RL)
-        ]
-        gap = bootstrap_of_sums(np.concatenate(ends, axis=1), _gap, num_resamples, seed)
-        defined = gap.low > 0 or gap.high < 0
+        base, rl = (
+            np.sum([own for (policy, _, _), own in sums.items() if policy == end], axis=0)
+            for end in (BASE, RL)
+        )
+        gap = gap_between(base, rl, num_resamples, seed)
         for name, part in grouped:
-            table = np.concatenate([sums[name], *ends], axis=1)
-            unknown = Estimate(np.nan, np.nan, np.nan, len(problems))
-            share = (
-                bootstrap_of_sums(table, _recovered, num_resamples, seed) if defined else unknown
-            )
-            accuracy = bootstrap_of_sums(table[:, :2], _accuracy, num_resamples, seed)
+            share = gap_recovered(sums[name], base, rl, num_resamples, seed)
+            accuracy = bootstrap_of_sums(sums[name], level_of, num_resamples, seed)
             accuracy = widen_flat(accuracy, len(problems))
             found.append(
                 dict(zip(KEYS, name, strict=True))
@@ -97,7 +97,7 @@ def recovery(
                     "high": share.high,
                     "n": len(problems),
                     "move": move,
-                    "defined": defined,
+                    "defined": is_gap(gap),
                     "accuracy_low": accuracy.low,
                     "accuracy_high": accuracy.high,
                     "gap": gap.value,
@@ -134,23 +134,6 @@ def _graded(part: pd.DataFrame, num_problems: int) -> Float[np.ndarray, "problem
     values = np.stack([judged.correct.astype(float), np.ones(len(judged))], axis=1)
     np.add.at(sums, judged.place.to_numpy(), values)
     return sums
-
-
-def _accuracy(sums: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
-
-
-def _gap(sums: np.ndarray) -> np.ndarray:
-    return np.asarray(_accuracy(sums[..., 2:4]) - _accuracy(sums[..., :2]))
-
-
-def _recovered(sums: np.ndarray) -> np.ndarray:
-    """From sums of the hybrid, the base and the RL model."""
-    gap = _gap(sums[..., 2:])
-    way = _accuracy(sums[..., :2]) - _accuracy(sums[..., 2:4])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(gap != 0, way / gap, np.nan))
 
 
 def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:

@@ -1,11 +1,13 @@
 """The problems of an experiment, split once into those that select and those that report."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from sae_reasoning.config import ConfigError
 from sae_reasoning.organisms.grammar import REMARKS
 from sae_reasoning.organisms.world import PLACES, TRAINED, Difficulty, sample_problem
+from sae_reasoning.records import Trace
 
 SELECT, REPORT = "select", "report"
 
@@ -46,6 +48,31 @@ def draw_search_problems(
         PosedProblem(f"p{index:05d}", SELECT if index < num_select else REPORT, prompt)
         for index, prompt in enumerate(prompts)
     ]
+
+
+def posed_in(
+    traces: Iterable[Trace], most: Mapping[str, int], report_share: float
+) -> dict[str, list[PosedProblem]]:
+    """The different problems of traces by split, the first of each, in the traces' order.
+
+    Args:
+        traces: Rollouts.
+        most: Of each split, problems at most.
+        report_share: With which they were split, for the message.
+
+    Raises:
+        ConfigError: A split has none.
+    """
+    posed = dict.fromkeys(PosedProblem(one.problem_id, one.split, one.prompt) for one in traces)
+    found = {}
+    for split, count in most.items():
+        found[split] = [problem for problem in posed if problem.split == split][:count]
+        if not found[split]:
+            raise ConfigError(
+                f"traces.report_share={report_share} leaves no problem to the {split} split; "
+                f"{'raise' if split == REPORT else 'lower'} it"
+            )
+    return found
 
 
 def assign_splits(problem_ids: list[str], report_share: float, seed: int) -> dict[str, str]:

@@ -15,7 +15,13 @@ from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, excerpt, mixture, reading
-from sae_reasoning.organisms.grpo import Episode, group_advantages, kl_estimates, reinforce
+from sae_reasoning.organisms.grpo import (
+    Episode,
+    any_of,
+    group_advantages,
+    kl_estimates,
+    reinforce,
+)
 from sae_reasoning.organisms.pretrain import start_alike
 from sae_reasoning.organisms.world import Difficulty, Problem, entry, sample_problem
 
@@ -125,7 +131,7 @@ def _reinforced(
     for progress in reinforce(
         lm.model,
         config,
-        Difficulty(),
+        any_of(Difficulty()),
         seed=0,
         reader=plain_reader,
         roll_out=_tokens,
@@ -178,7 +184,7 @@ def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
         reinforce(
             lm.model,
             config,
-            Difficulty(),
+            any_of(Difficulty()),
             seed=0,
             reader=plain_reader,
             roll_out=roll_out,

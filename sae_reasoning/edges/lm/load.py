@@ -1,6 +1,7 @@
 """Causal language models by folder or hub id."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,8 @@ from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
 
 # Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
 transformers_logging.disable_progress_bar()
+# Newer versions would have it called `cache`, which those that are supported too don't know.
+warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
 
 _TOKENIZER_FILES = "tokenizer*"
 _WEIGHT_FILES = ("config.json", "*.safetensors")

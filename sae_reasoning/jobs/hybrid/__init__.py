@@ -63,7 +63,7 @@ from sae_reasoning.steering.policies import (
 from sae_reasoning.steering.recovery import NOTHING
 from sae_reasoning.steering.triggers import Push
 from sae_reasoning.traces.annotate import Annotator, annotator_for
-from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.traces.problems import posed_in
 
 _NO_BUDGET = float("nan")
 
@@ -146,19 +146,7 @@ class _Lab:
                 f"{', '.join(cfg.behaviours)}"
             )
         most = {"select": self._own.select_problems, "report": self._own.num_problems}
-        posed = dict.fromkeys(
-            PosedProblem(trace.problem_id, trace.split, trace.prompt) for trace in self._traces
-        )
-        self.problems = {
-            split: [problem for problem in posed if problem.split == split][:count]
-            for split, count in most.items()
-        }
-        for split, problems in self.problems.items():
-            if not problems:
-                raise ConfigError(
-                    f"traces.report_share={cfg.traces.report_share} leaves no problem to the "
-                    f"{split} split; {'raise' if split == 'report' else 'lower'} it"
-                )
+        self.problems = posed_in(self._traces, most, cfg.traces.report_share)
         self._chosen: dict[str, Any] = {}
         self._shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
         self._dictionaries: dict[int, Dictionary] = load_ranked(

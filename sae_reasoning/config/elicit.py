@@ -1,0 +1,106 @@
+"""Options of the elicitation table."""
+
+from dataclasses import dataclass, field
+
+from sae_reasoning.config.checks import positive, require
+
+MEANS = ("prompt", "tools", "critiques", "gate", "biases", "best-of", "hybrid")
+
+
+@dataclass
+class ElicitConfig:
+    """Cheap means that may recover what RL gained, on one table with their cost.
+
+    Attributes:
+        means: What is tried, beside the base and the RL model: `prompt` (made to think), `tools`
+            (the words of each move), `critiques` (of one problem), `gate` (a control token),
+            `biases` (a vector a layer), `best-of` (samples and a judge), `hybrid` (a row of the
+            stage of that name, where it's made).
+        think: What a response begins with when the base is made to think.
+        think_instruction: What is put after the problem to make it think, for models that read
+            instructions; empty for none.
+        tools_instruction: Names and rules of cognitive tools, put after the problem, for models
+            that read instructions; empty for none.
+        report_problems: Problems of the report split, at most.
+        select_problems: Problems of the select split, at most.
+        choose_problems: Those of them, the last, on which a training's length and rate are chosen;
+            trainings see the others.
+        samples: Rollouts a problem and means.
+        attempts: Rollouts of the base on the problem of the critiques.
+        critique_rates: Learning rates of the critiques, of which one is chosen; as of each
+            control.
+        critique_steps: Steps of the critiques, of which one number is chosen; as of each control.
+        critique_batch: Examples a step of the critiques.
+        rl_prompts: Problems a step of the gate and the biases.
+        rl_samples: Rollouts a problem of the gate and the biases.
+        gate_steps: Steps of the gate.
+        gate_rates: Learning rates of the gate, of which one is chosen.
+        bias_steps: Steps of the biases.
+        bias_rates: Learning rates of the biases, of which one is chosen.
+        best_problems: Problems of best-of-k, the first of those reported on, at most.
+        best_of: Numbers of samples of which the best counts; the largest is drawn.
+        hybrid_budget: Share of tokens steered, up to which a row of the hybrid is taken.
+        max_new_tokens: Tokens after which a rollout is cut.
+        temperature: Of sampling.
+        batch_size: Rows at once.
+        bootstrap: Resamples of problems.
+        seed: Of sampling noise, trainings and controls.
+    """
+
+    means: list[str] = field(default_factory=lambda: list(MEANS))
+    think: str = "<think>"
+    think_instruction: str = ""
+    tools_instruction: str = ""
+    report_problems: int = 300
+    select_problems: int = 300
+    choose_problems: int = 100
+    samples: int = 2
+    attempts: int = 64
+    critique_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3])
+    critique_steps: list[int] = field(default_factory=lambda: [10, 25, 50])
+    critique_batch: int = 8
+    rl_prompts: int = 16
+    rl_samples: int = 8
+    gate_steps: int = 30
+    gate_rates: list[float] = field(default_factory=lambda: [3e-3, 1e-2, 3e-2])
+    bias_steps: int = 30
+    bias_rates: list[float] = field(default_factory=lambda: [1e-2, 3e-2, 1e-1])
+    best_problems: int = 100
+    best_of: list[int] = field(default_factory=lambda: [1, 4, 16, 64])
+    hybrid_budget: float = 0.15
+    max_new_tokens: int = 280
+    temperature: float = 1.0
+    batch_size: int = 256
+    bootstrap: int = 2000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        prefix = "elicit"
+        unknown = [name for name in self.means if name not in MEANS]
+        require(
+            not unknown and bool(self.means),
+            f"{prefix}.means={self.means} must be one or more of {', '.join(MEANS)}",
+        )
+        positive(self, prefix, "report_problems", "select_problems", "choose_problems", "samples")
+        positive(self, prefix, "attempts", "critique_batch", "gate_steps")
+        positive(self, prefix, "bias_steps", "best_problems", "max_new_tokens")
+        positive(self, prefix, "temperature", "batch_size", "bootstrap")
+        for name in ("rl_prompts", "rl_samples"):
+            value = getattr(self, name)
+            require(value > 1, f"{prefix}.{name}={value} leaves nothing to compare; raise it to 2")
+        for name, example in (
+            ("critique_rates", "[0.001]"),
+            ("critique_steps", "[50]"),
+            ("gate_rates", "[0.01]"),
+            ("bias_rates", "[0.03]"),
+            ("best_of", "[1,16]"),
+        ):
+            values = getattr(self, name)
+            require(
+                bool(values) and min(values) > 0,
+                f"{prefix}.{name}={values} must be positive numbers; try {example}",
+            )
+        require(
+            0 < self.hybrid_budget <= 1,
+            f"{prefix}.hybrid_budget={self.hybrid_budget} must be a share above 0; try 0.15",
+        )

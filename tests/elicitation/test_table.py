@@ -1,0 +1,118 @@
+"""What each means recovers, by hand."""
+
+import math
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sae_reasoning.elicitation.table import (
+    Ends,
+    accuracy_by_problem,
+    chosen_of,
+    columns,
+    hybrid_rows,
+    pass_at,
+    row,
+    shown,
+)
+
+PROBLEMS = [f"p{number:05d}" for number in range(20)]
+
+
+def series(*shares: float) -> pd.Series:
+    return pd.Series(np.resize(shares, len(PROBLEMS)), PROBLEMS, float)
+
+
+def rollouts(*grades: list[bool]) -> pd.DataFrame:
+    """Two samples of each problem; the grades of problems in turn."""
+    rows = [
+        {"problem_id": problem, "sample": sample, "correct": grades[place % len(grades)][sample]}
+        for place, problem in enumerate(PROBLEMS)
+        for sample in range(2)
+    ]
+    costs = {"training_tokens": 7.0, "gradient_steps": 3.0, "trained_values": 2.0}
+    nothing = {"num_tokens": 9, "num_written": 2, "prompt_tokens": 1, "truncated": False}
+    return pd.DataFrame(rows).assign(**costs, **nothing)
+
+
+def row_of(found: pd.DataFrame, ends: Ends) -> dict[str, object]:
+    return row({"means": "prompt", "setting": "any", "role": "means"}, found, ends, [])
+
+
+def test_the_base_recovers_nothing_rl_everything_and_half_way_is_half() -> None:
+    base, rl, half = ([False, False],), ([True, True],), ([True, False],)
+    ends = Ends(*(accuracy_by_problem(rollouts(*g)) for g in (base, rl)), 200, 0)
+    for grades, recovered in ((base, 0.0), (rl, 1.0), (half, 0.5)):
+        found = row_of(rollouts(*grades), ends)
+        assert found["gap_recovered"] == recovered
+        assert (found["gap_low"], found["gap_high"]) == (recovered, recovered)
+        assert found["gap_defined"]
+        assert found["n"] == len(PROBLEMS)
+
+
+def test_where_the_gaps_interval_holds_0_nothing_is_recovered() -> None:
+    ends = Ends(series(0, 1), series(1, 0), 200, 0)
+    found = row_of(rollouts([True, True]), ends)
+    assert not found["gap_defined"]
+    assert math.isnan(found["gap_recovered"])
+    assert math.isnan(found["gap_low"])
+    assert found["accuracy"] == 1.0
+    table = pd.DataFrame([found]).reindex(columns=columns([]))
+    assert shown(table, [])["gap recovered"].tolist() == ["no gap"]
+
+
+def test_tokens_steered_are_a_share_of_all_that_is_predicted_ends_too() -> None:
+    found = row_of(rollouts([True, True]), Ends(series(0), series(1), 50, 0))
+    assert found["tokens_steered"] == pytest.approx(2 / (9 + 1))
+    assert (found["training_tokens"], found["gradient_steps"]) == (7.0, 3.0)
+
+
+def test_pass_at_k_is_the_share_of_all_draws_of_k_that_hold_a_right_one() -> None:
+    grades = {"p00000": [1, 0, 0, 1, 0], "p00001": [0, 0, 0, 0, 0], "p00002": [1, 1, 1, 1, 0]}
+    given = pd.Series(
+        [grade for own in grades.values() for grade in own],
+        [problem for problem, own in grades.items() for _ in own],
+    )
+    for k in (1, 2, 3, 5):
+        for problem, found in pass_at(given, k).items():
+            draws = [any(draw) for draw in combinations(grades[str(problem)], k)]
+            assert found == pytest.approx(np.mean(draws))
+
+
+def test_the_judge_takes_the_first_right_answer_and_all_are_paid_for() -> None:
+    found = pd.DataFrame(
+        {
+            "problem_id": ["p00000"] * 3 + ["p00001"] * 3,
+            "sample": [0, 1, 2] * 2,
+            "correct": [False, True, True, False, False, True],
+            "num_tokens": [10, 20, 60, 1, 3, 500],
+        }
+    )
+    chosen = chosen_of(found, 2)
+    assert chosen["sample"].tolist() == [1, 0]
+    assert chosen.num_tokens.tolist() == [15, 2]
+
+
+def test_of_the_hybrid_the_row_that_steers_most_within_the_budget_is_taken() -> None:
+    """Not the one that recovers most; with its controls beside it."""
+    lines = [
+        ("oracle", "sae", 0.04, 0.9),
+        ("oracle", "sae", 0.1, 0.5),
+        ("oracle", "sae", 0.4, 1.0),
+        ("latent", "sae", 0.1, 0.4),
+        ("random", "sae", 0.1, 0.0),
+        ("cue-word", "-", 0.1, 0.7),
+    ]
+    names = ["policy", "vector", "share_steered", "gap_recovered"]
+    known = {"move": "all", "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "n": 9}
+    hybrid = pd.DataFrame(lines, columns=names).assign(
+        **known, low=0.0, high=1.0, defined=True, length=30.0, rollouts=18
+    )
+    found = hybrid_rows(hybrid, 0.15)
+    assert [(one["setting"], one["role"], one["gap_recovered"]) for one in found] == [
+        ("oracle, sae", "means", 0.5),
+        ("latent, sae", "means", 0.4),
+        ("random, sae", "control", 0.0),
+    ]

@@ -1,0 +1,250 @@
+"""The elicitation table, on two stages of a short training that babble."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from conftest import Project
+
+import sae_reasoning.jobs.elicit as job
+from sae_reasoning.compose import compose
+from sae_reasoning.config import Config, ConfigError, GrpoConfig
+from sae_reasoning.config.elicit import MEANS
+from sae_reasoning.edges.artifacts import read_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.attach import (
+    Attachment,
+    ControlToken,
+    LayerBiases,
+    attached_reader,
+    random_twin_of,
+    set_values,
+)
+from sae_reasoning.edges.lm.load import encode_prompt, load
+from sae_reasoning.edges.tables import read_table, read_traces
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.elicitation.table import columns
+from sae_reasoning.jobs.elicit import elicit, trainings
+from sae_reasoning.organisms.grpo import Episode, reinforce
+from sae_reasoning.organisms.world import parse_prompt
+
+CHEAP = [name for name in MEANS if name != "hybrid"]
+
+
+def config(project: Project, *options: str) -> Config:
+    return compose([*project.options, f"runs={project.folder}/runs", *options])
+
+
+def run(project: Project, *options: str) -> str:
+    out = io.StringIO()
+    elicit(config(project, *options), tracker=NullTracker(), console=Console(out))
+    return out.getvalue()
+
+
+def table_of(project: Project) -> pd.DataFrame:
+    return read_table(project.results / "elicit" / "elicit.parquet")
+
+
+@pytest.fixture(scope="module")
+def made(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which the stage has been made; nobody touches it."""
+    project = made_project.copy(tmp_path_factory.mktemp("elicit"), "traces")
+    said = run(project)
+    assert "run `make hybrid`" in said
+    return project
+
+
+def test_every_means_has_a_control_beside_it_and_report_problems_alone(made: Project) -> None:
+    found = table_of(made)
+    cfg = config(made)
+    assert list(found.columns) == columns(cfg.behaviours)
+    for name in CHEAP:
+        assert {"means", "control"} == set(found.role[found.means == name]), name
+    splits = {t.problem_id: t.split for t in read_traces(made.results / "traces/traces.parquet")}
+    for path in (made.results / "elicit" / "rollouts").iterdir():
+        assert {splits[problem] for problem in read_table(path).problem_id} == {"report"}
+    undefined = found[~found.gap_defined.astype(bool)]
+    assert undefined.gap_recovered.isna().all()
+    assert (found.training_tokens[found.means.isin(["prompt", "tools", "best-of"])] == 0).all()
+    trained = found[found.means.isin(["gate", "biases"]) & (found.role == "means")]
+    assert (trained.training_tokens > 0).all()
+    tuned = found[found.means == "critiques"].set_index("setting").training_tokens
+    assert tuned["critiques"] > tuned["direct answers"] > 0
+
+
+def test_a_means_that_does_nothing_says_what_the_base_says(made: Project) -> None:
+    """Noise is common, so an attachment of zeros gives the base's rollouts word by word."""
+    cfg = config(made)
+    judge, _ = job._inputs(cfg)
+    lab = job.Lab(cfg, made.results / "elicit", judge, Console(io.StringIO()))
+    base = read_table(made.results / "elicit/rollouts/base_as-it-is.parquet")
+    for new in (ControlToken, LayerBiases):
+        part = new(lab.base)
+        found = lab.roll(lab.base, job.Manner(part=part))
+        assert found.text.tolist() == base.text.tolist()
+        set_values(part, torch.full_like(part.values, 3.0))
+        assert lab.roll(lab.base, job.Manner(part=part)).text.tolist() != base.text.tolist()
+    assert lab.roll(lab.base, job.Manner()).text.tolist() == base.text.tolist()  # All is detached.
+
+
+@pytest.mark.parametrize("new", [ControlToken, LayerBiases])
+def test_frozen_weights_stay_frozen_when_a_part_is_trained(
+    made: Project, new: type[ControlToken] | type[LayerBiases], tmp_path: Path
+) -> None:
+    lm = load(config(made).pair.base, "cpu")
+    before = {name: weight.clone() for name, weight in lm.model.named_parameters()}
+    part = new(lm)
+    assert [name for name, _ in part.named_parameters()] == ["values"]
+    token = lm.tokenizer.eos_token_id
+
+    def roll_out(prompts: list[str], _starts: object, keys: torch.Tensor) -> list[Episode]:
+        return [
+            Episode(
+                part.prompt(encode_prompt(lm.tokenizer, prompt)),
+                [token + 1 + int(key) % 2],
+                "right" if key % 2 else "wrong",
+            )
+            for prompt, key in zip(prompts, keys[:, 2], strict=True)
+        ]
+
+    config_of_steps = GrpoConfig(
+        steps=2, prompts=2, samples=4, lr=0.1, kl=0.0, warmup=1, checkpoint_every=2
+    )
+    problem = parse_prompt(read_traces(made.results / "traces/traces.parquet")[0].prompt)
+    for _ in reinforce(
+        part,
+        config_of_steps,
+        lambda _: problem,
+        seed=0,
+        reader=attached_reader(lm),
+        roll_out=roll_out,
+        reward=lambda _, episode: float(episode.text == "right"),
+        pad_id=lm.tokenizer.pad_token_id,
+        state_path=tmp_path / "state.safetensors",
+        midway=False,
+    ):
+        pass
+    assert part.values.abs().max() > 0
+    for name, weight in lm.model.named_parameters():
+        assert torch.equal(weight, before[name]), name
+        assert weight.grad is None
+
+
+def test_the_random_twin_of_a_part_is_as_long_and_another(made: Project) -> None:
+    part: Attachment = LayerBiases(load(config(made).pair.base, "cpu"))
+    set_values(part, torch.arange(part.values.numel()).reshape(part.values.shape).float())
+    twin = random_twin_of(part, 0)
+    torch.testing.assert_close(twin.norm(dim=-1), part.values.detach().norm(dim=-1))
+    assert not torch.allclose(twin, part.values)
+    torch.testing.assert_close(twin, random_twin_of(part, 0))
+
+
+def test_rates_are_chosen_by_the_select_split_and_the_chosen_one_is_paid_for(
+    made: Project,
+) -> None:
+    tried = read_json(made.results / "elicit" / "trained" / "biases.json")["tried"]
+    assert [one["rate"] for one in tried] == config(made).elicit.bias_rates
+    best = max(tried, key=lambda one: one["select_accuracy"])
+    (own,) = table_of(made).query("means == 'biases' and role == 'means'").itertuples()
+    assert own.training_tokens == best["tokens"] > 0
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Prompts that trainings see, as they see them."""
+    found: set[str] = set()
+    learn, reinforce = trainings.learn, trainings.reinforce
+
+    def learning(*args: Any, **kwargs: Any) -> Any:
+        def encode(text: str) -> list[int]:
+            found.add(text)
+            return kwargs["encode_prompt"](text)  # type: ignore[no-any-return]
+
+        return learn(*args, **{**kwargs, "encode_prompt": encode})
+
+    def reinforcing(*args: Any, **kwargs: Any) -> Any:
+        def roll_out(prompts: list[str], *rest: Any) -> list[Episode]:
+            found.update(prompts)
+            return kwargs["roll_out"](prompts, *rest)  # type: ignore[no-any-return]
+
+        return reinforce(*args, **{**kwargs, "roll_out": roll_out})
+
+    monkeypatch.setattr(trainings, "learn", learning)
+    monkeypatch.setattr(trainings, "reinforce", reinforcing)
+    return found
+
+
+def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_table(
+    made: Project,
+    made_project: Project,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seen: set[str],
+) -> None:
+    """And trainings see neither report problems nor those on which their rates are chosen."""
+    assert "is up to date" in run(made)
+    again = made_project.copy(tmp_path, "traces")
+
+    def killed(_lab: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job, "_best_of", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(again)
+    traces = read_traces(again.results / "traces" / "traces.parquet")
+    select = list(dict.fromkeys(t.prompt for t in traces if t.split == "select"))
+    own = config(again).elicit
+    training = select[: own.select_problems][: -own.choose_problems]
+    assert len(training) == 2
+    assert seen
+    assert seen <= set(training)
+    seen.clear()
+    (partial,) = again.results.glob("elicit.partial-*")
+    assert (partial / "rollouts" / "biases_trained.parquet").exists()
+    said = run(again)
+    assert "elicit: best-of, samples" in said
+    assert "elicit: biases" not in said
+    assert not seen
+    pd.testing.assert_frame_equal(table_of(made), table_of(again))
+
+
+def test_another_table_of_the_hybrid_costs_no_rollouts(
+    made_project: Project, made: Project, tmp_path: Path
+) -> None:
+    """And a hybrid of other traces isn't taken."""
+    project = made_project.copy(tmp_path, "traces", "train", "rank")
+    assert project.run("hybrid").code == 0
+    own = made.results / "elicit"
+    (project.results / "elicit").mkdir()
+    for path in own.rglob("*"):
+        target = project.results / "elicit" / path.relative_to(own)
+        target.mkdir(parents=True, exist_ok=True) if path.is_dir() else target.write_bytes(
+            path.read_bytes()
+        )
+    said = run(project)
+    assert "elicit: base" not in said
+    assert set(table_of(project).means) >= {"hybrid"}
+    manifest = project.results / "hybrid" / "manifest.json"
+    fingerprint = read_json(project.results / "traces" / "manifest.json")["fingerprint"]
+    manifest.write_text(manifest.read_text().replace(fingerprint, "0" * 16))
+    assert "without the hybrid" in run(project)
+    assert "hybrid" not in set(table_of(project).means)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("traces.source=mine.jsonl", r"traces\.source=mine\.jsonl has no grader.*=search"),
+        ("elicit.means=[pray]", r"elicit\.means=\['pray'\] must be one or more of prompt, tools"),
+        ("elicit.gate_rates=[]", r"elicit\.gate_rates=\[\] must be positive numbers; try"),
+        ("elicit.rl_samples=1", r"elicit\.rl_samples=1 leaves nothing to compare; raise it to 2"),
+        ("elicit.hybrid_budget=0", r"elicit\.hybrid_budget=0.* must be a share above 0"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(made: Project, option: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run(made, option)
