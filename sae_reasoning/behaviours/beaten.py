@@ -163,8 +163,8 @@ def count_beaten(table: pd.DataFrame) -> pd.DataFrame:
         | {name: int(part.beats.sum()) for name, part in own.groupby("baseline", sort=False)}
         for key, own in table.groupby(["shortlist", "behaviour", "reader"], sort=False)
     ]
-    frame = pd.DataFrame(rows)
-    return frame.astype(object).where(frame.notna(), None)
+    frame = pd.DataFrame(rows, dtype=object)  # Counts stay whole beside what there isn't.
+    return frame.where(frame.notna(), None)
 
 
 def problem_numbers_elsewhere(own: Iterable[str], elsewhere: Iterable[str]) -> np.ndarray:
