@@ -28,6 +28,8 @@ MAY_IMPORT = {
 ONE_PLACE = {
     "transformers": {"edges/lm"},
     "tokenizers": {"edges/lm"},
+    "peft": {"edges/lm"},
+    "accelerate": {"edges/lm"},
     "h5py": {"edges/activation_store.py"},
     "sae_lens": {"edges/sae_checkpoint.py"},
     "wandb": {"edges/tracker.py"},
@@ -44,7 +46,7 @@ ONE_PLACE = {
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench/"
 
-LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib", "openai"}
+LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib", "openai", "peft"}
 """Slow to import, so imported where they're used."""
 
 

@@ -5,7 +5,7 @@ stand in each part's `__post_init__`, so a wrong value is one line that names op
 remedy.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,11 @@ _VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
+    "train": frozenset({"sae.release", "sae.id"}),
+    "match": frozenset(
+        "model.gguf_file model.tokenizer model.adapter model.adapter_revision "
+        "model.merge_adapter model.attention model.device_map model.chat_template".split()
+    ),
     "traces": frozenset(
         "base_source writer annotator second_annotator annotator_model annotator_attempts "
         "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
@@ -208,7 +213,7 @@ class Config:
         """The part of the config that a stage reads, and is fingerprinted by."""
         layers: dict[str, Any] = {"layers": self.layers}
         behaviours: dict[str, Any] = {"behaviours": self.behaviours}
-        dtypes = {"dtypes": {"base": self.pair.base.dtype, "rl": self.pair.rl.dtype}}
+        dtypes = self.pair.reading
         shared = {
             "traces": behaviours | dtypes,
             "export": {},
@@ -225,10 +230,19 @@ class Config:
         }
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         part = getattr(self, stage)
-        own = {f.name: getattr(part, f.name) for f in fields(part)}
-        own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
-        default = type(part)()
+        own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL}
+        default = asdict(type(part)())
         for name in _LATER.get(stage, ()):
-            if own[name] == getattr(default, name) or not part.depends_on(name):
-                del own[name]
+            _drop(
+                own, default, name.split("."), or_if=stage == "traces" and not part.depends_on(name)
+            )
         return {stage: own} | shared[stage] | version
+
+
+def _drop(own: dict[str, Any], default: dict[str, Any], path: list[str], *, or_if: bool) -> None:
+    """Take an option out of a stage's, where it's at its default."""
+    *outer, name = path
+    for key in outer:
+        own, default = own[key], default[key]
+    if or_if or own[name] == default[name]:
+        del own[name]

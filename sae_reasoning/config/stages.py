@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sae_reasoning.config.checks import one_of, positive, require
 
@@ -16,7 +17,19 @@ class ModelConfig:
         revision: Hub revision; none for a folder.
         gguf_file: GGUF file in that folder or repository, with weights, config and tokenizer; it's
             unpacked once, to `$SAE_REASONING_CACHE` or `~/.cache/sae_reasoning`. Empty for none.
+        tokenizer: Folder or hub id of a tokenizer that is used instead of the model's own, where a
+            pair's differ in special tokens only. Empty for the model's own.
+        adapter: PEFT adapter on that model (extra `[peft]`): a folder, or a hub id. Empty for none.
+        adapter_revision: Hub revision of the adapter.
+        merge_adapter: Whether the adapter is added to the weights, in their dtype; otherwise it's
+            computed beside them, exactly and slower.
         dtype: Floating-point type of the weights in memory: float32, bfloat16 or float16.
+        attention: How attention is computed, in transformers' words: eager, sdpa,
+            flash_attention_2, ...; empty leaves it to transformers.
+        device_map: Spreads a model over several GPUs, in accelerate's words: auto, balanced,
+            sequential; or one device. Empty for the experiment's `device`.
+        chat_template: Whether prompts are put into the tokenizer's chat template, as what a user
+            says.
         trust_remote_code: Whether code that comes with the model may run.
     """
 
@@ -25,7 +38,14 @@ class ModelConfig:
     path: str = "???"
     revision: str | None = None
     gguf_file: str = ""
+    tokenizer: str = ""
+    adapter: str = ""
+    adapter_revision: str | None = None
+    merge_adapter: bool = True
     dtype: str = "float32"
+    attention: str = ""
+    device_map: str = ""
+    chat_template: bool = False
     trust_remote_code: bool = False
 
     def checked_as(self, option: str) -> None:
@@ -72,6 +92,17 @@ class PairConfig:
         )
         self.base.checked_as("pair.base")
         self.rl.checked_as("pair.rl")
+
+    @property
+    def reading(self) -> dict[str, dict[str, Any]]:
+        """What results depend on of how both models are read; of later options, those set."""
+        models, plain = {"base": self.base, "rl": self.rl}, ModelConfig()
+        found = {"dtypes": {name: model.dtype for name, model in models.items()}}
+        for option in ("attention", "chat_template", "merge_adapter"):
+            values = {name: getattr(model, option) for name, model in models.items()}
+            if any(value != getattr(plain, option) for value in values.values()):
+                found[option] = values
+        return found
 
 
 @dataclass
@@ -255,6 +286,9 @@ class SaeConfig:
         l1_coefficient: Sparsity weight of standard.
         matryoshka_widths: Sizes of the nested dictionaries, the last one d_sae.
         aux_loss_coefficient: Weight of the loss that revives dead latents.
+        release: Release of trained SAEs in sae-lens's registry, taken instead of training any;
+            empty for none.
+        id: Of the SAE in that release; `{layer}` in it stands for the layer.
     """
 
     architecture: str = "topk"
@@ -264,6 +298,8 @@ class SaeConfig:
     l1_coefficient: float = 1.0
     matryoshka_widths: list[int] = field(default_factory=list)
     aux_loss_coefficient: float = 1.0
+    release: str = ""
+    id: str = ""
 
     def __post_init__(self) -> None:
         one_of(

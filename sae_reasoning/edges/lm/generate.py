@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.lm.kv_cache import is_plain, roomy_cache
-from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
+from sae_reasoning.edges.lm.load import LanguageModel
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
@@ -121,7 +122,7 @@ class Reader:
         first = torch.full((count,), len(place), device=place.device)
         first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
         self.read(Reading(token_ids, mask, read.position[:, :prefix]).of(first))
-        self.cache.batch_select_indices(place)
+        keep_rows(self.cache, place)
         return True
 
     def require_full_attention(self) -> None:
@@ -138,7 +139,7 @@ class Reader:
 
     def keep(self, kept: Int[Tensor, " kept"]) -> None:
         """Go on with some places of the batch."""
-        self.cache.batch_select_indices(kept)
+        keep_rows(self.cache, kept)
 
 
 class _Edited(Reader):
@@ -273,7 +274,7 @@ def edited(
             resid = output[0] if isinstance(output, tuple) else output
             assert isinstance(resid, Tensor)
             changed = resid.clone()
-            changed[:, -1] = edit(resid[:, -1], rows)
+            changed[:, -1] = edit(resid[:, -1].to(lm.device), rows).to(resid.device)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = blocks[layer].register_forward_hook(hook)

@@ -107,7 +107,7 @@ def _roll_out(
     rollouts: list[Rollout] = sorted(
         generate(
             lm,
-            [encode_prompt(lm.tokenizer, f"{r.problem.prompt} {begun}".strip()) for r in batch],
+            [encode_prompt(lm.tokenizer, r.problem.prompt, begun) for r in batch],
             sampler=timing.following(keyed_sampler(keys, cfg.ablate.temperature)),
             max_new_tokens=cfg.ablate.max_new_tokens,
             batch_size=len(batch),
