@@ -148,6 +148,7 @@ def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
     if not {"'", '"'} & set(text):
         # To Hydra a bare brace begins a dictionary; the one that stands for the layer doesn't.
         text = text.replace(LAYER_FIELD, re.escape(LAYER_FIELD))
+    text = re.sub(r"^sae\.", "train.sae.", text)  # As `sae=…` is short for `train.sae=…`.
     try:
         (override,) = OverridesParser.create(loader).parse_overrides([text])
     except HydraException:

@@ -31,7 +31,7 @@ ONE_PLACE = {
     "peft": {"edges/lm"},
     "accelerate": {"edges/lm"},
     "h5py": {"edges/activation_store.py"},
-    "sae_lens": {"edges/sae_checkpoint.py"},
+    "sae_lens": {"edges/sae_checkpoint.py", "edges/sae_release.py"},
     "wandb": {"edges/tracker.py"},
     "pyarrow": {"edges/tables.py"},
     "hydra": {"compose.py", "multirun.py"},

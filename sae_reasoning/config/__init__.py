@@ -25,12 +25,11 @@ from sae_reasoning.config.organisms import (
     OrganismConfig,
     PretrainConfig,
 )
+from sae_reasoning.config.pair import ModelConfig, PairConfig
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
     CacheConfig,
     ExportConfig,
-    ModelConfig,
-    PairConfig,
     RankConfig,
     SaeConfig,
     TracesConfig,
@@ -151,6 +150,12 @@ class Config:
             not self.train.released or len(self.layers) == 1 or LAYER_FIELD in self.train.released,
             f"train.released={self.train.released} is one folder for layers={self.layers}; put "
             f"{LAYER_FIELD} into it where the layer stands, or name one layer",
+        )
+        sae_id = self.train.sae.id
+        require(
+            not sae_id or len(self.layers) == 1 or LAYER_FIELD in sae_id,
+            f"train.sae.id={sae_id} is one SAE for layers={self.layers}; put {LAYER_FIELD} into it "
+            "where the layer stands, or name one layer",
         )
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
         passes = [f"{reader}/{layer}" for reader in ("base", "rl") for layer in self.layers]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import one_of, other_run, positive, require
-from sae_reasoning.config.stages import ModelConfig
+from sae_reasoning.config.pair import ModelConfig
 
 
 @dataclass

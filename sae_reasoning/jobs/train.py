@@ -21,6 +21,7 @@ from sae_reasoning.edges.activation_store import ActivationStore, check_same_row
 from sae_reasoning.edges.artifacts import (
     Manifest,
     Stage,
+    fingerprint,
     fingerprint_files,
     publish,
     require_stage,
@@ -47,7 +48,6 @@ from sae_reasoning.edges.sae_checkpoint import (
     WEIGHTS_FILE,
     Dictionary,
     load_dictionary,
-    load_released,
 )
 from sae_reasoning.edges.sae_quality import (
     CrossEntropyProbe,
@@ -56,6 +56,7 @@ from sae_reasoning.edges.sae_quality import (
     measure_crosscoders,
     measure_saes,
 )
+from sae_reasoning.edges.sae_release import check_registered, load_registered, load_released
 from sae_reasoning.edges.sae_training import (
     StepRecord,
     batches_done,
@@ -97,7 +98,7 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         for stage in ("traces", "cache")
     }
     if cfg.train.readers == "released":
-        inputs |= {f"released_{x}": fingerprint_files(_released(cfg, x)) for x in cfg.layers}
+        inputs |= {f"released_{x}": _released_fingerprint(cfg, x) for x in cfg.layers}
     with Stage(cfg.folder / "train", cfg.settings("train"), inputs) as stage:
         if stage.is_current:
             console.current("train", stage.final)
@@ -204,7 +205,8 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
         "disk": megabytes(4 * num_parameters * 2 + 24 * num_parameters / len(cfg.layers)),
     }
     if cfg.train.readers == "released":
-        making = {"SAEs": f"{cfg.train.released}, layers {layers}"}
+        named = cfg.train.released or f"{sae.release}, {sae.id}"
+        making = {"SAEs": f"{named}, layers {layers}"}
     console.plan(
         "train",
         {
@@ -222,10 +224,7 @@ def _make_layer(
     """One dictionary: taken in, taken over from before, or trained."""
     folder = _folder(cfg, stage, layer)
     if cfg.train.readers == "released":
-        released = load_released(
-            _released(cfg, layer), layer, data.d_model, resolve_device(cfg.device)
-        )
-        released.save(folder)
+        _load_released(cfg, layer, data.d_model).save(folder)
     elif (folder / _CURVE_FILE).exists():  # Written last, so a folder that has it is done.
         (folder / _CHECKPOINT_FILE).unlink(missing_ok=True)
     elif not _take_over(cfg, layer, stage):
@@ -423,7 +422,23 @@ def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataF
     return pd.concat(counts, ignore_index=True)
 
 
-def _released(cfg: Config, layer: int) -> Path:
+def _load_released(cfg: Config, layer: int, d_model: int) -> Dictionary:
+    device = resolve_device(cfg.device)
+    if cfg.train.released:
+        return load_released(_folder_of(cfg, layer), layer, d_model, device)
+    sae_id = cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
+    return load_registered(cfg.train.sae.release, sae_id, layer, d_model, device)
+
+
+def _released_fingerprint(cfg: Config, layer: int) -> str:
+    if cfg.train.released:
+        return fingerprint_files(_folder_of(cfg, layer))
+    sae_id = cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
+    check_registered(cfg.train.sae.release, sae_id)
+    return fingerprint([cfg.train.sae.release, sae_id])
+
+
+def _folder_of(cfg: Config, layer: int) -> Path:
     return Path(cfg.train.released.replace(LAYER_FIELD, str(layer)))
 
 

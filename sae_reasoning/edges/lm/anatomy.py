@@ -56,7 +56,7 @@ def head(model: PreTrainedModel) -> nn.Module:
     """
     found: Any = model.get_output_embeddings()
     width = model.config.get_text_config(decoder=True).hidden_size
-    if not isinstance(found, nn.Module) or found.weight.shape[1] != width:
+    if found is None or found.weight.shape[1] != width:
         raise ConfigError(
             f"model of class {type(model).__name__} has no head that reads residuals of width "
             f"{width}; use a causal language model"
