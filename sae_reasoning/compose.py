@@ -256,6 +256,7 @@ def _find_other_reader(config: Config) -> None:
         return
     for choice in _options("pair"):
         pair = cast(dict, OmegaConf.to_container(OmegaConf.load(CONF / "pair" / f"{choice}.yaml")))
+        pair = pair.get("pair", pair)  # A file that sets layers and sizes too.
         if pair["name"] == match.other.rsplit("/", 1)[-1]:
             for option, value in pair[match.reader].items():
                 if value != "???" and getattr(match.model, option) == getattr(unset, option):
