@@ -12,6 +12,7 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, fingerprint_files
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.lm.shared import require_shared_tokens
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.traces.imports import import_traces, read_source
@@ -33,6 +34,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("traces", stage.final)
             assert stage.manifest
             return stage.manifest
+        require_shared_tokens(cfg.pair)
         parts = stage.folder / "parts"
         placement = Placement()
         if cfg.traces.source in ANNOTATORS:

@@ -17,6 +17,7 @@ from sae_reasoning.edges.lm.load import (
     load,
     load_tokenizer,
 )
+from sae_reasoning.edges.lm.shared import require_shared_tokens
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.organisms.grammar import NEW_REMARKS, REMARKS
 from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty
@@ -45,6 +46,11 @@ def draw_problems(cfg: Config) -> list[PosedProblem]:
                 f"traces.places={cfg.traces.places}; use traces.places=known, or a tokenizer of "
                 "pieces"
             )
+    first = problems[0].prompt
+    models = (cfg.pair.base, cfg.pair.rl)
+    require_shared_tokens(
+        cfg.pair, (encode_prompt(load_tokenizer(model), first) for model in models)
+    )
     return problems
 
 
