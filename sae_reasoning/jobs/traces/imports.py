@@ -49,6 +49,8 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
         [item.problem_id for item in items], cfg.traces.report_share, cfg.traces.seed
     )
     tokenizer = load_tokenizer(cfg.pair.base)
+    # Each writer has its own chat template, or none.
+    asked = {"base": tokenizer, "rl": load_tokenizer(cfg.pair.rl)}
     # Something must stand before the first move, for its onset to be predicted from.
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     filler = [next((token for token in ends if token is not None), 0)]
@@ -58,7 +60,7 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
         response_ids, offsets = encode_response(tokenizer, item.text)
         made.append(
             build_trace(
-                encode_prompt(tokenizer, item.prompt) or filler,
+                encode_prompt(asked[item.writer], item.prompt) or filler,
                 response_ids,
                 offsets,
                 item.annotation,
