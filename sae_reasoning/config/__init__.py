@@ -18,6 +18,7 @@ from sae_reasoning.config.contrast import (
     ReportConfig,
 )
 from sae_reasoning.config.elicit import ElicitConfig
+from sae_reasoning.config.fetch import FetchConfig
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
@@ -26,6 +27,7 @@ from sae_reasoning.config.organisms import (
     PretrainConfig,
 )
 from sae_reasoning.config.stages import (
+    DATASET_NAMES,
     LAYER_FIELD,
     CacheConfig,
     ExportConfig,
@@ -39,6 +41,7 @@ from sae_reasoning.config.stages import (
 )
 
 __all__ = [
+    "DATASET_NAMES",
     "LAYER_FIELD",
     "PARTIAL",
     "AblateConfig",
@@ -50,6 +53,7 @@ __all__ = [
     "CourseConfig",
     "ElicitConfig",
     "ExportConfig",
+    "FetchConfig",
     "GrpoConfig",
     "HybridConfig",
     "MatchConfig",
@@ -72,7 +76,8 @@ _VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 2}
 _LATER = {
     "traces": frozenset(
         "base_source writer annotator second_annotator annotator_model annotator_attempts "
-        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
+        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter "
+        "dataset_split instruction chat_template engine".split()
     ),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
@@ -104,6 +109,7 @@ class Config:
         elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
+        fetch: Weights out of the package index.
         organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
@@ -128,6 +134,7 @@ class Config:
     elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
@@ -148,7 +155,13 @@ class Config:
             f"{LAYER_FIELD} into it where the layer stands, or name one layer",
         )
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
-        passes = [f"{reader}/{layer}" for reader in ("base", "rl") for layer in self.layers]
+        readers = list(self.pair.readers)
+        require(
+            not self.pair.is_single or self.train.readers in ("pooled", "rl", "released"),
+            f"train.readers={self.train.readers} needs two models, but pair={self.pair.name} has "
+            "one; set train.readers=pooled, or pair.base.path",
+        )
+        passes = [f"{reader}/{layer}" for reader in readers for layer in self.layers]
         require(
             self.rank.only in ("", *passes),
             f"rank.only={self.rank.only} is no pass; choose of {', '.join(passes)}, or leave it "
@@ -194,6 +207,8 @@ class Config:
                 Path(self.runs) / self.calibration: pairs,
                 Path(self.calibrate.output): [pairs, asdict(self.calibrate), organism.others],
             }
+        if stage == "fetch":
+            return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
         models = [(model.path, model.revision) for model in (pair.base, pair.rl)]
@@ -223,6 +238,9 @@ class Config:
             "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }
+        if stage == "ablate" and self.traces.kind != "search":  # Marked by words, in turns or not.
+            natural = {"cues": self.traces.cues, "chat_template": self.traces.chat_template}
+            shared["ablate"] = shared["ablate"] | natural
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         part = getattr(self, stage)
         own = {f.name: getattr(part, f.name) for f in fields(part)}

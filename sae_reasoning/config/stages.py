@@ -35,14 +35,15 @@ class ModelConfig:
 
 @dataclass
 class PairConfig:
-    """A base model and the model that training made of it.
+    """A base model and the model that training made of it; or one model by itself.
 
     Attributes:
         name: Names the run's folder.
         arm: How the second model was made (`rl`, `distill`, ...): a label for people; no measure
             reads it.
-        base: The model before.
-        rl: The model after.
+        base: The model before; with an empty path there is none, and the other stands alone.
+        rl: The model after, or the one that stands alone. It can be cached, trained on, ranked,
+            matched and edited; nothing says what training changed, so there is no verdict on it.
     """
 
     name: str = "???"
@@ -60,6 +61,26 @@ class PairConfig:
             f"pair.name={self.name} must be one folder name; use letters, digits, '_', '-', '.'",
         )
         self.base.option, self.rl.option = "pair.base", "pair.rl"
+        require(
+            bool(self.rl.path),
+            f"pair.rl.path= is empty (pair.base.path={self.base.path}); a model that stands alone "
+            "goes there, with pair.base.path= empty",
+        )
+
+    @property
+    def readers(self) -> dict[str, ModelConfig]:
+        """The models by what they're called: `base` and `rl`, or `rl` alone."""
+        both = {"base": self.base, "rl": self.rl}
+        return {name: model for name, model in both.items() if model.path}
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one model stands alone."""
+        return not self.base.path
+
+
+DATASET_NAMES = ("gsm8k", "math500", "aime", "countdown")
+"""Datasets of problems that have a short name."""
 
 
 @dataclass
@@ -67,9 +88,11 @@ class TracesConfig:
     """Rollouts of both models on the same problems, or traces brought along.
 
     Attributes:
-        source: `search` draws problems of the organisms' world; anything else is a file of
-            annotated traces to import: JSON, JSON lines or Parquet, told apart by content (see
-            README, "your own pair").
+        source: `search` draws problems of the organisms' world; `gym:<task>,<task>` has
+            reasoning-gym make them; `gsm8k`, `math500`, `aime` and `countdown` are datasets, from
+            the hub or, as `gsm8k:<folder>`, from where `save_to_disk` put them. Anything else is a
+            file: JSON, JSON lines or Parquet, told apart by content, of annotated traces to import
+            (see README, "your own pair"), or of questions with answers.
         base_source: File of the base's traces, where they stand apart; those of `source` are the RL
             model's then.
         writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them.
@@ -87,6 +110,12 @@ class TracesConfig:
         meanings: What each move is, for `llm`.
         jitter: Tokens by which spans' boundaries are moved at most, by lot: 0 but for seeing what
             hangs on them.
+        dataset_split: Part of a dataset; empty for the one that it's usually tested on.
+        instruction: Put behind every question in words, after an empty line.
+        chat_template: Whether questions in words are put as a user's turn in the tokenizer's chat
+            template.
+        engine: What writes: `transformers`, or `vllm` where it's installed. The latter draws other
+            samples, and knows no edits.
         num_problems: Problems drawn.
         min_edges: Shortest right path of a drawn problem, in edges.
         max_edges: Longest right path; the organisms were trained on 3 to 5.
@@ -114,6 +143,10 @@ class TracesConfig:
     cues: dict[str, list[str]] = field(default_factory=dict)
     meanings: dict[str, str] = field(default_factory=dict)
     jitter: int = 0
+    dataset_split: str = ""
+    instruction: str = ""
+    chat_template: bool = False
+    engine: str = "transformers"
     num_problems: int = 600
     min_edges: int = 3
     max_edges: int = 5
@@ -131,6 +164,8 @@ class TracesConfig:
         positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
         positive(self, "traces", "temperature", "batch_size")
         one_of("traces.writer", self.writer, ("", "base", "rl"))
+        one_of("traces.engine", self.engine, ("transformers", "vllm"))
+        self._check_source()
         self._check_annotators()
         one_of("traces.places", self.places, ("known", "new"))
         one_of("traces.remarks", self.remarks, ("known", "new"))
@@ -143,6 +178,16 @@ class TracesConfig:
             f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
             "order between 1 and 8; try 3 and 5",
         )
+
+    @property
+    def kind(self) -> str:
+        """What `source` names: `search`, `gym`, `dataset` or `file`."""
+        head, _, rest = self.source.partition(":")
+        if self.source == "search":
+            return "search"
+        if head == "gym" and rest:
+            return "gym"
+        return "dataset" if head in DATASET_NAMES else "file"
 
     @property
     def annotators(self) -> tuple[str, ...]:
@@ -160,6 +205,18 @@ class TracesConfig:
             return "llm" in self.annotators
         return True
 
+    def _check_source(self) -> None:
+        require(
+            not self.base_source or self.kind == "file",
+            f"traces.base_source={self.base_source} goes with a file of traces, not with "
+            f"traces.source={self.source}; leave it out",
+        )
+        require(
+            not self.chat_template or self.kind != "search",
+            "traces.chat_template=true, but the organisms' world isn't told in turns; set it to "
+            "false, or choose another traces.source",
+        )
+
     def _check_annotators(self) -> None:
         kinds = ("grammar", "cues", "llm", "imported")
         one_of("traces.annotator", self.annotator, ("auto", *kinds))
@@ -170,9 +227,9 @@ class TracesConfig:
             "traces.annotator=cues, llm or imported",
         )
         require(
-            "imported" not in self.annotators or self.source != "search",
-            "traces.source=search draws problems, so no moves come with it; set "
-            "traces.annotator=grammar",
+            "imported" not in self.annotators or self.kind == "file",
+            f"traces.source={self.source} draws problems, so no moves come with it; set "
+            f"traces.annotator={'grammar' if self.kind == 'search' else 'cues or llm'}",
         )
         url = self.annotator_endpoint
         require(

@@ -75,17 +75,17 @@ class _Reader:
 
 def _describe_readers(cfg: Config) -> dict[str, _Reader]:
     readers = {}
-    for name, config in (("base", cfg.pair.base), ("rl", cfg.pair.rl)):
+    for name, config in cfg.pair.readers.items():
         facts = describe(config)
         check_layers(cfg.layers, facts.num_layers, config.path)
         tokenizer = load_tokenizer(config)
         readers[name] = _Reader(config, facts, tokenizer.get_vocab(), tokenizer.bos_token_id)
-    base, rl = readers["base"], readers["rl"]
+    first, last = next(iter(readers.values())), readers["rl"]
     # Files may differ where the tokens are the same (a chat template), so the tokens decide.
-    if base.vocabulary != rl.vocabulary:
+    if first.vocabulary != last.vocabulary:
         raise ConfigError(
-            f"pair.rl.path={rl.config.path} has another tokenizer than pair.base.path="
-            f"{base.config.path}, so it can't read the same tokens; choose two models that share "
+            f"pair.rl.path={last.config.path} has another tokenizer than pair.base.path="
+            f"{first.config.path}, so it can't read the same tokens; choose two models that share "
             "a tokenizer"
         )
     return readers
@@ -103,7 +103,7 @@ def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reade
     for trace in traces:
         if max(trace.token_ids, default=0) > highest:
             raise ConfigError(
-                f"pair.base.path={readers[0].config.path} has no token {max(trace.token_ids)}, "
+                f"{readers[0].config.named} has no token {max(trace.token_ids)}, "
                 f"which trace {trace.trace_id} holds; run `make traces` with this pair"
             )
         # The last prompt position is onset-1 of whatever comes first.

@@ -138,6 +138,25 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
+def encode_question(tokenizer: PreTrainedTokenizerFast, prompt: str, in_turns: bool) -> list[int]:
+    """Token ids of a prompt; `in_turns` as a user's turn with the assistant's opened behind it.
+
+    Raises:
+        ConfigError: The tokenizer has no chat template.
+    """
+    if not in_turns:
+        return encode_prompt(tokenizer, prompt)
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"traces.chat_template=true, but the tokenizer of {tokenizer.name_or_path} has no chat "
+            "template; set it to false"
+        )
+    turns = [{"role": "user", "content": prompt}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    # The template writes BOS itself, where there is one.
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
 def encode_response(
     tokenizer: PreTrainedTokenizerFast, text: str
 ) -> tuple[list[int], list[tuple[int, int]]]:

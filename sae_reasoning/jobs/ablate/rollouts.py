@@ -11,7 +11,7 @@ import torch
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import Rollout, generate
-from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
+from sae_reasoning.edges.lm.load import LanguageModel, encode_question, load
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.jobs.ablate.plan import Experiment, Problem
 from sae_reasoning.steering.conditions import Condition
@@ -107,7 +107,12 @@ def _roll_out(
     rollouts: list[Rollout] = sorted(
         generate(
             lm,
-            [encode_prompt(lm.tokenizer, f"{r.problem.prompt} {begun}".strip()) for r in batch],
+            [
+                encode_question(
+                    lm.tokenizer, f"{r.problem.prompt} {begun}".strip(), cfg.traces.chat_template
+                )
+                for r in batch
+            ],
             sampler=timing.following(keyed_sampler(keys, cfg.ablate.temperature)),
             max_new_tokens=cfg.ablate.max_new_tokens,
             batch_size=len(batch),

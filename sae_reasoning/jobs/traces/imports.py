@@ -1,11 +1,12 @@
-"""Traces that somebody brings along, in whichever form, tokenised by the base's tokenizer."""
+"""Traces that somebody brings along, in whichever form, cut by the first model's tokenizer."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
+from sae_reasoning.edges.lm.load import encode_question, encode_response, load_tokenizer
 from sae_reasoning.edges.tables import is_parquet
 from sae_reasoning.edges.tables import read_rows as read_parquet_rows
 from sae_reasoning.records import Trace
@@ -48,17 +49,24 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
     lots = assign_splits(
         [item.problem_id for item in items], cfg.traces.report_share, cfg.traces.seed
     )
-    tokenizer = load_tokenizer(cfg.pair.base)
+    first = next(iter(cfg.pair.readers.values()))
+    tokenizer = load_tokenizer(first)
     # Something must stand before the first move, for its onset to be predicted from.
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     filler = [next((token for token in ends if token is not None), 0)]
     names = {"base": cfg.pair.base.path, "rl": cfg.pair.rl.path}
+    if cfg.pair.is_single:
+        names = dict.fromkeys(names, "imported")  # By whoever; this model only reads them.
+    in_turns = cfg.traces.chat_template
+    # A file may hold the answers only; another's row on the same problem tells what was asked.
+    asked = {item.problem_id: item.prompt for item in items if item.prompt}
+    items = [replace(item, prompt=item.prompt or asked.get(item.problem_id, "")) for item in items]
     made = []
     for number, item in enumerate(items):
         response_ids, offsets = encode_response(tokenizer, item.text)
         made.append(
             build_trace(
-                encode_prompt(tokenizer, item.prompt) or filler,
+                encode_question(tokenizer, item.prompt, in_turns and bool(item.prompt)) or filler,
                 response_ids,
                 offsets,
                 item.annotation,
