@@ -95,7 +95,8 @@ class TracesConfig:
             (see README, "your own pair"), or of questions with answers.
         base_source: File of the base's traces, where they stand apart; those of `source` are the RL
             model's then.
-        writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them.
+        writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them
+            where there are two models.
         annotator: Who marks the moves: `grammar` (the organisms' world's own), `imported` takes
             them as they come, `cues` looks for words, `llm` asks a model; `auto` is the first or
             second where the source has it, else cues.

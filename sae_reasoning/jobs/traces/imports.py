@@ -92,7 +92,7 @@ def _parsed(cfg: Config, rows: Rows) -> Iterator[tuple[list[ImportedTrace], Plac
         rows,
         f"traces.source={cfg.traces.source}",
         cfg.behaviours,
-        writer=cfg.traces.writer or ("rl" if other else ""),
+        writer=cfg.traces.writer or ("rl" if other or cfg.pair.is_single else ""),
         marked=marked,
     )
     if other:
