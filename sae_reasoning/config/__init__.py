@@ -211,7 +211,7 @@ class Config:
             return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
-        models = [(model.path, model.revision) for model in (pair.base, pair.rl)]
+        models = [asdict(model) for model in (pair.base, pair.rl)]
         return {self.place(stage): [self.settings(stage), models]}
 
     def is_partial(self, stage: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sae_reasoning.config.checks import one_of, positive, require
 
@@ -13,6 +14,8 @@ class ModelConfig:
     Attributes:
         path: Folder with config.json, weights and a fast tokenizer, or a hub id.
         revision: Hub revision; none for a folder.
+        gguf_file: GGUF file in that folder or repository, with weights, config and tokenizer; it's
+            unpacked once, to `$SAE_REASONING_CACHE` or `~/.cache/sae_reasoning`. Empty for none.
         dtype: Floating-point type of the weights in memory: float32, bfloat16 or float16.
         trust_remote_code: Whether code that comes with the model may run.
     """
@@ -21,11 +24,19 @@ class ModelConfig:
 
     path: str = "???"
     revision: str | None = None
+    gguf_file: str = ""
     dtype: str = "float32"
     trust_remote_code: bool = False
 
-    def __post_init__(self) -> None:
+    def checked_as(self, option: str) -> None:
+        """Check what is set; messages call the model `option` from now on."""
+        self.option = option
         one_of(f"{self.option}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        require(
+            not self.path.endswith(".gguf"),
+            f"{self.named} is a file; name its folder there, and the file as "
+            f"{self.option}.gguf_file={Path(self.path).name}",
+        )
 
     @property
     def named(self) -> str:
@@ -60,7 +71,8 @@ class PairConfig:
             ),
             f"pair.name={self.name} must be one folder name; use letters, digits, '_', '-', '.'",
         )
-        self.base.option, self.rl.option = "pair.base", "pair.rl"
+        self.base.checked_as("pair.base")
+        self.rl.checked_as("pair.rl")
         require(
             bool(self.rl.path),
             f"pair.rl.path= is empty (pair.base.path={self.base.path}); a model that stands alone "

@@ -1,4 +1,4 @@
-"""Causal language models by folder or hub id."""
+"""Causal language models by folder or hub id, or unpacked from a GGUF file."""
 
 import copy
 import warnings
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.lm.gguf import content_of, unpacked
 
 # Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
 transformers_logging.disable_progress_bar()
@@ -37,7 +38,7 @@ class ModelFacts:
     """What is known of a model before its weights are loaded.
 
     Attributes:
-        name: Folder name or hub id.
+        name: Folder name or hub id, or the GGUF file's name.
         num_layers: Decoder blocks.
         d_model: Width of the residual stream.
         fingerprint: Changes with config or weights.
@@ -68,11 +69,18 @@ class LanguageModel:
 def describe(config: ModelConfig) -> ModelFacts:
     """Facts of a model from its config and file hashes; no weights are loaded.
 
+    A GGUF file that is met for the first time is unpacked.
+
     Raises:
-        ConfigError: There is no such folder, or it isn't a model.
+        ConfigError: There is no such folder or file, or it isn't a model.
     """
     folder = Path(config.path)
-    if folder.is_dir():
+    name = folder.name if folder.is_dir() else config.path
+    if config.gguf_file:
+        name = Path(config.gguf_file).stem
+        weights = fingerprint([content_of(config), "gguf"])
+        tokenizer = fingerprint_files(unpacked(config), _TOKENIZER_FILES)
+    elif folder.is_dir():
         if not (folder / "config.json").exists():
             raise ConfigError(
                 f"{config.named} holds no config.json; name a folder written by save_pretrained"
@@ -87,11 +95,7 @@ def describe(config: ModelConfig) -> ModelFacts:
         weights = fingerprint([config.path, config.revision])
         tokenizer = weights
     try:
-        hf_config = AutoConfig.from_pretrained(
-            config.path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        ).get_text_config()
+        hf_config = AutoConfig.from_pretrained(**_source(config)).get_text_config()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -99,7 +103,7 @@ def describe(config: ModelConfig) -> ModelFacts:
             "id while the hub can be reached"
         ) from error
     return ModelFacts(
-        name=folder.name if folder.is_dir() else config.path,
+        name=name,
         num_layers=hf_config.num_hidden_layers,
         d_model=hf_config.hidden_size,
         fingerprint=weights,
@@ -114,11 +118,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
         ConfigError: It can't be read, or can't say which characters a token covers.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            config.path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**_source(config))
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -130,6 +130,17 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
             "aligned; save its fast version (tokenizer.json) beside it"
         )
     return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def _source(config: ModelConfig) -> dict[str, Any]:
+    """Where transformers finds a model, in its own arguments."""
+    if config.gguf_file:
+        return {"pretrained_model_name_or_path": unpacked(config)}
+    return {
+        "pretrained_model_name_or_path": config.path,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+    }
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
@@ -204,11 +215,8 @@ def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
     facts = describe(config)
     tokenizer = load_tokenizer(config)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            config.path,
-            revision=config.revision,
-            dtype=getattr(torch, config.dtype),
-            trust_remote_code=config.trust_remote_code,
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            **_source(config), dtype=getattr(torch, config.dtype), output_loading_info=True
         )
     except Exception as error:  # Cut-short weights surface as whatever their reader raises.
         reason = str(error).strip().splitlines()[0]
@@ -216,6 +224,12 @@ def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
             f"{config.named} has unreadable weights ({type(error).__name__}: {reason}); "
             "save the model again"
         ) from error
+    model, report = loaded
+    if absent := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"{config.named} lacks {len(absent)} of its weights ({absent[0]}, …), which would be "
+            "drawn by lot; save the model again, whole"
+        )
     target = torch.device(resolve_device(device))
     nn.Module.to(model, target)
     return LanguageModel(model.eval().requires_grad_(False), tokenizer, facts, target)
