@@ -56,7 +56,7 @@ real: $(READY)  ## real models by themselves, no verdict; ARGS=corpus.annotated=
 	@$(PYTHON_BIN) -m sae_reasoning fetch experiment=real pair=smollm2 $(ARGS)
 	@$(PYTHON_BIN) -m sae_reasoning traces cache train rank ablate experiment=real pair=smollm2 $(ARGS)
 	@$(PYTHON_BIN) -m sae_reasoning traces cache train rank experiment=real pair=gemma3_270m \
-	    'layers=[6,11]' $(ARGS) $(OF_SMOLLM2)
+	    'layers=[11]' $(ARGS) $(OF_SMOLLM2)
 	@$(PYTHON_BIN) -m sae_reasoning match experiment=real pair=smollm2 \
 	    match.other=real/gemma3_270m $(ARGS)
 bench: $(READY)  ## our speed against the peers', to bench.json

@@ -18,7 +18,7 @@ from sae_reasoning.config.contrast import (
     ReportConfig,
 )
 from sae_reasoning.config.elicit import ElicitConfig
-from sae_reasoning.config.fetch import FetchConfig
+from sae_reasoning.config.fetch import FETCHED, FetchConfig
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
@@ -42,6 +42,7 @@ from sae_reasoning.config.stages import (
 
 __all__ = [
     "DATASET_NAMES",
+    "FETCHED",
     "LAYER_FIELD",
     "PARTIAL",
     "AblateConfig",
@@ -79,6 +80,7 @@ _LATER = {
         "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter "
         "dataset_split instruction chat_template engine".split()
     ),
+    "train": frozenset({"gate_tokens"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
@@ -247,6 +249,7 @@ class Config:
         own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
         default = type(part)()
         for name in _LATER.get(stage, ()):
-            if own[name] == getattr(default, name) or not part.depends_on(name):
+            is_unused = stage == "traces" and not self.traces.depends_on(name)
+            if is_unused or own[name] == getattr(default, name):
                 del own[name]
         return {stage: own} | shared[stage] | version

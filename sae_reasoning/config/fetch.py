@@ -4,8 +4,11 @@ from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import require
 
-FETCHED = ("smollm2", "gemma3_270m")
-"""Models whose weights the package index carries; pairs of these names read them."""
+FETCHED = {
+    "smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "gemma3_270m": "gemma-3-270m-q4_k_m.gguf",
+}
+"""Models whose weights the package index carries, each with its file; pairs of these names read it."""
 
 
 @dataclass

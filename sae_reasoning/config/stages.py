@@ -361,6 +361,8 @@ class TrainConfig:
             ranked, so a dictionary may be mostly dead, but not one latent in ten is an accident.
         gate_ce_recovered: Least of the cross-entropy between mean and untouched residual that
             reconstructions recover: FVU counts all directions alike, the model doesn't.
+        gate_tokens: Tokens of the report split's traces that it's measured on, at most; where the
+            vocabulary is large, each takes long.
         scaling_norm: Share of both decoder norms from which a crosscoder's latent is called one
             reader's own by norms alone; at 0.9 one row is nine times the other.
         scaling_error: Latent scaling upholds that only where the other reader's error holds surely
@@ -385,6 +387,7 @@ class TrainConfig:
     gate_l0: float = 0.125
     gate_dead_share: float = 0.9
     gate_ce_recovered: float = 0.8
+    gate_tokens: int = 1_000_000
     scaling_norm: float = 0.9
     scaling_error: float = 0.2
     scaling_reconstruction: float = 0.5
@@ -404,7 +407,7 @@ class TrainConfig:
             "sae=batchtopk or sae=topk",
         )
         positive(self, "train", "steps", "batch_size", "lr", "mixing_tokens", "checkpoint_every")
-        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share")
+        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share", "gate_tokens")
         positive(self, "train", "scaling_error", "scaling_reconstruction", "scaling_problems")
         positive(self, "train", "scaling_bootstrap")
         require(

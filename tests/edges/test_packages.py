@@ -48,7 +48,7 @@ def test_parts_are_joined_in_order_and_fetched_once(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="SHA-256 .* not 0000; it was changed or cut short"):
+    with pytest.raises(ConfigError, match=r"SHA-256 .* not 0000; it was changed or cut short"):
         fetch_file(_parts(tmp_path, b"other weights", "0000"), tmp_path / "models")
     assert not list((tmp_path / "models").iterdir())
 

@@ -114,9 +114,7 @@ def test_vllm_that_is_not_installed_is_named_with_its_remedy(words: Config, tmp_
         ({"source": "gym:x", "annotator": "grammar"}, "isn't the organisms' world"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(
-    options: dict[str, Any], message: str
-) -> None:
+def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TracesConfig(**options)
 
@@ -127,5 +125,5 @@ def test_a_dataset_that_cannot_be_read_says_so(words: Config, tmp_path: Path) ->
         _run(words)
     words.traces.source = _dataset(tmp_path, ROWS)
     words.traces.dataset_split = "validation"
-    with pytest.raises(ConfigError, match="has no split validation; .* one of test, train"):
+    with pytest.raises(ConfigError, match=r"has no split validation; .* one of test, train"):
         _run(words)
