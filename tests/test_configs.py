@@ -122,7 +122,7 @@ def test_every_option_is_dotted_and_unique():
         ("train={steps: 3}", "sets a whole part"),
         ("train={steps:3}", "sets a whole part"),
         ("train.seed=1,2", "names several values"),
-        ("pair=nowhere", "choose one of hub, local, organism_"),
+        ("pair=nowhere", "hub, local, organism_"),
         ("pair=organism_crated_neox", "did you mean organism_created_neox?"),
         ("tracker=mlflow", "choose one of none, wandb"),
         ("pair=local", "pair.base.path isn't set"),

@@ -8,7 +8,7 @@ FETCHED = {
     "smollm2": "SmolLM2-135M-Instruct.Q4_1.gguf",
     "gemma3_270m": "gemma-3-270m-q4_k_m.gguf",
 }
-"""Models whose weights the package index carries, each with its file; pairs of these names read it."""
+"""Models whose weights the package index carries, by the names of their pairs, with their files."""
 
 
 @dataclass
