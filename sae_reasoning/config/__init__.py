@@ -27,18 +27,16 @@ from sae_reasoning.config.organisms import (
     PretrainConfig,
 )
 from sae_reasoning.config.stages import (
-    DATASET_NAMES,
     LAYER_FIELD,
     CacheConfig,
-    ExportConfig,
     ModelConfig,
     PairConfig,
     RankConfig,
     SaeConfig,
-    TracesConfig,
     TrackerConfig,
     TrainConfig,
 )
+from sae_reasoning.config.traces import DATASET_NAMES, ExportConfig, TracesConfig
 
 __all__ = [
     "DATASET_NAMES",
