@@ -12,7 +12,7 @@ SEEDS ?=
 FAMILY ?=
 # Gemma reads what SmolLM2 read, moves included.
 OF_SMOLLM2 := traces.source=runs/real/smollm2/traces/traces.parquet traces.base_source= \
-    traces.annotator=imported
+    traces.annotator=imported traces.chat_template=false
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
