@@ -79,6 +79,7 @@ _LATER = {
         "dataset_split instruction chat_template engine".split()
     ),
     "train": frozenset({"gate_tokens"}),
+    "rank": frozenset({"attribution_tokens"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""

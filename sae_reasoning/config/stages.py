@@ -248,6 +248,8 @@ class RankConfig:
         announce_by: What picks announcers: `attribution` of the onset logit, or `onset_auroc`.
         candidates: Latents a behaviour, reader and writer that get intervals and q.
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
+        attribution_tokens: Tokens before an onset that are read for its attribution, at most; 0 for
+            all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
         keep: Share of its advantage over chance that a tracker must keep among text that is alike.
@@ -269,6 +271,7 @@ class RankConfig:
     announce_by: str = "attribution"
     candidates: int = 25
     attribution_onsets: int = 256
+    attribution_tokens: int = 0
     bootstrap: int = 1000
     random_directions: int = 512
     keep: float = 0.5
@@ -284,6 +287,10 @@ class RankConfig:
     def __post_init__(self) -> None:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
         positive(self, "rank", "bootstrap", "random_directions")
+        require(
+            self.attribution_tokens >= 0,
+            f"rank.attribution_tokens={self.attribution_tokens} is negative; set 0 for all",
+        )
         require(0 < self.keep < 1, f"rank.keep={self.keep} must be between 0 and 1; try 0.5")
         require(
             self.replicas >= 0,
