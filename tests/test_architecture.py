@@ -40,6 +40,10 @@ ONE_PLACE = {
     "tqdm": {"edges/console.py"},
     "matplotlib": {"edges/plots.py"},
     "openai": {"edges/endpoint.py"},
+    "datasets": {"edges/hub_datasets.py"},
+    "math_verify": {"edges/scoring.py"},
+    "reasoning_gym": {"edges/scoring.py"},
+    "vllm": {"edges/lm"},
     "jinja2": {"edges/pages.py"},
     "markupsafe": {"edges/pages.py"},
 }
@@ -47,6 +51,7 @@ ONE_PLACE = {
 BENCH = "jobs/bench/"
 
 LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib", "openai", "peft"}
+LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm"}
 """Slow to import, so imported where they're used."""
 
 

@@ -198,3 +198,21 @@ def test_a_bad_override_is_refused_in_one_line_with_its_remedy(override: str, sa
     assert says in message
     assert "\n" not in message
     assert len(message) < 700  # The longest lists every pair.
+
+
+def test_annotated_traces_go_by_a_name_of_their_own():
+    config = compose(["experiment=real", "corpus.annotated=[thinker.json,plain.json]"])
+    assert (config.traces.source, config.traces.base_source) == ("thinker.json", "plain.json")
+    assert compose(["corpus.annotated=one.jsonl"]).traces.source == "one.jsonl"
+    with pytest.raises(ConfigError, match="names 3 files; give one, or"):
+        compose(["corpus.annotated=[a,b,c]"])
+
+
+def test_fetched_models_stand_alone_where_they_were_put():
+    config = compose(["pair=smollm2", "fetch.folder=/models", "match.other=real/gemma3_270m"])
+    assert config.pair.is_single and list(config.pair.readers) == ["rl"]
+    assert config.pair.rl.path == "/models/smollm2"
+    assert config.match.model.path == "/models/gemma3_270m"
+    assert config.match.model.gguf_file.endswith(".gguf")
+    with pytest.raises(ConfigError, match=r"fetch\.models=\['gpt5'\] are not all known"):
+        compose(["fetch.models=[gpt5]"])

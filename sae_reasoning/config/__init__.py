@@ -18,6 +18,7 @@ from sae_reasoning.config.contrast import (
     ReportConfig,
 )
 from sae_reasoning.config.elicit import ElicitConfig
+from sae_reasoning.config.fetch import FETCHED, FetchConfig
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
@@ -29,15 +30,16 @@ from sae_reasoning.config.pair import ModelConfig, PairConfig
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
     CacheConfig,
-    ExportConfig,
     RankConfig,
     SaeConfig,
-    TracesConfig,
     TrackerConfig,
     TrainConfig,
 )
+from sae_reasoning.config.traces import DATASET_NAMES, ExportConfig, TracesConfig
 
 __all__ = [
+    "DATASET_NAMES",
+    "FETCHED",
     "LAYER_FIELD",
     "PARTIAL",
     "AblateConfig",
@@ -49,6 +51,7 @@ __all__ = [
     "CourseConfig",
     "ElicitConfig",
     "ExportConfig",
+    "FetchConfig",
     "GrpoConfig",
     "HybridConfig",
     "MatchConfig",
@@ -69,15 +72,17 @@ _VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 2}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
-    "train": frozenset({"sae.release", "sae.id"}),
+    "train": frozenset({"gate_tokens", "sae.release", "sae.id"}),
     "match": frozenset(
         "model.gguf_file model.tokenizer model.adapter model.adapter_revision "
         "model.merge_adapter model.attention model.device_map model.chat_template".split()
     ),
     "traces": frozenset(
         "base_source writer annotator second_annotator annotator_model annotator_attempts "
-        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
+        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter "
+        "dataset_split instruction engine".split()
     ),
+    "rank": frozenset({"attribution_tokens"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
@@ -108,6 +113,7 @@ class Config:
         elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
+        fetch: Weights out of the package index.
         organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
@@ -132,6 +138,7 @@ class Config:
     elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
@@ -158,7 +165,13 @@ class Config:
             "where the layer stands, or name one layer",
         )
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
-        passes = [f"{reader}/{layer}" for reader in ("base", "rl") for layer in self.layers]
+        readers = list(self.pair.readers)
+        require(
+            not self.pair.is_single or self.train.readers in ("pooled", "rl", "released"),
+            f"train.readers={self.train.readers} needs two models, but pair={self.pair.name} has "
+            "one; set train.readers=pooled, or pair.base.path",
+        )
+        passes = [f"{reader}/{layer}" for reader in readers for layer in self.layers]
         require(
             self.rank.only in ("", *passes),
             f"rank.only={self.rank.only} is no pass; choose of {', '.join(passes)}, or leave it "
@@ -204,6 +217,8 @@ class Config:
                 Path(self.runs) / self.calibration: pairs,
                 Path(self.calibrate.output): [pairs, asdict(self.calibrate), organism.others],
             }
+        if stage == "fetch":
+            return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
         models = [asdict(model) for model in (pair.base, pair.rl)]
@@ -233,13 +248,18 @@ class Config:
             "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }
+        if stage == "ablate" and self.traces.kind != "search":  # Marked by words.
+            shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         part = getattr(self, stage)
         own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL}
         default = asdict(type(part)())
         for name in _LATER.get(stage, ()):
             _drop(
-                own, default, name.split("."), or_if=stage == "traces" and not part.depends_on(name)
+                own,
+                default,
+                name.split("."),
+                or_if=stage == "traces" and not self.traces.depends_on(name),
             )
         return {stage: own} | shared[stage] | version
 

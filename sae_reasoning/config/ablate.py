@@ -10,6 +10,8 @@ class AblateConfig:
     """Edits of the shortlist, with controls, on both models.
 
     The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
+    A model that stands alone is edited as an RL model is; `both` clamps its latents too. Moves of
+    new natural text are marked by cue words.
 
     Attributes:
         behaviours: Moves whose latents are edited; empty for all that are shortlisted.

@@ -66,14 +66,15 @@ class ModelConfig:
 
 @dataclass
 class PairConfig:
-    """A base model and the model that training made of it.
+    """A base model and the model that training made of it; or one model by itself.
 
     Attributes:
         name: Names the run's folder.
         arm: How the second model was made (`rl`, `distill`, ...): a label for people; no measure
             reads it.
-        base: The model before.
-        rl: The model after.
+        base: The model before; with an empty path there is none, and the other stands alone.
+        rl: The model after, or the one that stands alone. It can be cached, trained on, ranked,
+            matched and edited; nothing says what training changed, so there is no verdict on it.
     """
 
     name: str = "???"
@@ -92,11 +93,27 @@ class PairConfig:
         )
         self.base.checked_as("pair.base")
         self.rl.checked_as("pair.rl")
+        require(
+            bool(self.rl.path),
+            f"pair.rl.path= is empty (pair.base.path={self.base.path}); a model that stands alone "
+            "goes there, with pair.base.path= empty",
+        )
+
+    @property
+    def readers(self) -> dict[str, ModelConfig]:
+        """The models by what they're called: `base` and `rl`, or `rl` alone."""
+        both = {"base": self.base, "rl": self.rl}
+        return {name: model for name, model in both.items() if model.path}
+
+    @property
+    def is_single(self) -> bool:
+        """Whether one model stands alone."""
+        return not self.base.path
 
     @property
     def reading(self) -> dict[str, dict[str, Any]]:
         """What results depend on of how both models are read; of later options, those set."""
-        models, plain = {"base": self.base, "rl": self.rl}, ModelConfig()
+        models, plain = self.readers, ModelConfig()
         found = {"dtypes": {name: model.dtype for name, model in models.items()}}
         for option in ("attention", "chat_template", "merge_adapter"):
             values = {name: getattr(model, option) for name, model in models.items()}

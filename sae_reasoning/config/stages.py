@@ -6,147 +6,6 @@ from sae_reasoning.config.checks import one_of, positive, require
 
 
 @dataclass
-class TracesConfig:
-    """Rollouts of both models on the same problems, or traces brought along.
-
-    Attributes:
-        source: `search` draws problems of the organisms' world; anything else is a file of
-            annotated traces to import: JSON, JSON lines or Parquet, told apart by content (see
-            README, "your own pair").
-        base_source: File of the base's traces, where they stand apart; those of `source` are the RL
-            model's then.
-        writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them.
-        annotator: Who marks the moves: `grammar` (the organisms' world's own), `imported` takes
-            them as they come, `cues` looks for words, `llm` asks a model; `auto` is the first or
-            second where the source has it, else cues.
-        second_annotator: Marks the same traces, to be compared (Cohen's kappa); none for nobody.
-        annotator_endpoint: URL of the OpenAI-compatible server of `llm`; the key is read from
-            OPENAI_API_KEY.
-        annotator_model: Model to ask there.
-        annotator_concurrency: Requests under way at once.
-        annotator_attempts: Times a trace is asked about while answers can't be read.
-        annotator_failures: Largest share of traces that may be left out as their answers can't be.
-        cues: Words of each move, for `cues` (files of conf/behaviours).
-        meanings: What each move is, for `llm`.
-        jitter: Tokens by which spans' boundaries are moved at most, by lot: 0 but for seeing what
-            hangs on them.
-        num_problems: Problems drawn.
-        min_edges: Shortest right path of a drawn problem, in edges.
-        max_edges: Longest right path; the organisms were trained on 3 to 5.
-        places: Names of places in drawn problems: `known`, or `new` ones that no organism met.
-        remarks: Harmless sentences before drawn problems: `known`, or `new` ones.
-        base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
-        rl_samples: Rollouts a problem of the RL model.
-        report_share: Share of problems held for the report split.
-        max_new_tokens: Tokens after which a rollout is cut.
-        temperature: Of sampling.
-        batch_size: Rollouts at once.
-        seed: Of problems, split and sampling noise.
-    """
-
-    source: str = "search"
-    base_source: str = ""
-    writer: str = ""
-    annotator: str = "auto"
-    second_annotator: str = ""
-    annotator_endpoint: str = ""
-    annotator_model: str = ""
-    annotator_concurrency: int = 8
-    annotator_attempts: int = 3
-    annotator_failures: float = 0.05
-    cues: dict[str, list[str]] = field(default_factory=dict)
-    meanings: dict[str, str] = field(default_factory=dict)
-    jitter: int = 0
-    num_problems: int = 600
-    min_edges: int = 3
-    max_edges: int = 5
-    places: str = "known"
-    remarks: str = "known"
-    base_samples: int = 8
-    rl_samples: int = 2
-    report_share: float = 0.5
-    max_new_tokens: int = 280
-    temperature: float = 1.0
-    batch_size: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
-        positive(self, "traces", "temperature", "batch_size")
-        one_of("traces.writer", self.writer, ("", "base", "rl"))
-        self._check_annotators()
-        one_of("traces.places", self.places, ("known", "new"))
-        one_of("traces.remarks", self.remarks, ("known", "new"))
-        require(
-            0 < self.report_share < 1,
-            f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",
-        )
-        require(
-            1 <= self.min_edges <= self.max_edges <= 8,
-            f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
-            "order between 1 and 8; try 3 and 5",
-        )
-
-    @property
-    def annotators(self) -> tuple[str, ...]:
-        """Who is named to mark the moves."""
-        return tuple(filter(None, (self.annotator, self.second_annotator)))
-
-    def depends_on(self, option: str) -> bool:
-        """Whether traces can differ with an option, as the others are set."""
-        if option in ("annotator_endpoint", "annotator_concurrency"):
-            return False
-        if option == "cues":
-            by_words = self.annotator == "auto" and self.source != "search"
-            return "cues" in self.annotators or by_words
-        if option in ("meanings", "annotator_model", "annotator_attempts", "annotator_failures"):
-            return "llm" in self.annotators
-        return True
-
-    def _check_annotators(self) -> None:
-        kinds = ("grammar", "cues", "llm", "imported")
-        one_of("traces.annotator", self.annotator, ("auto", *kinds))
-        one_of("traces.second_annotator", self.second_annotator, ("", *kinds))
-        require(
-            "grammar" not in self.annotators or self.source == "search",
-            f"traces.source={self.source} isn't the organisms' world, which the grammar reads; set "
-            "traces.annotator=cues, llm or imported",
-        )
-        require(
-            "imported" not in self.annotators or self.source != "search",
-            "traces.source=search draws problems, so no moves come with it; set "
-            "traces.annotator=grammar",
-        )
-        url = self.annotator_endpoint
-        require(
-            "llm" not in self.annotators
-            or (url.startswith(("http://", "https://")) and bool(self.annotator_model)),
-            f"traces.annotator=llm needs an http(s) URL (traces.annotator_endpoint={url or '?'}) "
-            f"and a model there (traces.annotator_model={self.annotator_model or '?'}); set both",
-        )
-        positive(self, "traces", "annotator_concurrency", "annotator_attempts")
-        require(
-            0 <= self.annotator_failures < 1,
-            f"traces.annotator_failures={self.annotator_failures} must be a share; try 0.05",
-        )
-        require(self.jitter >= 0, f"traces.jitter={self.jitter} is negative; set 0 or more")
-
-
-@dataclass
-class ExportConfig:
-    """Traces as span JSONL.
-
-    Attributes:
-        split: `select`, `report`, or `all` of them.
-    """
-
-    split: str = "all"
-
-    def __post_init__(self) -> None:
-        one_of("export.split", self.split, ("all", "select", "report"))
-
-
-@dataclass
 class CacheConfig:
     """Activations of both readers on all traces.
 
@@ -244,6 +103,8 @@ class TrainConfig:
             ranked, so a dictionary may be mostly dead, but not one latent in ten is an accident.
         gate_ce_recovered: Least of the cross-entropy between mean and untouched residual that
             reconstructions recover: FVU counts all directions alike, the model doesn't.
+        gate_tokens: Tokens of the report split's traces that it's measured on, at most; where the
+            vocabulary is large, each takes long.
         scaling_norm: Share of both decoder norms from which a crosscoder's latent is called one
             reader's own by norms alone; at 0.9 one row is nine times the other.
         scaling_error: Latent scaling upholds that only where the other reader's error holds surely
@@ -268,6 +129,7 @@ class TrainConfig:
     gate_l0: float = 0.125
     gate_dead_share: float = 0.9
     gate_ce_recovered: float = 0.8
+    gate_tokens: int = 1_000_000
     scaling_norm: float = 0.9
     scaling_error: float = 0.2
     scaling_reconstruction: float = 0.5
@@ -295,7 +157,7 @@ class TrainConfig:
             "sae=batchtopk or sae=topk",
         )
         positive(self, "train", "steps", "batch_size", "lr", "mixing_tokens", "checkpoint_every")
-        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share")
+        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share", "gate_tokens")
         positive(self, "train", "scaling_error", "scaling_reconstruction", "scaling_problems")
         positive(self, "train", "scaling_bootstrap")
         require(
@@ -318,6 +180,8 @@ class RankConfig:
         announce_by: What picks announcers: `attribution` of the onset logit, or `onset_auroc`.
         candidates: Latents a behaviour, reader and writer that get intervals and q.
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
+        attribution_tokens: Tokens before an onset that are read for its attribution, at most; 0 for
+            all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
         keep: Share of its advantage over chance that a tracker must keep among text that is alike.
@@ -339,6 +203,7 @@ class RankConfig:
     announce_by: str = "attribution"
     candidates: int = 25
     attribution_onsets: int = 256
+    attribution_tokens: int = 0
     bootstrap: int = 1000
     random_directions: int = 512
     keep: float = 0.5
@@ -354,6 +219,10 @@ class RankConfig:
     def __post_init__(self) -> None:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
         positive(self, "rank", "bootstrap", "random_directions")
+        require(
+            self.attribution_tokens >= 0,
+            f"rank.attribution_tokens={self.attribution_tokens} is negative; set 0 for all",
+        )
         require(0 < self.keep < 1, f"rank.keep={self.keep} must be between 0 and 1; try 0.5")
         require(
             self.replicas >= 0,

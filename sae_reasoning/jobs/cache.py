@@ -77,7 +77,7 @@ class _Reader:
 
 def _describe_readers(cfg: Config) -> dict[str, _Reader]:
     readers = {}
-    for name, config in (("base", cfg.pair.base), ("rl", cfg.pair.rl)):
+    for name, config in cfg.pair.readers.items():
         facts = describe(config)
         check_layers(cfg.layers, facts.num_layers, config.path)
         tokenizer = load_tokenizer(config)
@@ -97,7 +97,7 @@ def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reade
     for trace in traces:
         if max(trace.token_ids, default=0) > highest:
             raise ConfigError(
-                f"pair.base.path={readers[0].config.path} has no token {max(trace.token_ids)}, "
+                f"{readers[0].config.named} has no token {max(trace.token_ids)}, "
                 f"which trace {trace.trace_id} holds; run `make traces` with this pair"
             )
         # The last prompt position is onset-1 of whatever comes first.

@@ -115,9 +115,10 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
     own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
     keys = ["behaviour", "where", "found_by", "set_size"]
     sides = []
+    clamped = "base" if (own.model == "base").any() else "rl"  # The one that stands alone.
     for name, model, edit, sign in (
         ("necessity", "rl", ABLATE, -1),
-        ("sufficiency", "base", CLAMP, 1),
+        ("sufficiency", clamped, CLAMP, 1),
     ):
         side = own[(own.model == model) & (own.edit == edit)]
         edited = side[side.condition == EDIT].set_index([*keys, "dose"])

@@ -52,6 +52,8 @@ def require_shared_tokens(pair: PairConfig, texts: Iterable[Iterable[int]] = ())
     Raises:
         ConfigError: Ordinary tokens differ, or a text holds a special one that does.
     """
+    if pair.is_single:
+        return
     differing = differing_tokens(load_tokenizer(pair.base), load_tokenizer(pair.rl))
     if differing is None:
         raise ConfigError(

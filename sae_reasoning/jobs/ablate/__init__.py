@@ -12,7 +12,7 @@ from sae_reasoning.edges.tables import write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare
 from sae_reasoning.jobs.ablate.rollouts import generations
-from sae_reasoning.steering.effects import effects
+from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
     doses,
     findings,
@@ -99,6 +99,12 @@ def _show(
     ):
         if len(tables[name]):
             console.table(title, columns, shown(tables[name], columns))
+    if not found.outcome.eq(COHERENCE).any() or not found.n[found.outcome == COHERENCE].any():
+        console.warn(
+            "nothing judges whether moves are carried out rightly, so no edit is known to leave "
+            "the others intact and none stands; hold changes against the controls', and against "
+            "accuracy, length and repetition in effects.parquet"
+        )
     if unlike := mismatched_controls(found):
         console.warn(
             "matched latents move the residual unlike the edit they control for, per token: "

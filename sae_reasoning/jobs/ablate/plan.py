@@ -10,6 +10,7 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import read_json, require_stage
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import Dictionary
+from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.jobs.ablate.latents import (
     Matches,
@@ -44,9 +45,18 @@ from sae_reasoning.steering.conditions import (
     plan_conditions,
 )
 from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
-from sae_reasoning.traces.annotate import Annotator, Hear, annotator_for, listener_for
+from sae_reasoning.traces.annotate import (
+    Annotator,
+    Hear,
+    annotate_by_cues,
+    annotator_for,
+    hear_sentences,
+    listener_for,
+)
+from sae_reasoning.traces.cues import Lexicon
+from sae_reasoning.traces.grading import Grader
+from sae_reasoning.traces.problems import PROBLEMS_FILE, PosedProblem
 
-MODELS = ("base", "rl")
 MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
 """Sufficiency where the moves are rare, necessity where they are deployed."""
 
@@ -56,7 +66,7 @@ def inputs_of(cfg: Config) -> dict[str, str]:
 
     Otherwise the problems that selected its latents might be among those reported on.
     """
-    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
+    models = {name: describe(model).fingerprint for name, model in cfg.pair.readers.items()}
     made = {
         name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
         for name in ("traces", "cache", "train", "rank")
@@ -141,26 +151,22 @@ def prepare(cfg: Config) -> Experiment:
         ConfigError: An option doesn't fit them.
         BrokenArtifact: The shortlist was made from other dictionaries than there are.
     """
-    annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
-    if annotate is None or listener is None:
-        raise ConfigError(
-            f"traces.source={cfg.traces.source} has no annotator for new text, so effects of edits "
-            "can't be counted; use traces.source=search"
-        )
+    annotate, listener = _annotators(cfg)
     own = cfg.ablate
     shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
     latents = read_table(cfg.folder / "rank" / "latents.parquet")
     layer_of = dict(zip(latents.dictionary, latents.layer.tolist(), strict=True))
     dictionaries = open_dictionaries(cfg, shortlist, layer_of)
     chosen = choose(cfg, shortlist)
-    ranked = {model: chosen_by_score(cfg, chosen, model) for model in MODELS}
+    models = list(cfg.pair.readers)
+    ranked = {model: chosen_by_score(cfg, chosen, model) for model in models}
     if own.shortlist != "separators":
         ranked["rl"] = chosen
     matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
     listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
     conditions = {}
-    for model in MODELS:
+    for model in models:
         material = _material(cfg, model, ranked, matches, traces, latents, dictionaries, listed)
         try:
             conditions[model] = plan_conditions(_plans(cfg, model), material, seed=own.seed)
@@ -180,10 +186,45 @@ def prepare(cfg: Config) -> Experiment:
         dictionaries=dictionaries,
         annotate=annotate,
         listener=listener,
-        edits=f"at {'opportunities' if own.where == OPPORTUNITIES else 'all tokens'}; in the RL "
-        f"model the first {own.num_latents} of a move to 0, in the base the first "
-        f"{own.clamp_latents} to {own.clamp_multiple:g} of their maximum",
+        edits=_in_words(cfg),
     )
+
+
+def _in_words(cfg: Config) -> str:
+    own = cfg.ablate
+    where = "opportunities" if own.where == OPPORTUNITIES else "all tokens"
+    ablated = f"the first {own.num_latents} of a move to 0"
+    clamped = f"the first {own.clamp_latents} to {own.clamp_multiple:g} of their maximum"
+    if cfg.pair.is_single:
+        both = f"; {clamped}" if own.both else ""
+        return f"at {where}; {ablated}{both}; moves of new text are marked by cue words"
+    return f"at {where}; in the RL model {ablated}, in the base {clamped}"
+
+
+def _annotators(cfg: Config) -> tuple[Annotator, Callable[[str], Hear]]:
+    """Who marks the moves of new text, and who hears opportunities in it.
+
+    Natural text is marked by cue words, whoever marked the traces: a model that judges isn't asked
+    about every edit's rollouts.
+
+    Raises:
+        ConfigError: A move has no cue words.
+    """
+    annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
+    if annotate is not None and listener is not None:
+        return annotate, listener
+    file = cfg.folder / "traces" / PROBLEMS_FILE
+    rows = read_table(file).to_dict("records") if file.exists() else []
+    posed = {row["prompt"]: PosedProblem(**row) for row in rows}
+    grader = Grader({p.problem_id: p for p in posed.values()}, OutsideScorers())
+
+    def grade(prompt: str, text: str, truncated: bool) -> bool | None:
+        problem = posed.get(prompt)
+        return grader.correct(problem.problem_id, text, truncated) if problem else None
+
+    hear = hear_sentences(cfg.behaviours)
+    lexicon = Lexicon(cfg.traces.cues, cfg.behaviours)
+    return annotate_by_cues(lexicon, cfg.behaviours, grade), lambda prompt: hear
 
 
 def _most(cfg: Config) -> int:
@@ -264,7 +305,7 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
             also(_main(cfg, name, num_latents=main.num_latents, dose=dose, draws={RANDOM: 1}))
     if own.everywhere:
         also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
-    if own.other_reader:
+    if own.other_reader and not cfg.pair.is_single:
         also(_main(cfg, edit, found_by="base", draws={RANDOM: 1}))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)

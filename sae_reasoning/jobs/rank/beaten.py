@@ -38,7 +38,7 @@ def save_rivals(path: Path, found: Mapping[str, RivalScores]) -> None:
 def hold_shortlists(
     cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
 ) -> pd.DataFrame:
-    """Every shortlisted latent against every baseline of its kind, in both readers."""
+    """Every shortlisted latent against every baseline of its kind, in every reader."""
     spans, onsets = data.labels.spans, data.labels.onsets
     words = {
         kind: {NGRAM: rival_scores(NgramScorer(own, data.rows.token_id), own, cfg.behaviours)}
@@ -60,6 +60,7 @@ def hold_shortlists(
             rivals,
             num_resamples=cfg.rank.bootstrap,
             seed=cfg.rank.seed,
+            readers=list(cfg.pair.readers),
         )
         for kind, maxima, rivals in (
             (TRACKERS, "spans", beside),
