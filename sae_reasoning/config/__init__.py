@@ -37,6 +37,7 @@ from sae_reasoning.config.stages import (
     TrackerConfig,
     TrainConfig,
 )
+from sae_reasoning.config.transfer import TransferConfig
 
 __all__ = [
     "LAYER_FIELD",
@@ -63,6 +64,7 @@ __all__ = [
     "TracesConfig",
     "TrackerConfig",
     "TrainConfig",
+    "TransferConfig",
 ]
 
 
@@ -98,6 +100,7 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
+        transfer: Edits of one pair's latents in another, joined.
         hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
@@ -122,6 +125,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
@@ -171,7 +175,7 @@ class Config:
         return self.experiment if self.experiment != "default" else "calibration"
 
     def place(self, stage: str) -> Path:
-        """Folder that a stage of the experiment writes."""
+        """Folder that a stage of the experiment writes; what joins pairs stands beside them."""
         if stage == "ablate":
             parts = ["ablate"]
             if self.ablate.matches_of:
@@ -179,6 +183,8 @@ class Config:
             if self.ablate.split != "report":
                 parts.append(self.ablate.split)
             return self.folder / "_".join(parts)
+        if stage == "transfer":
+            return Path(self.runs) / self.experiment / stage
         return self.folder / stage
 
     def writes(self, stage: str) -> dict[Path, Any]:
@@ -217,6 +223,7 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "transfer": {},
             "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},

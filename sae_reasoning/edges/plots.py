@@ -13,6 +13,8 @@ _LABELS = {
     "random_positions": "random positions",
     "other_move": "other moves' latents",
     "mean_difference": "mean difference (rival)",
+    "permuted_match": "other latents' counterparts",
+    "own_latents": "the pair's own latents (rival)",
 }
 _COLOURS = {
     "edit": "#1f5fa8",
@@ -21,7 +23,11 @@ _COLOURS = {
     "random_positions": "#c9c9c9",
     "other_move": "#d9a441",
     "mean_difference": "#3a8f5d",
+    "permuted_match": "#d9a441",
+    "own_latents": "#3a8f5d",
 }
+
+_TRANSFERS = ("#1f5fa8", "#b5651d", "#7a4fa3")
 
 _CURVES = {
     "entry_mass": ("enters thought", "#8a8a8a"),
@@ -111,9 +117,10 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
     for axis, ((model, edit), part) in zip(axes[0], panels, strict=True):
         behaviours = list(part.behaviour.unique())
         own = part[part.outcome == "rate_per_opportunity/" + part.behaviour]
-        for shift, (condition, label) in enumerate(_LABELS.items()):
+        present = [condition for condition in _LABELS if (own.condition == condition).any()]
+        for shift, condition in enumerate(present):
             shown = own[own.condition == condition].set_index("behaviour").reindex(behaviours)
-            place = [i + 0.13 * (shift - 2.5) for i in range(len(behaviours))]
+            place = [i + 0.13 * (shift - (len(present) - 1) / 2) for i in range(len(behaviours))]
             centre = shown.difference
             reach = [(centre - shown.low).clip(lower=0), (shown.high - centre).clip(lower=0)]
             axis.errorbar(
@@ -124,7 +131,7 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
                 markersize=4,
                 capsize=2,
                 color=_COLOURS[condition],
-                label=label,
+                label=_LABELS[condition],
             )
         none = own[own.condition == "none"].set_index("behaviour").loc[behaviours]
         axis.axhline(0, color="black", linewidth=0.6)
@@ -138,6 +145,57 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
         axis.tick_params(axis="y", labelsize=7)
     axes[0][0].set_ylabel("change in starts per opportunity", fontsize=8)
     axes[0][-1].legend(fontsize=7, frameon=False)
+    with publish(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)
+
+
+def plot_transfer(table: pd.DataFrame, path: Path) -> None:
+    """Change of each move by the counterparts of every other pair's latents, and by the pair's own.
+
+    A panel for each target and edit. What isn't coherent is hollow.
+
+    Args:
+        table: `transfer.parquet`.
+        path: Picture to publish, PNG.
+    """
+    from matplotlib.figure import Figure
+
+    panels = list(table.groupby(["target", "edit"], sort=False))
+    targets = table.target.nunique()
+    figure = Figure(figsize=(9.5, 1 + 2.6 * targets), layout="constrained")
+    axes = figure.subplots(targets, -(-len(panels) // targets), squeeze=False, sharey=True)
+    for axis, ((target, edit), part) in zip(axes.flat, panels, strict=False):
+        moves = list(part.behaviour.unique())
+        across = part[part.source != target]
+        series = [("own latents", "#3a8f5d", part[part.source == target], "difference", "")]
+        for number, (source, own) in enumerate(across.groupby("source", sort=False)):
+            said = f"counterparts of {source}'s"
+            series.append((said, _TRANSFERS[number % 3], own, "difference", ""))
+            series.append(("other latents' counterparts", "#8a8a8a", own, "permuted", "permuted_"))
+        for shift, (label, colour, own, column, prefix) in enumerate(series):
+            for row in own.itertuples():
+                centre = getattr(row, column)
+                low, high = (getattr(row, f"{prefix}{bound}") for bound in ("low", "high"))
+                axis.errorbar(
+                    [moves.index(row.behaviour) + 0.15 * (shift - (len(series) - 1) / 2)],
+                    [centre],
+                    yerr=[[max(centre - low, 0)], [max(high - centre, 0)]],
+                    fmt="o",
+                    markersize=4,
+                    capsize=2,
+                    color=colour,
+                    markerfacecolor=colour if getattr(row, f"{prefix}coherent") else "none",
+                    label=label,
+                )
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xticks(range(len(moves)), moves, fontsize=7)
+        axis.set_title(f"{edit}, {part.model.iloc[0]} of {target}", fontsize=9)
+        axis.tick_params(axis="y", labelsize=7)
+        handles, labels = axis.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))
+        axis.legend(shown.values(), shown.keys(), fontsize=6, frameon=False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("change in starts per opportunity", fontsize=8)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 

@@ -18,13 +18,15 @@ from sae_reasoning.steering.conditions import (
     MEAN,
     NONE,
     OTHER,
+    OWN,
+    PERMUTED,
     RANDOM,
     RESIDUAL,
     SPAN,
 )
 from sae_reasoning.steering.effects import EDIT_KEYS
 
-_CONTROLS = ("control", "random", "lot", "other")
+_CONTROLS = ("control", "random", "lot", "other", "permuted")
 """Prefixes of what an effect must differ from; a rival need not be beaten."""
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
@@ -84,6 +86,8 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                         ("random", RANDOM),
                         ("other move's", OTHER),
                         ("vector", MEAN),
+                        ("permuted", PERMUTED),
+                        ("own latents", OWN),
                     )
                     if (kind, rate) in values.index
                 },

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sae_reasoning.behaviours.shortlist import announce_column
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError
@@ -119,10 +121,13 @@ class Matches:
     Attributes:
         ranked: Of its shortlisted latents, by move, the best of its list first.
         pool: Of all its latents.
+        table: A row for each shortlisted latent and move, the best first: who its counterpart is,
+            and how alike.
     """
 
     ranked: dict[str, list[LatentId]]
     pool: list[LatentId]
+    table: pd.DataFrame
 
 
 def require_matches(cfg: Config) -> Manifest:
@@ -149,19 +154,18 @@ def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
     table = read_table(source / "match" / "matches.parquet")
     table = table[table.other_layer.isin(cfg.layers) & (table.by != "cosine")]
     best = table.loc[table.groupby(["layer", "latent"]).value.idxmax()]
-    to = {
-        (row.layer, row.latent): LatentId(row.other_layer, row.other_latent)
-        for row in best.itertuples()
-    }
     lists = read_json(source / "rank" / "shortlist.json")[_list_name(cfg)]
-    ranked = {
-        behaviour: list(
-            dict.fromkeys(
-                to[e["layer"], e["latent"]]
-                for e in lists.get(behaviour, ())
-                if (e["layer"], e["latent"]) in to
-            )
-        )
-        for behaviour in behaviours
-    }
-    return Matches(ranked, sorted(set(to.values())))
+    keys = [(b, e["layer"], e["latent"]) for b in behaviours for e in lists.get(b, ())]
+    listed = pd.DataFrame(keys, columns=["behaviour", "layer", "latent"]).drop_duplicates()
+    found = listed.merge(best.drop(columns=["behaviours", "other_behaviours"]))
+    return Matches(
+        {behaviour: _counterparts(found[found.behaviour == behaviour]) for behaviour in behaviours},
+        sorted(_counterparts(best)),
+        found,
+    )
+
+
+def _counterparts(table: pd.DataFrame) -> list[LatentId]:
+    """Each once, in the order of the table."""
+    keys = zip(table.other_layer.tolist(), table.other_latent.tolist(), strict=True)
+    return list(dict.fromkeys(LatentId(*key) for key in keys))

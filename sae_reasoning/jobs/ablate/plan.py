@@ -32,6 +32,7 @@ from sae_reasoning.steering.conditions import (
     MATCHED,
     MEAN,
     OTHER,
+    OWN,
     PERMUTED,
     RANDOM,
     RESIDUAL,
@@ -87,11 +88,12 @@ class Experiment:
     Attributes:
         split: Of the problems.
         problems: To generate on.
-        chosen: Latents of each move, the best first, as far as this run found them.
+        chosen: Latents of each move, the best first: this run's own, or counterparts of another's.
         conditions: Of each model.
         samples: Rollouts a problem and condition, by model.
         begun: Beginning of each response that is given to a model.
         dictionaries: By layer.
+        matches: Counterparts of another run's latents, where those are edited.
         annotate: Marks the moves of a response.
         listener: By prompt, who hears opportunities while a response is written.
         edits: What is done, in words.
@@ -104,6 +106,7 @@ class Experiment:
     samples: dict[str, int]
     begun: dict[str, str]
     dictionaries: dict[int, Dictionary]
+    matches: Matches | None
     annotate: Annotator
     listener: Callable[[str], Hear]
     edits: str
@@ -124,6 +127,7 @@ class Experiment:
         }
         return {
             "problems": f"{len(self.problems)} of the {self.split} split",
+            **({"latents": "counterparts of another run's"} if self.matches else {}),
             **{
                 behaviour: f"{len(latents)} latents: " + " ".join(map(str, latents))
                 for behaviour, latents in self.chosen.items()
@@ -159,6 +163,8 @@ def prepare(cfg: Config) -> Experiment:
     matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
     listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
+    if matches is not None:
+        listed = {move: barred.union(matches.ranked[move]) for move, barred in listed.items()}
     conditions = {}
     for model in MODELS:
         material = _material(cfg, model, ranked, matches, traces, latents, dictionaries, listed)
@@ -173,11 +179,15 @@ def prepare(cfg: Config) -> Experiment:
     return Experiment(
         split=own.split,
         problems=_problems(cfg, traces),
-        chosen={behaviour: found[: _most(cfg)] for behaviour, found in ranked["rl"].items()},
+        chosen={
+            behaviour: found[: _most(cfg)]
+            for behaviour, found in (matches.ranked if matches else ranked["rl"]).items()
+        },
         conditions=conditions,
         samples={"base": own.base_samples, "rl": own.samples},
         begun={"base": THINK if own.think else "", "rl": ""},
         dictionaries=dictionaries,
+        matches=matches,
         annotate=annotate,
         listener=listener,
         edits=f"at {'opportunities' if own.where == OPPORTUNITIES else 'all tokens'}; in the RL "
@@ -239,16 +249,13 @@ def _material(
 def _plans(cfg: Config, model: str) -> list[EditPlan]:
     """Edits of one model: the main one with all that stands beside it, then variations."""
     own, edit = cfg.ablate, MAIN_EDIT[model]
-    main = _main(cfg, edit)
+    if own.matches_of:
+        beside = {MATCHED: own.controls, RANDOM: own.controls, PERMUTED: own.permutations, OWN: 1}
+        return [_main(cfg, edit, found_by=own.matches_of, draws=beside)]
     beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: own.controls, MEAN: 1}
     if own.recovery and edit == ABLATE:
         beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
-    if own.matches_of:
-        few = {MATCHED: own.controls, RANDOM: own.controls}
-        return [
-            _main(cfg, edit, found_by=own.matches_of, draws=few | {PERMUTED: own.controls}),
-            _main(cfg, edit, found_by="rl", draws=few),
-        ]
+    main = _main(cfg, edit)
     plans = {_key(main): _main(cfg, edit, draws=beside)}
 
     def also(plan: EditPlan) -> None:
@@ -265,7 +272,7 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
     if own.everywhere:
         also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
     if own.other_reader:
-        also(_main(cfg, edit, found_by="base", draws={RANDOM: 1}))
+        also(_main(cfg, edit, found_by="base", draws={RANDOM: own.controls}))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)
         also(_main(cfg, other, draws={MATCHED: 1, RANDOM: 1}))
