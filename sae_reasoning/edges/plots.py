@@ -43,6 +43,11 @@ _POLICIES = {
     "random": ("random times", "#8a8a8a"),
     "random-vector": ("random vector", "#c9a0c9"),
 }
+_COSTS = (
+    ("training_tokens", "training\ntokens (log)"),
+    ("tokens_steered", "share of\ntokens steered"),
+    ("tokens_written", "tokens written\nan answer (log)"),
+)
 _STYLES = ("-", "--", ":")
 
 
@@ -233,10 +238,10 @@ def plot_course(table: pd.DataFrame, path: Path) -> None:
 
 
 def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
-    """Gap recovered against two costs on log axes: training tokens, and tokens an answer.
+    """Gap recovered by every means, above its control, beside what each costs.
 
-    Controls are hollow. What needs no training stands at the left edge of the first panel; a means
-    whose training isn't known (the RL model's) is left out there.
+    Controls are hollow. Costs are on axes of their own, logarithmic but for the share of tokens
+    steered; what costs nothing, or isn't known, has no bar.
 
     Args:
         table: Rows of `elicit.parquet`.
@@ -244,49 +249,46 @@ def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    known = table[table.gap_defined.astype(bool)]
-    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    panels = (
-        ("training_tokens", "tokens of training (log; none at the left)", 1e3),
-        ("tokens_written", "tokens written an answer (log)", 1.0),
-    )
+    known = table[table.gap_defined.astype(bool) & (table.means != "base")]
     names = list(known.means.unique())
-    for axis, (cost, label, least) in zip(axes, panels, strict=True):
-        for number, means in enumerate(names):
-            for role, fill in (("control", "none"), ("other", f"C{number % 10}")):
-                own = known[
-                    (known.means == means) & ((known.role == "control") == (role == "control"))
-                ]
-                own = own.dropna(subset=[cost])
-                if not len(own):
-                    continue
-                centre = own.gap_recovered
-                reach = [
-                    (centre - own.gap_low).clip(lower=0),
-                    (own.gap_high - centre).clip(lower=0),
-                ]
-                axis.errorbar(
-                    own[cost].clip(lower=least),
-                    centre,
-                    yerr=reach,
-                    fmt="o",
-                    markersize=5,
-                    capsize=2,
-                    linewidth=0.8,
-                    color=f"C{number % 10}",
-                    markerfacecolor=fill,
-                    label=means if role == "other" else None,
-                )
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.xaxis.set_minor_formatter("")
+    figure = Figure(figsize=(10, 1.2 + 0.21 * len(known)), layout="constrained")
+    gap, *costs = figure.subplots(1, 4, sharey=True, width_ratios=[3, 1, 1, 1])
+    for place, row in enumerate(known.itertuples()):
+        colour, is_control = f"C{names.index(row.means) % 10}", row.role == "control"
+        gap.errorbar(
+            [row.gap_recovered],
+            [place],
+            xerr=[
+                [max(row.gap_recovered - row.gap_low, 0)],
+                [max(row.gap_high - row.gap_recovered, 0)],
+            ],
+            fmt="o",
+            markersize=5,
+            capsize=2,
+            linewidth=0.8,
+            color=colour,
+            markerfacecolor="none" if is_control else colour,
+        )
+        for axis, (column, _) in zip(costs, _COSTS, strict=True):
+            if (cost := getattr(row, column)) > 0:
+                axis.barh(place, cost, color=colour, alpha=0.35 if is_control else 0.9, height=0.6)
+    gap.set_yticks(
+        range(len(known)),
+        [f"{row.means}: {row.setting}" for row in known.itertuples()],
+        fontsize=7,
+    )
+    gap.set_ylim(len(known) - 0.4, -0.6)
+    for level, style in ((0, "-"), (1, ":")):
+        gap.axvline(level, color="black", linewidth=0.6, linestyle=style)
+    gap.set_xlabel("gap recovered, report split (hollow: a control)", fontsize=8)
+    for axis, (_, label) in zip(costs, _COSTS, strict=True):
         axis.set_xlabel(label, fontsize=8)
-        axis.axhline(0, color="black", linewidth=0.6)
-        axis.axhline(1, color="black", linewidth=0.6, linestyle=":")
-        axis.tick_params(labelsize=7)
-    axes[0].set_ylabel("gap recovered, report split", fontsize=8)
-    if len(names):
-        axes[1].legend(fontsize=7, frameon=False, title="hollow: its control", title_fontsize=7)
+        if "log" in label and axis.patches:
+            axis.set_xscale("log")
+            axis.set_xlim(left=1)
+    for axis in (gap, *costs):
+        axis.tick_params(axis="x", labelsize=7)
+        axis.grid(axis="y", linewidth=0.3)
+        axis.set_axisbelow(True)
     with publish(path) as partial:
         figure.savefig(partial, dpi=150, format="png")
