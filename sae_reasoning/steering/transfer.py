@@ -105,7 +105,7 @@ def cells(
             row[f"beyond_{name}"] = edited[f"difference_from_{before}"]
             row |= {f"beyond_{name}_{part}": edited[f"{before}_{part}"] for part in _INTERVAL}
         rows += [row, common | _change(outcomes[OWN], move) | {"source": target}]
-    return pd.DataFrame(rows).reindex(columns=CELLS)
+    return pd.DataFrame(rows).reindex(columns=CELLS).astype({"carries_over": "boolean"})
 
 
 def _change(outcomes: pd.DataFrame, move: str) -> dict[str, object]:
@@ -149,8 +149,8 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cell(row: Any) -> str:
-    mark = "*" if row.carries_over is True else ""
-    mark += "" if row.coherent else "!"
+    damaged = "" if row.coherent else "!"
     if row.source == row.target:
-        return f"{row.difference:+.2f}{mark} (own)"
-    return f"{row.difference:+.2f}{mark} ({row.permuted:+.2f})"
+        return f"{row.difference:+.2f}{damaged} (own)"
+    mark = "*" if row.carries_over else ""
+    return f"{row.difference:+.2f}{mark}{damaged} ({row.permuted:+.2f})"

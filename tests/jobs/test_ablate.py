@@ -266,6 +266,62 @@ def test_clamps_change_text_and_their_controls_are_as_large(cfg):
     assert means.max() / means.min() == pytest.approx(1, abs=0.2)
 
 
+def match_from(cfg: Config, other: str) -> None:
+    """Another run's shortlist, and its latents' counterparts here."""
+    folder = Path(cfg.runs) / other
+    announcers = [{"layer": 4, "latent": latent} for latent in (8, 9, 7, 6)]
+    with Stage(folder / "rank", {}, {}) as stage:
+        lists = {"announcers": {"backtracking": announcers}, "trackers": {}}
+        write_json(stage.folder / "shortlist.json", lists)
+        stage.finish({})
+    # The best of either layer: 0:11 for two of them, and 1:12; nothing for 4:6.
+    alike = {(8, 0, 11): 0.9, (8, 1, 30): 0.2, (9, 0, 11): 0.7, (7, 1, 12): 0.5}
+    alike |= {(latent, 0, latent): 0.4 for latent in range(40, 60)}
+    rows = [
+        {"layer": 4, "latent": l, "other_layer": layer, "other_latent": o, "value": v}
+        for (l, layer, o), v in alike.items()
+    ]
+    table = pd.DataFrame(rows).assign(by="words", same_word=0.1, behaviours="", other_behaviours="")
+    here = f"{cfg.experiment}/{cfg.pair.name}"
+    with Stage(folder / "match", {"match": {"other": here}}, {}) as stage:
+        write_table(stage.folder / "matches.parquet", table)
+        stage.finish({})
+
+
+def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_own(cfg):
+    cfg.ablate.matches_of, cfg.ablate.permutations = "default/other", 3
+    cfg.ablate.behaviours = ["backtracking"]
+    with pytest.raises(MissingInput, match=r"make match ARGS=match.other=default/"):
+        run(cfg)
+    match_from(cfg, "default/other")
+    console = quiet()
+    run(cfg, console)
+    place = "ablate_from_default_other"
+    rows = generations(cfg, place)
+    rows = rows[rows.condition != "none"]
+    assert set(rows.found_by) == {"default/other"}
+    assert set(rows.condition) == {
+        *("edit", "matched_latent", "random_direction", "permuted_match", "own_latents")
+    }
+    for model, own in rows.groupby("model"):
+        named = own.groupby("condition").latents.unique()
+        assert named["edit"].tolist() == ["0:11 1:12"]
+        assert named["own_latents"].tolist() == ["0:3 1:5"], model
+        assert all(
+            name.startswith("0:4") or name.startswith("0:5")
+            for drawn in named["permuted_match"]
+            for name in drawn.split()
+        )
+        assert own.draw[own.condition == "permuted_match"].nunique() == 3
+    table = read_table(cfg.folder / place / "counterparts.parquet")
+    assert table.other_latent.tolist() == [11, 11, 12]
+    found = read_table(cfg.folder / place / "effects.parquet")
+    edits = found[(found.condition == "edit") & (found.outcome == "accuracy")]
+    assert edits[["difference_from_own", "difference_from_permuted"]].notna().all(axis=None)
+    assert "own latents" in console.stream.getvalue()
+    assert not (cfg.folder / "ablate").exists()
+
+
 def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
     cfg.ablate.behaviours = ["verification"]
     first = run(cfg)
