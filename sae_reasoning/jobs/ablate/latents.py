@@ -11,10 +11,43 @@ from sae_reasoning.behaviours.shortlist import announce_column
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, read_json
+from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.tables import read_table
+from sae_reasoning.jobs.ablate.places import MODELS
 from sae_reasoning.steering.conditions import LatentId
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is edited, and what is known of all latents.
+
+    Attributes:
+        ranked: Latents of each move, the best first; by the reader whose list it is.
+        listed: By move, everything that is shortlisted for it.
+        table: Of each latent, reader and writer: firing rate, mean and maximum where it's active.
+        dictionaries: By model that is edited, and layer.
+    """
+
+    ranked: dict[str, dict[str, list[LatentId]]]
+    listed: dict[str, set[LatentId]]
+    table: pd.DataFrame
+    dictionaries: dict[str, Mapping[int, Dictionary | Half]]
+
+
+def choose_ranked(cfg: Config) -> Choice:
+    """What `rank` shortlisted; other readers' lists are as long."""
+    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
+    table = read_table(cfg.folder / "rank" / "latents.parquet")
+    layer_of = dict(zip(table.dictionary, table.layer.tolist(), strict=True))
+    dictionaries = open_dictionaries(cfg, shortlist, layer_of)
+    chosen = choose(cfg, shortlist)
+    ranked = {reader: chosen_by_score(cfg, chosen, reader) for reader in MODELS}
+    if cfg.ablate.shortlist != "separators":
+        ranked["rl"] = chosen
+    listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
+    return Choice(ranked, listed, table, dict.fromkeys(MODELS, dictionaries))
 
 
 def open_dictionaries(

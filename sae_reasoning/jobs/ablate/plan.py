@@ -4,23 +4,21 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import read_json, require_stage
+from sae_reasoning.edges.artifacts import require_stage
+from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import Dictionary
-from sae_reasoning.edges.tables import read_table, read_traces
+from sae_reasoning.edges.tables import read_traces
+from sae_reasoning.jobs.ablate.joint import choose_joint, is_joint
 from sae_reasoning.jobs.ablate.latents import (
+    Choice,
     Matches,
-    choose,
-    chosen_by_score,
-    listed_latents,
-    open_dictionaries,
+    choose_ranked,
     read_matches,
     require_matches,
 )
-from sae_reasoning.jobs.ablate.places import measure_places, sizes_overall
+from sae_reasoning.jobs.ablate.places import MODELS, measure_places, sizes_overall
 from sae_reasoning.organisms.grammar import THINK
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.conditions import (
@@ -47,7 +45,6 @@ from sae_reasoning.steering.conditions import (
 from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
 from sae_reasoning.traces.annotate import Annotator, Hear, annotator_for, listener_for
 
-MODELS = ("base", "rl")
 MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
 """Sufficiency where the moves are rare, necessity where they are deployed."""
 
@@ -60,7 +57,7 @@ def inputs_of(cfg: Config) -> dict[str, str]:
     models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
     made = {
         name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
-        for name in ("traces", "cache", "train", "rank")
+        for name in ("traces", "cache", "train", *(() if is_joint(cfg) else ("rank",)))
     }
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
@@ -92,7 +89,7 @@ class Experiment:
         conditions: Of each model.
         samples: Rollouts a problem and condition, by model.
         begun: Beginning of each response that is given to a model.
-        dictionaries: By layer.
+        dictionaries: By model and layer.
         matches: Counterparts of another run's latents, where those are edited.
         annotate: Marks the moves of a response.
         listener: By prompt, who hears opportunities while a response is written.
@@ -105,7 +102,7 @@ class Experiment:
     conditions: dict[str, list[Condition]]
     samples: dict[str, int]
     begun: dict[str, str]
-    dictionaries: dict[int, Dictionary]
+    dictionaries: dict[str, Mapping[int, Dictionary | Half]]
     matches: Matches | None
     annotate: Annotator
     listener: Callable[[str], Hear]
@@ -152,22 +149,13 @@ def prepare(cfg: Config) -> Experiment:
             "can't be counted; use traces.source=search"
         )
     own = cfg.ablate
-    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
-    latents = read_table(cfg.folder / "rank" / "latents.parquet")
-    layer_of = dict(zip(latents.dictionary, latents.layer.tolist(), strict=True))
-    dictionaries = open_dictionaries(cfg, shortlist, layer_of)
-    chosen = choose(cfg, shortlist)
-    ranked = {model: chosen_by_score(cfg, chosen, model) for model in MODELS}
-    if own.shortlist != "separators":
-        ranked["rl"] = chosen
-    matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
-    listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
-    if matches is not None:
-        listed = {move: barred.union(matches.ranked[move]) for move, barred in listed.items()}
+    choice = choose_joint(cfg, traces) if is_joint(cfg) else choose_ranked(cfg)
+    chosen = choice.ranked["rl"]
+    matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     conditions = {}
     for model in MODELS:
-        material = _material(cfg, model, ranked, matches, traces, latents, dictionaries, listed)
+        material = _material(cfg, model, choice, matches, traces)
         try:
             conditions[model] = plan_conditions(_plans(cfg, model), material, seed=own.seed)
         except ValueError as error:
@@ -181,12 +169,12 @@ def prepare(cfg: Config) -> Experiment:
         problems=_problems(cfg, traces),
         chosen={
             behaviour: found[: _most(cfg)]
-            for behaviour, found in (matches.ranked if matches else ranked["rl"]).items()
+            for behaviour, found in (matches.ranked if matches else chosen).items()
         },
         conditions=conditions,
         samples={"base": own.base_samples, "rl": own.samples},
         begun={"base": THINK if own.think else "", "rl": ""},
-        dictionaries=dictionaries,
+        dictionaries=choice.dictionaries,
         matches=matches,
         annotate=annotate,
         listener=listener,
@@ -215,28 +203,21 @@ def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:
 
 
 def _material(
-    cfg: Config,
-    model: str,
-    ranked: Mapping[str, Mapping[str, list[LatentId]]],
-    matches: Matches | None,
-    traces: list[Trace],
-    latents: pd.DataFrame,
-    dictionaries: Mapping[int, Dictionary],
-    listed: Mapping[str, set[LatentId]],
+    cfg: Config, model: str, choice: Choice, matches: Matches | None, traces: list[Trace]
 ) -> Material:
     """What the edits of one model are made of."""
-    overall = sizes_overall(cfg, latents, model, dictionaries)
-    moves = list(ranked["rl"])
+    dictionaries, moves = choice.dictionaries[model], list(choice.ranked["rl"])
+    overall = sizes_overall(cfg, choice.table, model, dictionaries)
     places = measure_places(cfg, model, moves, traces, dictionaries, overall)
     at = places.sizes if cfg.ablate.where == OPPORTUNITIES else dict.fromkeys(moves, overall)
-    found = dict(ranked)
-    pool = {}
+    found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
+        barred = {move: own.union(matches.ranked[move]) for move, own in barred.items()}
     return Material(
         ranked=found,
         sizes=at,
-        barred=listed,
+        barred=barred,
         decoders={layer: d.W_dec for layer, d in dictionaries.items()},
         centres={layer: d.b_dec for layer, d in dictionaries.items()},
         vectors=places.vectors,
