@@ -157,7 +157,7 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
 def plot_transfer(table: pd.DataFrame, path: Path) -> None:
     """Change of each move by the counterparts of every other pair's latents, and by the pair's own.
 
-    A panel for each target and edit. What isn't coherent is hollow.
+    A panel for each target and edit, of the largest sets. What isn't coherent is hollow.
 
     Args:
         table: `transfer.parquet`.
@@ -165,7 +165,8 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    panels = list(table.groupby(["target", "edit"], sort=False))
+    sizes = table.groupby(["target", "edit", "behaviour", "source"]).set_size.transform("max")
+    panels = list(table[table.set_size == sizes].groupby(["target", "edit"], sort=False))
     targets = table.target.nunique()
     figure = Figure(figsize=(9.5, 1 + 2.6 * targets), layout="constrained")
     axes = figure.subplots(targets, -(-len(panels) // targets), squeeze=False, sharey=True)

@@ -16,7 +16,18 @@ from sae_reasoning.steering.findings import shown
 from sae_reasoning.steering.transfer import cells, join, matrix
 
 _SHOWN = [
-    *("edit", "behaviour", "source", "target", "num_shared", "likeness", "n", "without", "value"),
+    *(
+        "edit",
+        "behaviour",
+        "source",
+        "target",
+        "set_size",
+        "num_shared",
+        "likeness",
+        "n",
+        "without",
+        "value",
+    ),
     *("difference", "permuted", "beyond_permuted", "beyond_permuted_q", "own", "validity"),
     *("others_valid", "coherent", "carries_over"),
 ]

@@ -1,7 +1,7 @@
 """Tables for people, made of the table of effects.
 
 An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
-edit, and differs from every control that has more than one draw, all at q < 0.05.
+edit, and goes further than every control that has more than one draw, all at q < 0.05.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,8 +41,12 @@ def stands(row: pd.Series) -> bool:
     Args:
         row: Of the table of effects: the edit's, for one outcome.
     """
-    beside = [row[f"{name}_q"] for name in _CONTROLS]
-    return bool(row.coherent and row.q < _FOUND and all(q < _FOUND for q in beside if q == q))
+    beside = [name for name in _CONTROLS if row[f"{name}_q"] == row[f"{name}_q"]]
+    goes_further = all(
+        row[f"{name}_q"] < _FOUND and row[f"difference_from_{name}"] * row.difference > 0
+        for name in beside
+    )
+    return bool(row.coherent and row.q < _FOUND and goes_further)
 
 
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:

@@ -3,8 +3,8 @@
 The target's models are edited through the counterparts of the source's latents; in the same batches
 stand counterparts of *other* latents of the source (the null: any match would do) and the target's
 own latents (what could be had there). A counterpart's effect *carries over* if it stands as an
-effect of an edit does (findings.py: coherent, and apart from no edit and from every control, the
-null among them, at q < 0.05) and goes the way that is asked: down where latents are ablated, up
+effect of an edit does (findings.py: coherent, apart from no edit, and further than every control,
+the null among them, at q < 0.05) and goes the way that is asked: down where latents are ablated, up
 where they're clamped.
 """
 
@@ -123,9 +123,9 @@ def _change(outcomes: pd.DataFrame, move: str) -> dict[str, object]:
 
 def join(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """One table of all cells; a target's own latents, which every source met, stand in it once."""
-    keys = ["model", "edit", "behaviour", "source", "target"]
+    keys = ["model", "edit", "set_size", "behaviour", "source", "target"]
     table = pd.concat(parts, ignore_index=True).drop_duplicates(keys)
-    return table.sort_values(keys, ascending=[False, *[True] * 4], ignore_index=True)
+    return table.sort_values(keys, ascending=[False, *[True] * 5], ignore_index=True)
 
 
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
@@ -135,7 +135,7 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """
     shown = pd.DataFrame(
         {
-            "edit": table.edit + ", " + table.model,
+            "edit": table.edit + " " + table.set_size.astype(str) + ", " + table.model,
             "move": table.behaviour,
             "found in": table.source,
             "target": "in " + table.target,

@@ -232,7 +232,11 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
     own, edit = cfg.ablate, MAIN_EDIT[model]
     if own.matches_of:
         beside = {MATCHED: own.controls, RANDOM: own.controls, PERMUTED: own.permutations, OWN: 1}
-        return [_main(cfg, edit, found_by=own.matches_of, draws=beside)]
+        through = [
+            _main(cfg, edit, num_latents=size, found_by=own.matches_of, draws=beside)
+            for size in (0, *own.set_sizes)  # 0 is the main set.
+        ]
+        return list({_key(plan): plan for plan in through}.values())
     beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: own.controls, MEAN: 1}
     if own.recovery and edit == ABLATE:
         beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
