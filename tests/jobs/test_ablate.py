@@ -24,6 +24,7 @@ from sae_reasoning.edges.artifacts import (
     write_json,
 )
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.crosscoder_checkpoint import crosscoder_of
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.load import describe, encode_prompt, load, load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
@@ -320,6 +321,48 @@ def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_o
     assert edits[["difference_from_own", "difference_from_permuted"]].notna().all(axis=None)
     assert "own latents" in console.stream.getvalue()
     assert not (cfg.folder / "ablate").exists()
+
+
+def make_crosscoders(cfg: Config) -> None:
+    """One untrained crosscoder a layer in the place of the SAEs; `rank` has nothing on them."""
+    shutil.rmtree(cfg.folder / "rank")
+    cfg.train.readers, cfg.ablate.shortlist = "crosscoder", "separators"
+    made = dict(Manifest.read(cfg.folder / "train").inputs)
+    scales = {"readers": ["base", "rl"], "reader_scales": [1.0, 1.0]}
+    with Stage(cfg.folder / "train", cfg.settings("train"), made) as stage:
+        for layer in cfg.layers:
+            joint = build_training_sae(
+                SaeConfig(d_sae=64, k=8), d_in=64, seed=layer, steps=1, metadata=scales
+            )
+            crosscoder_of(finish(joint, 1.0), ("base", "rl"), (1.0, 1.0)).save(
+                stage.folder / "crosscoder" / f"layer_{layer}"
+            )
+        stage.finish({})
+
+
+def test_a_crosscoders_latents_are_edited_through_the_edited_models_half(cfg, monkeypatch):
+    make_crosscoders(cfg)
+    monkeypatch.setattr("sae_reasoning.jobs.ablate.joint.FEW", 1)
+    cfg.ablate.behaviours, cfg.ablate.where = ["deduction"], "all"
+    run(cfg)
+    rows = generations(cfg)
+    assert {"edit", "matched_latent", "random_direction", "mean_difference"} <= set(rows.condition)
+    assert set(rows.found_by) == {"", "rl"}
+    edited = rows[rows.condition == "edit"]
+    assert edited.num_edited.sum() > 0
+    # The same latents in both models: there is one list.
+    named = edited[edited.set_size == 2].groupby("model").latents.unique()
+    assert named["base"].tolist() == named["rl"].tolist()
+
+
+def test_crosscoders_need_a_list_that_their_code_can_make(cfg):
+    make_crosscoders(cfg)
+    cfg.ablate.shortlist = "announcers"
+    with pytest.raises(ConfigError, match=r"set ablate.shortlist=separators"):
+        run(cfg)
+    cfg.ablate.shortlist, cfg.ablate.behaviours = "separators", ["initializing"]
+    with pytest.raises(ConfigError, match=r"initializing has fewer than 20 opportunities"):
+        run(cfg)
 
 
 def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
