@@ -116,8 +116,8 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
 
     Columns `necessity*` and `sufficiency*`: starts per opportunity without and with the edit, their
     difference with its interval and q, opportunities, whether it's coherent and whether it stands
-    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that comes with
-    most sizes.
+    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that has matched
+    latents beside it, or else comes with most sizes.
     """
     own = own_effects(found)
     own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
@@ -144,7 +144,10 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
         }
         table = pd.DataFrame(columns).reset_index()
         if len(table):
-            table = table[table.dose == main_dose(table)]
+            controlled = found[(found.model == model) & (found.condition == MATCHED)].dose
+            table = table[
+                table.dose == (controlled.iloc[0] if len(controlled) else main_dose(table))
+            ]
         table = table.rename(columns={column: f"{name}_{column}" for column in ("dose", *columns)})
         sides.append(table)
     return sides[0].merge(sides[1], on=keys, how="outer").sort_values(keys, ignore_index=True)
