@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := fetch traces export cache train rank match ablate contrast course hybrid elicit report bench
+STAGES := fetch traces export cache train rank match ablate transfer contrast course hybrid elicit report bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
@@ -40,6 +40,7 @@ train: $(READY)  ## one SAE a layer on the cache
 rank: $(READY)  ## score every latent for every behaviour; two shortlists
 match: $(READY)  ## counterparts of latents in another run: ARGS=match.other=<experiment>/<pair>
 ablate: $(READY)  ## edit the shortlist in both models, with controls
+transfer: $(READY)  ## edits of one pair's latents in another, joined: source x target x move
 calibrate: $(READY)  ## hold the verdict against organisms; SEEDS=1,2,3 FAMILY=llama,neox
 	@$(PYTHON_BIN) -m sae_reasoning calibrate $(if $(SEEDS),calibrate.seeds=[$(SEEDS)]) \
 	    $(if $(FAMILY),calibrate.families=[$(FAMILY)]) $(ARGS)

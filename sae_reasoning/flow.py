@@ -19,6 +19,7 @@ STAGES = {
     "rank": "score every latent for every behaviour; two shortlists",
     "match": "find latents' counterparts in another run's dictionary; matches.parquet",
     "ablate": "edit the shortlist in both models, with controls; effects",
+    "transfer": "join edits of one pair's latents in another: source x target; transfer.parquet",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",

@@ -36,6 +36,7 @@ from sae_reasoning.config.stages import (
     TrainConfig,
 )
 from sae_reasoning.config.traces import DATASET_NAMES, ExportConfig, TracesConfig
+from sae_reasoning.config.transfer import TransferConfig
 
 __all__ = [
     "DATASET_NAMES",
@@ -65,6 +66,7 @@ __all__ = [
     "TracesConfig",
     "TrackerConfig",
     "TrainConfig",
+    "TransferConfig",
 ]
 
 
@@ -107,6 +109,7 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
+        transfer: Edits of one pair's latents in another, joined.
         hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
@@ -132,6 +135,7 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
@@ -194,7 +198,7 @@ class Config:
         return self.experiment if self.experiment != "default" else "calibration"
 
     def place(self, stage: str) -> Path:
-        """Folder that a stage of the experiment writes."""
+        """Folder that a stage of the experiment writes; what joins pairs stands beside them."""
         if stage == "ablate":
             parts = ["ablate"]
             if self.ablate.matches_of:
@@ -202,6 +206,8 @@ class Config:
             if self.ablate.split != "report":
                 parts.append(self.ablate.split)
             return self.folder / "_".join(parts)
+        if stage == "transfer":
+            return Path(self.runs) / self.experiment / stage
         return self.folder / stage
 
     def writes(self, stage: str) -> dict[Path, Any]:
@@ -242,6 +248,7 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "transfer": {},
             "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},

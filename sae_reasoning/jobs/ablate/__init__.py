@@ -30,7 +30,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `generations.parquet`, `effects.parquet` and tables of them, on one split's problems.
 
     The select split's go to `ablate_select`, so that tuning never replaces the reported result, and
-    those of another run's latents to `ablate_from_<run>`.
+    those of another run's latents to `ablate_from_<run>`, with who the `counterparts` are.
     """
     name = cfg.place("ablate").name
     with Stage(cfg.place("ablate"), cfg.settings("ablate"), inputs_of(cfg)) as stage:
@@ -56,6 +56,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         }
         for table, content in {"effects": found, **tables}.items():
             write_table(stage.folder / f"{table}.parquet", content)
+        if experiment.matches is not None:
+            write_table(stage.folder / "counterparts.parquet", experiment.matches.table)
         plot_effects(main_edits(found), stage.folder / "effects.png")
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(experiment.counts() | {"generations": len(rollouts)})

@@ -4,20 +4,18 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import pandas as pd
-
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import read_json, require_stage
+from sae_reasoning.edges.artifacts import require_stage
+from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import read_table, read_traces
+from sae_reasoning.jobs.ablate.joint import choose_joint, is_joint
 from sae_reasoning.jobs.ablate.latents import (
+    Choice,
     Matches,
-    choose,
-    chosen_by_score,
-    listed_latents,
-    open_dictionaries,
+    choose_ranked,
     read_matches,
     require_matches,
 )
@@ -33,6 +31,7 @@ from sae_reasoning.steering.conditions import (
     MATCHED,
     MEAN,
     OTHER,
+    OWN,
     PERMUTED,
     RANDOM,
     RESIDUAL,
@@ -69,7 +68,7 @@ def inputs_of(cfg: Config) -> dict[str, str]:
     models = {name: describe(model).fingerprint for name, model in cfg.pair.readers.items()}
     made = {
         name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
-        for name in ("traces", "cache", "train", "rank")
+        for name in ("traces", "cache", "train", *(() if is_joint(cfg) else ("rank",)))
     }
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
@@ -97,11 +96,12 @@ class Experiment:
     Attributes:
         split: Of the problems.
         problems: To generate on.
-        chosen: Latents of each move, the best first, as far as this run found them.
+        chosen: Latents of each move, the best first: this run's own, or counterparts of another's.
         conditions: Of each model.
         samples: Rollouts a problem and condition, by model.
         begun: Beginning of each response that is given to a model.
-        dictionaries: By layer.
+        dictionaries: By model and layer.
+        matches: Counterparts of another run's latents, where those are edited.
         annotate: Marks the moves of a response.
         listener: By prompt, who hears opportunities while a response is written.
         edits: What is done, in words.
@@ -113,7 +113,8 @@ class Experiment:
     conditions: dict[str, list[Condition]]
     samples: dict[str, int]
     begun: dict[str, str]
-    dictionaries: dict[int, Dictionary]
+    dictionaries: dict[str, Mapping[int, Dictionary | Half]]
+    matches: Matches | None
     annotate: Annotator
     listener: Callable[[str], Hear]
     edits: str
@@ -134,6 +135,7 @@ class Experiment:
         }
         return {
             "problems": f"{len(self.problems)} of the {self.split} split",
+            **({"latents": "counterparts of another run's"} if self.matches else {}),
             **{
                 behaviour: f"{len(latents)} latents: " + " ".join(map(str, latents))
                 for behaviour, latents in self.chosen.items()
@@ -153,21 +155,13 @@ def prepare(cfg: Config) -> Experiment:
     """
     annotate, listener = _annotators(cfg)
     own = cfg.ablate
-    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
-    latents = read_table(cfg.folder / "rank" / "latents.parquet")
-    layer_of = dict(zip(latents.dictionary, latents.layer.tolist(), strict=True))
-    dictionaries = open_dictionaries(cfg, shortlist, layer_of)
-    chosen = choose(cfg, shortlist)
-    models = list(cfg.pair.readers)
-    ranked = {model: chosen_by_score(cfg, chosen, model) for model in models}
-    if own.shortlist != "separators":
-        ranked["rl"] = chosen
-    matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
-    listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
+    choice = choose_joint(cfg, traces) if is_joint(cfg) else choose_ranked(cfg)
+    chosen = choice.ranked["rl"]
+    matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     conditions = {}
-    for model in models:
-        material = _material(cfg, model, ranked, matches, traces, latents, dictionaries, listed)
+    for model in cfg.pair.readers:
+        material = _material(cfg, model, choice, matches, traces)
         try:
             conditions[model] = plan_conditions(_plans(cfg, model), material, seed=own.seed)
         except ValueError as error:
@@ -179,11 +173,15 @@ def prepare(cfg: Config) -> Experiment:
     return Experiment(
         split=own.split,
         problems=_problems(cfg, traces),
-        chosen={behaviour: found[: _most(cfg)] for behaviour, found in ranked["rl"].items()},
+        chosen={
+            behaviour: found[: _most(cfg)]
+            for behaviour, found in (matches.ranked if matches else chosen).items()
+        },
         conditions=conditions,
         samples={"base": own.base_samples, "rl": own.samples},
         begun={"base": THINK if own.think else "", "rl": ""},
-        dictionaries=dictionaries,
+        dictionaries=choice.dictionaries,
+        matches=matches,
         annotate=annotate,
         listener=listener,
         edits=_in_words(cfg),
@@ -246,28 +244,21 @@ def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:
 
 
 def _material(
-    cfg: Config,
-    model: str,
-    ranked: Mapping[str, Mapping[str, list[LatentId]]],
-    matches: Matches | None,
-    traces: list[Trace],
-    latents: pd.DataFrame,
-    dictionaries: Mapping[int, Dictionary],
-    listed: Mapping[str, set[LatentId]],
+    cfg: Config, model: str, choice: Choice, matches: Matches | None, traces: list[Trace]
 ) -> Material:
     """What the edits of one model are made of."""
-    overall = sizes_overall(cfg, latents, model, dictionaries)
-    moves = list(ranked["rl"])
+    dictionaries, moves = choice.dictionaries[model], list(choice.ranked["rl"])
+    overall = sizes_overall(cfg, choice.table, model, dictionaries)
     places = measure_places(cfg, model, moves, traces, dictionaries, overall)
     at = places.sizes if cfg.ablate.where == OPPORTUNITIES else dict.fromkeys(moves, overall)
-    found = dict(ranked)
-    pool = {}
+    found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
+        barred = {move: own.union(matches.ranked[move]) for move, own in barred.items()}
     return Material(
         ranked=found,
         sizes=at,
-        barred=listed,
+        barred=barred,
         decoders={layer: d.W_dec for layer, d in dictionaries.items()},
         centres={layer: d.b_dec for layer, d in dictionaries.items()},
         vectors=places.vectors,
@@ -280,16 +271,17 @@ def _material(
 def _plans(cfg: Config, model: str) -> list[EditPlan]:
     """Edits of one model: the main one with all that stands beside it, then variations."""
     own, edit = cfg.ablate, MAIN_EDIT[model]
-    main = _main(cfg, edit)
+    if own.matches_of:
+        beside = {MATCHED: own.controls, RANDOM: own.controls, PERMUTED: own.permutations, OWN: 1}
+        through = [
+            _main(cfg, edit, num_latents=size, found_by=own.matches_of, draws=beside)
+            for size in (0, *own.set_sizes)  # 0 is the main set.
+        ]
+        return list({_key(plan): plan for plan in through}.values())
     beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: own.controls, MEAN: 1}
     if own.recovery and edit == ABLATE:
         beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
-    if own.matches_of:
-        few = {MATCHED: own.controls, RANDOM: own.controls}
-        return [
-            _main(cfg, edit, found_by=own.matches_of, draws=few | {PERMUTED: own.controls}),
-            _main(cfg, edit, found_by="rl", draws=few),
-        ]
+    main = _main(cfg, edit)
     plans = {_key(main): _main(cfg, edit, draws=beside)}
 
     def also(plan: EditPlan) -> None:
@@ -306,7 +298,7 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
     if own.everywhere:
         also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
     if own.other_reader and not cfg.pair.is_single:
-        also(_main(cfg, edit, found_by="base", draws={RANDOM: 1}))
+        also(_main(cfg, edit, found_by="base", draws={RANDOM: own.controls}))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)
         also(_main(cfg, other, draws={MATCHED: 1, RANDOM: 1}))
