@@ -15,7 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := traces export cache train rank match ablate contrast course hybrid elicit report bench
+STAGES := traces export cache train rank match ablate contrast course hybrid elicit report \
+    dashboard bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
@@ -48,6 +49,7 @@ course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
 elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
 report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
+dashboard: $(READY)  ## a W&B workspace of what the stages logged; needs a login
 bench: $(READY)  ## our speed against the peers', to bench.json
 
 $(STAGES):

@@ -66,7 +66,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 2}
+_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 3}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -194,6 +194,8 @@ class Config:
                 Path(self.runs) / self.calibration: pairs,
                 Path(self.calibrate.output): [pairs, asdict(self.calibrate), organism.others],
             }
+        if stage == "dashboard":
+            return {}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
         models = [(model.path, model.revision) for model in (pair.base, pair.rl)]

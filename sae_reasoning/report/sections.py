@@ -30,6 +30,7 @@ from sae_reasoning.report.figures import (
     number,
 )
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
+from sae_reasoning.steering.recovery import gap_curves
 
 HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
     "The base, steered at the right moments",
@@ -184,39 +185,26 @@ def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sect
     )
 
 
-_POLICIES = "token-swap oracle latent cue-word random random-vector".split()
-
-
 def gap_curve(found: pd.DataFrame) -> Section:
     """How much of the accuracy gap each policy recovers, over the share of tokens steered."""
-    drawn = found[found.defined & found.policy.isin(_POLICIES) & found.budget.notna()]
-    drawn = drawn[drawn.share_steered.notna() & drawn.gap_recovered.notna()]
-    order = drawn.policy.map(_POLICIES.index)
-    drawn = drawn.assign(order=order, is_part=drawn.move != "all")
-    drawn = drawn.sort_values(["is_part", "order", "vector", "share_steered"], kind="stable")
+    drawn = gap_curves(found)
     plots = []
-    for move, own in drawn.groupby("move", sort=False):
-        x = Axis.of([0.0, *own.share_steered], "share of tokens steered")
-        y = Axis.of([0.0, 1.0, *own.low, *own.high], "share of the accuracy gap recovered")
+    if len(drawn):
+        x = Axis.of([0.0, *drawn.share_steered], "share of tokens steered")
+        y = Axis.of([0.0, 1.0, *drawn.low, *drawn.high], "share of the accuracy gap recovered")
         curves = [
-            Curve(
-                policy if policy == vector or vector == "-" else f"{policy}, {vector}",
-                style,
-                tuple(_gap_point(row, x, y) for row in line.itertuples()),
-            )
-            for style, ((policy, vector), line) in enumerate(
-                own.groupby(["policy", "vector"], sort=False)
-            )
+            Curve(name, style, tuple(_gap_point(row, x, y) for row in line.itertuples()))
+            for style, (name, line) in enumerate(drawn.groupby("line", sort=False))
         ]
-        title = "all problems" if move == "all" else f"problems that need {move}"
-        plots.append(CurvePlot(f"{title} (n = {own.n.iloc[0]})", x, y, tuple(curves), (0.0, 1.0)))
+        title = f"all problems (n = {drawn.n.iloc[0]})"
+        plots.append(CurvePlot(title, x, y, tuple(curves), (0.0, 1.0)))
     return Section(
         "hybrid",
         HYBRID,
         "The base writes; a policy decides at each token whether to push it. 0 is the base alone, "
         "1 the RL model. Random times and random vectors are the controls. 95 % intervals over "
         "problems.",
-        plots=tuple(plots[:1]),
+        plots=tuple(plots),
         rows=found,
     )
 

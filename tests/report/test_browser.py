@@ -13,7 +13,7 @@ from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
 from sae_reasoning.report.figures import number
 from sae_reasoning.report.reviews import read_review
-from sae_reasoning.report.texts import MAX_PIECE, shown
+from sae_reasoning.texts import MAX_PIECE, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
