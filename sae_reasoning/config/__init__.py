@@ -74,6 +74,7 @@ _LATER = {
         "base_source writer annotator second_annotator annotator_model annotator_attempts "
         "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
     ),
+    "ablate": frozenset({"reviews"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
@@ -176,6 +177,8 @@ class Config:
             parts = ["ablate"]
             if self.ablate.matches_of:
                 parts.append(f"from_{self.ablate.matches_of.replace('/', '_')}")
+            if self.ablate.reviews:
+                parts.append("reviewed")
             if self.ablate.split != "report":
                 parts.append(self.ablate.split)
             return self.folder / "_".join(parts)

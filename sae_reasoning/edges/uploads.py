@@ -52,7 +52,7 @@ _FIGURES = {
         "verdict.json",
         *(
             f"rows/{name}.csv"
-            for name in "evidence latents onset_mass execution hybrid attacks toll dictionaries "
+            for name in "evidence latents onset_mass execution hybrid attacks dictionaries "
             "calibration".split()
         ),
     ),

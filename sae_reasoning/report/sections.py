@@ -11,7 +11,16 @@ from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
+from sae_reasoning.behaviours.outcomes import (
+    ALL,
+    ANNOUNCERS,
+    KILLED,
+    KINDS,
+    NOT_TESTABLE,
+    TRACKERS,
+    calls,
+    toll,
+)
 from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
@@ -30,6 +39,7 @@ from sae_reasoning.report.figures import (
     number,
 )
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
+from sae_reasoning.stats import wilson
 from sae_reasoning.steering.recovery import gap_curves
 
 HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
@@ -130,9 +140,11 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section
 
 def attacks(found: pd.DataFrame) -> Section:
     """What the attacks left of the shortlists."""
-    tables = []
+    tables, charts = [], []
     for shortlist in (TRACKERS, ANNOUNCERS):
         own = found[found.shortlist == shortlist]
+        if killed := _killed(own):
+            charts.append(Chart(f"{shortlist}: killed, of those that the attack could test", killed))
         if len(own):
             tables.append(_table(f"{shortlist}: latents killed, by attack", toll(own, shortlist)))
             tables.append(_table(f"{shortlist}: what they're called", calls(own, shortlist)))
@@ -141,10 +153,24 @@ def attacks(found: pd.DataFrame) -> Section:
         ATTACKS,
         "Each shortlisted latent is attacked by what a hostile reader would say: that it answers "
         "to a token, a wording, a place. The column `latents` is n; one latent may be killed by "
-        "several. Intervals of each attack stand on the latent's own page and in the rows.",
+        "several. Bars are of the RL reader, over all moves, with Wilson's 95 % interval, n listed "
+        "latents; intervals of each attack stand on the latent's own page and in the rows.",
+        charts=tuple(charts),
         tables=tuple(tables),
         rows=found,
     )
+
+
+def _killed(found: pd.DataFrame) -> tuple[Bar, ...]:
+    """Of each attack, the share killed of the listed latents that it could test in the RL reader."""
+    own = found[(found.reader == RL) & (found.kind != ALL) & (found.outcome != NOT_TESTABLE)]
+    figures = []
+    for kind in KINDS:
+        here = own[own.kind == kind]
+        if len(here):
+            share = wilson(int((here.outcome == KILLED).sum()), len(here))
+            figures.append((kind, RL, share.value, share.low, share.high, len(here)))
+    return bars_on_one_axis(figures, "share killed") if figures else ()
 
 
 def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:

@@ -14,13 +14,15 @@ function edits(record) {
   if (!record.sets) return titled(title, notes.ablate || "");
   if (!record.sets.length) return titled(title, "No edited set holds this latent.");
   const alone = record.sets.some((s) => s.set_size === 1);
-  const rows = record.sets.map((s) => [MODEL_NAMES[s.model], s.behaviour, done_to(s), s.set_size, `${s.where}, found in ${s.found_by}`,
+  const rows = record.sets.map((s) => [whole(`${MODEL_NAMES[s.model]}, ${done_to(s)}`), s.behaviour, s.set_size, `${s.where === "all" ? "all tokens" : s.where}, found by the ${s.found_by === "rl" ? "RL" : s.found_by} reader`,
     whole(`${figure(s.without)} → ${figure(s.value)}`), whole(figure(s.difference) + interval(s.low, s.high)), figure(s.q), s.n,
-    s.stands ? "✓ stands" : s.coherent ? "no" : "no: other moves break"]);
-  const parts = [
-    table(["model", "move", "done", "latents", "where", "starts per opportunity", "change", "q", "n", "stands"], rows, [3, 7, 8]),
-    element("p", "small", "Stands: other moves are still carried out rightly, and the change differs from no edit and from every control (q < 0.05)."),
-  ];
+    whole(s.stands ? "✓ stands" : s.coherent ? "no" : "no: other moves break")]);
+  const standing = record.sets.filter((s) => s.stands).length;
+  const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${standing} stand`),
+    element("p", "small", "An edit stands where other moves are still carried out rightly, and its change differs from no edit and from every control beside it (q < 0.05)."),
+    table(["edit", "move", "latents", "where", "starts per opportunity", "change", "q", "n", "stands"], rows, [2, 6, 7]));
+  all.open = rows.length < 8;
+  const parts = [all];
   for (const key of [...new Set(record.beside.map((b) => `${b.model}|${b.behaviour}`))]) parts.push(...mainEdit(record, ...key.split("|")));
   return titled(title, `On problems that selected nothing; 95 % intervals over problems. An edit moves a set of latents together${alone ? "; a set of one is this latent alone" : ", so this is what the set does, not this latent alone"}.`, ...parts);
 }
@@ -97,7 +99,7 @@ function textPair(pair) {
   const rows = pair.rows.flatMap((row) => (row.same
     ? [element("div", "text alike", ...words(row.left))]
     : [element("div", "text gone", ...words(row.left)), element("div", "text new", ...words(row.right))]));
-  const head = (who, i) => element("div", "who", `${who}: ${pair.behaviour} ${pair.starts[i]} times, ${right(pair.correct[i])}`);
+  const head = (who, i) => element("div", "who", `${who}: ${pair.behaviour} × ${pair.starts[i]}, ${right(pair.correct[i])}`);
   return element("div", "example", element("details", "", element("summary", "", `Problem ${pair.problem}, by lot of the ${pair.differing} of ${pair.problems} texts that the edit changed (${pair.edit})`), element("bdi", "small", pair.prompt)),
     element("div", "sides aligned", head("without", 0), head("with the edit", 1), ...rows));
 }

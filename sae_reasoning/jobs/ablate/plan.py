@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import read_json, require_stage
+from sae_reasoning.edges.artifacts import digest, read_json, require_stage
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.edges.tables import read_table, read_traces
@@ -19,6 +20,7 @@ from sae_reasoning.jobs.ablate.latents import (
     open_dictionaries,
     read_matches,
     require_matches,
+    reviews_of,
 )
 from sae_reasoning.jobs.ablate.places import measure_places, sizes_overall
 from sae_reasoning.organisms.grammar import THINK
@@ -63,6 +65,7 @@ def inputs_of(cfg: Config) -> dict[str, str]:
     }
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
+    made |= {f"review {name}": digest(Path(name)) for name in cfg.ablate.reviews}
     return models | made
 
 
@@ -152,7 +155,7 @@ def prepare(cfg: Config) -> Experiment:
     latents = read_table(cfg.folder / "rank" / "latents.parquet")
     layer_of = dict(zip(latents.dictionary, latents.layer.tolist(), strict=True))
     dictionaries = open_dictionaries(cfg, shortlist, layer_of)
-    chosen = choose(cfg, shortlist)
+    chosen = choose(cfg, shortlist, reviews_of(cfg))
     ranked = {model: chosen_by_score(cfg, chosen, model) for model in MODELS}
     if own.shortlist != "separators":
         ranked["rl"] = chosen
