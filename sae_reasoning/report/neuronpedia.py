@@ -7,6 +7,7 @@ open-source importer. What nobody measured here (neurons' alignment, explanation
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 CREATOR = "sae_reasoning"
@@ -36,7 +37,9 @@ def feature(
         "layer": source_id(record["layer"], record["dictionary"]),
         "index": str(record["latent"]),
         "creatorId": CREATOR,
-        "maxActApprox": max((a["maxValue"] for a in activations(model, reader, record, evidence)), default=0.0),
+        "maxActApprox": max(
+            (a["maxValue"] for a in activations(model, reader, record, evidence)), default=0.0
+        ),
         "hasVector": False,
         "vector": [],
         "vectorLabel": None,
@@ -105,7 +108,9 @@ def activations(
     return made
 
 
-def about(models: Mapping[str, str], pair: str, layer: int, dictionary: str, reader: str) -> dict[str, dict[str, Any]]:
+def about(
+    models: Mapping[str, str], pair: str, layer: int, dictionary: str, reader: str
+) -> dict[str, dict[str, Any]]:
     """The lines about model, release, source and source set of one reader, by file name."""
     model, source = models[reader], source_id(layer, dictionary)
     named = source.partition("-")[2]
@@ -157,4 +162,4 @@ def _bins(examples: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float
 
 
 def _middles(edges: Sequence[float]) -> list[float]:
-    return [round((a + b) / 2, 6) for a, b in zip(edges, edges[1:], strict=False)]
+    return [round((a + b) / 2, 6) for a, b in pairwise(edges)]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sae_reasoning.texts import shown
 from sae_reasoning.config import ConfigError
 from sae_reasoning.stats import bootstrap_of_sums, kappa
+from sae_reasoning.texts import shown
 
 SCHEMA_VERSION = 1
 CALLS = ("real", "lexical", "unclear")

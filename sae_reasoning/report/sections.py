@@ -144,7 +144,9 @@ def attacks(found: pd.DataFrame) -> Section:
     for shortlist in (TRACKERS, ANNOUNCERS):
         own = found[found.shortlist == shortlist]
         if killed := _killed(own):
-            charts.append(Chart(f"{shortlist}: killed, of those that the attack could test", killed))
+            charts.append(
+                Chart(f"{shortlist}: killed, of those that the attack could test", killed)
+            )
         if len(own):
             tables.append(_table(f"{shortlist}: latents killed, by attack", toll(own, shortlist)))
             tables.append(_table(f"{shortlist}: what they're called", calls(own, shortlist)))
@@ -162,7 +164,7 @@ def attacks(found: pd.DataFrame) -> Section:
 
 
 def _killed(found: pd.DataFrame) -> tuple[Bar, ...]:
-    """Of each attack, the share killed of the listed latents that it could test in the RL reader."""
+    """Of each attack, the share killed of the listed latents that it could test, RL reader."""
     own = found[(found.reader == RL) & (found.kind != ALL) & (found.outcome != NOT_TESTABLE)]
     figures = []
     for kind in KINDS:

@@ -279,6 +279,8 @@ def latents_page(folder: Path, listings: list[dict[str, Any]], pair: str = "pair
         "rows": plain(listings),
         "missing": "",
         "match_missing": "",
+        "match_other": "",
+        "ablate_missing": "",
     }
     write_page(folder / "latents.html", "latents.html", page)
     return folder / "latents.html"
@@ -303,6 +305,7 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
         "counterparts": [],
         "planted": [],
         "rivals": [],
+        "replicas": [],
         "examples": [example],
         "histogram": {"edges": [0, 1, 2], "counts": counts, "active": {"rl": 1}, "tokens": 9},
         "output": {"top": [[token, 1.0]], "bottom": [[token, -1.0]]},

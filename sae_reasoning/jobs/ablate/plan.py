@@ -267,7 +267,7 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
             also(_main(cfg, name, num_latents=main.num_latents, dose=dose, draws={RANDOM: 1}))
     if own.everywhere:
         also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
-    if own.other_reader:
+    if own.other_reader and not own.reviews:  # Nobody reviewed the other reader's.
         also(_main(cfg, edit, found_by="base", draws={RANDOM: 1}))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)

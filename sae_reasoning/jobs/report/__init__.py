@@ -41,9 +41,7 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
         latents = write_latents(cfg, sources, reviews, stage.folder, console)
-        write_overview(
-            cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents
-        )
+        write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents)
         manifest = stage.finish({one.behaviour: one.verdict for one in verdicts})
     _say(verdicts, tracker, console)
     if latents.num_latents:

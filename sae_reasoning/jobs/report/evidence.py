@@ -231,9 +231,7 @@ class _Sums:
         self._both = np.zeros((len(latents), d_sae), np.int64)
         self._sum, self._square = np.zeros(d_sae), np.zeros(d_sae)
 
-    def add(
-        self, value: Float[np.ndarray, "token k"], latent: Int[np.ndarray, "token k"]
-    ) -> None:
+    def add(self, value: Float[np.ndarray, "token k"], latent: Int[np.ndarray, "token k"]) -> None:
         """Add some tokens; values of 0 don't count."""
         row, slot = np.nonzero(value)
         column, weight = latent[row, slot], value[row, slot].astype(np.float64)

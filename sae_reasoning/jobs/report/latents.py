@@ -63,7 +63,7 @@ def write_latents(
     rows = listing_rows(found)
     _add_reviews(rows, reviews)
     top = top_rows(rows, cfg.tracker.latents)
-    kept: dict[str, dict[str, Any]] = dict.fromkeys((row["name"] for row in top), {})
+    kept: dict[str, dict[str, Any]] = {row["name"]: {} for row in top}
     exported = _Exported(cfg, folder) if cfg.report.neuronpedia else None
     with console.progress(len(found), "latents", "pages") as bar:
         for one, evidence in zip(found, _evidence(cfg, sources, found, shortlist), strict=True):
