@@ -350,8 +350,8 @@ def evidence_of(number: int) -> dict[str, Any]:
 
 def test_five_hundred_latents_open_within_two_seconds_and_thirty_megabytes(visit, tmp_path):
     path = latents_page(tmp_path, [listing(number % 500) for number in range(1500)])
-    for number in range(500):
-        write_call(tmp_path / "latents" / f"1_{number}.js", "showLatent", evidence_of(number))
+    for index in range(500):
+        write_call(tmp_path / "latents" / f"1_{index}.js", "showLatent", evidence_of(index))
     assert sum(file.stat().st_size for file in tmp_path.rglob("*.*")) < 30e6
     page = visit(path)
     page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length === 1500")
