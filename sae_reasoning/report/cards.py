@@ -151,7 +151,7 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
         means=_IN_SHORT[GATEWAY if one.qualifier == GATEWAY else one.verdict],
         starts=(figure(PER_TRACE, BASE), figure(PER_TRACE, RL)),
         executed=(figure(VALIDITY, BASE, OWN_WORDS), figure(VALIDITY, RL, OWN_WORDS)),
-        checks=f"{passed} of {len(deciding)} checks pass",
+        checks=f"{passed} of {len(deciding)} checks pass" if deciding else "nothing to check",
         spare=spare,
     )
 
