@@ -18,7 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := fetch traces export cache train rank match ablate transfer contrast course hybrid elicit report bench
+STAGES := fetch traces export cache train rank match ablate transfer contrast course hybrid elicit report \
+    dashboard bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
@@ -60,6 +61,7 @@ real: $(READY)  ## real models by themselves, no verdict; ARGS=corpus.annotated=
 	    'layers=[11]' $(ARGS) $(OF_SMOLLM2)
 	@$(PYTHON_BIN) -m sae_reasoning match experiment=real pair=smollm2 \
 	    match.other=real/gemma3_270m $(ARGS)
+dashboard: $(READY)  ## a W&B workspace of what the stages logged; needs a login
 bench: $(READY)  ## our speed against the peers', to bench.json
 
 $(STAGES):

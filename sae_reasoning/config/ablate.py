@@ -18,6 +18,8 @@ class AblateConfig:
         shortlist: `announcers` or `trackers`; or `separators`, by onset AUROC on the select split.
         matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' counterparts
             here, as its `match` found them, are edited, with this run's own beside them.
+        reviews: Files of reviewers' calls, as the page of latents exports them: only latents that
+            somebody called real, and nobody anything else, are edited.
         where: `opportunities` of the move (where it could start), or `all` generated tokens.
         num_latents: Latents ablated together, the best first, over all layers: the main set.
         clamp_latents: Latents clamped together, likewise.
@@ -50,6 +52,7 @@ class AblateConfig:
     behaviours: list[str] = field(default_factory=list)
     shortlist: str = "announcers"
     matches_of: str = ""
+    reviews: list[str] = field(default_factory=list)
     where: str = "opportunities"
     num_latents: int = 5
     clamp_latents: int = 5
@@ -96,3 +99,12 @@ class AblateConfig:
             f"ablate.singles={self.singles} is less than none; set 0, or 5 for the five best",
         )
         other_run("ablate.matches_of", self.matches_of)
+        require(
+            not self.reviews or self.shortlist != "separators",
+            "ablate.reviews is about shortlisted latents, and ablate.shortlist=separators takes "
+            "others; set announcers or trackers",
+        )
+
+    def depends_on(self, option: str) -> bool:
+        """Whether edits can differ with an option, as the others are set."""
+        return True

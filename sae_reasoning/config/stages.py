@@ -252,13 +252,27 @@ class TrackerConfig:
     Attributes:
         kind: `wandb` or `none`.
         project: W&B project.
+        entity: W&B user or team; empty for whoever is logged in.
         mode: `auto` is online when an API key is set, else offline; or `online`, `offline`.
+        latents: Latents in W&B's table with a page of evidence each, the best of each list first.
+        texts: Whether what models read and wrote goes up: `always`, `never`, or `auto`, only of
+            models that this project made, on problems that it posed.
+        weights: Whether weights of dictionaries go up.
     """
 
     kind: str = "wandb"
     project: str = "sae_reasoning"
+    entity: str = ""
     mode: str = "auto"
+    latents: int = 50
+    texts: str = "auto"
+    weights: bool = False
 
     def __post_init__(self) -> None:
+        require(
+            self.latents >= 0,
+            f"tracker.latents={self.latents} is less than none; set 0, or 50",
+        )
+        one_of("tracker.texts", self.texts, ("auto", "always", "never"))
         one_of("tracker.kind", self.kind, ("wandb", "none"))
         one_of("tracker.mode", self.mode, ("auto", "online", "offline"))

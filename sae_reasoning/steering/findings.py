@@ -171,6 +171,25 @@ def doses(found: pd.DataFrame) -> pd.DataFrame:
     ].reset_index(drop=True)
 
 
+def dose_curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `doses`, the points of curves: the sets that have most doses, with what stands beside.
+
+    Args:
+        table: As `doses` makes it.
+
+    Returns:
+        Its rows with a column `line`, by line and dose.
+    """
+    keys = ["model", "edit", "set_size", "where", "found_by"]
+    if table.empty:
+        return table.assign(line=[])
+    main = table[table.condition == EDIT].groupby(keys).dose.nunique()
+    chosen = main[main == main.groupby(["model", "edit"]).transform("max")].index
+    rows = table[table.set_index(keys).index.isin(chosen)]
+    line = rows.model + " " + rows.edit + ", " + rows.behaviour + ", " + rows.condition
+    return rows.assign(line=line).sort_values(["line", "dose"], ignore_index=True)
+
+
 def off_target(found: pd.DataFrame) -> pd.DataFrame:
     """Every edited set of latents by every move: the change in its starts per opportunity."""
     edits = found[found.condition == EDIT]

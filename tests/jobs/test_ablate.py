@@ -491,6 +491,29 @@ def test_a_shortlist_made_from_other_inputs_is_refused(cfg, changed):
         run(cfg)
 
 
+def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_stays(cfg, tmp_path):
+    cfg.ablate.behaviours, cfg.ablate.num_latents = ["backtracking"], 1
+    cfg.ablate.clamp_latents, cfg.ablate.other_reader = 1, True
+    rank = Manifest.read(cfg.folder / "rank").fingerprint
+    rows = [
+        {"layer": layer, "latent": latent, "behaviour": "backtracking", "call": call}
+        for layer, latent, call in ((0, 3, "lexical"), (1, 5, "real"))
+    ]
+    export = {"schema_version": 1, "reviewer": "a", "rank": rank, "reviews": rows}
+    write_json(tmp_path / "a.json", export)
+    cfg.ablate.reviews = [str(tmp_path / "a.json")]
+    run(cfg)
+    edited = generations(cfg, "ablate_reviewed")
+    assert set(edited.latents[edited.condition == "edit"]) == {"1:5"}
+    assert not (cfg.folder / "ablate").exists()
+    write_json(tmp_path / "a.json", export | {"rank": "another"})
+    with pytest.raises(ConfigError, match="reviews other shortlists"):
+        run(cfg)
+    write_json(tmp_path / "a.json", export | {"reviews": rows[:1]})
+    with pytest.raises(ConfigError, match="call real"):
+        run(cfg)
+
+
 def test_a_move_that_is_only_positional_is_not_edited(cfg):
     path = cfg.folder / "rank" / "shortlist.json"
     announcers = read_json(path)["announcers"]

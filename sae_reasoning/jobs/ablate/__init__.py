@@ -9,11 +9,12 @@ from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.tables import write_table
-from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare
 from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
+    dose_curves,
     doses,
     findings,
     growing_sets,
@@ -91,6 +92,14 @@ def _show(
     tracker.table("effects", found)
     for name, table in tables.items():
         tracker.table(name, table)
+    tracker.curves(
+        DOSE_CURVES,
+        dose_curves(tables["doses"]),
+        x="dose",
+        y="difference",
+        line="line",
+        title="change of starts per opportunity, by dose in multiples of the latents' maximum",
+    )
     summary = findings(found)
     title = f"main edits, starts per opportunity, on the {split} split"
     console.table(title, list(summary.columns), summary.values.tolist())

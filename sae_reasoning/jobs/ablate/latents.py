@@ -15,6 +15,7 @@ from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.tables import read_table
+from sae_reasoning.report.reviews import Review, called_real, read_reviews
 from sae_reasoning.steering.conditions import LatentId
 
 
@@ -41,7 +42,7 @@ def choose_ranked(cfg: Config) -> Choice:
     table = read_table(cfg.folder / "rank" / "latents.parquet")
     layer_of = dict(zip(table.dictionary, table.layer.tolist(), strict=True))
     dictionaries = open_dictionaries(cfg, shortlist, layer_of)
-    chosen = choose(cfg, shortlist)
+    chosen = choose(cfg, shortlist, reviews_of(cfg))
     ranked = {reader: chosen_by_score(cfg, chosen, reader) for reader in cfg.pair.readers}
     if cfg.ablate.shortlist != "separators":
         ranked["rl"] = chosen
@@ -75,15 +76,28 @@ def _list_name(cfg: Config) -> str:
     return "announcers" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
 
 
-def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
+def choose(
+    cfg: Config, shortlist: dict[str, Any], reviews: Sequence[Review] = ()
+) -> dict[str, list[LatentId]]:
     """The shortlisted latents of each move to edit, over the config's layers and moves, best first.
+
+    Args:
+        cfg: The experiment.
+        shortlist: Content of `shortlist.json`.
+        reviews: Where there are any, only latents that they call real are taken.
 
     Raises:
         ConfigError: A move has none.
     """
     name = _list_name(cfg)
+    real = called_real(reviews) if reviews else None
+
+    def is_wanted(behaviour: str, entry: Mapping[str, Any]) -> bool:
+        key = entry["layer"], entry["latent"], behaviour
+        return entry["layer"] in cfg.layers and (real is None or key in real)
+
     lists = {
-        behaviour: [entry for entry in entries if entry["layer"] in cfg.layers]
+        behaviour: [entry for entry in entries if is_wanted(behaviour, entry)]
         for behaviour, entries in shortlist[name].items()
         if behaviour in cfg.behaviours
     }
@@ -91,8 +105,9 @@ def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
     asked = [behaviour for behaviour in cfg.ablate.behaviours if behaviour in cfg.behaviours]
     for behaviour in asked:
         if behaviour not in ranked:
+            said = " that reviewers call real" if real is not None else ""
             raise ConfigError(
-                f"ablate.behaviours: {behaviour} has no {name} on the shortlist; "
+                f"ablate.behaviours: {behaviour} has no {name} on the shortlist{said}; "
                 f"choose from {', '.join(ranked) or 'none'}, or run `make rank` with more traces"
             )
     testable = [b for b, entries in ranked.items() if entries[0].get("status") != POSITIONAL]
@@ -100,12 +115,29 @@ def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
         behaviour: list(dict.fromkeys(LatentId(e["layer"], e["latent"]) for e in ranked[behaviour]))
         for behaviour in asked or testable
     }
+    if not chosen and real is not None:
+        raise ConfigError(
+            f"ablate.reviews={cfg.ablate.reviews} call none of the {name} real; review more of "
+            "them on latents.html, or leave it out"
+        )
     if not chosen:
         raise ConfigError(
             f"ablate.shortlist={cfg.ablate.shortlist} is empty for every move; raise "
             "traces.num_problems, then run `make rank` again"
         )
     return chosen
+
+
+def reviews_of(cfg: Config) -> list[Review]:
+    """What reviewers called the latents of the shortlists there are.
+
+    Raises:
+        ConfigError: A file isn't there, isn't an export, or reviews other shortlists.
+    """
+    made = Manifest.read(cfg.folder / "rank")
+    return read_reviews(
+        "ablate.reviews", cfg.ablate.reviews, made.fingerprint if made else "", read_json
+    )
 
 
 def chosen_by_score(

@@ -3,9 +3,10 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import require_stage
+from sae_reasoning.edges.artifacts import digest, require_stage
 from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import Dictionary
@@ -72,6 +73,7 @@ def inputs_of(cfg: Config) -> dict[str, str]:
     }
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
+    made |= {f"review {name}": digest(Path(name)) for name in cfg.ablate.reviews}
     return models | made
 
 
@@ -297,7 +299,7 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
             also(_main(cfg, name, num_latents=main.num_latents, dose=dose, draws={RANDOM: 1}))
     if own.everywhere:
         also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
-    if own.other_reader and not cfg.pair.is_single:
+    if own.other_reader and not own.reviews and not cfg.pair.is_single:  # Nobody reviewed those.
         also(_main(cfg, edit, found_by="base", draws={RANDOM: own.controls}))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)
