@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config.ablate import AblateConfig
+from sae_reasoning.config.cache import CacheConfig
 from sae_reasoning.config.checks import ConfigError, require
 from sae_reasoning.config.contrast import (
     CalibrateConfig,
@@ -27,7 +28,6 @@ from sae_reasoning.config.organisms import (
 )
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
-    CacheConfig,
     ExportConfig,
     ModelConfig,
     PairConfig,
@@ -78,9 +78,12 @@ _LATER = {
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
 
-PARTIAL = frozenset({"rank.only"})
+PARTIAL = frozenset({"cache.shard", "cache.only", "rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
 partial folder, so these enter no fingerprint, and processes may make different parts at once."""
+
+_CUTS = frozenset({"cache.num_shards"})
+"""Options that say how a stage is cut into parts; they enter no fingerprint, either."""
 
 
 @dataclass
@@ -202,7 +205,11 @@ class Config:
     def is_partial(self, stage: str) -> bool:
         """Whether only a part of a stage is asked for."""
         options = [option.rpartition(".") for option in PARTIAL]
-        return any(part == stage and getattr(getattr(self, part), o) for part, _, o in options)
+        return any(
+            getattr(getattr(self, part), o) not in (None, "")
+            for part, _, o in options
+            if part == stage
+        )
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The part of the config that a stage reads, and is fingerprinted by."""
@@ -226,7 +233,7 @@ class Config:
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         part = getattr(self, stage)
         own = {f.name: getattr(part, f.name) for f in fields(part)}
-        own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
+        own = {n: value for n, value in own.items() if f"{stage}.{n}" not in PARTIAL | _CUTS}
         default = type(part)()
         for name in _LATER.get(stage, ()):
             if own[name] == getattr(default, name) or not part.depends_on(name):
