@@ -26,6 +26,7 @@ from sae_reasoning.config.organisms import (
     OrganismConfig,
     PretrainConfig,
 )
+from sae_reasoning.config.plan import PlanConfig
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
     ExportConfig,
@@ -56,6 +57,7 @@ __all__ = [
     "ModelConfig",
     "OrganismConfig",
     "PairConfig",
+    "PlanConfig",
     "PretrainConfig",
     "RankConfig",
     "ReportConfig",
@@ -107,6 +109,7 @@ class Config:
         elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
+        plan: What the estimate of costs assumes.
         organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
@@ -131,6 +134,7 @@ class Config:
     elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
@@ -197,6 +201,8 @@ class Config:
                 Path(self.runs) / self.calibration: pairs,
                 Path(self.calibrate.output): [pairs, asdict(self.calibrate), organism.others],
             }
+        if stage == "plan":
+            return {}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
         models = [(model.path, model.revision) for model in (pair.base, pair.rl)]
