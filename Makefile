@@ -18,8 +18,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := fetch traces export cache train rank match ablate transfer contrast course hybrid elicit report \
-    dashboard bench
+STAGES := fetch plan traces export cache train rank match ablate transfer contrast course hybrid \
+    elicit report dashboard bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
@@ -34,6 +34,7 @@ help:  ## list every target
 
 setup: $(READY)  ## make .venv with everything in it; every target does so when needed
 
+plan: $(READY)  ## what a run will take: tokens, disk, FLOPs, GPU hours; before anything runs
 traces: $(READY)  ## roll out both models on the same problems, grade and annotate
 export: $(READY)  ## traces with their moves as span JSONL (Doccano), for people's tools
 cache: $(READY)  ## activations of both models on all traces, to HDF5 (makes traces if missing)

@@ -9,9 +9,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config, ConfigError, TrackerConfig
 
 STAGES = {
+    "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
     "traces": "roll out both models on the same problems, grade, annotate (or import traces)",
     "export": "traces with their moves as span JSONL, for annotation tools; spans.jsonl",
     "cache": "read every trace through both models; activations to HDF5",
@@ -117,7 +118,7 @@ def _run_stage(name: str, config: Config) -> None:
 
     job = getattr(importlib.import_module(module_of(name)), name)
     tracker = open_tracker(
-        config.tracker,
+        TrackerConfig(kind="none") if name == "plan" else config.tracker,
         stage=name,
         group=f"{config.experiment}/{config.pair.name}",
         folder=config.folder,

@@ -14,6 +14,7 @@ in turn goes to `runs/.sweeps/<time>/<job>.log`.
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -50,6 +51,9 @@ _REMEDIES = {
 }
 """How to keep jobs apart at stages that write to other places than the experiment's folder."""
 
+_EXTRAS = {"submitit_slurm": "submitit", "submitit_local": "submitit", "ray": "ray"}
+"""What brings a launcher along."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -85,7 +89,7 @@ def multirun(names: Sequence[str], arguments: Sequence[str]) -> bool:
     refuse_clashes(flow.with_inputs(names), jobs)
     folder = Path(jobs[0].config.runs) / ".sweeps" / f"{time.strftime('%F_%H-%M-%S')}_{os.getpid()}"
     try:
-        endings = _launch(_Task(tuple(names), tuple(jobs), folder, os.getpid()), options)
+        endings = _launch(_Task(tuple(names), tuple(jobs), folder, Path.cwd(), _here()), options)
     finally:
         for empty in (folder, folder.parent):
             with suppress(OSError):
@@ -227,13 +231,18 @@ def _check_option(text: str, launchers: Sequence[str]) -> None:
         if value not in launchers:
             raise ConfigError(
                 f"{text} isn't installed; choose one of {', '.join(launchers)}, or install it, as "
-                "by pip install 'sae_reasoning[joblib]'"
+                f"by pip install 'sae_reasoning[{_EXTRAS.get(str(value), 'joblib')}]'"
             )
     elif not name.startswith("hydra.launcher."):
         raise ConfigError(
             f"{text} can't be set here, where results have folders of their own; set "
             "hydra/launcher=… and hydra.launcher.…=…"
         )
+
+
+def _here() -> tuple[str, int]:
+    """This process, of all machines."""
+    return socket.gethostname(), os.getpid()
 
 
 def _quoted(text: str) -> str:
@@ -253,13 +262,15 @@ class _Task:
         names: Of the stages.
         jobs: All of them; Hydra says which one is meant.
         folder: Of logs.
+        place: The working directory, which other machines must see, too.
         launched_by: The process that the launcher was called in.
     """
 
     names: tuple[str, ...]
     jobs: tuple[Job, ...]
     folder: Path
-    launched_by: int
+    place: Path
+    launched_by: tuple[str, int]
 
     def __call__(self, _: object) -> Ending:
         """Run the job that is Hydra's now."""
@@ -267,7 +278,10 @@ class _Task:
         job = self.jobs[number]
         title = f"job {number + 1} of {len(self.jobs)}: {job.label}"
         # One job at a time may have the terminal.
-        log = None if os.getpid() == self.launched_by else log_of(self.folder, number)
+        log = None if _here() == self.launched_by else log_of(self.folder, number)
+        if log is not None:
+            # Workers of a cluster begin wherever their node was started.
+            os.chdir(self.place)
         console = Console()
         console.say(f"\n==== {title}" if log is None else f"{title}: started, see {log}")
         started = time.monotonic()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config.ablate import AblateConfig
+from sae_reasoning.config.cache import CacheConfig
 from sae_reasoning.config.checks import ConfigError, require
 from sae_reasoning.config.contrast import (
     CalibrateConfig,
@@ -27,9 +28,9 @@ from sae_reasoning.config.organisms import (
     PretrainConfig,
 )
 from sae_reasoning.config.pair import ModelConfig, PairConfig
+from sae_reasoning.config.plan import PlanConfig
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
-    CacheConfig,
     RankConfig,
     SaeConfig,
     TrackerConfig,
@@ -59,6 +60,7 @@ __all__ = [
     "ModelConfig",
     "OrganismConfig",
     "PairConfig",
+    "PlanConfig",
     "PretrainConfig",
     "RankConfig",
     "ReportConfig",
@@ -90,9 +92,12 @@ _LATER = {
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
 
-PARTIAL = frozenset({"rank.only"})
+PARTIAL = frozenset({"cache.shard", "cache.only", "rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
 partial folder, so these enter no fingerprint, and processes may make different parts at once."""
+
+_CUTS = frozenset({"cache.num_shards"})
+"""Options that say how a stage is cut into parts; they enter no fingerprint, either."""
 
 
 @dataclass
@@ -118,6 +123,7 @@ class Config:
         report: The verdict.
         calibrate: The verdict's calibration.
         fetch: Weights out of the package index.
+        plan: What the estimate of costs assumes.
         organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
@@ -144,6 +150,7 @@ class Config:
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
     fetch: FetchConfig = field(default_factory=FetchConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
@@ -228,7 +235,7 @@ class Config:
             }
         if stage == "fetch":
             return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
-        if stage == "dashboard":
+        if stage in ("dashboard", "plan"):
             return {}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
@@ -238,7 +245,11 @@ class Config:
     def is_partial(self, stage: str) -> bool:
         """Whether only a part of a stage is asked for."""
         options = [option.rpartition(".") for option in PARTIAL]
-        return any(part == stage and getattr(getattr(self, part), o) for part, _, o in options)
+        return any(
+            getattr(getattr(self, part), o) not in (None, "")
+            for part, _, o in options
+            if part == stage
+        )
 
     def settings(self, stage: str) -> dict[str, Any]:
         """The part of the config that a stage reads, and is fingerprinted by."""
@@ -264,7 +275,7 @@ class Config:
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         part = getattr(self, stage)
-        own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL}
+        own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL | _CUTS}
         default = asdict(type(part)())
         for name in _LATER.get(stage, ()):
             _drop(

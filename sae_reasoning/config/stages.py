@@ -4,31 +4,6 @@ from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import one_of, positive, require
 
-
-@dataclass
-class CacheConfig:
-    """Activations of both readers on all traces.
-
-    Attributes:
-        dtype: On disk: float16, bfloat16 or float32.
-        tokens: `response` keeps the last prompt position and what follows; `all` keeps every
-            position but BOS.
-        token_budget: Tokens, padding included, of one forward pass; small ones stay in a CPU's
-            cache, a GPU wants ten times as many.
-        shard_tokens: Rows of one HDF5 shard.
-    """
-
-    dtype: str = "float16"
-    tokens: str = "response"
-    token_budget: int = 2048
-    shard_tokens: int = 65536
-
-    def __post_init__(self) -> None:
-        one_of("cache.dtype", self.dtype, ("float16", "bfloat16", "float32"))
-        one_of("cache.tokens", self.tokens, ("response", "all"))
-        positive(self, "cache", "token_budget", "shard_tokens")
-
-
 LAYER_FIELD = "{layer}"
 """What stands for the layer in the folder of SAEs brought along."""
 

@@ -6,15 +6,19 @@ so traces are read a shard at a time, and the reordering stays within one shard'
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sae_reasoning.edges.activation_store import RowIndex, StoreWriter
+from sae_reasoning.edges.activation_format import RowIndex
+from sae_reasoning.edges.activation_store import StoreWriter
 from sae_reasoning.edges.lm.read import ReadBatch
+from sae_reasoning.edges.lock import Lock
 
 
 @dataclass(frozen=True)
@@ -63,31 +67,45 @@ def fill_shards(
     layout: Layout,
     sequences: Sequence[Sequence[int]],
     read: Callable[[Sequence[Sequence[int]]], Iterable[ReadBatch]],
+    shards: range | None = None,
 ) -> Iterator[int]:
     """Read and write the shards that are missing; all layers come from one forward pass.
 
     A shard's traces are read in whatever order `read` likes and scattered into a buffer of the
-    shard's size, already in the dtype of the disk; it is written while the next shard is read.
+    shard's size, already in the dtype of the disk; it is written while the next shard is read. What
+    stands in it depends on its own traces alone, so it doesn't matter who makes which. A shard that
+    another process is making is waited for.
 
     Args:
         writers: By layer.
         layout: Of the rows.
         sequences: Token ids of every trace.
         read: Yields the residuals of the sequences it is given.
+        shards: Which ones to make; none for all.
 
     Yields:
         Tokens read since the last.
     """
-    missing = missing_shards(writers.values(), layout)
+    missing = missing_shards(writers.values(), layout, shards)
+    first_writer = next(iter(writers.values()))
     most = max((len(layout.rows_of_shard(shard)) for shard in missing), default=0)
     # Used in turn, as touching new memory costs as much as writing it: one fills, one is written.
-    rooms = [{layer: writer.buffer(most) for layer, writer in writers.items()} for _ in missing[:2]]
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending: list[Future[None]] = []
-        for turn, shard in enumerate(missing):
+    rooms = cycle(
+        [{layer: writer.buffer(most) for layer, writer in writers.items()} for _ in missing[:2]]
+    )
+    with ExitStack() as locks, ThreadPoolExecutor(max_workers=1) as pool:
+        pending: Future[None] | None = None
+        for shard in missing:
+            lock = first_writer.lock(shard)
+            lock.take()
+            locks.callback(lock.free)
             traces, rows = layout.shards[shard], layout.rows_of_shard(shard)
             group = [sequences[trace] for trace in traces]
-            buffers = {layer: room[: len(rows)] for layer, room in rooms[turn % 2].items()}
+            if not missing_shards(writers.values(), layout, range(shard, shard + 1)):
+                lock.free()
+                yield sum(map(len, group))
+                continue
+            buffers = {layer: room[: len(rows)] for layer, room in next(rooms).items()}
             for batch in read(group):
                 source, target = _scatter(layout, [traces[row] for row in batch.rows], batch)
                 for layer, buffer in buffers.items():
@@ -96,22 +114,34 @@ def fill_shards(
                     buffer.index_copy_(0, target - rows.start, kept.cpu())
                 yield sum(len(group[row]) for row in batch.rows)
             index = row_index(layout, traces, group)
-            for done in pending:
-                done.result()
-            pending = [
-                pool.submit(writer.write, shard, buffers[layer], index)
-                for layer, writer in writers.items()
-            ]
-        for done in pending:
-            done.result()
+            if pending:
+                pending.result()
+            pending = pool.submit(_write_layers, writers, shard, buffers, index, lock)
+        if pending:
+            pending.result()
 
 
-def missing_shards(writers: Iterable[StoreWriter], layout: Layout) -> list[int]:
-    """Shards that some store hasn't got yet."""
+def _write_layers(
+    writers: Mapping[int, StoreWriter],
+    shard: int,
+    buffers: Mapping[int, Float[Tensor, "row d_model"]],
+    index: RowIndex,
+    lock: Lock,
+) -> None:
+    """Publish a shard of every layer, then let go of it."""
+    for layer, writer in writers.items():
+        writer.write(shard, buffers[layer], index)
+    lock.free()
+
+
+def missing_shards(
+    writers: Iterable[StoreWriter], layout: Layout, shards: range | None = None
+) -> list[int]:
+    """Shards, of some or of all, that some store hasn't got yet."""
     stores = tuple(writers)
     return [
         shard
-        for shard in range(len(layout.shards))
+        for shard in (range(len(layout.shards)) if shards is None else shards)
         if not all(writer.has(shard) for writer in stores)
     ]
 

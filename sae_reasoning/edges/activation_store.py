@@ -31,62 +31,21 @@ from jaxtyping import Float, Float32, Int32, Int64
 from torch import Tensor
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.activation_format import (
+    INDICES,
+    ON_DISK,
+    SCHEMA_VERSION,
+    RowIndex,
+    StoreAttributes,
+    row_bytes,
+    shard_path,
+)
 from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput, fingerprint, publish
+from sae_reasoning.edges.lock import Lock
 
-SCHEMA_VERSION = 1
-_ON_DISK = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
-_INDICES = ("token_id", "trace_index", "position")
-INDEX_BYTES = 12
-"""Bytes of a row besides its activations: token_id, trace_index and position."""
 _HEADER_BYTES = 1 << 15
 _BLOCKS_MIXED = 256  # At least so many places of the store meet in a mixing buffer.
 _MAX_BLOCK = 1024  # Rows; larger blocks read no faster.
-
-
-@dataclass(frozen=True)
-class StoreAttributes:
-    """What every shard of a store says of itself.
-
-    Attributes:
-        model: Name of the reader.
-        revision: Its hub revision, or "".
-        model_fingerprint: Changes with its weights.
-        tokenizer_fingerprint: Changes with its tokenizer.
-        traces_fingerprint: Changes with the traces that were read.
-        layer: Decoder block whose output is stored.
-        dtype: Of the stored values.
-        d_model: Width of a row.
-        num_traces: Traces read, also those that keep no token.
-        num_tokens: Rows of all shards.
-        num_shards: Shards of the store.
-    """
-
-    model: str
-    revision: str
-    model_fingerprint: str
-    tokenizer_fingerprint: str
-    traces_fingerprint: str
-    layer: int
-    dtype: str
-    d_model: int
-    num_traces: int
-    num_tokens: int
-    num_shards: int
-
-
-@dataclass(frozen=True)
-class RowIndex:
-    """Which token each row is.
-
-    Attributes:
-        token_id: What the reader had just read.
-        trace_index: Row of its trace in the table of traces.
-        position: Index into the trace's token ids.
-    """
-
-    token_id: Int32[np.ndarray, " row"]
-    trace_index: Int32[np.ndarray, " row"]
-    position: Int32[np.ndarray, " row"]
 
 
 @dataclass(frozen=True)
@@ -116,6 +75,10 @@ class StoreWriter:
         """Whether a shard is published, and so whole."""
         return shard_path(self.folder, shard).exists()
 
+    def lock(self, shard: int) -> Lock:
+        """What whoever makes a shard holds, so that nobody else makes it."""
+        return Lock(shard_path(self.folder, shard), "activations")
+
     def buffer(self, num_rows: int) -> Float[Tensor, "row d_model"]:
         """Room for a shard in memory, in the dtype of the disk."""
         dtype: torch.dtype = getattr(torch, self.attributes.dtype)
@@ -138,10 +101,11 @@ class StoreWriter:
         if self.attributes.dtype == "bfloat16":
             activations = activations.view(torch.uint16)  # Which NumPy and HDF5 know.
         stored = activations.numpy()
-        assert stored.dtype == _ON_DISK[self.attributes.dtype]
+        assert stored.dtype == ON_DISK[self.attributes.dtype]
         try:
             with publish(shard_path(self.folder, shard)) as partial:
-                _claim(partial, stored.nbytes + INDEX_BYTES * len(stored) + _HEADER_BYTES)
+                row = row_bytes(self.attributes.d_model, self.attributes.dtype)
+                _claim(partial, row * len(stored) + _HEADER_BYTES)
                 self._write(partial, shard, stored, index)
         except (OSError, RuntimeError) as error:
             raise ConfigError(
@@ -155,7 +119,7 @@ class StoreWriter:
             named = {"fingerprint": fingerprint(self.attributes)}
             file.attrs.update(asdict(self.attributes) | own | named)
             file.create_dataset("activations", data=stored)
-            for name in _INDICES:
+            for name in INDICES:
                 file.create_dataset(name, data=getattr(index, name))
 
     def _check_finite(self, activations: Tensor, index: RowIndex) -> None:
@@ -175,11 +139,6 @@ class StoreWriter:
             f"{self.attributes.layer} are {kind} on trace {trace}, position "
             f"{int(index.position[row])}; {remedy}"
         )
-
-
-def shard_path(folder: Path, shard: int) -> Path:
-    """File of one shard."""
-    return folder / f"shard_{shard:05d}.h5"
 
 
 def _claim(path: Path, num_bytes: int) -> None:
@@ -209,7 +168,7 @@ class ActivationStore:
         self._shards = tuple(shards)
         self._first_rows = [shard.first_row for shard in shards]
         self._stored_dtype: torch.dtype = getattr(torch, attributes.dtype)
-        self._row_bytes = attributes.d_model * np.dtype(_ON_DISK[attributes.dtype]).itemsize
+        self._value_bytes = attributes.d_model * np.dtype(ON_DISK[attributes.dtype]).itemsize
 
     @classmethod
     def open(cls, folder: Path, expected: Mapping[str, Any] | None = None) -> Self:
@@ -230,7 +189,7 @@ class ActivationStore:
         attributes, shards, first_row = None, [], 0
         for number, path in enumerate(paths):
             if path != shard_path(folder, number):
-                raise _broken(shard_path(folder, number), "is missing")
+                raise _missing(shard_path(folder, number))
             found, shard = _open_shard(path, number, first_row)
             if attributes is None:
                 attributes = found
@@ -246,9 +205,9 @@ class ActivationStore:
             first_row += shard.num_rows
         assert attributes is not None
         if len(shards) != attributes.num_shards:
-            raise _broken(shard_path(folder, len(shards)), f"is missing of {attributes.num_shards}")
+            raise _missing(shard_path(folder, len(shards)), f" of {attributes.num_shards}")
         if first_row != attributes.num_tokens:
-            raise _broken(folder, f"holds {first_row} rows instead of {attributes.num_tokens}")
+            raise _unfit(folder, f"holds {first_row} rows instead of {attributes.num_tokens}")
         return cls(folder, attributes, shards)
 
     def __enter__(self) -> Self:
@@ -417,10 +376,10 @@ class ActivationStore:
             shard = self._shards[bisect_right(self._first_rows, start) - 1]
             here = rest[: shard.first_row + shard.num_rows - start]
             with shard.path.open("rb") as file:
-                file.seek(shard.offset + (start - shard.first_row) * self._row_bytes)
+                file.seek(shard.offset + (start - shard.first_row) * self._value_bytes)
                 if (
                     file.readinto(here.view(torch.uint8).numpy().data)
-                    != len(here) * self._row_bytes
+                    != len(here) * self._value_bytes
                 ):
                     raise _broken(shard.path, "was cut short while it was read")
             rest, start = rest[len(here) :], start + len(here)
@@ -437,7 +396,7 @@ def check_same_rows(*stores: ActivationStore) -> None:
     for other in others:
         for name in ("traces_fingerprint", "num_tokens", "num_traces"):
             if _differs(first.attributes, other.attributes, name):
-                raise _broken(other.folder, f"has other rows than {first.folder} ({name} differs)")
+                raise _unfit(other.folder, f"has other rows than {first.folder} ({name} differs)")
 
 
 def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttributes, _Shard]:
@@ -453,16 +412,16 @@ def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttribute
             if int(file.attrs["shard"]) != number:
                 raise _broken(path, f"says that it is shard {file.attrs['shard']}")
             offset = file["activations"].id.get_offset()
-            shapes = {name: (file[name].shape, file[name].dtype) for name in _INDICES}
+            shapes = {name: (file[name].shape, file[name].dtype) for name in INDICES}
             shapes["activations"] = (file["activations"].shape, file["activations"].dtype)
     except (OSError, RuntimeError) as error:
         raise _broken(path, f"is cut short or no HDF5 file ({_reason(error)})") from error
     except KeyError as error:
         raise _broken(path, f"lacks an attribute or dataset ({_reason(error)})") from error
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        name: ((num_rows,), np.dtype(np.int32)) for name in _INDICES
+        name: ((num_rows,), np.dtype(np.int32)) for name in INDICES
     }
-    stored = np.dtype(_ON_DISK.get(attributes.dtype, np.void))
+    stored = np.dtype(ON_DISK.get(attributes.dtype, np.void))
     wanted["activations"] = ((num_rows, attributes.d_model), stored)
     if offset is None or shapes != wanted:
         raise _broken(path, "has datasets of another shape, type or layout than it says")
@@ -475,10 +434,21 @@ def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttribute
 def _check_expected(path: Path, found: StoreAttributes, expected: Mapping[str, Any]) -> None:
     for name, value in expected.items():
         if getattr(found, name) != value:
-            raise _broken(path, f"has {name}={getattr(found, name)}, wanted is {value}")
+            raise _unfit(path, f"has {name}={getattr(found, name)}, wanted is {value}")
+
+
+def _missing(path: Path, of: str = "") -> BrokenArtifact:
+    return BrokenArtifact(f"{path} is missing{of}; run `make cache` again, which makes it alone")
 
 
 def _broken(path: Path, what: str) -> BrokenArtifact:
+    return BrokenArtifact(
+        f"{path} {what}; delete it and run `make cache` again, which makes it alone"
+    )
+
+
+def _unfit(path: Path, what: str) -> BrokenArtifact:
+    """What is wrong with more than one file."""
     cache = next((p for p in path.parents if p.name == "cache"), path.parent)
     return BrokenArtifact(f"{path} {what}; delete {cache} and run `make cache` again")
 

@@ -4,7 +4,9 @@ A stage works in `<stage>.partial-<fingerprint>` beside its final folder and tak
 only when everything is there, so what was made before stands until what replaces it is whole. A
 killed stage leaves its partial folder, and the same config resumes in it; another config starts
 another. The fingerprint covers the stage's own config and its inputs' fingerprints. Of processes
-that would make a stage at the same time, one does; see lock.py.
+that would make a stage at the same time, one does; see lock.py. A stage may be made in parts, by
+many processes on many machines: each makes its part in the same partial folder, and whoever is the
+last gives it its final name.
 """
 
 import dataclasses
@@ -12,9 +14,10 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +26,8 @@ from typing import Any, Self
 from sae_reasoning.edges.lock import Lock
 
 SCHEMA_VERSION = 1
+_PARTS_FILE = "parts.json"
+_MOST_NAMED = 4  # Missing parts that a message has the commands of.
 _PACKAGES = (
     "sae_reasoning torch transformers sae-lens h5py numpy scipy pyarrow hydra-core wandb".split()
 )
@@ -40,7 +45,8 @@ class BrokenArtifact(ValueError):
 def publish(path: Path) -> Iterator[Path]:
     """Write to the yielded temporary path; the file takes its final name only when whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes of two machines may have one number.
+    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         yield partial
         with partial.open("rb") as file:
@@ -122,6 +128,19 @@ class Manifest:
         return cls(**read_json(path)) if path.exists() else None
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What one of several makers of a stage makes of it.
+
+    Attributes:
+        options: What asks for it on the command line.
+        files: What it consists of, below the stage's folder.
+    """
+
+    options: str
+    files: tuple[str, ...]
+
+
 class Stage:
     """One stage's folder, from plan to published result.
 
@@ -137,12 +156,19 @@ class Stage:
         final: The folder when it's finished.
         config: What its content depends on.
         inputs: Fingerprints of what it's made from.
-        shared: Only a part is made, which others may do with their parts at the same time; nobody
-            of them finishes the stage.
+        shared: Only a part is made, which others may do with their parts at the same time; who
+            finds itself the last may `take_over` and finish the stage.
+        mends: Whether a finished folder that has lost files is gone on from, with what is left.
     """
 
     def __init__(
-        self, final: Path, config: Any, inputs: Mapping[str, str], *, shared: bool = False
+        self,
+        final: Path,
+        config: Any,
+        inputs: Mapping[str, str],
+        *,
+        shared: bool = False,
+        mends: bool = False,
     ) -> None:
         self.final = final
         self.config, self.inputs = _plain(config), dict(inputs)
@@ -155,7 +181,7 @@ class Stage:
             }
         )
         self.folder = final.with_name(f"{final.name}.partial-{self.fingerprint}")
-        self._shared = shared
+        self._shared, self._mends = shared, mends
         self._lock = Lock(final, self.fingerprint, shared=shared)
         self._started = time.monotonic()
 
@@ -191,10 +217,46 @@ class Stage:
         if self.is_current:
             self._lock.free()  # Made while this process waited.
             return
+        if self._mends:
+            self._keep_what_is_whole()
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self._shared:
-            for unfinished in self.folder.rglob(".*.tmp"):
-                unfinished.unlink()  # A kill fell within `publish`.
+            self._clear_up()
+
+    def _keep_what_is_whole(self) -> None:
+        """Go on from a finished folder some of whose files are lost or cut short."""
+        with suppress(OSError):  # Another maker of a part is at it, too.
+            manifest = self.manifest
+            if manifest is None or manifest.fingerprint != self.fingerprint:
+                return
+            for name, size in _sizes(self.final).items():
+                if manifest.files.get(name) != size:
+                    (self.final / name).unlink()
+            os.replace(self.final, self.folder)  # Refused if there is a partial folder already.
+            (self.folder / "manifest.json").unlink()
+
+    def _clear_up(self) -> None:
+        """Remove what kills within `publish`, or under a lock, have left."""
+        for pattern in (".*.tmp", ".*.lock"):
+            for leftover in self.folder.rglob(pattern):
+                leftover.unlink()
+
+    def note_parts(self, parts: Sequence[Part]) -> None:
+        """Write down which parts make up the stage, so that a missing one can be named."""
+        write_json(self.folder / _PARTS_FILE, list(parts))
+
+    def take_over(self) -> bool:
+        """Leave the part; whether nobody else is at one, so that this process may finish it all."""
+        self._lock.free()
+        self._lock = Lock(self.final, self.fingerprint)
+        if not self._lock.take_at_once():
+            return False
+        self._shared = False
+        return True
+
+    def missing_parts(self) -> list[Part]:
+        """Parts that aren't whole yet, of those that were noted."""
+        return _missing_parts(self.folder)
 
     @property
     def _old(self) -> Path:
@@ -223,6 +285,8 @@ class Stage:
     def finish(self, counts: Mapping[str, Any]) -> Manifest:
         """Give the folder its final name; remove what it replaces and stale partial folders."""
         assert not self._shared, "others may still be at their parts"
+        self._clear_up()
+        (self.folder / _PARTS_FILE).unlink(missing_ok=True)
         manifest = Manifest(
             stage=self.final.name,
             fingerprint=self.fingerprint,
@@ -264,6 +328,7 @@ def require_stage(
     """
     manifest = Manifest.read(root / name)
     if manifest is None:
+        _refuse_parts(root, name)
         raise MissingInput(
             f"{root / name} is missing; run `make {name}` first, with the same options"
         )
@@ -281,6 +346,32 @@ def require_stage(
                 f"`make {name}` first"
             )
     return manifest
+
+
+def _refuse_parts(root: Path, name: str) -> None:
+    """Raise `MissingInput` if a stage is there in parts only."""
+    for folder in sorted(root.glob(f"{name}.partial-*")):
+        if not (folder / _PARTS_FILE).exists():
+            continue
+        missing = _missing_parts(folder)
+        if not missing:
+            raise MissingInput(
+                f"all parts of {root / name} are made, but nobody has put them together; run "
+                f"`make {name}` with the same options"
+            )
+        lost = next(file for file in missing[0].files if not (folder / file).exists())
+        commands = [f'`make {name} ARGS="{part.options}"`' for part in missing]
+        if len(commands) > _MOST_NAMED:
+            commands[_MOST_NAMED:] = [f"{len(commands) - _MOST_NAMED} more like these"]
+        raise MissingInput(
+            f"{root / name} is in parts, and {len(missing)} of them not whole: {folder / lost} is "
+            f"missing; run {', '.join(commands)}, with the other options as they were"
+        )
+
+
+def _missing_parts(folder: Path) -> list[Part]:
+    parts = [Part(p["options"], tuple(p["files"])) for p in read_json(folder / _PARTS_FILE)]
+    return [part for part in parts if not all((folder / file).exists() for file in part.files)]
 
 
 def _first_change(made: Any, wanted: Any, option: str = "") -> str:

@@ -46,7 +46,7 @@ class Lock:
             InUse: It is at other work.
         """
         tries = 0
-        while not self._try():
+        while not self.take_at_once():
             holder = self._holder()
             # A holder that has just come may not have put its name in place of the last one's.
             if tries and holder.get("work", self._work) != self._work:
@@ -59,17 +59,8 @@ class Lock:
             tries += 1
             time.sleep(_BETWEEN_TRIES)
 
-    def free(self) -> None:
-        """Let the next one in."""
-        if self._file is None:
-            return
-        # Whoever shares it goes on, and the last one removes it.
-        if not self._shared or _flock(self._file, fcntl.LOCK_EX):
-            self.path.unlink(missing_ok=True)
-        self._file.close()
-        self._file = None
-
-    def _try(self) -> bool:
+    def take_at_once(self) -> bool:
+        """Take it if nobody is in the way; whether it's taken."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("a+")
         try:
@@ -85,6 +76,16 @@ class Lock:
             raise
         self._file = file
         return True
+
+    def free(self) -> None:
+        """Let the next one in."""
+        if self._file is None:
+            return
+        # Whoever shares it goes on, and the last one removes it.
+        if not self._shared or _flock(self._file, fcntl.LOCK_EX):
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+        self._file = None
 
     def _is_seen(self, file: IO[str]) -> bool:
         """Whether `file` is still what stands under its name."""

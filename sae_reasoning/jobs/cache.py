@@ -1,41 +1,47 @@
-"""Teacher-force every trace of both writers through both readers; keep the residual streams."""
+"""Teacher-force every trace of both writers through both readers; keep the residual streams.
+
+Many workers may share the work (`cache.num_shards`, `cache.shard`, `cache.only`). Each writes files
+of its own, all into the one partial folder, and what stands in a file depends on its traces alone;
+so the last one publishes the very bytes that a single worker would have written.
+"""
 
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from sae_reasoning.config import CacheConfig, Config, ConfigError, ModelConfig
-from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
-from sae_reasoning.edges.activation_store import (
-    INDEX_BYTES,
-    ActivationStore,
+from sae_reasoning.edges.activation_format import (
     StoreAttributes,
-    StoreWriter,
+    file_bytes,
+    row_bytes,
+    shard_path,
 )
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
+from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
+from sae_reasoning.edges.artifacts import Manifest, Part, Stage, require_stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
 from sae_reasoning.edges.lm.read import check_layers, read_residuals
-from sae_reasoning.edges.lm.shared import require_shared_tokens
+from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.records import Trace
 
 
-def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces."""
+def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
+    """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces, or a part."""
     readers = _describe_readers(cfg)
     models = {name: reader.facts.fingerprint for name, reader in readers.items()}
     made = require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
     inputs = {"traces": made.fingerprint} | models
     _check_writable(cfg.folder)
-    with Stage(cfg.folder / "cache", cfg.settings("cache"), inputs) as stage:
+    is_part = cfg.is_partial("cache")
+    final = cfg.folder / "cache"
+    with Stage(final, cfg.settings("cache"), inputs, shared=is_part, mends=True) as stage:
         if stage.is_current:
             console.current("cache", stage.final)
             assert stage.manifest
@@ -47,18 +53,26 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             name: _writers(stage.folder / name, reader, traces, layout, cfg, made.fingerprint)
             for name, reader in readers.items()
         }
-        _plan(cfg, console, stage, traces, layout, stores)
+        own = _own_shards(cfg.cache, layout)
+        _plan(cfg, console, stage, traces, layout, stores, own)
+        if is_part:
+            stage.note_parts(_parts(cfg.cache, layout, stores, stage.folder))
         counts = {
-            name: _read(reader, stores[name], traces, layout, cfg, console, f"{name} reads")
+            name: _read(reader, stores[name], traces, layout, own, cfg, console, f"{name} reads")
             for name, reader in readers.items()
+            if cfg.cache.only in ("", name)
         }
+        # In this order: whoever is the last to leave finds every part whole.
+        if is_part and not (stage.take_over() and not stage.missing_parts()):
+            _tell_part(cfg, stage, console)
+            return None
         for writers in stores.values():
             for writer in writers.values():
                 ActivationStore.open(writer.folder)
         manifest = stage.finish({"traces": len(traces), "rows": layout.num_tokens} | counts)
     tracker.summary({"cache": manifest.counts})
     columns = ("tokens", "seconds", "tokens_per_second", "bytes")
-    rows = [[name, *(counts[name][column] for column in columns)] for name in readers]
+    rows = [[name, *(one[column] for column in columns)] for name, one in counts.items()]
     console.table("activations by reader", ["reader", *columns], rows)
     console.wrote(stage.final, manifest)
     console.next("make train")
@@ -151,25 +165,29 @@ def _plan(
     traces: Sequence[Trace],
     layout: Layout,
     stores: dict[str, dict[int, StoreWriter]],
+    own: range,
 ) -> None:
     """Say what will be read and written; refuse a disk that can't hold it."""
-    for leftover in stage.folder.rglob(".*.tmp"):
-        leftover.unlink()  # Half a shard, of a run that was killed.
-    writers = [writer for by_layer in stores.values() for writer in by_layer.values()]
+    made = {name: by for name, by in stores.items() if cfg.cache.only in ("", name)}
+    writers = [writer for by_layer in made.values() for writer in by_layer.values()]
+    missing = {writer: missing_shards([writer], layout, own) for writer in writers}
     needed = sum(
-        len(layout.rows_of_shard(shard)) * _row_bytes(writer)
-        for writer in writers
-        for shard in missing_shards([writer], layout)
+        file_bytes(len(layout.rows_of_shard(shard)), w.attributes.d_model, w.attributes.dtype)
+        for w, shards in missing.items()
+        for shard in shards
     )
     free = shutil.disk_usage(stage.folder).free
     num_read = sum(len(trace.token_ids) for trace in traces)
-    there = sum(len(layout.shards) - len(missing_shards([writer], layout)) for writer in writers)
+    there = len(writers) * len(own) - sum(map(len, missing.values()))
+    files = f"{len(writers) * len(own)} as {cfg.cache.dtype}, {there} there"
+    if len(own) < len(layout.shards):
+        files += f" (of the {len(writers) * len(layout.shards)} of all workers)"
     console.plan(
         "cache",
         {
             "traces": f"{len(traces):,} ({num_read:,} tokens, {layout.num_tokens:,} kept)",
-            "readers": f"{', '.join(stores)} after layers {', '.join(map(str, cfg.layers))}",
-            "shards": f"{len(writers) * len(layout.shards)} as {cfg.cache.dtype}, {there} there",
+            "readers": f"{', '.join(made)} after layers {', '.join(map(str, cfg.layers))}",
+            "shards": files,
             "disk": f"{megabytes(needed)} needed, {megabytes(free)} free",
         },
     )
@@ -185,35 +203,84 @@ def _read(
     writers: dict[int, StoreWriter],
     traces: Sequence[Trace],
     layout: Layout,
+    own: range,
     cfg: Config,
     console: Console,
     label: str,
 ) -> dict[str, float]:
     """Fill one reader's stores; the model is loaded only if a shard is missing."""
-    missing = missing_shards(writers.values(), layout)
+    missing = missing_shards(writers.values(), layout, own)
     lengths = [len(trace.token_ids) for trace in traces]
-    todo = sum(lengths[trace] for shard in missing for trace in layout.shards[shard])
+
+    def tokens_of(shards: Iterable[int]) -> int:
+        return sum(lengths[trace] for shard in shards for trace in layout.shards[shard])
+
+    total, todo = tokens_of(own), tokens_of(missing)
     started = time.monotonic()
     if missing:
         lm = load(reader.config, cfg.device)
         read = partial(read_residuals, lm, layers=cfg.layers, token_budget=cfg.cache.token_budget)
         started = time.monotonic()
-        with console.progress(sum(lengths), "tokens", label, done=sum(lengths) - todo) as progress:
+        with console.progress(total, "tokens", label, done=total - todo) as progress:
             sequences = [trace.token_ids for trace in traces]
-            for num_tokens in fill_shards(writers, layout, sequences, read):
+            for num_tokens in fill_shards(writers, layout, sequences, read, own):
                 progress.advance(num_tokens)
     seconds = time.monotonic() - started
     return {
         "tokens": sum(lengths),
         "seconds": round(seconds, 2),
         "tokens_per_second": round(todo / seconds) if missing else 0,
-        "bytes": sum(layout.num_tokens * _row_bytes(writer) for writer in writers.values()),
+        "bytes": sum(
+            layout.num_tokens * row_bytes(w.attributes.d_model, w.attributes.dtype)
+            for w in writers.values()
+        ),
     }
 
 
-def _row_bytes(writer: StoreWriter) -> int:
-    dtype: torch.dtype = getattr(torch, writer.attributes.dtype)
-    return writer.attributes.d_model * dtype.itemsize + INDEX_BYTES
+def _own_shards(cfg: CacheConfig, layout: Layout) -> range:
+    """Files that this worker makes.
+
+    Raises:
+        ConfigError: There are more workers than files.
+    """
+    files = len(layout.shards)
+    if cfg.num_shards > files and cfg.shard is not None:
+        fitting = max(layout.num_tokens // cfg.num_shards, 1)
+        raise ConfigError(
+            f"cache.num_shards={cfg.num_shards} exceeds the {files} files of {layout.num_tokens:,} "
+            f"tokens; lower it, or set cache.shard_tokens={fitting} or less"
+        )
+    return range(files) if cfg.shard is None else range(cfg.shard, files, cfg.num_shards)
+
+
+def _parts(
+    cfg: CacheConfig, layout: Layout, stores: dict[str, dict[int, StoreWriter]], folder: Path
+) -> list[Part]:
+    """All parts of the cache, as it's cut for this worker."""
+    readers = [[name] for name in stores] if cfg.only else [list(stores)]
+    shards = range(cfg.num_shards) if cfg.shard is not None else [None]
+    parts = []
+    for names in readers:
+        for shard in shards:
+            options = [f"cache.only={names[0]}"] if cfg.only else []
+            if shard is not None:
+                options += [f"cache.num_shards={cfg.num_shards}", f"cache.shard={shard}"]
+            files = tuple(
+                str(shard_path(writer.folder, file).relative_to(folder))
+                for name in names
+                for writer in stores[name].values()
+                for file in _own_shards(replace(cfg, shard=shard), layout)
+            )
+            parts.append(Part(" ".join(options), files))
+    return parts
+
+
+def _tell_part(cfg: Config, stage: Stage, console: Console) -> None:
+    """Say that this part is made, and which others aren't."""
+    missing = stage.missing_parts()
+    others = f"; {len(missing)} parts are not: {missing[0].options}, …" if missing else ""
+    console.say(f"  this part is made, in {stage.folder}{others}")
+    console.next("make train, once the last worker has put all parts together")
 
 
 def _check_writable(folder: Path) -> None:

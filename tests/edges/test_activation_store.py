@@ -12,14 +12,12 @@ import pytest
 import torch
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.activation_format import RowIndex, StoreAttributes, shard_path
 from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
 from sae_reasoning.edges.activation_store import (
     ActivationStore,
-    RowIndex,
-    StoreAttributes,
     StoreWriter,
     check_same_rows,
-    shard_path,
 )
 from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
 from sae_reasoning.edges.lm.read import ReadBatch

@@ -8,7 +8,7 @@ import pytest
 
 from sae_reasoning.config import ConfigError, PairConfig
 from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.lm.shared import differing_tokens, require_shared_tokens
+from sae_reasoning.edges.lm.same_tokens import differing_tokens, require_shared_tokens
 
 
 def renamed(pair: PairConfig, folder: Path, names: dict[str, str]) -> PairConfig:

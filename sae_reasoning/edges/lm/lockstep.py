@@ -37,7 +37,7 @@ from sae_reasoning.edges.lm.generate import (
 from sae_reasoning.edges.lm.kv_cache import last_again
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import check_layers, watched
-from sae_reasoning.edges.lm.shared import differing_tokens
+from sae_reasoning.edges.lm.same_tokens import differing_tokens
 
 
 @dataclass(frozen=True)

@@ -24,27 +24,13 @@ from sae_reasoning.jobs.ablate.places import measure_places, sizes_overall
 from sae_reasoning.organisms.grammar import THINK
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.conditions import (
-    ABLATE,
-    ADD,
-    CLAMP,
-    ERROR,
-    LOT,
-    MATCHED,
-    MEAN,
-    OTHER,
-    OWN,
-    PERMUTED,
-    RANDOM,
-    RESIDUAL,
-    SCALE,
-    SPAN,
     Condition,
-    EditPlan,
     LatentId,
     Material,
     plan_conditions,
 )
-from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
+from sae_reasoning.steering.edit_plans import edit_plans
+from sae_reasoning.steering.positions import OPPORTUNITIES
 from sae_reasoning.traces.annotate import (
     Annotator,
     Hear,
@@ -56,9 +42,6 @@ from sae_reasoning.traces.annotate import (
 from sae_reasoning.traces.cues import Lexicon
 from sae_reasoning.traces.grading import Grader
 from sae_reasoning.traces.problems import PROBLEMS_FILE, PosedProblem
-
-MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
-"""Sufficiency where the moves are rare, necessity where they are deployed."""
 
 
 def inputs_of(cfg: Config) -> dict[str, str]:
@@ -165,7 +148,9 @@ def prepare(cfg: Config) -> Experiment:
     for model in cfg.pair.readers:
         material = _material(cfg, model, choice, matches, traces)
         try:
-            conditions[model] = plan_conditions(_plans(cfg, model), material, seed=own.seed)
+            conditions[model] = plan_conditions(
+                edit_plans(own, model, is_single=cfg.pair.is_single), material, seed=own.seed
+            )
         except ValueError as error:
             raise ConfigError(
                 f"ablate.num_latents={own.num_latents}, ablate.clamp_latents={own.clamp_latents}, "
@@ -268,71 +253,3 @@ def _material(
         shares=places.shares,
         pool=pool,
     )
-
-
-def _plans(cfg: Config, model: str) -> list[EditPlan]:
-    """Edits of one model: the main one with all that stands beside it, then variations."""
-    own, edit = cfg.ablate, MAIN_EDIT[model]
-    if own.matches_of:
-        beside = {MATCHED: own.controls, RANDOM: own.controls, PERMUTED: own.permutations, OWN: 1}
-        through = [
-            _main(cfg, edit, num_latents=size, found_by=own.matches_of, draws=beside)
-            for size in (0, *own.set_sizes)  # 0 is the main set.
-        ]
-        return list({_key(plan): plan for plan in through}.values())
-    beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: own.controls, MEAN: 1}
-    if own.recovery and edit == ABLATE:
-        beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
-    main = _main(cfg, edit)
-    plans = {_key(main): _main(cfg, edit, draws=beside)}
-
-    def also(plan: EditPlan) -> None:
-        plans.setdefault(_key(plan), plan)
-
-    for size in own.set_sizes:
-        also(_main(cfg, edit, num_latents=size))
-    if edit == CLAMP:
-        for dose in own.doses:
-            also(_main(cfg, edit, dose=dose, draws={MEAN: 1}))
-    for name, values in ((SCALE, own.scales), (ADD, own.additions)):
-        for dose in values:
-            also(_main(cfg, name, num_latents=main.num_latents, dose=dose, draws={RANDOM: 1}))
-    if own.everywhere:
-        also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
-    if own.other_reader and not own.reviews and not cfg.pair.is_single:  # Nobody reviewed those.
-        also(_main(cfg, edit, found_by="base", draws={RANDOM: own.controls}))
-    if own.both:
-        other = next(e for e in (ABLATE, CLAMP) if e != edit)
-        also(_main(cfg, other, draws={MATCHED: 1, RANDOM: 1}))
-    for first in range(own.singles):
-        also(_main(cfg, edit, num_latents=1, first=first))
-    return list(plans.values())
-
-
-def _main(
-    cfg: Config,
-    edit: str,
-    *,
-    num_latents: int = 0,
-    dose: float | None = None,
-    where: str = "",
-    found_by: str = "rl",
-    draws: Mapping[str, int] | None = None,
-    first: int = 0,
-) -> EditPlan:
-    own = cfg.ablate
-    main_size = own.clamp_latents if edit == CLAMP else own.num_latents
-    main_dose = own.clamp_multiple if edit == CLAMP else 0.0
-    return EditPlan(
-        edit,
-        num_latents or main_size,
-        main_dose if dose is None else dose,
-        where or own.where,
-        found_by,
-        draws or {},
-        first,
-    )
-
-
-def _key(plan: EditPlan) -> tuple[object, ...]:
-    return plan.edit, plan.num_latents, plan.dose, plan.where, plan.found_by, plan.first

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from sae_reasoning.config import ModelConfig
+from sae_reasoning.edges.activation_format import StoreAttributes
 from sae_reasoning.edges.activation_layout import Layout, fill_shards
-from sae_reasoning.edges.activation_store import StoreAttributes, StoreWriter
+from sae_reasoning.edges.activation_store import StoreWriter
 from sae_reasoning.edges.lm.create import (
     Shape,
     SpecialTokens,

@@ -12,7 +12,7 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, Stage, fingerprint_files
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe
-from sae_reasoning.edges.lm.shared import require_shared_tokens
+from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker

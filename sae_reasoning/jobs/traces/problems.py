@@ -7,7 +7,7 @@ from typing import Any
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
-from sae_reasoning.edges.lm.shared import require_shared_tokens
+from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import gym_entries
 from sae_reasoning.organisms.grammar import NEW_REMARKS, REMARKS
 from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty

@@ -1,0 +1,98 @@
+"""What a plan says before anything runs, held against what then happens."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sae_reasoning.compose import compose
+from sae_reasoning.config import Config, ConfigError, ModelConfig, PlanConfig
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import load
+from sae_reasoning.edges.lm.shapes import SHAPES, size_of
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.flow import run
+from sae_reasoning.jobs.plan import Cost, plan
+
+
+def planned(cfg: Config) -> tuple[dict[str, Cost], str]:
+    out = io.StringIO()
+    costs = plan(cfg, tracker=NullTracker(), console=Console(out))
+    return {cost.stage: cost for cost in costs}, out.getvalue()
+
+
+def written(cfg: Config) -> int:
+    return sum(path.stat().st_size for path in (cfg.folder / "cache").rglob("*.h5"))
+
+
+def test_disk_on_the_shipped_pair_is_within_a_twentieth_of_what_cache_writes(tmp_path: Path):
+    """On problems of another seed than those that lengths were measured on."""
+    cfg = compose(
+        [
+            *("tracker=none", "device=cpu", "threads=1", f"runs={tmp_path}"),
+            *("traces.seed=1", "traces.num_problems=150"),
+        ]
+    )
+    before, shown = planned(cfg)
+    assert "responses as measured" in shown
+    assert not any(tmp_path.iterdir())
+    assert run(["cache"], cfg) == ""
+    assert before["cache"].disk == pytest.approx(written(cfg), rel=0.05)
+    after, shown = planned(cfg)
+    assert "counted in traces" in shown
+    assert after["cache"].disk == pytest.approx(written(cfg), rel=0.005)
+
+
+def test_flops_of_a_forward_pass_are_those_that_torch_counts(tiny_pair):
+    lm = load(tiny_pair.base, "cpu")
+    size = size_of(tiny_pair.base, PlanConfig())
+    assert size.parameters == sum(p.numel() for p in lm.model.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        lm.model(torch.ones(1, 50, dtype=torch.long), use_cache=False)
+    # torch counts attention to the whole text, of which a causal model looks back at half.
+    both_halves = 50 * size.num_layers * 2 * 50 * size.attention
+    ours = 50 * size.read_flops(50, size.num_layers, head=True) + both_halves
+    assert ours == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model", "billions"),
+    [
+        ("Qwen/Qwen2.5-0.5B", 0.494),
+        ("Qwen/Qwen2.5-1.5B", 1.544),
+        ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1.777),
+        ("Qwen/Qwen2.5-7B", 7.616),
+        ("meta-llama/Llama-3.1-8B", 8.030),
+        ("allenai/Olmo-3-1025-7B", 7.298),
+    ],
+)
+def test_the_table_of_shapes_has_the_published_parameters(model: str, billions: float):
+    size = size_of(ModelConfig(path=model), PlanConfig())
+    assert size.parameters / 1e9 == pytest.approx(billions, abs=0.001)
+
+
+def test_a_model_that_nobody_knows_needs_its_figures():
+    model = ModelConfig(path="someone/unheard-of")
+    with pytest.raises(ConfigError, match=r"set plan.parameters=.*plan.num_layers"):
+        size_of(model, PlanConfig())
+    size = size_of(model, PlanConfig(parameters=2e9, d_model=2048, num_layers=20))
+    assert size.read_flops(0, 20) == pytest.approx(2 * 2e9)
+
+
+def test_every_pair_of_conf_can_be_planned_without_a_network():
+    from sae_reasoning.compose import group_options
+
+    for choice in group_options()["pair"]:
+        if choice == "local":
+            continue
+        cfg = compose([f"pair={choice}"])
+        for model in (cfg.pair.base, cfg.pair.rl):
+            assert Path(model.path).is_dir() or model.path in SHAPES, model.path
+
+
+def test_an_unknown_card_is_refused(tiny_config: Config):
+    tiny_config.plan.cards = ["B52"]
+    with pytest.raises(ConfigError, match=r"names B52.*choose of A100"):
+        planned(tiny_config)
