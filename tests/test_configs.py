@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sae_reasoning.compose import CONF, ROOT, compose, group_options, option_names
-from sae_reasoning.config import Config, ConfigError, SaeConfig
+from sae_reasoning.config import AttackConfig, Config, ConfigError, SaeConfig
+from sae_reasoning.edges.artifacts import fingerprint
 
 OWN_PAIR = ["pair.name=mine", "pair.base.path=/models/base", "pair.rl.path=/models/rl"]
 CHOICES = [(group, choice) for group, choices in group_options().items() for choice in choices]
@@ -14,7 +15,7 @@ CHOICES = [(group, choice) for group, choices in group_options().items() for cho
 
 def test_every_group_has_files():
     assert {group for group, _ in CHOICES} == {
-        "pair", "behaviours", "train.sae", "organism", "tracker", "experiment",
+        "pair", "behaviours", "train.sae", "attacks", "organism", "tracker", "experiment",
     }  # fmt: skip
 
 
@@ -35,6 +36,21 @@ def test_without_overrides_it_is_the_embedded_pair():
     assert (config.experiment, config.pair.name) == ("default", "organism_deployed_llama")
     assert config.folder == Path("runs/default/organism_deployed_llama")
     assert config.train.sae == SaeConfig()
+
+
+def test_the_file_of_the_attacks_names_every_bar_and_is_what_the_code_defaults_to():
+    config, read = compose(), compose(["rank.attacks.keep=0.6"])
+    written = (CONF / "attacks" / "default.yaml").read_text()
+    named = {line.split(":")[0] for line in written.splitlines() if line and line[0] not in "# "}
+    assert named == set(asdict(AttackConfig()))
+    assert config.rank.attacks == AttackConfig()
+    assert read.rank.attacks.keep == 0.6
+    assert fingerprint(read.settings("rank")) != fingerprint(config.settings("rank"))
+
+
+def test_a_null_too_small_to_be_passed_is_refused():
+    with pytest.raises(ConfigError, match=r"null_p=0.05 can't be reached with .*null_latents=19"):
+        compose(["rank.attacks.null_latents=19"])
 
 
 @pytest.mark.parametrize("architecture", group_options()["train.sae"])

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass, field
 
+from sae_reasoning.config.attacks import AttackConfig
 from sae_reasoning.config.checks import one_of, positive, require
 
 
@@ -359,10 +360,8 @@ class RankConfig:
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
-        keep: Share of its advantage over chance that a tracker must keep among text that is alike.
-        weak: AUROC that it must exceed for sure for that to mean anything.
+        attacks: What decides attacks on the shortlists (conf/attacks/).
         replicas: SAEs trained from other seeds, in which trackers are looked for too.
-        replica_cosine: Of decoder rows, from which a latent is a counterpart there.
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
@@ -380,10 +379,8 @@ class RankConfig:
     attribution_onsets: int = 256
     bootstrap: int = 1000
     random_directions: int = 512
-    keep: float = 0.5
-    weak: float = 0.6
+    attacks: AttackConfig = field(default_factory=AttackConfig)
     replicas: int = 0
-    replica_cosine: float = 0.7
     paraphrase_endpoint: str = ""
     paraphrase_model: str = ""
     gate: bool = True
@@ -393,16 +390,10 @@ class RankConfig:
     def __post_init__(self) -> None:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
         positive(self, "rank", "bootstrap", "random_directions")
-        require(0 < self.keep < 1, f"rank.keep={self.keep} must be between 0 and 1; try 0.5")
         require(
             self.replicas >= 0,
             f"rank.replicas={self.replicas} is less than none; set 0, or 2 for three seeds in all",
         )
-        require(
-            0 < self.replica_cosine <= 1,
-            f"rank.replica_cosine={self.replica_cosine} must be above 0 and at most 1; try 0.7",
-        )
-        require(0.5 <= self.weak < 1, f"rank.weak={self.weak} must be from 0.5 to below 1; try 0.6")
         require(
             not self.paraphrase_endpoint
             or (

@@ -33,11 +33,11 @@ def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_l
     after_six = np.where(token == 7, 3.0, np.where(token == 8, 2.0, 0.0))
     barred = openings([trace], ["a"])
     assert barred == {"a": frozenset({(5, 6)})}
-    assert top_ngrams(after_six, rows, 1, barred["a"]) == (7,)
-    assert top_ngrams(after_six, rows, 2, barred["a"]) == (6, 7)
-    assert top_ngrams(after_six, rows, 3, barred["a"]) is None  # 5 6 begins the move.
-    assert top_ngrams(after_six, rows, 3, ()) == (5, 6, 7)
-    assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"]) is None
+    assert top_ngrams(after_six, rows, 1, barred["a"], fewest=5) == (7,)
+    assert top_ngrams(after_six, rows, 2, barred["a"], fewest=5) == (6, 7)
+    assert top_ngrams(after_six, rows, 3, barred["a"], fewest=5) is None  # 5 6 begins the move.
+    assert top_ngrams(after_six, rows, 3, (), fewest=5) == (5, 6, 7)
+    assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"], fewest=5) is None
     held = _trace(0, ids, [(f"{HELD_OUT}a", 5, 8)])
     assert openings([held], ["a"]) == {"a": frozenset({(7, 9)})}  # Hidden from selection only.
 
@@ -47,12 +47,14 @@ def test_an_ngram_that_is_rare_or_spans_two_traces_is_not_put_in() -> None:
     rows = rows_of(traces)
     first_of_trace = np.zeros(len(rows.token_id))
     first_of_trace[rows.row_of_trace[:-1]] = 1.0  # The last prompt token: nothing stands before.
-    assert top_ngrams(first_of_trace, rows, 2, ()) is None
+    assert top_ngrams(first_of_trace, rows, 2, (), fewest=5) is None
     once = np.zeros(len(rows.token_id))
     once[1] = 9.0
-    assert top_ngrams(once, rows, 1, ()) == (2,)  # 12 times; its mean is above the others'.
+    assert top_ngrams(once, rows, 1, (), fewest=5) == (
+        2,
+    )  # 12 times; its mean is above the others'.
     four = [_trace(i, (0, 0, 1, 7), []) for i in range(4)]
-    assert top_ngrams(np.ones(8), rows_of(four), 1, ()) is None
+    assert top_ngrams(np.ones(8), rows_of(four), 1, (), fewest=5) is None
 
 
 def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() -> None:
@@ -107,7 +109,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
 
 
 def test_injection_adds_the_words_and_moves_the_windows_along() -> None:
-    carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7)
+    carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7, first=1)
     made = inject(carrier, (90, 91), 3)
     assert made.token_ids == (1, 2, 90, 91, 3, 4, 5, 90, 91, 6, 7, 8)
     assert made.windows == ((2, 5), (7, 10))

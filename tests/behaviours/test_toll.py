@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import RANDOM, calls, toll
+from sae_reasoning.behaviours.outcomes import INJECTED, LEFT_OUT, RANDOM, calls, toll
 
 ROWS = [
     # shortlist, behaviour, reader, latent, kind, outcome, called
@@ -34,6 +34,21 @@ def test_the_toll_counts_each_attack_that_killed_and_no_other_list() -> None:
         ["b", "rl", 1, 0, 0],
     ]
     assert list(found)[3:] == ["token", "bigram"]
+
+
+def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobody() -> None:
+    attacks = _attacks()
+    is_rl = attacks.reader == "rl"
+    unread = attacks[is_rl].assign(kind=INJECTED, outcome=LEFT_OUT)
+    found = toll(pd.concat([attacks, unread]), "trackers").set_index(["behaviour", "reader"])
+    assert found[INJECTED].to_dict() == {
+        ("a", "base"): 0,
+        ("a", "rl"): LEFT_OUT,
+        ("a", RANDOM): 0,
+        ("b", "base"): 0,
+        ("b", "rl"): LEFT_OUT,
+    }
+    assert found.token["a", "base"] == 1
 
 
 def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> None:
