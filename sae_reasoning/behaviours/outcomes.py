@@ -10,9 +10,9 @@ same token, at a like place, in traces of like length. The first name that appli
 
 * `not testable`: the move stands at one place in every trace, so that nothing tells it from that;
 * `weak`: its plain AUROC is below a bar for sure, so there is nothing to explain away;
-* `lexical`: killed by its token (in other text as it stands, or put there), or by wordings that it
-  wasn't chosen on; `partly-lexical`: by its token and the one before, or by two or three tokens put
-  elsewhere where one alone doesn't kill it;
+* `lexical`: killed by its token, in other text as it stands, or put there;
+* `partly-lexical`: by its token and the one before, or by two or three tokens put elsewhere;
+* `lexical` again: by wordings that it wasn't chosen on, or by a paraphrase;
 * `positional`: killed by the place in the response, or by the length of the trace;
 * `not replicated`: SAEs from other seeds have nothing like it;
 * `unclear`: an outcome of these is;
@@ -84,15 +84,16 @@ SURVIVES, KILLED, LEFT_OUT = "survives", "killed", "left out"
 RANDOM = "random-init"
 """Reader that was never trained: what its latents are called says what a name is worth."""
 
+# A pair of words goes with the words of a move, so it is asked for before wordings are.
 _KILLERS = {
     TOKEN: LEXICAL,
     INJECTED: LEXICAL,
     PLANTED: LEXICAL,
-    WORDING: LEXICAL,
-    PARAPHRASE: LEXICAL,
     BIGRAM: PARTLY_LEXICAL,
     PHRASE_INJECTED: PARTLY_LEXICAL,
     PHRASE_PLANTED: PARTLY_LEXICAL,
+    WORDING: LEXICAL,
+    PARAPHRASE: LEXICAL,
     POSITION: POSITIONAL,
     LENGTH: POSITIONAL,
     REPLICATION: NOT_REPLICATED,

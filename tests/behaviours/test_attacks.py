@@ -16,8 +16,8 @@ from sae_reasoning.behaviours.outcomes import (
     CONTEXTUAL,
     INJECTED,
     KINDS,
-    LENGTH,
     LEFT_OUT,
+    LENGTH,
     LEXICAL,
     NAMES,
     NOT_REPLICATED,
@@ -233,6 +233,7 @@ def test_what_cannot_be_compared_is_not_called_contextual() -> None:
     for kind in (BIGRAM, PHRASE_INJECTED, PHRASE_PLANTED):
         assert name_of(outcomes | {kind: "killed", POSITION: "killed"}) == PARTLY_LEXICAL
         assert name_of(outcomes | {kind: "killed", PLANTED: "killed"}) == LEXICAL
+        assert name_of(outcomes | {kind: "killed", PARAPHRASE: "killed"}) == PARTLY_LEXICAL
     assert name_of(outcomes | {POSITION: "killed"}) == POSITIONAL
     assert name_of(outcomes | {LENGTH: "killed"}) == POSITIONAL
     assert name_of(outcomes | {ALL: "killed", TOKEN: "killed"}) == WEAK

@@ -12,7 +12,18 @@ import torch
 from behaviours.examples import narrated_traces
 from safetensors.torch import load_file, save_file
 
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, NAMES, NOT_TESTABLE, RANDOM, TRACKERS
+from sae_reasoning.behaviours.outcomes import (
+    ANNOUNCERS,
+    INJECTED,
+    LEFT_OUT,
+    NAMES,
+    NOT_TESTABLE,
+    PHRASE_INJECTED,
+    PHRASE_PLANTED,
+    PLANTED,
+    RANDOM,
+    TRACKERS,
+)
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig, RankConfig, SaeConfig
@@ -155,9 +166,10 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
     attacks = read_table(folder / "attacks.parquet")
     trackers = attacks[attacks.shortlist == TRACKERS]
     assert set(trackers.reader) == {"base", "rl", RANDOM}
-    known = attacks[attacks.outcome != NOT_TESTABLE]  # The rest may rest on two spans.
+    undecided = attacks.outcome.isin([NOT_TESTABLE, LEFT_OUT])
+    known = attacks[~undecided]  # The rest may rest on two spans.
     assert ((known.low <= known.auroc) & (known.auroc <= known.high)).all()
-    assert attacks[attacks.auroc.isna()].outcome.eq(NOT_TESTABLE).all()
+    assert undecided[attacks.auroc.isna()].all()
     shortlist = read_json(folder / "shortlist.json")
     for behaviour, entries in shortlist["trackers"].items():
         of_random = trackers[(trackers.behaviour == behaviour) & (trackers.reader == RANDOM)]
@@ -191,7 +203,7 @@ def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
     ].set_index("kind")
     assert own.auroc["all"] == 1.0
     assert own.n_pos["paraphrase"] == own.n_pos["all"]  # Each span was read in other words.
-    assert (own.outcome == "not testable").all()  # Of 18 spans nothing is decided,
+    assert own.outcome.isin([NOT_TESTABLE, LEFT_OUT]).all()  # Of 18 spans nothing is decided,
     assert own.n_pos["all"] == 18  # as twenty are asked for.
     assert set(own.called) == {"not testable"}
 
@@ -230,9 +242,32 @@ def test_announcers_are_attacked_at_onset(ranked: Ranked) -> None:
         assert set(entry["called"]) == {"base", "rl"}
 
 
+def test_announcers_are_held_against_every_baseline_at_opportunities(ranked: Ranked) -> None:
+    folder = ranked.config.folder / "rank"
+    beaten = read_table(folder / "beaten.parquet")
+    own = beaten[(beaten.shortlist == ANNOUNCERS) & (beaten.behaviour == BACKTRACKING)]
+    baselines = {"ngram", "random_reader", "random_direction", "probe"}
+    assert {frozenset(rows.baseline) for _, rows in own.groupby(["layer", "latent", "reader"])} == {
+        frozenset(baselines)
+    }
+    assert (own.difference - (own.auroc - own.rival)).abs().max() < 1e-12
+    assert own[own.baseline == "probe"].groupby(["reader", "layer"]).rival.nunique().eq(1).all()
+    # The probe reads what the tracker's probe doesn't: the token before the move.
+    probes = beaten[(beaten.behaviour == BACKTRACKING) & (beaten.baseline == "probe")]
+    of_list = probes.groupby(["shortlist", "reader", "layer"]).rival.first().unstack(0)
+    assert (of_list[ANNOUNCERS] != of_list[TRACKERS]).all()
+
+
 def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ranked) -> None:
     found = read_table(ranked.config.folder / "rank" / "injections.parquet")
     assert set(found.carrier) == {"prompt", "response"}
+    bar = ranked.config.rank.attacks.carrier_fvu
+    assert found.is_left_out.tolist() == (found.fvu > bar).tolist()
+    attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
+    elsewhere = attacks[attacks.kind.isin([INJECTED, PLANTED, PHRASE_INJECTED, PHRASE_PLANTED])]
+    # So short a training explains little of any text, so nothing is decided by what is put there.
+    assert (found.fvu > bar).any()
+    assert (elsewhere.outcome == LEFT_OUT).sum() >= found.is_left_out.sum()
     assert set(found.strategy) <= {1, 2, 3}
     assert (found.words.str.split().str.len() == found.strategy).all()  # A token is a word.
     assert found.rise.between(0, 1).all()
