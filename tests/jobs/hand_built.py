@@ -171,7 +171,10 @@ def reader(salt: int = 0) -> LanguageModel:
     tokenizer = word_tokenizer(_WORDS, _SPECIAL)
     written = _Written(tokenizer.get_vocab(), salt)
     config = LlamaConfig(
-        vocab_size=written.num_words, hidden_size=written.width, num_hidden_layers=1, num_attention_heads=1
+        vocab_size=written.num_words,
+        hidden_size=written.width,
+        num_hidden_layers=1,
+        num_attention_heads=1,
     )
     return as_learner(_Reader(config, written), tokenizer, "written out", "cpu")
 
@@ -332,7 +335,9 @@ def append_latents(
     return load_dictionary(folder)
 
 
-def subject_of(lm: LanguageModel, traces: list[Trace], dictionary: Dictionary, seed: int) -> Subject:
+def subject_of(
+    lm: LanguageModel, traces: list[Trace], dictionary: Dictionary, seed: int
+) -> Subject:
     """The reader with the appended latents on its shortlist, as `rank` attacks it."""
     rows = response_rows(traces)
     wordings = draw_wordings(traces, [MOVE], seed)
