@@ -222,7 +222,7 @@ def test_every_column_of_the_scores_is_documented_and_read_by_duckdb_and_polars(
     mean = known.span_auroc.mean()
     duckdb = pytest.importorskip("duckdb")
     query = f"SELECT count(*), avg(span_auroc) FILTER (NOT isnan(span_auroc)) FROM '{path}'"
-    count, found = duckdb.sql(query).fetchone()
+    ((count, found),) = duckdb.sql(query).fetchall()
     assert (count, found) == (len(known), pytest.approx(mean))
     polars = pytest.importorskip("polars")
     read = polars.read_parquet(path)
