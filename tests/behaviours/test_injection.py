@@ -1,5 +1,6 @@
 """Words put elsewhere: which, where, and against whom."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,10 @@ from sae_reasoning.behaviours.injection import (
     top_ngrams,
 )
 from sae_reasoning.behaviours.wordings import HELD_OUT
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.narrator import ALWAYS, narrate
+from sae_reasoning.organisms.parser import parse
+from sae_reasoning.organisms.world import Difficulty, sample_problem
 from sae_reasoning.records import TokenOpportunity, Trace
 
 
@@ -141,3 +146,33 @@ def test_the_others_are_of_like_mass_and_not_selected() -> None:
     mass = np.array([1.0, 1.1, 0.0, 5.0, 0.9, 1.3])
     assert like(0, mass, {1}, 2).tolist() == [4, 5]
     assert like(0, mass, {1, 3, 4, 5}, 2).tolist() == []
+
+
+def test_a_lone_opening_word_inside_a_sentence_is_not_the_move() -> None:
+    """So it's put elsewhere like any word, and a latent that fires on it there knows a word."""
+    rng = random.Random(0)
+    tried = 0
+    for _ in range(20):
+        problem = sample_problem(rng, Difficulty(), grammar.REMARKS)
+        narration = narrate(problem, ALWAYS, rng)
+        text = narration.text
+        begins = {span.char_start for span in narration.spans}
+        begins |= {o.char_end + gap for o in narration.opportunities for gap in (0, 1)}
+        for move in grammar.MOVES:
+            own = [(s.char_start, s.char_end) for s in narration.spans if s.behaviour == move]
+            places = [
+                at + 1
+                for at, sign in enumerate(text)
+                if sign == " "
+                and at + 1 not in begins
+                and not any(start <= at + 1 < end for start, end in own)
+            ]
+            for word in sorted({opening.split()[0] for opening in grammar.ALL_OPENINGS[move]}):
+                at = rng.choice(places)
+                found = parse(problem, f"{text[:at]}{word} {text[at:]}")
+                tried += 1
+                assert not any(
+                    span.behaviour == move and span.char_start <= at < span.char_end
+                    for span in found.spans
+                ), (move, word)
+    assert tried > 500
