@@ -104,8 +104,8 @@ def score_store(
     with console.progress(store.num_tokens, "tokens", f"{reader} layer {layer}") as bar:
         for batch in store.batches(None, BATCH_ROWS):
             scores.add(active(dictionary, first_row, batch.activations))
-            for own in raw.values():
-                own.add(first_row, batch.activations)
+            for of_kind in raw.values():
+                of_kind.add(first_row, batch.activations)
             first_row += len(batch.activations)
             bar.advance(len(batch.activations))
         result = scores.result()
