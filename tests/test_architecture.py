@@ -11,7 +11,7 @@ PACKAGE = ROOT / "sae_reasoning"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 DOMAIN = {"traces", "behaviours", "steering", "organisms", "contrast", "elicitation", "report"}
-GROUND = {"config", "records", "stats"}
+GROUND = {"config", "records", "stats", "texts"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(DOMAIN, DOMAIN | GROUND),
@@ -28,9 +28,12 @@ MAY_IMPORT = {
 ONE_PLACE = {
     "transformers": {"edges/lm"},
     "tokenizers": {"edges/lm"},
+    "peft": {"edges/lm"},
+    "accelerate": {"edges/lm"},
     "h5py": {"edges/activation_store.py"},
-    "sae_lens": {"edges/sae_checkpoint.py"},
-    "wandb": {"edges/tracker.py"},
+    "sae_lens": {"edges/sae_checkpoint.py", "edges/sae_release.py"},
+    "wandb": {"edges/tracker.py", "edges/workspace.py"},
+    "wandb_workspaces": {"edges/workspace.py"},
     "pyarrow": {"edges/tables.py"},
     "hydra": {"compose.py", "multirun.py"},
     "omegaconf": {"compose.py"},
@@ -38,13 +41,18 @@ ONE_PLACE = {
     "tqdm": {"edges/console.py"},
     "matplotlib": {"edges/plots.py"},
     "openai": {"edges/endpoint.py"},
+    "datasets": {"edges/hub_datasets.py"},
+    "math_verify": {"edges/scoring.py"},
+    "reasoning_gym": {"edges/scoring.py"},
+    "vllm": {"edges/lm"},
     "jinja2": {"edges/pages.py"},
     "markupsafe": {"edges/pages.py"},
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench/"
 
-LAZY = {"sae_lens", "transformer_lens", "wandb", "matplotlib", "openai"}
+LAZY = {"sae_lens", "transformer_lens", "wandb", "wandb_workspaces", "matplotlib", "openai", "peft"}
+LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm"}
 """Slow to import, so imported where they're used."""
 
 

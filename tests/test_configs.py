@@ -100,6 +100,53 @@ def test_a_path_from_where_one_stands_comes_first(tmp_path: Path, monkeypatch):
     assert compose([*OWN_PAIR, "pair.base.path=conf"]).pair.base.path == "conf"
 
 
+BLOCKS = {
+    "qwen2.5-0.5b_orz": 24,
+    "qwen2.5-1.5b_orz": 28,
+    "qwen2.5-7b_orz": 28,
+    "qwen2.5-math-7b_oat_zero": 28,
+    "qwen2.5-math-7b_simplerl": 28,
+    "llama-3.1-8b_simplerl": 32,
+    "olmo-3-7b_rl_zero_math": 32,
+    "qwen2.5-math-1.5b_r1_distill": 28,
+    "qwen2.5-math-7b_r1_distill": 28,
+    "llama-3.1-8b_r1_distill": 32,
+    "r1_distill_qwen-1.5b_nemotron": 28,
+    "hub": 28,
+}
+"""Of the pairs from the hub; from their published configs."""
+
+
+def test_every_pair_from_the_hub_has_its_number_of_blocks_here():
+    files = {choice for group, choice in CHOICES if group == "pair"}
+    assert {f for f in files if not f.startswith("organism_")} - {"local"} == set(BLOCKS)
+
+
+@pytest.mark.parametrize("choice", BLOCKS)
+def test_pairs_from_the_hub_bring_layers_and_sizes(choice: str):
+    config = compose([f"pair={choice}"])
+    assert config.pair.name == choice or choice == "hub"
+    assert max(config.layers) < BLOCKS[choice]
+    assert len(config.layers) == 3
+    assert config.train.sae.d_sae > config.train.sae.k == 64
+    assert config.train.sae.architecture == "topk"
+    assert config.cache.token_budget > compose().cache.token_budget
+    models = config.pair.base, config.pair.rl
+    assert all(model.path.count("/") == 1 and model.dtype == "bfloat16" for model in models)
+    assert not any(model.trust_remote_code for model in models)
+    said = (CONF / "pair" / f"{choice}.yaml").read_text()
+    assert "Nobody has run this pair here" in said
+    # Options given by hand come first, wherever they stand.
+    own = compose(["layers=[3]", "train.sae.k=8", f"pair={choice}", "sae=batchtopk"])
+    assert (own.layers, own.train.sae.k, own.train.sae.architecture) == ([3], 8, "batchtopk")
+
+
+def test_the_distilled_read_as_their_bases_do():
+    for choice in BLOCKS:
+        pair = compose([f"pair={choice}"]).pair
+        assert pair.rl.tokenizer == (pair.base.path if pair.arm == "distill" else "")
+
+
 def test_a_hub_id_stays_a_hub_id():
     assert compose(["pair=hub"]).pair.base.path == "Qwen/Qwen2.5-1.5B"
 
@@ -138,7 +185,7 @@ def test_every_option_is_dotted_and_unique():
         ("train={steps: 3}", "sets a whole part"),
         ("train={steps:3}", "sets a whole part"),
         ("train.seed=1,2", "names several values"),
-        ("pair=nowhere", "choose one of hub, local, organism_"),
+        ("pair=nowhere", "choose one of hub, llama-3.1-8b_r1_distill, "),
         ("pair=organism_crated_neox", "did you mean organism_created_neox?"),
         ("tracker=mlflow", "choose one of none, wandb"),
         ("pair=local", "pair.base.path isn't set"),
@@ -166,4 +213,22 @@ def test_a_bad_override_is_refused_in_one_line_with_its_remedy(override: str, sa
     message = str(refusal.value)
     assert says in message
     assert "\n" not in message
-    assert len(message) < 400  # The longest lists every pair.
+    assert len(message) < 700  # The longest lists every pair.
+
+
+def test_annotated_traces_go_by_a_name_of_their_own():
+    config = compose(["experiment=real", "corpus.annotated=[thinker.json,plain.json]"])
+    assert (config.traces.source, config.traces.base_source) == ("thinker.json", "plain.json")
+    assert compose(["corpus.annotated=one.jsonl"]).traces.source == "one.jsonl"
+    with pytest.raises(ConfigError, match="names 3 files; give one, or"):
+        compose(["corpus.annotated=[a,b,c]"])
+
+
+def test_fetched_models_stand_alone_where_they_were_put():
+    config = compose(["pair=smollm2", "fetch.folder=/models", "match.other=real/gemma3_270m"])
+    assert config.pair.is_single and list(config.pair.readers) == ["rl"]
+    assert config.pair.rl.path == "/models/smollm2"
+    assert config.match.model.path == "/models/gemma3_270m"
+    assert config.match.model.gguf_file.endswith(".gguf")
+    with pytest.raises(ConfigError, match=r"fetch\.models=\['gpt5'\] are not all known"):
+        compose(["fetch.models=[gpt5]"])

@@ -110,8 +110,9 @@ def hold_against(
     *,
     num_resamples: int,
     seed: int,
+    readers: Sequence[str] = WRITERS,
 ) -> pd.DataFrame:
-    """Every latent of a list, in both readers, against every baseline.
+    """Every latent of a list, in every reader, against every baseline.
 
     Args:
         shortlist: Which list it is.
@@ -121,12 +122,13 @@ def hold_against(
         rivals: By baseline, of a reader and layer.
         num_resamples: Resamples of problems.
         seed: Of the resamples.
+        readers: The models.
     """
     bouts: list[Bout] = []
     for behaviour, entries in lists.items():
         number = behaviours.index(behaviour)
         for entry in entries:
-            for reader in WRITERS:
+            for reader in readers:
                 maxima = maxima_of(reader, entry.layer)
                 cell = cell_index(number, entry.writer, "report")
                 here = maxima.intervals.of_cell(cell)

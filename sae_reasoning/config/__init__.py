@@ -5,7 +5,7 @@ stand in each part's `__post_init__`, so a wrong value is one line that names op
 remedy.
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sae_reasoning.config.contrast import (
     ReportConfig,
 )
 from sae_reasoning.config.elicit import ElicitConfig
+from sae_reasoning.config.fetch import FETCHED, FetchConfig
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
@@ -26,20 +27,21 @@ from sae_reasoning.config.organisms import (
     OrganismConfig,
     PretrainConfig,
 )
+from sae_reasoning.config.pair import ModelConfig, PairConfig
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
     CacheConfig,
-    ExportConfig,
-    ModelConfig,
-    PairConfig,
     RankConfig,
     SaeConfig,
-    TracesConfig,
     TrackerConfig,
     TrainConfig,
 )
+from sae_reasoning.config.traces import DATASET_NAMES, ExportConfig, TracesConfig
+from sae_reasoning.config.transfer import TransferConfig
 
 __all__ = [
+    "DATASET_NAMES",
+    "FETCHED",
     "LAYER_FIELD",
     "PARTIAL",
     "AblateConfig",
@@ -52,6 +54,7 @@ __all__ = [
     "CourseConfig",
     "ElicitConfig",
     "ExportConfig",
+    "FetchConfig",
     "GrpoConfig",
     "HybridConfig",
     "MatchConfig",
@@ -65,17 +68,26 @@ __all__ = [
     "TracesConfig",
     "TrackerConfig",
     "TrainConfig",
+    "TransferConfig",
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 10, "contrast": 2, "report": 2}
+_VERSIONS = {"ablate": 2, "rank": 10, "contrast": 2, "report": 3}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
+    "train": frozenset({"gate_tokens", "sae.release", "sae.id"}),
+    "match": frozenset(
+        "model.gguf_file model.tokenizer model.adapter model.adapter_revision "
+        "model.merge_adapter model.attention model.device_map model.chat_template".split()
+    ),
     "traces": frozenset(
         "base_source writer annotator second_annotator annotator_model annotator_attempts "
-        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter".split()
+        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter "
+        "dataset_split instruction engine".split()
     ),
+    "rank": frozenset({"attribution_tokens"}),
+    "ablate": frozenset({"reviews"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made
 before, so they enter its fingerprint only where they are set."""
@@ -100,12 +112,14 @@ class Config:
         rank: Scores.
         match: Counterparts in another run's dictionary.
         ablate: Edits.
+        transfer: Edits of one pair's latents in another, joined.
         hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
         elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
+        fetch: Weights out of the package index.
         organism: The making of models whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
@@ -124,12 +138,14 @@ class Config:
     rank: RankConfig = field(default_factory=RankConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
     ablate: AblateConfig = field(default_factory=AblateConfig)
+    transfer: TransferConfig = field(default_factory=TransferConfig)
     hybrid: HybridConfig = field(default_factory=HybridConfig)
     contrast: ContrastConfig = field(default_factory=ContrastConfig)
     course: CourseConfig = field(default_factory=CourseConfig)
     elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    fetch: FetchConfig = field(default_factory=FetchConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
@@ -149,8 +165,20 @@ class Config:
             f"train.released={self.train.released} is one folder for layers={self.layers}; put "
             f"{LAYER_FIELD} into it where the layer stands, or name one layer",
         )
+        sae_id = self.train.sae.id
+        require(
+            not sae_id or len(self.layers) == 1 or LAYER_FIELD in sae_id,
+            f"train.sae.id={sae_id} is one SAE for layers={self.layers}; put {LAYER_FIELD} into it "
+            "where the layer stands, or name one layer",
+        )
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
-        passes = [f"{reader}/{layer}" for reader in ("base", "rl") for layer in self.layers]
+        readers = list(self.pair.readers)
+        require(
+            not self.pair.is_single or self.train.readers in ("pooled", "rl", "released"),
+            f"train.readers={self.train.readers} needs two models, but pair={self.pair.name} has "
+            "one; set train.readers=pooled, or pair.base.path",
+        )
+        passes = [f"{reader}/{layer}" for reader in readers for layer in self.layers]
         require(
             self.rank.only in ("", *passes),
             f"rank.only={self.rank.only} is no pass; choose of {', '.join(passes)}, or leave it "
@@ -173,14 +201,18 @@ class Config:
         return self.experiment if self.experiment != "default" else "calibration"
 
     def place(self, stage: str) -> Path:
-        """Folder that a stage of the experiment writes."""
+        """Folder that a stage of the experiment writes; what joins pairs stands beside them."""
         if stage == "ablate":
             parts = ["ablate"]
             if self.ablate.matches_of:
                 parts.append(f"from_{self.ablate.matches_of.replace('/', '_')}")
+            if self.ablate.reviews:
+                parts.append("reviewed")
             if self.ablate.split != "report":
                 parts.append(self.ablate.split)
             return self.folder / "_".join(parts)
+        if stage == "transfer":
+            return Path(self.runs) / self.experiment / stage
         return self.folder / stage
 
     def writes(self, stage: str) -> dict[Path, Any]:
@@ -196,9 +228,13 @@ class Config:
                 Path(self.runs) / self.calibration: pairs,
                 Path(self.calibrate.output): [pairs, asdict(self.calibrate), organism.others],
             }
+        if stage == "fetch":
+            return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
+        if stage == "dashboard":
+            return {}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
-        models = [(model.path, model.revision) for model in (pair.base, pair.rl)]
+        models = [asdict(model) for model in (pair.base, pair.rl)]
         return {self.place(stage): [self.settings(stage), models]}
 
     def is_partial(self, stage: str) -> bool:
@@ -210,7 +246,7 @@ class Config:
         """The part of the config that a stage reads, and is fingerprinted by."""
         layers: dict[str, Any] = {"layers": self.layers}
         behaviours: dict[str, Any] = {"behaviours": self.behaviours}
-        dtypes = {"dtypes": {"base": self.pair.base.dtype, "rl": self.pair.rl.dtype}}
+        dtypes = self.pair.reading
         shared = {
             "traces": behaviours | dtypes,
             "export": {},
@@ -219,18 +255,33 @@ class Config:
             "rank": layers | behaviours | dtypes,
             "match": layers | behaviours | dtypes,
             "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "transfer": {},
             "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
             "course": {},
             "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }
+        if stage == "ablate" and self.traces.kind != "search":  # Marked by words.
+            shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         part = getattr(self, stage)
-        own = {f.name: getattr(part, f.name) for f in fields(part)}
-        own = {name: value for name, value in own.items() if f"{stage}.{name}" not in PARTIAL}
-        default = type(part)()
+        own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL}
+        default = asdict(type(part)())
         for name in _LATER.get(stage, ()):
-            if own[name] == getattr(default, name) or not part.depends_on(name):
-                del own[name]
+            _drop(
+                own,
+                default,
+                name.split("."),
+                or_if=stage == "traces" and not self.traces.depends_on(name),
+            )
         return {stage: own} | shared[stage] | version
+
+
+def _drop(own: dict[str, Any], default: dict[str, Any], path: list[str], *, or_if: bool) -> None:
+    """Take an option out of a stage's, where it's at its default."""
+    *outer, name = path
+    for key in outer:
+        own, default = own[key], default[key]
+    if or_if or own[name] == default[name]:
+        del own[name]

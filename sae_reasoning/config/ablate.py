@@ -10,12 +10,16 @@ class AblateConfig:
     """Edits of the shortlist, with controls, on both models.
 
     The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
+    A model that stands alone is edited as an RL model is; `both` clamps its latents too. Moves of
+    new natural text are marked by cue words.
 
     Attributes:
         behaviours: Moves whose latents are edited; empty for all that are shortlisted.
         shortlist: `announcers` or `trackers`; or `separators`, by onset AUROC on the select split.
         matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' counterparts
-            here, as its `match` found them, are edited beside this run's own.
+            here, as its `match` found them, are edited, with this run's own beside them.
+        reviews: Files of reviewers' calls, as the page of latents exports them: only latents that
+            somebody called real, and nobody anything else, are edited.
         where: `opportunities` of the move (where it could start), or `all` generated tokens.
         num_latents: Latents ablated together, the best first, over all layers: the main set.
         clamp_latents: Latents clamped together, likewise.
@@ -33,6 +37,7 @@ class AblateConfig:
         think: Whether the base is made to think, since hardly one of its rollouts would reach an
             opportunity.
         controls: Matched-latent sets, random directions and the like, each this many draws.
+        permutations: Draws of counterparts of the other run's other latents, beside `matches_of`.
         split: Whose problems: `report`; or `select`, to choose doses and sizes on.
         num_problems: Problems generated on.
         samples: Rollouts a problem and condition.
@@ -47,23 +52,25 @@ class AblateConfig:
     behaviours: list[str] = field(default_factory=list)
     shortlist: str = "announcers"
     matches_of: str = ""
+    reviews: list[str] = field(default_factory=list)
     where: str = "opportunities"
     num_latents: int = 5
     clamp_latents: int = 5
     clamp_multiple: float = 4.0
-    set_sizes: list[int] = field(default_factory=lambda: [1, 2, 5, 10, 20])
+    set_sizes: list[int] = field(default_factory=lambda: [1, 5, 20])
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
     scales: list[float] = field(default_factory=list)
     additions: list[float] = field(default_factory=list)
     singles: int = 0
     both: bool = False
-    everywhere: bool = True
+    everywhere: bool = False
     other_reader: bool = True
     recovery: bool = True
     think: bool = True
     controls: int = 3
+    permutations: int = 5
     split: str = "report"
-    num_problems: int = 100
+    num_problems: int = 40
     samples: int = 1
     base_samples: int = 1
     max_new_tokens: int = 280
@@ -78,7 +85,7 @@ class AblateConfig:
         one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers", "separators"))
         one_of("ablate.where", self.where, ("opportunities", "all"))
         positive(self, prefix, "num_latents", "clamp_latents", "clamp_multiple", "controls")
-        positive(self, prefix, "num_problems", "samples")
+        positive(self, prefix, "num_problems", "samples", "permutations")
         positive(self, prefix, "base_samples", "max_new_tokens", "temperature", "batch_size")
         positive(self, prefix, "bootstrap")
         for name, example in (("set_sizes", "[1,2,5,10,20]"), ("doses", "[0.5,1,2,4,8]")):
@@ -92,3 +99,12 @@ class AblateConfig:
             f"ablate.singles={self.singles} is less than none; set 0, or 5 for the five best",
         )
         other_run("ablate.matches_of", self.matches_of)
+        require(
+            not self.reviews or self.shortlist != "separators",
+            "ablate.reviews is about shortlisted latents, and ablate.shortlist=separators takes "
+            "others; set announcers or trackers",
+        )
+
+    def depends_on(self, option: str) -> bool:
+        """Whether edits can differ with an option, as the others are set."""
+        return True

@@ -104,6 +104,7 @@ class ReportConfig:
         min_starts: Starts, below which no execution is judged.
         min_problems: Problems that those must come from.
         reviews: Files of reviewers' calls, as the page of latents exports them, to be folded in.
+        neuronpedia: Whether shortlisted latents are exported too, in Neuronpedia's shape.
     """
 
     rate_ratio: float = 1.25
@@ -115,12 +116,13 @@ class ReportConfig:
     min_starts: int = 50
     min_problems: int = 30
     reviews: list[str] = field(default_factory=list)
+    neuronpedia: bool = False
 
     @property
     def margins(self) -> dict[str, float]:
-        """What the verdict is judged by: all but the reviews."""
+        """What the verdict is judged by: all that isn't about pages."""
         own = asdict(self)
-        del own["reviews"]
+        del own["reviews"], own["neuronpedia"]
         return own
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import one_of, other_run, positive, require
-from sae_reasoning.config.stages import ModelConfig
+from sae_reasoning.config.pair import ModelConfig
 
 
 @dataclass
@@ -39,7 +39,7 @@ class MatchConfig:
 
     def __post_init__(self) -> None:
         prefix = "match"
-        self.model.option = "match.model"
+        self.model.checked_as("match.model")
         other_run("match.other", self.other)
         one_of("match.reader", self.reader, ("base", "rl"))
         positive(self, prefix, "num_problems", "bootstrap")

@@ -1,207 +1,9 @@
 """Options of the stages of an experiment on one pair, one dataclass a stage."""
 
-import re
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.attacks import AttackConfig
 from sae_reasoning.config.checks import one_of, positive, require
-
-
-@dataclass
-class ModelConfig:
-    """A causal language model: a local folder or a hub id.
-
-    Attributes:
-        path: Folder with config.json, weights and a fast tokenizer, or a hub id.
-        revision: Hub revision; none for a folder.
-        dtype: Floating-point type of the weights in memory: float32, bfloat16 or float16.
-        trust_remote_code: Whether code that comes with the model may run.
-    """
-
-    option = "model"  # what messages call it; no field, so it can't be set
-
-    path: str = "???"
-    revision: str | None = None
-    dtype: str = "float32"
-    trust_remote_code: bool = False
-
-    def __post_init__(self) -> None:
-        one_of(f"{self.option}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
-
-    @property
-    def named(self) -> str:
-        """Option and value, for messages."""
-        return f"{self.option}.path={self.path}"
-
-
-@dataclass
-class PairConfig:
-    """A base model and the model that training made of it.
-
-    Attributes:
-        name: Names the run's folder.
-        arm: How the second model was made (`rl`, `distill`, ...): a label for people; no measure
-            reads it.
-        base: The model before.
-        rl: The model after.
-    """
-
-    name: str = "???"
-    arm: str = "rl"
-    base: ModelConfig = field(default_factory=ModelConfig)
-    rl: ModelConfig = field(default_factory=ModelConfig)
-
-    def __post_init__(self) -> None:
-        require(
-            self.name == "???"  # Not set yet: the schema that overrides are checked against.
-            # Brackets, commas and blanks come with lists, as in pair.name=mine${layers}.
-            or (
-                re.fullmatch(r"[\w.,[\] -]+", self.name) is not None and self.name.strip(". ") != ""
-            ),
-            f"pair.name={self.name} must be one folder name; use letters, digits, '_', '-', '.'",
-        )
-        self.base.option, self.rl.option = "pair.base", "pair.rl"
-
-
-@dataclass
-class TracesConfig:
-    """Rollouts of both models on the same problems, or traces brought along.
-
-    Attributes:
-        source: `search` draws problems of the organisms' world; anything else is a file of
-            annotated traces to import: JSON, JSON lines or Parquet, told apart by content (see
-            README, "your own pair").
-        base_source: File of the base's traces, where they stand apart; those of `source` are the RL
-            model's then.
-        writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them.
-        annotator: Who marks the moves: `grammar` (the organisms' world's own), `imported` takes
-            them as they come, `cues` looks for words, `llm` asks a model; `auto` is the first or
-            second where the source has it, else cues.
-        second_annotator: Marks the same traces, to be compared (Cohen's kappa); none for nobody.
-        annotator_endpoint: URL of the OpenAI-compatible server of `llm`; the key is read from
-            OPENAI_API_KEY.
-        annotator_model: Model to ask there.
-        annotator_concurrency: Requests under way at once.
-        annotator_attempts: Times a trace is asked about while answers can't be read.
-        annotator_failures: Largest share of traces that may be left out as their answers can't be.
-        cues: Words of each move, for `cues` (files of conf/behaviours).
-        meanings: What each move is, for `llm`.
-        jitter: Tokens by which spans' boundaries are moved at most, by lot: 0 but for seeing what
-            hangs on them.
-        num_problems: Problems drawn.
-        min_edges: Shortest right path of a drawn problem, in edges.
-        max_edges: Longest right path; the organisms were trained on 3 to 5.
-        places: Names of places in drawn problems: `known`, or `new` ones that no organism met.
-        remarks: Harmless sentences before drawn problems: `known`, or `new` ones.
-        base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
-        rl_samples: Rollouts a problem of the RL model.
-        report_share: Share of problems held for the report split.
-        max_new_tokens: Tokens after which a rollout is cut.
-        temperature: Of sampling.
-        batch_size: Rollouts at once.
-        seed: Of problems, split and sampling noise.
-    """
-
-    source: str = "search"
-    base_source: str = ""
-    writer: str = ""
-    annotator: str = "auto"
-    second_annotator: str = ""
-    annotator_endpoint: str = ""
-    annotator_model: str = ""
-    annotator_concurrency: int = 8
-    annotator_attempts: int = 3
-    annotator_failures: float = 0.05
-    cues: dict[str, list[str]] = field(default_factory=dict)
-    meanings: dict[str, str] = field(default_factory=dict)
-    jitter: int = 0
-    num_problems: int = 600
-    min_edges: int = 3
-    max_edges: int = 5
-    places: str = "known"
-    remarks: str = "known"
-    base_samples: int = 8
-    rl_samples: int = 2
-    report_share: float = 0.5
-    max_new_tokens: int = 280
-    temperature: float = 1.0
-    batch_size: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
-        positive(self, "traces", "temperature", "batch_size")
-        one_of("traces.writer", self.writer, ("", "base", "rl"))
-        self._check_annotators()
-        one_of("traces.places", self.places, ("known", "new"))
-        one_of("traces.remarks", self.remarks, ("known", "new"))
-        require(
-            0 < self.report_share < 1,
-            f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",
-        )
-        require(
-            1 <= self.min_edges <= self.max_edges <= 8,
-            f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
-            "order between 1 and 8; try 3 and 5",
-        )
-
-    @property
-    def annotators(self) -> tuple[str, ...]:
-        """Who is named to mark the moves."""
-        return tuple(filter(None, (self.annotator, self.second_annotator)))
-
-    def depends_on(self, option: str) -> bool:
-        """Whether traces can differ with an option, as the others are set."""
-        if option in ("annotator_endpoint", "annotator_concurrency"):
-            return False
-        if option == "cues":
-            by_words = self.annotator == "auto" and self.source != "search"
-            return "cues" in self.annotators or by_words
-        if option in ("meanings", "annotator_model", "annotator_attempts", "annotator_failures"):
-            return "llm" in self.annotators
-        return True
-
-    def _check_annotators(self) -> None:
-        kinds = ("grammar", "cues", "llm", "imported")
-        one_of("traces.annotator", self.annotator, ("auto", *kinds))
-        one_of("traces.second_annotator", self.second_annotator, ("", *kinds))
-        require(
-            "grammar" not in self.annotators or self.source == "search",
-            f"traces.source={self.source} isn't the organisms' world, which the grammar reads; set "
-            "traces.annotator=cues, llm or imported",
-        )
-        require(
-            "imported" not in self.annotators or self.source != "search",
-            "traces.source=search draws problems, so no moves come with it; set "
-            "traces.annotator=grammar",
-        )
-        url = self.annotator_endpoint
-        require(
-            "llm" not in self.annotators
-            or (url.startswith(("http://", "https://")) and bool(self.annotator_model)),
-            f"traces.annotator=llm needs an http(s) URL (traces.annotator_endpoint={url or '?'}) "
-            f"and a model there (traces.annotator_model={self.annotator_model or '?'}); set both",
-        )
-        positive(self, "traces", "annotator_concurrency", "annotator_attempts")
-        require(
-            0 <= self.annotator_failures < 1,
-            f"traces.annotator_failures={self.annotator_failures} must be a share; try 0.05",
-        )
-        require(self.jitter >= 0, f"traces.jitter={self.jitter} is negative; set 0 or more")
-
-
-@dataclass
-class ExportConfig:
-    """Traces as span JSONL.
-
-    Attributes:
-        split: `select`, `report`, or `all` of them.
-    """
-
-    split: str = "all"
-
-    def __post_init__(self) -> None:
-        one_of("export.split", self.split, ("all", "select", "report"))
 
 
 @dataclass
@@ -244,6 +46,9 @@ class SaeConfig:
         l1_coefficient: Sparsity weight of standard.
         matryoshka_widths: Sizes of the nested dictionaries, the last one d_sae.
         aux_loss_coefficient: Weight of the loss that revives dead latents.
+        release: Release of trained SAEs in sae-lens's registry, taken instead of training any;
+            empty for none.
+        id: Of the SAE in that release; `{layer}` in it stands for the layer.
     """
 
     architecture: str = "topk"
@@ -253,6 +58,8 @@ class SaeConfig:
     l1_coefficient: float = 1.0
     matryoshka_widths: list[int] = field(default_factory=list)
     aux_loss_coefficient: float = 1.0
+    release: str = ""
+    id: str = ""
 
     def __post_init__(self) -> None:
         one_of(
@@ -265,6 +72,11 @@ class SaeConfig:
             self.k <= self.d_sae,
             f"train.sae.k={self.k} exceeds train.sae.d_sae={self.d_sae}; lower k",
         )
+        require(
+            bool(self.release) == bool(self.id),
+            f"train.sae.release={self.release or '(empty)'} doesn't go with train.sae.id="
+            f"{self.id or '(empty)'}; set both, or neither",
+        )
 
 
 @dataclass
@@ -275,7 +87,7 @@ class TrainConfig:
         sae: Its architecture.
         readers: Whose activations: `base`, `rl` or `pooled` (both, half each batch); `crosscoder`
             makes one code of both with a decoder for each; `released` trains nothing and takes the
-            SAEs of `released`.
+            SAEs of `released` or `sae.release`.
         released: Folder of SAEs brought along, in sae-lens's format; `{layer}` in it stands for the
             layer.
         steps: Optimiser steps.
@@ -292,6 +104,8 @@ class TrainConfig:
             ranked, so a dictionary may be mostly dead, but not one latent in ten is an accident.
         gate_ce_recovered: Least of the cross-entropy between mean and untouched residual that
             reconstructions recover: FVU counts all directions alike, the model doesn't.
+        gate_tokens: Tokens of the report split's traces that it's measured on, at most; where the
+            vocabulary is large, each takes long.
         scaling_norm: Share of both decoder norms from which a crosscoder's latent is called one
             reader's own by norms alone; at 0.9 one row is nine times the other.
         scaling_error: Latent scaling upholds that only where the other reader's error holds surely
@@ -316,6 +130,7 @@ class TrainConfig:
     gate_l0: float = 0.125
     gate_dead_share: float = 0.9
     gate_ce_recovered: float = 0.8
+    gate_tokens: int = 1_000_000
     scaling_norm: float = 0.9
     scaling_error: float = 0.2
     scaling_reconstruction: float = 0.5
@@ -324,10 +139,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         one_of("train.readers", self.readers, ("base", "rl", "pooled", "crosscoder", "released"))
+        if self.sae.release and self.readers == "pooled":
+            self.readers = "released"
         require(
-            bool(self.released) == (self.readers == "released"),
+            not (self.released and self.sae.release),
+            f"train.released={self.released} and train.sae.release={self.sae.release} both bring "
+            "SAEs; set one of them",
+        )
+        require(
+            bool(self.released or self.sae.release) == (self.readers == "released"),
             f"train.released={self.released or '(empty)'} doesn't go with train.readers="
-            f"{self.readers}; set both, train.readers=released and the folder, or neither",
+            f"{self.readers}; set both, train.readers=released and the folder (or "
+            "train.sae.release and train.sae.id), or neither",
         )
         require(
             self.readers != "crosscoder" or self.sae.architecture in ("topk", "batchtopk"),
@@ -335,7 +158,7 @@ class TrainConfig:
             "sae=batchtopk or sae=topk",
         )
         positive(self, "train", "steps", "batch_size", "lr", "mixing_tokens", "checkpoint_every")
-        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share")
+        positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share", "gate_tokens")
         positive(self, "train", "scaling_error", "scaling_reconstruction", "scaling_problems")
         positive(self, "train", "scaling_bootstrap")
         require(
@@ -358,6 +181,8 @@ class RankConfig:
         announce_by: What picks announcers: `attribution` of the onset logit, or `onset_auroc`.
         candidates: Latents a behaviour, reader and writer that get intervals and q.
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
+        attribution_tokens: Tokens before an onset that are read for its attribution, at most; 0 for
+            all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
         attacks: What decides attacks on the shortlists (conf/attacks/).
@@ -377,6 +202,7 @@ class RankConfig:
     announce_by: str = "attribution"
     candidates: int = 25
     attribution_onsets: int = 256
+    attribution_tokens: int = 0
     bootstrap: int = 1000
     random_directions: int = 512
     attacks: AttackConfig = field(default_factory=AttackConfig)
@@ -390,6 +216,10 @@ class RankConfig:
     def __post_init__(self) -> None:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
         positive(self, "rank", "bootstrap", "random_directions")
+        require(
+            self.attribution_tokens >= 0,
+            f"rank.attribution_tokens={self.attribution_tokens} is negative; set 0 for all",
+        )
         require(
             self.replicas >= 0,
             f"rank.replicas={self.replicas} is less than none; set 0, or 2 for three seeds in all",
@@ -413,13 +243,27 @@ class TrackerConfig:
     Attributes:
         kind: `wandb` or `none`.
         project: W&B project.
+        entity: W&B user or team; empty for whoever is logged in.
         mode: `auto` is online when an API key is set, else offline; or `online`, `offline`.
+        latents: Latents in W&B's table with a page of evidence each, the best of each list first.
+        texts: Whether what models read and wrote goes up: `always`, `never`, or `auto`, only of
+            models that this project made, on problems that it posed.
+        weights: Whether weights of dictionaries go up.
     """
 
     kind: str = "wandb"
     project: str = "sae_reasoning"
+    entity: str = ""
     mode: str = "auto"
+    latents: int = 50
+    texts: str = "auto"
+    weights: bool = False
 
     def __post_init__(self) -> None:
+        require(
+            self.latents >= 0,
+            f"tracker.latents={self.latents} is less than none; set 0, or 50",
+        )
+        one_of("tracker.texts", self.texts, ("auto", "always", "never"))
         one_of("tracker.kind", self.kind, ("wandb", "none"))
         one_of("tracker.mode", self.mode, ("auto", "online", "offline"))

@@ -84,6 +84,11 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def digest(path: Path) -> str:
+    """Fingerprint of one file's content, or "" where there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+
+
 def fingerprint_files(folder: Path, pattern: str = "*") -> str:
     """Fingerprint of file names, sizes and contents."""
     digest = hashlib.sha256()

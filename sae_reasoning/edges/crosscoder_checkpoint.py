@@ -132,6 +132,48 @@ class Crosscoder:
         self.joint.save(folder)
 
 
+class Half:
+    """A crosscoder as one of its readers has it: that reader's decoder, and the code of all.
+
+    The code can't be had from one reader: its residuals come first in whatever is read, then the
+    others', in their order. So an ablation through it removes exactly what the crosscoder says that
+    the latent writes into this reader, `f d_reader`.
+
+    Attributes:
+        d_sae: Latents.
+        W_dec: What each latent writes into the reader; norms differ, those of joint rows are 1.
+        b_dec: What is reconstructed of the reader when no latent is active.
+    """
+
+    def __init__(self, crosscoder: Crosscoder, reader: str) -> None:
+        self._crosscoder, self._place = crosscoder, crosscoder.readers.index(reader)
+        self.d_sae = crosscoder.d_sae
+        self.W_dec: Float[Tensor, "d_sae d_model"] = crosscoder.decoders[self._place].contiguous()
+        self.b_dec: Float[Tensor, " d_model"] = crosscoder.biases[self._place]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._crosscoder.device
+
+    @torch.no_grad()
+    def encode(
+        self, own: Float[Tensor, "n d_model"], *others: Float[Tensor, "n d_model"]
+    ) -> Float[Tensor, "n d_sae"]:
+        """Latents of the same tokens as all readers read them."""
+        return self._crosscoder.joint.encode(self._joined(own, *others))
+
+    @torch.no_grad()
+    def encode_sparse(
+        self, own: Float[Tensor, "n d_model"], *others: Float[Tensor, "n d_model"]
+    ) -> Sparse:
+        """The same latents, only the active ones."""
+        return self._crosscoder.joint.encode_sparse(self._joined(own, *others))
+
+    def _joined(self, own: Tensor, *others: Tensor) -> Tensor:
+        return torch.cat([*others[: self._place], own, *others[self._place :]], dim=1)
+
+
 def scales_of(x: Float[Tensor, "reader n d_model"]) -> tuple[float, ...]:
     """What brings each reader's mean norm on some tokens to the mean of all readers'."""
     norms = x.norm(dim=2).mean(1)

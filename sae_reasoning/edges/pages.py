@@ -1,8 +1,9 @@
 """Pages from templates (jinja2), every value escaped, and data that pages read as scripts."""
 
+import gzip
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,14 @@ def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
         template: Name of a file of `templates/`.
         values: What the template names; text is escaped.
     """
-    text = _templates().get_template(template).render(values)
+    text = rendered(template, values)
     with publish(path) as partial:
         partial.write_text(text, encoding="utf-8", errors="replace")
+
+
+def rendered(template: str, values: Mapping[str, Any]) -> str:
+    """A page as text; what it shows is escaped."""
+    return _templates().get_template(template).render(values)
 
 
 def write_call(path: Path, function: str, content: Any) -> None:
@@ -36,6 +42,13 @@ def write_call(path: Path, function: str, content: Any) -> None:
     """
     with publish(path) as partial:
         partial.write_text(f"{function}({inert_json(content)});\n", encoding="ascii")
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """Publish JSON lines, gzipped; the same content makes the same bytes."""
+    text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
+    with publish(path) as partial:
+        partial.write_bytes(gzip.compress(text.encode("utf-8", "replace"), mtime=0))
 
 
 def write_rows(path: Path, rows: pd.DataFrame) -> None:
@@ -75,7 +88,15 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.globals["figure"] = _figure
     found.filters["inert_json"] = lambda content: Markup(inert_json(content))
     # Style sheets and scripts are the package's own, and stand within the page as they are.
     found.globals["own_file"] = lambda name: Markup((TEMPLATES / name).read_text("utf-8"))
     return found
+
+
+def _figure(value: float | None) -> str:
+    """Three figures, or a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}".replace("-", "−")

@@ -13,6 +13,8 @@ _LABELS = {
     "random_positions": "random positions",
     "other_move": "other moves' latents",
     "mean_difference": "mean difference (rival)",
+    "permuted_match": "other latents' counterparts",
+    "own_latents": "the pair's own latents (rival)",
 }
 _COLOURS = {
     "edit": "#1f5fa8",
@@ -21,7 +23,11 @@ _COLOURS = {
     "random_positions": "#c9c9c9",
     "other_move": "#d9a441",
     "mean_difference": "#3a8f5d",
+    "permuted_match": "#d9a441",
+    "own_latents": "#3a8f5d",
 }
+
+_TRANSFERS = ("#1f5fa8", "#b5651d", "#7a4fa3")
 
 _CURVES = {
     "entry_mass": ("enters thought", "#8a8a8a"),
@@ -37,6 +43,11 @@ _POLICIES = {
     "random": ("random times", "#8a8a8a"),
     "random-vector": ("random vector", "#c9a0c9"),
 }
+_COSTS = (
+    ("training_tokens", "training\ntokens (log)"),
+    ("tokens_steered", "share of\ntokens steered"),
+    ("tokens_written", "tokens written\nan answer (log)"),
+)
 _STYLES = ("-", "--", ":")
 
 
@@ -111,9 +122,10 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
     for axis, ((model, edit), part) in zip(axes[0], panels, strict=True):
         behaviours = list(part.behaviour.unique())
         own = part[part.outcome == "rate_per_opportunity/" + part.behaviour]
-        for shift, (condition, label) in enumerate(_LABELS.items()):
+        present = [condition for condition in _LABELS if (own.condition == condition).any()]
+        for shift, condition in enumerate(present):
             shown = own[own.condition == condition].set_index("behaviour").reindex(behaviours)
-            place = [i + 0.13 * (shift - 2.5) for i in range(len(behaviours))]
+            place = [i + 0.13 * (shift - (len(present) - 1) / 2) for i in range(len(behaviours))]
             centre = shown.difference
             reach = [(centre - shown.low).clip(lower=0), (shown.high - centre).clip(lower=0)]
             axis.errorbar(
@@ -124,7 +136,7 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
                 markersize=4,
                 capsize=2,
                 color=_COLOURS[condition],
-                label=label,
+                label=_LABELS[condition],
             )
         none = own[own.condition == "none"].set_index("behaviour").loc[behaviours]
         axis.axhline(0, color="black", linewidth=0.6)
@@ -138,6 +150,58 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
         axis.tick_params(axis="y", labelsize=7)
     axes[0][0].set_ylabel("change in starts per opportunity", fontsize=8)
     axes[0][-1].legend(fontsize=7, frameon=False)
+    with publish(path) as partial:
+        figure.savefig(partial, format="png", dpi=150)
+
+
+def plot_transfer(table: pd.DataFrame, path: Path) -> None:
+    """Change of each move by the counterparts of every other pair's latents, and by the pair's own.
+
+    A panel for each target and edit, of the largest sets. What isn't coherent is hollow.
+
+    Args:
+        table: `transfer.parquet`.
+        path: Picture to publish, PNG.
+    """
+    from matplotlib.figure import Figure
+
+    sizes = table.groupby(["target", "edit", "behaviour", "source"]).set_size.transform("max")
+    panels = list(table[table.set_size == sizes].groupby(["target", "edit"], sort=False))
+    targets = table.target.nunique()
+    figure = Figure(figsize=(9.5, 1 + 2.6 * targets), layout="constrained")
+    axes = figure.subplots(targets, -(-len(panels) // targets), squeeze=False, sharey=True)
+    for axis, ((target, edit), part) in zip(axes.flat, panels, strict=False):
+        moves = list(part.behaviour.unique())
+        across = part[part.source != target]
+        series = [("own latents", "#3a8f5d", part[part.source == target], "difference", "")]
+        for number, (source, own) in enumerate(across.groupby("source", sort=False)):
+            said = f"counterparts of {source}'s"
+            series.append((said, _TRANSFERS[number % 3], own, "difference", ""))
+            series.append(("other latents' counterparts", "#8a8a8a", own, "permuted", "permuted_"))
+        for shift, (label, colour, own, column, prefix) in enumerate(series):
+            for row in own.itertuples():
+                centre = getattr(row, column)
+                low, high = (getattr(row, f"{prefix}{bound}") for bound in ("low", "high"))
+                axis.errorbar(
+                    [moves.index(row.behaviour) + 0.15 * (shift - (len(series) - 1) / 2)],
+                    [centre],
+                    yerr=[[max(centre - low, 0)], [max(high - centre, 0)]],
+                    fmt="o",
+                    markersize=4,
+                    capsize=2,
+                    color=colour,
+                    markerfacecolor=colour if getattr(row, f"{prefix}coherent") else "none",
+                    label=label,
+                )
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set_xticks(range(len(moves)), moves, fontsize=7)
+        axis.set_title(f"{edit}, {part.model.iloc[0]} of {target}", fontsize=9)
+        axis.tick_params(axis="y", labelsize=7)
+        handles, labels = axis.get_legend_handles_labels()
+        shown = dict(zip(labels, handles, strict=True))
+        axis.legend(shown.values(), shown.keys(), fontsize=6, frameon=False)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("change in starts per opportunity", fontsize=8)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 
@@ -175,10 +239,10 @@ def plot_course(table: pd.DataFrame, path: Path) -> None:
 
 
 def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
-    """Gap recovered against two costs on log axes: training tokens, and tokens an answer.
+    """Gap recovered by every means, above its control, beside what each costs.
 
-    Controls are hollow. What needs no training stands at the left edge of the first panel; a means
-    whose training isn't known (the RL model's) is left out there.
+    Controls are hollow. Costs are on axes of their own, logarithmic but for the share of tokens
+    steered; what costs nothing, or isn't known, has no bar.
 
     Args:
         table: Rows of `elicit.parquet`.
@@ -186,49 +250,46 @@ def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    known = table[table.gap_defined.astype(bool)]
-    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    panels = (
-        ("training_tokens", "tokens of training (log; none at the left)", 1e3),
-        ("tokens_written", "tokens written an answer (log)", 1.0),
-    )
+    known = table[table.gap_defined.astype(bool) & (table.means != "base")]
     names = list(known.means.unique())
-    for axis, (cost, label, least) in zip(axes, panels, strict=True):
-        for number, means in enumerate(names):
-            for role, fill in (("control", "none"), ("other", f"C{number % 10}")):
-                own = known[
-                    (known.means == means) & ((known.role == "control") == (role == "control"))
-                ]
-                own = own.dropna(subset=[cost])
-                if not len(own):
-                    continue
-                centre = own.gap_recovered
-                reach = [
-                    (centre - own.gap_low).clip(lower=0),
-                    (own.gap_high - centre).clip(lower=0),
-                ]
-                axis.errorbar(
-                    own[cost].clip(lower=least),
-                    centre,
-                    yerr=reach,
-                    fmt="o",
-                    markersize=5,
-                    capsize=2,
-                    linewidth=0.8,
-                    color=f"C{number % 10}",
-                    markerfacecolor=fill,
-                    label=means if role == "other" else None,
-                )
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:,.0f}")
-        axis.xaxis.set_minor_formatter("")
+    figure = Figure(figsize=(10, 1.2 + 0.21 * len(known)), layout="constrained")
+    gap, *costs = figure.subplots(1, 4, sharey=True, width_ratios=[3, 1, 1, 1])
+    for place, row in enumerate(known.itertuples()):
+        colour, is_control = f"C{names.index(row.means) % 10}", row.role == "control"
+        gap.errorbar(
+            [row.gap_recovered],
+            [place],
+            xerr=[
+                [max(row.gap_recovered - row.gap_low, 0)],
+                [max(row.gap_high - row.gap_recovered, 0)],
+            ],
+            fmt="o",
+            markersize=5,
+            capsize=2,
+            linewidth=0.8,
+            color=colour,
+            markerfacecolor="none" if is_control else colour,
+        )
+        for axis, (column, _) in zip(costs, _COSTS, strict=True):
+            if (cost := getattr(row, column)) > 0:
+                axis.barh(place, cost, color=colour, alpha=0.35 if is_control else 0.9, height=0.6)
+    gap.set_yticks(
+        range(len(known)),
+        [f"{row.means}: {row.setting}" for row in known.itertuples()],
+        fontsize=7,
+    )
+    gap.set_ylim(len(known) - 0.4, -0.6)
+    for level, style in ((0, "-"), (1, ":")):
+        gap.axvline(level, color="black", linewidth=0.6, linestyle=style)
+    gap.set_xlabel("gap recovered, report split (hollow: a control)", fontsize=8)
+    for axis, (_, label) in zip(costs, _COSTS, strict=True):
         axis.set_xlabel(label, fontsize=8)
-        axis.axhline(0, color="black", linewidth=0.6)
-        axis.axhline(1, color="black", linewidth=0.6, linestyle=":")
-        axis.tick_params(labelsize=7)
-    axes[0].set_ylabel("gap recovered, report split", fontsize=8)
-    if len(names):
-        axes[1].legend(fontsize=7, frameon=False, title="hollow: its control", title_fontsize=7)
+        if "log" in label and axis.patches:
+            axis.set_xscale("log")
+            axis.set_xlim(left=1)
+    for axis in (gap, *costs):
+        axis.tick_params(axis="x", labelsize=7)
+        axis.grid(axis="y", linewidth=0.3)
+        axis.set_axisbelow(True)
     with publish(path) as partial:
         figure.savefig(partial, dpi=150, format="png")

@@ -28,8 +28,7 @@ from sae_reasoning.edges.sparse_topk import autoencode, top_k
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
 _MATRYOSHKA_LEVELS = 4
-_BEFORE_BLOCK = "hook_resid_pre"
-_RESIDUAL_HOOKS = ("hook_resid_post", _BEFORE_BLOCK)
+BEFORE_BLOCK = "hook_resid_pre"
 
 
 class Sparse(NamedTuple):
@@ -81,6 +80,10 @@ class Dictionary:
     def metadata(self) -> dict[str, Any]:
         """What its `cfg.json` says of where it belongs."""
         return dict(self._sae.cfg.metadata.to_dict())
+
+    def belongs_to(self, layer: int) -> None:
+        """Tell it whose output it reads; its config may not know."""
+        self._sae.cfg.metadata.layer = self.layer = layer
 
     @property
     def device(self) -> torch.device:
@@ -180,45 +183,6 @@ def load_any(folder: Path, device: torch.device | str = "cpu") -> Dictionary:
         BrokenArtifact: It is cut short, or its normalisation depends on each input.
     """
     return Dictionary(_read(folder, device), name=_name(folder), fingerprint=_fingerprint(folder))
-
-
-def load_released(
-    folder: Path, layer: int, d_model: int, device: torch.device | str = "cpu"
-) -> Dictionary:
-    """Read an SAE that was trained elsewhere, for the residual after a decoder block.
-
-    Args:
-        folder: Its own.
-        layer: Decoder block; the SAE may not know, and is told.
-        d_model: Width of the residual stream.
-        device: Where its weights are.
-
-    Raises:
-        ConfigError: There is none, or it can't be read, or it isn't one of that residual.
-    """
-    option = f"train.released={folder}"
-    try:
-        sae = _read(folder, device)
-    except (MissingInput, BrokenArtifact) as error:
-        raise ConfigError(f"{str(error).split(';')[0]}; correct {option}") from error
-    where, own = str(sae.cfg.metadata.hook_name or ""), _layer(sae.cfg.metadata)
-    if "hook_" in where and not where.endswith(_RESIDUAL_HOOKS):
-        raise ConfigError(
-            f"{option} reads {where}; bring an SAE of the residual after a block, or "
-            "before the next"
-        )
-    if own != layer and (own >= 0 or where.endswith(_BEFORE_BLOCK)):
-        raise ConfigError(
-            f"{option} reads {where or f'the residual after block {own}'}, layers asks "
-            f"for the residual after block {layer}; correct the path, or layers"
-        )
-    if sae.cfg.d_in != d_model:
-        raise ConfigError(
-            f"{option} reads residuals of width {sae.cfg.d_in}, the models' have "
-            f"{d_model}; bring an SAE that was trained on these models"
-        )
-    sae.cfg.metadata.layer = layer
-    return Dictionary(sae, name=_name(folder), fingerprint=_fingerprint(folder))
 
 
 def _read(folder: Path, device: torch.device | str) -> Any:
@@ -473,7 +437,7 @@ def _layer(metadata: Any) -> int:
         return int(metadata.layer)
     where = str(metadata.hook_name)
     numbers = [part for part in where.split(".") if part.isdigit()]
-    return int(numbers[0]) - where.endswith(_BEFORE_BLOCK) if numbers else -1
+    return int(numbers[0]) - where.endswith(BEFORE_BLOCK) if numbers else -1
 
 
 def _name(folder: Path) -> str:

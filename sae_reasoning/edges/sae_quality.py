@@ -118,6 +118,7 @@ def draw_probe(
     store: ActivationStore,
     token_budget: int,
     beside: LanguageModel | None = None,
+    most_tokens: int | None = None,
 ) -> CrossEntropyProbe:
     """Up to 200 of the report split's traces, evenly spread over both writers.
 
@@ -127,6 +128,7 @@ def draw_probe(
         store: Says from where on the cache has kept each trace's tokens.
         token_budget: Tokens of one pass.
         beside: Another reader of the same tokens.
+        most_tokens: Fewer traces are taken where they'd hold more; none for as many as there are.
     """
     starts = store.row_of_trace
     kept = [
@@ -134,7 +136,11 @@ def draw_probe(
         for index, trace in enumerate(traces)
         if trace.split != "select" and starts[index] < starts[index + 1]
     ]
-    places = np.linspace(0, len(kept) - 1, min(_PROBED_TRACES, len(kept))).round().astype(int)
+    num = min(_PROBED_TRACES, len(kept))
+    if most_tokens is not None:
+        mean = np.mean([len(traces[index].token_ids) for index in kept])
+        num = max(1, min(num, int(most_tokens / mean)))
+    places = np.linspace(0, len(kept) - 1, num).round().astype(int)
     chosen = [kept[place] for place in places]
     return CrossEntropyProbe(
         lm=lm,

@@ -5,14 +5,15 @@ the first one is a warning, and from then on the run is silent. Offline when no 
 (`wandb sync` uploads it later), online when one is. What W&B records by default about the machine
 (host name, script path, requirements, code) stays off.
 
-Texts of models and data are logged as plain strings, which W&B shows escaped; never as HTML.
+Texts of models and data are logged as strings, made fit to be looked at, which W&B shows escaped.
+HTML is logged only where a caller made it from a template that escapes what it shows.
 """
 
 import logging
 import math
 import netrc
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -20,11 +21,18 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from sae_reasoning.config import TrackerConfig
+from sae_reasoning.edges.uploads import MANIFEST, Upload, without_places
+from sae_reasoning.texts import shown
 
 _log = logging.getLogger(__name__)
 
 MAX_TABLE_ROWS = 10_000
 """Rows at which W&B cuts a table of its own accord."""
+VERDICTS, LATENTS, DOSE_CURVES, GAP_CURVE = "verdicts", "latents", "dose curves", "gap curve"
+"""What stages log and the saved workspace shows, by name."""
+HTML_COLUMN = "evidence"
+"""Column of a table whose cells are pages."""
+_MAX_CELL = 2000
 
 
 @runtime_checkable
@@ -34,8 +42,16 @@ class Tracker(Protocol):
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log points of curves; `step` is the x axis and may start anew for another curve."""
 
-    def table(self, name: str, frame: pd.DataFrame) -> None:
-        """Log a small table, the best rows first."""
+    def table(self, name: str, frame: pd.DataFrame, cells: Sequence[str] = ()) -> None:
+        """Log a small table, the best rows first, with a page of HTML in each row if there are."""
+
+    def curves(
+        self, name: str, frame: pd.DataFrame, *, x: str, y: str, line: str, title: str
+    ) -> None:
+        """Log curves: `y` over `x`, one for each value of `line`; other columns come along."""
+
+    def artifact(self, made: Upload, used: Sequence[Upload]) -> None:
+        """Log what the stage made and what it read, where it has logged anything at all."""
 
     def figure(self, name: str, path: Path) -> None:
         """Log a picture from a file."""
@@ -53,8 +69,16 @@ class NullTracker:
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Drop the metrics."""
 
-    def table(self, name: str, frame: pd.DataFrame) -> None:
+    def table(self, name: str, frame: pd.DataFrame, cells: Sequence[str] = ()) -> None:
         """Drop the table."""
+
+    def curves(
+        self, name: str, frame: pd.DataFrame, *, x: str, y: str, line: str, title: str
+    ) -> None:
+        """Drop the curves."""
+
+    def artifact(self, made: Upload, used: Sequence[Upload]) -> None:
+        """Drop the artifact."""
 
     def figure(self, name: str, path: Path) -> None:
         """Drop the picture."""
@@ -89,14 +113,50 @@ class WandbTracker:
             values["step"] = step
         self._safely(lambda run: run.log(values))
 
-    def table(self, name: str, frame: pd.DataFrame) -> None:
-        """Log a small table, the best rows first; rows past W&B's limit are left out."""
+    def table(self, name: str, frame: pd.DataFrame, cells: Sequence[str] = ()) -> None:
+        """Log a small table, the best rows first; rows past W&B's limit are left out.
+
+        Args:
+            name: Of the table.
+            frame: Its rows.
+            cells: HTML for a last column, a cell a row; it must show nothing unescaped.
+        """
 
         def send(run: Any) -> None:
             import wandb
 
-            rows = [[_cell(value) for value in row] for row in frame.head(MAX_TABLE_ROWS).values]
-            run.log({name: wandb.Table(columns=list(map(str, frame.columns)), data=rows)})
+            made = _table(frame)
+            if cells:
+                # Never taken for a path, and without a style sheet from elsewhere.
+                pages = [wandb.Html(cell, inject=False, data_is_not_path=True) for cell in cells]
+                made.add_column(HTML_COLUMN, pages)
+            run.log({name: made})
+
+        self._safely(send)
+
+    def curves(
+        self, name: str, frame: pd.DataFrame, *, x: str, y: str, line: str, title: str
+    ) -> None:
+        """Log curves: `y` over `x`, one for each value of `line`; other columns come along."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            fields = {"step": x, "lineKey": line, "lineVal": y}
+            words = {"title": title, "xname": x}
+            run.log({name: wandb.plot_table(LINES, _table(frame), fields, words)})
+
+        self._safely(send)
+
+    def artifact(self, made: Upload, used: Sequence[Upload]) -> None:
+        """Log what the stage made and what it read, where it has logged anything at all."""
+        if self._run is None:
+            return
+
+        def send(run: Any) -> None:
+            for one in used:
+                _use(run, _artifact(one))
+            run.log_artifact(_artifact(made), aliases=["latest", made.fingerprint])
 
         self._safely(send)
 
@@ -156,12 +216,13 @@ class WandbTracker:
         self._folder.mkdir(parents=True, exist_ok=True)
         run = wandb.init(
             project=self._cfg.project,
+            entity=self._cfg.entity or None,
             group=self._group,
             job_type=self._stage,
             name=f"{self._group}/{self._stage}",
             dir=str(self._folder),
             mode=mode,
-            config=self._config,
+            config=without_places(self._config),
             reinit="finish_previous",
             settings=wandb.Settings(
                 x_disable_meta=True,
@@ -207,10 +268,11 @@ def resolve_mode(cfg: TrackerConfig) -> str:
     """`auto` made definite: WANDB_MODE when set, else online exactly when there is an API key."""
     if cfg.mode != "auto":
         return cfg.mode
-    return os.environ.get("WANDB_MODE") or ("online" if _has_key() else "offline")
+    return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
+    """Whether somebody is logged in to W&B here."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
@@ -221,12 +283,46 @@ def _has_key() -> bool:
     return entries.authenticators(urlsplit(url).netloc) is not None
 
 
+LINES = "wandb/lineseries/v0"
+"""W&B's own chart of several lines."""
+
+
+def _table(frame: pd.DataFrame) -> Any:
+    import wandb
+
+    rows = [[_cell(value) for value in row] for row in frame.head(MAX_TABLE_ROWS).values]
+    return wandb.Table(columns=[shown(str(name)) for name in frame.columns], data=rows)
+
+
+def _artifact(one: Upload) -> Any:
+    import wandb
+
+    made = wandb.Artifact(one.name, one.kind, metadata={"fingerprint": one.fingerprint})
+    with made.new_file(MANIFEST) as file:
+        file.write(one.content)
+    for name, path in one.files.items():
+        made.add_file(str(path), name=name)
+    return made
+
+
+def _use(run: Any, artifact: Any) -> None:
+    """Say that the run read an artifact, which is known by its content.
+
+    Offline, W&B's `use_artifact` refuses; what it does with an artifact that isn't there yet, to
+    send it and then use it, is written down all the same, and `wandb sync` carries it out.
+    """
+    if run.settings._offline:
+        run._log_artifact(artifact, is_user_created=True, use_after_commit=True)
+    else:
+        run.use_artifact(artifact)
+
+
 def _cell(value: Any) -> Any:
     """`value` as W&B can store it: a number, a string, or none."""
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         value = value.item()
     if isinstance(value, float) and math.isnan(value):
         return None
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if value is None or isinstance(value, (bool, int, float)):
         return value
-    return str(value)
+    return shown(str(value), _MAX_CELL)

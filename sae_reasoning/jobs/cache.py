@@ -22,6 +22,7 @@ from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
 from sae_reasoning.edges.lm.read import check_layers, read_residuals
+from sae_reasoning.edges.lm.shared import require_shared_tokens
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.records import Trace
@@ -40,6 +41,7 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             assert stage.manifest
             return stage.manifest
         traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+        require_shared_tokens(cfg.pair, (trace.token_ids for trace in traces))
         layout = _lay_out(traces, cfg.cache, list(readers.values()))
         stores = {
             name: _writers(stage.folder / name, reader, traces, layout, cfg, made.fingerprint)
@@ -75,19 +77,11 @@ class _Reader:
 
 def _describe_readers(cfg: Config) -> dict[str, _Reader]:
     readers = {}
-    for name, config in (("base", cfg.pair.base), ("rl", cfg.pair.rl)):
+    for name, config in cfg.pair.readers.items():
         facts = describe(config)
         check_layers(cfg.layers, facts.num_layers, config.path)
         tokenizer = load_tokenizer(config)
         readers[name] = _Reader(config, facts, tokenizer.get_vocab(), tokenizer.bos_token_id)
-    base, rl = readers["base"], readers["rl"]
-    # Files may differ where the tokens are the same (a chat template), so the tokens decide.
-    if base.vocabulary != rl.vocabulary:
-        raise ConfigError(
-            f"pair.rl.path={rl.config.path} has another tokenizer than pair.base.path="
-            f"{base.config.path}, so it can't read the same tokens; choose two models that share "
-            "a tokenizer"
-        )
     return readers
 
 
@@ -103,7 +97,7 @@ def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reade
     for trace in traces:
         if max(trace.token_ids, default=0) > highest:
             raise ConfigError(
-                f"pair.base.path={readers[0].config.path} has no token {max(trace.token_ids)}, "
+                f"{readers[0].config.named} has no token {max(trace.token_ids)}, "
                 f"which trace {trace.trace_id} holds; run `make traces` with this pair"
             )
         # The last prompt position is onset-1 of whatever comes first.

@@ -31,6 +31,7 @@ from sae_reasoning.contrast.validity import validity
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.adapter import plain_parameters
 from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import (
@@ -489,5 +490,5 @@ class _Lab:
 
     def weights(self) -> list[Measure]:
         """How much training changed, by module."""
-        before, after = (dict(self._models[m].model.named_parameters()) for m in MODELS)
+        before, after = (plain_parameters(self._models[m].model) for m in MODELS)
         return beside.weight_measures(weight_changes(before, after))

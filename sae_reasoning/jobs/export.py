@@ -11,7 +11,7 @@ from sae_reasoning.traces.exported import span_lines
 
 def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `export/spans.jsonl`, a line a trace."""
-    models = {name: describe(getattr(cfg.pair, name)).fingerprint for name in ("base", "rl")}
+    models = {name: describe(model).fingerprint for name, model in cfg.pair.readers.items()}
     made = require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
     with Stage(
         cfg.folder / "export", cfg.settings("export"), {"traces": made.fingerprint}

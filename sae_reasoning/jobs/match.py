@@ -56,13 +56,12 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
 
-READERS = ("base", "rl")
 _BATCH = 8192
 
 
 def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `match/`: every latent's counterpart, and shares by pair of layers."""
-    models = {reader: describe(getattr(cfg.pair, reader)) for reader in READERS}
+    models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
     inputs = {reader: facts.fingerprint for reader, facts in models.items()}
     inputs |= {
         name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint

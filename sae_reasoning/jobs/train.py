@@ -21,6 +21,7 @@ from sae_reasoning.edges.activation_store import ActivationStore, check_same_row
 from sae_reasoning.edges.artifacts import (
     Manifest,
     Stage,
+    fingerprint,
     fingerprint_files,
     publish,
     require_stage,
@@ -47,7 +48,6 @@ from sae_reasoning.edges.sae_checkpoint import (
     WEIGHTS_FILE,
     Dictionary,
     load_dictionary,
-    load_released,
 )
 from sae_reasoning.edges.sae_quality import (
     CrossEntropyProbe,
@@ -56,6 +56,7 @@ from sae_reasoning.edges.sae_quality import (
     measure_crosscoders,
     measure_saes,
 )
+from sae_reasoning.edges.sae_release import check_registered, load_registered, load_released
 from sae_reasoning.edges.sae_training import (
     StepRecord,
     batches_done,
@@ -66,7 +67,6 @@ from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.records import Trace
 
-READERS = ("base", "rl")
 SCHEMA_VERSION = 2
 
 _REMEDIES = {
@@ -88,7 +88,7 @@ _CURVE_FILE, _CHECKPOINT_FILE = "curve.parquet", "checkpoint.safetensors"
 
 def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `train/<readers>/layer_<L>/` for every layer: dictionary, curve and quality."""
-    models = {reader: describe(getattr(cfg.pair, reader)) for reader in READERS}
+    models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
     for facts in models.values():
         check_layers(cfg.layers, facts.num_layers, facts.name)
     inputs = {reader: facts.fingerprint for reader, facts in models.items()}
@@ -97,7 +97,7 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         for stage in ("traces", "cache")
     }
     if cfg.train.readers == "released":
-        inputs |= {f"released_{x}": fingerprint_files(_released(cfg, x)) for x in cfg.layers}
+        inputs |= {f"released_{x}": _released_fingerprint(cfg, x) for x in cfg.layers}
     with Stage(cfg.folder / "train", cfg.settings("train"), inputs) as stage:
         if stage.is_current:
             console.current("train", stage.final)
@@ -156,8 +156,8 @@ class _Data:
         return next(iter(self.stores.values())).d_model
 
     def of_layer(self, layer: int) -> list[ActivationStore]:
-        """Both readers' stores, in order."""
-        return [self.stores[reader, layer] for reader in READERS]
+        """The readers' stores, in order."""
+        return [self.stores[reader, layer] for reader in self.models]
 
 
 def _open(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -> _Data:
@@ -191,9 +191,9 @@ def _open(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -
 
 def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
     sae, is_joint = cfg.train.sae, cfg.train.readers == "crosscoder"
-    width = data.d_model * (len(READERS) if is_joint else 1)
+    width = data.d_model * (len(data.models) if is_joint else 1)
     num_parameters = len(cfg.layers) * (2 * width + 1) * sae.d_sae
-    rows_a_step = cfg.train.batch_size / (1 if is_joint else len(_readers(cfg.train)))
+    rows_a_step = cfg.train.batch_size / (1 if is_joint else len(_readers(cfg)))
     epochs = cfg.train.steps * rows_a_step / len(data.select)
     layers = ", ".join(map(str, cfg.layers))
     making = {
@@ -204,7 +204,8 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
         "disk": megabytes(4 * num_parameters * 2 + 24 * num_parameters / len(cfg.layers)),
     }
     if cfg.train.readers == "released":
-        making = {"SAEs": f"{cfg.train.released}, layers {layers}"}
+        named = cfg.train.released or f"{sae.release}, {sae.id}"
+        making = {"SAEs": f"{named}, layers {layers}"}
     console.plan(
         "train",
         {
@@ -222,10 +223,7 @@ def _make_layer(
     """One dictionary: taken in, taken over from before, or trained."""
     folder = _folder(cfg, stage, layer)
     if cfg.train.readers == "released":
-        released = load_released(
-            _released(cfg, layer), layer, data.d_model, resolve_device(cfg.device)
-        )
-        released.save(folder)
+        _load_released(cfg, layer, data.d_model).save(folder)
     elif (folder / _CURVE_FILE).exists():  # Written last, so a folder that has it is done.
         (folder / _CHECKPOINT_FILE).unlink(missing_ok=True)
     elif not _take_over(cfg, layer, stage):
@@ -282,16 +280,17 @@ def _train_layer(
         if cfg.train.readers == "crosscoder":
             made = _fit_crosscoder(cfg, layer, data, done, fit)
         else:
-            batches = _batches(cfg.train, layer, data, done)
+            batches = _batches(cfg, layer, data, done)
             made = fit(batches, d_in=data.d_model, metadata=_metadata(cfg, layer, data))
     made.save(folder)
     write_table(folder / _CURVE_FILE, pd.DataFrame([asdict(record) for record in curve]))
     checkpoint.unlink(missing_ok=True)
 
 
-def _batches(train: TrainConfig, layer: int, data: _Data, done: int) -> Iterator[Tensor]:
+def _batches(cfg: Config, layer: int, data: _Data, done: int) -> Iterator[Tensor]:
     """Batches of the select split, an equal part from each reader, after the first `done`."""
-    stores = [data.stores[reader, layer] for reader in _readers(train)]
+    train, readers = cfg.train, _readers(cfg)
+    stores = [data.stores[reader, layer] for reader in readers]
     return mixed_batches(train, stores, data.select, seed=train.seed, skip_batches=done)
 
 
@@ -310,15 +309,15 @@ def _fit_crosscoder(
     scales = scales_of(next(batches()))  # The first batch, also where a killed training goes on.
     joint = fit(
         (concatenate(x, scales) for x in batches(skip_batches=done)),
-        d_in=len(READERS) * data.d_model,
+        d_in=len(data.models) * data.d_model,
         metadata=_metadata(cfg, layer, data) | {"reader_scales": list(scales)},
     )
-    return crosscoder_of(joint, READERS, scales)
+    return crosscoder_of(joint, tuple(data.models), scales)
 
 
 def _metadata(cfg: Config, layer: int, data: _Data) -> dict[str, Any]:
     """What `cfg.json` says of where the SAE belongs; the hook's name is TransformerLens's."""
-    readers = _readers(cfg.train)
+    readers = _readers(cfg)
     return {
         "model_name": "+".join(data.models[reader].name for reader in readers),
         "hook_name": f"blocks.{layer}.hook_resid_post",
@@ -342,7 +341,7 @@ def _measure(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.Dat
         made = {layer: load_dictionary(folder, device) for layer, folder in folders.items()}
         measured = measure_saes(made, data.stores, data.report, size, _probes(cfg, data))
     figures: dict[int, dict[str, Any]] = {layer: {} for layer in cfg.layers}
-    with console.progress(len(READERS) * len(cfg.layers), "measured", "quality") as progress:
+    with console.progress(len(data.models) * len(cfg.layers), "measured", "quality") as progress:
         for one in measured:
             figures[one.layer][one.reader] = describe_quality(
                 one.fit, one.recovery, data.d_model, cfg.train
@@ -372,12 +371,17 @@ def _probes(cfg: Config, data: _Data) -> Iterator[tuple[str, CrossEntropyProbe]]
     def lm(reader: str) -> LanguageModel:
         return load(getattr(cfg.pair, reader), cfg.device)
 
-    held = {reader: lm(reader) for reader in READERS if cfg.train.readers == "crosscoder"}
-    for reader in READERS:
+    held = {reader: lm(reader) for reader in data.models if cfg.train.readers == "crosscoder"}
+    for reader in data.models:
         own = held[reader] if held else lm(reader)
         beside = next((other for name, other in held.items() if name != reader), None)
         store = data.stores[reader, cfg.layers[0]]
-        yield reader, draw_probe(own, data.traces, store, cfg.cache.token_budget, beside)
+        yield (
+            reader,
+            draw_probe(
+                own, data.traces, store, cfg.cache.token_budget, beside, cfg.train.gate_tokens
+            ),
+        )
 
 
 def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataFrame:
@@ -396,12 +400,13 @@ def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataF
     reported = sorted({trace.problem_id for trace in data.traces if trace.split != "select"})
     place = {problem: i for i, problem in enumerate(reported)}
     problems = np.array([place.get(trace.problem_id, -1) for trace in data.traces])
+    readers = tuple(data.models)
     counts = []
     for layer in cfg.layers:
         folder = _folder(cfg, stage, layer)
         crosscoder = load_crosscoder(folder, resolve_device(cfg.device))
         unit = crosscoder.biases.new_tensor(crosscoder.scales)[:, None, None]
-        sums = ScalingSums(crosscoder.decoders * unit, READERS, len(reported))
+        sums = ScalingSums(crosscoder.decoders * unit, readers, len(reported))
         with console.progress(len(data.report), "tokens", f"scaling layer {layer}") as progress:
             for batch in paired_batches(data.of_layer(layer), data.report, options.batch_size):
                 x = batch.activations.to(crosscoder.device)
@@ -417,18 +422,35 @@ def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataF
                 progress.advance(x.shape[1])
         table = sums.result(bars)
         write_table(folder / "scaling.parquet", table)
-        found = survivors(table, READERS)
+        found = survivors(table, readers)
         found.insert(0, "dictionary", crosscoder.name)
         counts.append(found)
     return pd.concat(counts, ignore_index=True)
 
 
-def _released(cfg: Config, layer: int) -> Path:
+def _load_released(cfg: Config, layer: int, d_model: int) -> Dictionary:
+    device = resolve_device(cfg.device)
+    if cfg.train.released:
+        return load_released(_folder_of(cfg, layer), layer, d_model, device)
+    sae_id = cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
+    return load_registered(cfg.train.sae.release, sae_id, layer, d_model, device)
+
+
+def _released_fingerprint(cfg: Config, layer: int) -> str:
+    if cfg.train.released:
+        return fingerprint_files(_folder_of(cfg, layer))
+    sae_id = cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
+    check_registered(cfg.train.sae.release, sae_id)
+    return fingerprint([cfg.train.sae.release, sae_id])
+
+
+def _folder_of(cfg: Config, layer: int) -> Path:
     return Path(cfg.train.released.replace(LAYER_FIELD, str(layer)))
 
 
-def _readers(train: TrainConfig) -> Sequence[str]:
-    return READERS if train.readers in ("pooled", "crosscoder") else (train.readers,)
+def _readers(cfg: Config) -> Sequence[str]:
+    every = tuple(cfg.pair.readers)
+    return every if cfg.train.readers in ("pooled", "crosscoder") else (cfg.train.readers,)
 
 
 def _folder(cfg: Config, stage: Stage, layer: int) -> Path:

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_reasoning.contrast.measures import BASE, DIFFERENCE, RATIO, RL
+from sae_reasoning.contrast.measures import BASE, DIFFERENCE, RATIO, RL, Measure
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import OVER, TRIGGER
 from sae_reasoning.contrast.triggers import SKILL as PUSHED
-from sae_reasoning.contrast.validity import SKILL, VALIDITY
+from sae_reasoning.contrast.validity import OWN_WORDS, SKILL, VALIDITY
 from sae_reasoning.report.figures import Axis, Bar, number
 from sae_reasoning.report.verdict import (
     CREATED,
@@ -46,6 +46,10 @@ _READ = {
     PUSHED: "skill after the best push (0 is chance, 1 is always right)",
     OVER: "lead of the push",
 }
+_CLEAR = 1.0
+"""Half-widths of its interval that a bound is away from its margin where the verdict is clear."""
+_ENOUGH = 20
+"""Verdicts on models whose answer is known, below which their share that is right says little."""
 MODEL_NAMES = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}
 """How pages call a measure's model."""
 
@@ -89,6 +93,69 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+@dataclass(frozen=True)
+class Summary:
+    """A row of the first table: the answer on one move at a glance.
+
+    Attributes:
+        behaviour: The move.
+        verdict: With its qualifier, if any.
+        kind: The bare verdict.
+        means: In a few words.
+        starts: How often a rollout starts it, base and RL model.
+        executed: How often it's carried out rightly once started, base and RL model.
+        checks: How many checks its verdict passed.
+        spare: How near the nearest check is to turning, in words.
+    """
+
+    behaviour: str
+    verdict: str
+    kind: str
+    means: str
+    starts: tuple[str, str]
+    executed: tuple[str, str]
+    checks: str
+    spare: str
+
+
+def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
+    """The answer on one move at a glance.
+
+    Args:
+        one: The verdict.
+        measures: Of the contrast.
+    """
+
+    def figure(name: str, model: str, condition: str = "") -> str:
+        wanted = (one.behaviour, name, model, condition, 0.95)
+        for m in measures:
+            if (m.behaviour, m.measure, m.model, m.condition, m.level) == wanted:
+                has_bounds = math.isfinite(m.low) and math.isfinite(m.high)
+                bounds = f" [{number(m.low)}, {number(m.high)}]" if has_bounds else ""
+                return f"{number(m.value)}{bounds}"
+        return "–"
+
+    deciding, _ = _split(one)
+    passed = sum(e.passed for e in deciding)
+    room = min((_room(e) for e in deciding if e.passed), default=math.nan)
+    if one.verdict == INCONCLUSIVE or not deciding:
+        spare = "not sure"
+    elif room >= _CLEAR:
+        spare = "sure: clear of every margin"
+    else:
+        spare = "fairly sure: near a margin"
+    return Summary(
+        behaviour=one.behaviour,
+        verdict=f"{one.verdict} ({one.qualifier})" if one.qualifier else one.verdict,
+        kind=one.verdict,
+        means=_IN_SHORT[GATEWAY if one.qualifier == GATEWAY else one.verdict],
+        starts=(figure(PER_TRACE, BASE), figure(PER_TRACE, RL)),
+        executed=(figure(VALIDITY, BASE, OWN_WORDS), figure(VALIDITY, RL, OWN_WORDS)),
+        checks=f"{passed} of {len(deciding)} checks pass" if deciding else "nothing to check",
+        spare=spare,
+    )
+
+
 def card(one: Verdict) -> Card:
     """A verdict with its evidence as bars."""
     deciding, others = _split(one)
@@ -109,10 +176,12 @@ def calibration_line(found: Mapping[str, Any] | None) -> str:
     right = found["right"].get("all") if found else None
     if right is None or not right["cells"]:
         return "How often such verdicts are right isn't known yet; `make calibrate` counts it."
+    pairs = f"{right['pairs']} {'pair' if right['pairs'] == 1 else 'pairs'}"
+    few = "" if right["cells"] >= _ENOUGH else "; too few to be an error rate"
     return (
-        f"On models whose answer is known, {right['value']:.0%} of {right['cells']} verdicts given "
-        f"were right (95 % interval {right['low']:.0%} to {right['high']:.0%}, over "
-        f"{right['pairs']} {'pair' if right['pairs'] == 1 else 'pairs'})."
+        f"How far to trust a verdict: on models whose answer is known, {right['value']:.0%} of "
+        f"{right['cells']} verdicts given were right (95 % interval {right['low']:.0%} to "
+        f"{right['high']:.0%}, {pairs}{few})."
     )
 
 
@@ -171,18 +240,19 @@ def _sure(one: Verdict, deciding: Sequence[Evidence]) -> str:
         failed = sum(not e.passed for e in deciding)
         return f"Not sure: {failed} of {len(deciding)} figures don't clear their margin."
 
-    def room(e: Evidence) -> float:
-        """Distance of the bound from the margin, in half-widths of the interval."""
-        bound = e.low if e.low > e.margin else e.high
-        half = abs(e.value - bound)
-        return abs(bound - e.margin) / half if half > 0 else math.inf
-
-    nearest = min(deciding, key=room)
+    nearest = min(deciding, key=_room)
     bar = _evidence_bar(nearest)
     return (
         f"All {len(deciding)} figures that it needs clear their margins with the whole interval. "
         f"The nearest to turning: {bar.label}, {bar.figure}, {bar.held}."
     )
+
+
+def _room(e: Evidence) -> float:
+    """Distance of the bound from the margin, in half-widths of the interval."""
+    bound = e.low if e.low > e.margin else e.high
+    half = abs(e.value - bound)
+    return abs(bound - e.margin) / half if half > 0 else math.inf
 
 
 def _listed(names: Sequence[str]) -> str:

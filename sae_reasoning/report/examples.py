@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int64
 
 from sae_reasoning.records import Trace
-from sae_reasoning.report.texts import MAX_PIECE, shown
+from sae_reasoning.texts import MAX_PIECE, shown
 
 TOP = "highest"
 QUARTERS = ("75–100 %", "50–75 %", "25–50 %", "0–25 %")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sae_reasoning.behaviours.outcomes import ALL
-from sae_reasoning.report.texts import shown
+from sae_reasoning.texts import shown
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,20 @@ class Counterpart:
 
 
 @dataclass(frozen=True)
+class Replica:
+    """The nearest latent of a dictionary that was trained from another seed."""
+
+    behaviour: str
+    reader: str
+    seed: str
+    counterpart: int
+    cosine: float
+    rank: int
+    span_auroc: float
+    is_replicated: bool
+
+
+@dataclass(frozen=True)
 class LatentRecord:
     """A shortlisted latent.
 
@@ -142,6 +156,7 @@ class LatentRecord:
         planted: Words put into other text.
         rivals: Baselines that it was held against.
         counterparts: In another run.
+        replicas: In dictionaries from other seeds.
     """
 
     layer: int
@@ -154,6 +169,7 @@ class LatentRecord:
     planted: tuple[Planted, ...]
     rivals: tuple[Rival, ...]
     counterparts: tuple[Counterpart, ...]
+    replicas: tuple[Replica, ...] = ()
 
     @property
     def name(self) -> str:
@@ -189,6 +205,7 @@ def records(
         "injections": _by_latent(tables["injections"]),
         "beaten": _by_latent(tables["beaten"]),
         "matches": _by_latent(matches) if matches is not None else {},
+        "replicas": _by_latent(tables.get("replicas", pd.DataFrame())),
     }
     none = pd.DataFrame()
     return [
@@ -205,6 +222,16 @@ def listing_rows(found: list[LatentRecord]) -> list[dict[str, Any]]:
         for listing in one.listings
     ]
     return sorted(rows, key=lambda r: (r["shortlist"] != "trackers", r["behaviour"], r["place"]))
+
+
+def top_rows(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """The best of each list first, then the second best of each, and so on.
+
+    Args:
+        rows: As `listing_rows` makes them.
+        most: Rows kept.
+    """
+    return sorted(rows, key=lambda row: row["place"])[:most]
 
 
 def _listing(shortlist: str, behaviour: str, place: int, entry: Mapping[str, Any]) -> Listing:
@@ -330,5 +357,18 @@ def _record(
                 shown(str(row.other_behaviours)),
             )
             for row in parts["matches"].itertuples()
+        ),
+        replicas=tuple(
+            Replica(
+                row.behaviour,
+                row.reader,
+                str(row.seed),
+                int(row.counterpart),
+                row.cosine,
+                int(row.rank),
+                row.span_auroc,
+                bool(row.is_replicated),
+            )
+            for row in parts["replicas"].itertuples()
         ),
     )

@@ -1,18 +1,21 @@
 """What reviewers called the latents, from the files that the page of latents exports."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sae_reasoning.report.texts import shown
+from sae_reasoning.config import ConfigError
 from sae_reasoning.stats import bootstrap_of_sums, kappa
+from sae_reasoning.texts import shown
 
 SCHEMA_VERSION = 1
 CALLS = ("real", "lexical", "unclear")
+REAL = CALLS[0]
 _MAX_NAME = 60
 
 Reviewed = tuple[int, int, str]
@@ -62,6 +65,47 @@ def read_review(content: Any) -> Review:
             notes[key] = note
     name = shown(str(content.get("reviewer") or "unnamed"), _MAX_NAME)
     return Review(name, str(content.get("rank", "")), calls, notes)
+
+
+def read_reviews(
+    option: str, names: Sequence[str], rank: str, read: Callable[[Path], Any]
+) -> list[Review]:
+    """What reviewers called the latents of one run's shortlists.
+
+    Args:
+        option: That names the files, for messages.
+        names: Of the files.
+        rank: Fingerprint of the shortlists; "" where there are none.
+        read: Content of a JSON file.
+
+    Raises:
+        ConfigError: A file isn't there, isn't an export, or reviews other shortlists.
+    """
+    found = []
+    for name in names:
+        try:
+            one = read_review(read(Path(name)))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{option}={name} can't be read ({error}); name files that the page of latents "
+                "exports"
+            ) from error
+        if not rank or one.rank != rank:
+            raise ConfigError(
+                f"{option}={name} reviews other shortlists than there are now; leave it out, or "
+                "review latents.html anew"
+            )
+        found.append(one)
+    return found
+
+
+def called_real(reviews: Sequence[Review]) -> set[Reviewed]:
+    """What some reviewer called real and nobody called anything else."""
+    given: dict[Reviewed, set[str]] = {}
+    for one in reviews:
+        for key, call in one.calls.items():
+            given.setdefault(key, set()).add(call)
+    return {key for key, calls in given.items() if calls == {REAL}}
 
 
 def review_rows(reviews: Sequence[Review]) -> pd.DataFrame:

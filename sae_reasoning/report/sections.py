@@ -11,7 +11,16 @@ from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
+from sae_reasoning.behaviours.outcomes import (
+    ALL,
+    ANNOUNCERS,
+    KILLED,
+    KINDS,
+    NOT_TESTABLE,
+    TRACKERS,
+    calls,
+    toll,
+)
 from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
@@ -30,6 +39,8 @@ from sae_reasoning.report.figures import (
     number,
 )
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
+from sae_reasoning.stats import wilson
+from sae_reasoning.steering.recovery import gap_curves
 
 HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
     "The base, steered at the right moments",
@@ -129,9 +140,13 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section
 
 def attacks(found: pd.DataFrame) -> Section:
     """What the attacks left of the shortlists."""
-    tables = []
+    tables, charts = [], []
     for shortlist in (TRACKERS, ANNOUNCERS):
         own = found[found.shortlist == shortlist]
+        if killed := _killed(own):
+            charts.append(
+                Chart(f"{shortlist}: killed, of those that the attack could test", killed)
+            )
         if len(own):
             tables.append(_table(f"{shortlist}: latents killed, by attack", toll(own, shortlist)))
             tables.append(_table(f"{shortlist}: what they're called", calls(own, shortlist)))
@@ -140,10 +155,24 @@ def attacks(found: pd.DataFrame) -> Section:
         ATTACKS,
         "Each shortlisted latent is attacked by what a hostile reader would say: that it answers "
         "to a token, a wording, a place. The column `latents` is n; one latent may be killed by "
-        "several. Intervals of each attack stand on the latent's own page and in the rows.",
+        "several. Bars are of the RL reader, over all moves, with Wilson's 95 % interval, n listed "
+        "latents; intervals of each attack stand on the latent's own page and in the rows.",
+        charts=tuple(charts),
         tables=tuple(tables),
         rows=found,
     )
+
+
+def _killed(found: pd.DataFrame) -> tuple[Bar, ...]:
+    """Of each attack, the share killed of the listed latents that it could test, RL reader."""
+    own = found[(found.reader == RL) & (found.kind != ALL) & (found.outcome != NOT_TESTABLE)]
+    figures = []
+    for kind in KINDS:
+        here = own[own.kind == kind]
+        if len(here):
+            share = wilson(int((here.outcome == KILLED).sum()), len(here))
+            figures.append((kind, RL, share.value, share.low, share.high, len(here)))
+    return bars_on_one_axis(figures, "share killed") if figures else ()
 
 
 def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
@@ -184,39 +213,26 @@ def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sect
     )
 
 
-_POLICIES = "token-swap oracle latent cue-word random random-vector".split()
-
-
 def gap_curve(found: pd.DataFrame) -> Section:
     """How much of the accuracy gap each policy recovers, over the share of tokens steered."""
-    drawn = found[found.defined & found.policy.isin(_POLICIES) & found.budget.notna()]
-    drawn = drawn[drawn.share_steered.notna() & drawn.gap_recovered.notna()]
-    order = drawn.policy.map(_POLICIES.index)
-    drawn = drawn.assign(order=order, is_part=drawn.move != "all")
-    drawn = drawn.sort_values(["is_part", "order", "vector", "share_steered"], kind="stable")
+    drawn = gap_curves(found)
     plots = []
-    for move, own in drawn.groupby("move", sort=False):
-        x = Axis.of([0.0, *own.share_steered], "share of tokens steered")
-        y = Axis.of([0.0, 1.0, *own.low, *own.high], "share of the accuracy gap recovered")
+    if len(drawn):
+        x = Axis.of([0.0, *drawn.share_steered], "share of tokens steered")
+        y = Axis.of([0.0, 1.0, *drawn.low, *drawn.high], "share of the accuracy gap recovered")
         curves = [
-            Curve(
-                policy if policy == vector or vector == "-" else f"{policy}, {vector}",
-                style,
-                tuple(_gap_point(row, x, y) for row in line.itertuples()),
-            )
-            for style, ((policy, vector), line) in enumerate(
-                own.groupby(["policy", "vector"], sort=False)
-            )
+            Curve(name, style, tuple(_gap_point(row, x, y) for row in line.itertuples()))
+            for style, (name, line) in enumerate(drawn.groupby("line", sort=False))
         ]
-        title = "all problems" if move == "all" else f"problems that need {move}"
-        plots.append(CurvePlot(f"{title} (n = {own.n.iloc[0]})", x, y, tuple(curves), (0.0, 1.0)))
+        title = f"all problems (n = {drawn.n.iloc[0]})"
+        plots.append(CurvePlot(title, x, y, tuple(curves), (0.0, 1.0)))
     return Section(
         "hybrid",
         HYBRID,
         "The base writes; a policy decides at each token whether to push it. 0 is the base alone, "
         "1 the RL model. Random times and random vectors are the controls. 95 % intervals over "
         "problems.",
-        plots=tuple(plots[:1]),
+        plots=tuple(plots),
         rows=found,
     )
 

@@ -9,7 +9,8 @@ An edit acts on a set of a move's latents. Beside it, in the same place and size
 * other paths, by which what was ablated may come back: `latents_and_error` takes the span of the
   decoder rows from the SAE's error too, `whole_residual` from all of the residual (with a
   `random_span` as its control);
-* `permuted_match`, for latents that were found through another run's: matches of other latents.
+* for latents that were found through another run's: `permuted_match`, counterparts of its other
+  latents (a control), and `own_latents`, the best that this run itself found (what could be had).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,9 +32,12 @@ from sae_reasoning.steering.positions import ALL, LOT, OPPORTUNITIES, Positions
 
 NONE, EDIT = "none", "edit"
 MATCHED, RANDOM, OTHER = "matched_latent", "random_direction", "other_move"
-MEAN, SPAN, PERMUTED = "mean_difference", "random_span", "permuted_match"
+MEAN, SPAN = "mean_difference", "random_span"
+PERMUTED, OWN = "permuted_match", "own_latents"
 ERROR, RESIDUAL = "latents_and_error", "whole_residual"
 ABLATE, CLAMP, SCALE, ADD = "ablate", "clamp", "scale", "add"
+OWN_READER = "rl"
+"""Whose list holds this run's own latents, beside which those of another run stand."""
 
 
 class LatentId(NamedTuple):
@@ -118,7 +122,7 @@ class Material:
     """What edits of one model are made of.
 
     Attributes:
-        ranked: Latents of each move, the best first; by who found them.
+        ranked: Latents of each move, the best first; by who found them. This run's own are `rl`'s.
         sizes: By move and layer, where the edits act; clamps aim at multiples of `max_active`.
         barred: By move, latents that may not serve as matched ones.
         decoders: Decoder rows by layer.
@@ -226,6 +230,7 @@ class _Beside:
             RESIDUAL: self._without_residual,
             SPAN: self._random_spans,
             PERMUTED: self._permuted,
+            OWN: self._own,
         }
         yield _Made(EDIT, 0, self._latents, Intervention(self._changes))
         for kind, make in makers.items():
@@ -320,12 +325,19 @@ class _Beside:
             yield _Made(SPAN, draw, self._latents, Intervention(removals=removals))
 
     def _permuted(self) -> Iterator[_Made]:
-        pool = [x for x in self._material.pool[self._plan.found_by] if x not in self._latents]
+        found_by = self._plan.found_by
+        own = set(self._material.ranked[found_by][self._behaviour])
+        pool = [latent for latent in self._material.pool[found_by] if latent not in own]
         for draw, rng in self._generators(PERMUTED):
             size = min(len(self._latents), len(pool))
             chosen = [pool[i] for i in rng.choice(len(pool), size, replace=False)] if size else []
             if chosen:
                 yield self._moved(PERMUTED, draw, chosen)
+
+    def _own(self) -> Iterator[_Made]:
+        own = self._material.ranked[OWN_READER].get(self._behaviour, ())
+        if latents := tuple(own[: self._plan.num_latents]):
+            yield _Made(OWN, 0, latents, Intervention(self._changes_of(latents)))
 
     @property
     def _width(self) -> int:

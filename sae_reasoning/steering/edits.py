@@ -19,8 +19,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Residuals [row, d_model] to the active latents: values [row, k] and indices [row, k]."""
+Encode = Callable[..., tuple[Tensor, Tensor]]
+"""Residuals [row, d_model] to the active latents: values [row, k] and indices [row, k].
+
+A code of two models is asked with those of the edited model, then with those of the other."""
+
+Others = Callable[[int], Float[Tensor, "batch d_model"]]
+"""By layer, another model's residuals of the position that is edited, for every row there."""
 
 When = Callable[[Tensor], Tensor]
 """Rows that are about to be edited [batch] to whether each is, at its present position [batch]."""
@@ -186,19 +191,24 @@ class RowEdits:
         intervention_of_row: Int[Tensor, " row"],
         dictionaries: Mapping[int, tuple[Encode, Float[Tensor, "d_sae d_model"]]],
         when: When | None = None,
+        others: Others | None = None,
     ) -> None:
         """Lay out gains and offsets.
 
         Args:
             interventions: What can happen to a row.
             intervention_of_row: For each row, which of them does.
-            dictionaries: By layer, how to encode, and the decoder rows (unit norm).
+            dictionaries: By layer, how to encode, and the decoder rows (unit norm; of a code of two
+                models the edited one's).
             when: Asked before each layer's edit which rows are edited at their present position;
                 all are where it's left out.
+            others: Another model's residuals, where the code is of two models.
         """
         layers = sorted(frozenset().union(*(i.layers for i in interventions)))
         self._layers = {
-            layer: _LayerEdit(layer, interventions, intervention_of_row, *dictionaries[layer], when)
+            layer: _LayerEdit(
+                layer, interventions, intervention_of_row, *dictionaries[layer], when, others
+            )
             for layer in layers
         }
 
@@ -238,8 +248,10 @@ class _LayerEdit:
         encode: Encode,
         decoder: Tensor,
         when: When | None,
+        others: Others | None,
     ) -> None:
         self._encode, self._decoder, self._when = encode, decoder, when
+        self._layer, self._others = layer, others
         device = decoder.device
         like = torch.zeros((), dtype=torch.promote_types(decoder.dtype, torch.float32)).to(device)
         changes = [i.changes.get(layer) for i in interventions]
@@ -287,7 +299,8 @@ class _LayerEdit:
         before = resid if is_every else resid[edited]
         if self._when is not None:
             which = self._intervention[rows]
-        change, norm = self._changes(before, which)
+        read = [before] if self._others is None else [before, self._others(self._layer)[edited]]
+        change, norm = self._changes(read, which)
         self.log.append((self._calls - 1, rows, norm))
         after = before + change.to(resid.dtype)
         return after if is_every else resid.index_copy(0, edited, after)
@@ -300,9 +313,10 @@ class _LayerEdit:
         new = rows[self.first_call[rows] < 0]
         self.first_call[new] = self._calls
 
-    def _changes(self, before: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
+    def _changes(self, read: Sequence[Tensor], which: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to rows, by intervention, and its norm."""
-        values, active = self._encode(before)
+        before = read[0]
+        values, active = self._encode(*read)
         values = values.to(self._gains.dtype)
         table = values.new_zeros((len(values), len(self._directions) + 1))
         latents = table.scatter_(1, self._column_of[active], values)[:, :-1]

@@ -22,6 +22,7 @@ from sae_reasoning.steering.conditions import (
     MEAN,
     NONE,
     OTHER,
+    OWN,
     PERMUTED,
     RANDOM,
 )
@@ -36,6 +37,7 @@ AGAINST = {
     "other": OTHER,
     "vector": MEAN,
     "permuted": PERMUTED,
+    "own": OWN,
 }
 """Prefix of the columns that hold what is left of an edit after a control or rival."""
 GUARD = 0.85
@@ -70,9 +72,10 @@ def effects(
     `difference` is against the same problems without an edit. Rows of the edit itself also hold
     what is left of it after what stands beside it: `difference_from_control` (matched latents),
     `_random` (random directions), `_lot` (random positions), `_other` (other moves' latents),
-    `_vector` (the mean difference) and `_permuted` (permuted matches). Each has its interval, and
-    its q over the table; a control of one draw has no q where draws differ, since nothing tells how
-    far. `largest_draw` is the largest change by any one draw: draws may cancel in their mean.
+    `_vector` (the mean difference), `_permuted` (permuted matches) and `_own` (this run's own
+    latents, where another's are edited). Each has its interval, and its q over the table; a control
+    of one draw has no q where draws differ, since nothing tells how far. `largest_draw` is the
+    largest change by any one draw: draws may cancel in their mean.
 
     `coherent` is whether the condition is within the guard: the lower bound of the other moves'
     validity lies above `GUARD` of what it is without an edit.
@@ -172,7 +175,7 @@ class _Model:
                     if control not in found:
                         continue
                     change = self._bootstrap.differences(found[EDIT], found[control], is_share)
-                    has_draws = control in (LOT, MEAN) or len(sums[control]) > 1
+                    has_draws = control in (LOT, MEAN, OWN) or len(sums[control]) > 1
                     frame |= {
                         f"difference_from_{name}": change.value,
                         f"{name}_low": change.low,

@@ -1,7 +1,7 @@
 """Tables for people, made of the table of effects.
 
 An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
-edit, and differs from every control that has more than one draw, all at q < 0.05.
+edit, and goes further than every control that has more than one draw, all at q < 0.05.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,13 +18,15 @@ from sae_reasoning.steering.conditions import (
     MEAN,
     NONE,
     OTHER,
+    OWN,
+    PERMUTED,
     RANDOM,
     RESIDUAL,
     SPAN,
 )
 from sae_reasoning.steering.effects import EDIT_KEYS
 
-_CONTROLS = ("control", "random", "lot", "other")
+_CONTROLS = ("control", "random", "lot", "other", "permuted")
 """Prefixes of what an effect must differ from; a rival need not be beaten."""
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
@@ -39,8 +41,12 @@ def stands(row: pd.Series) -> bool:
     Args:
         row: Of the table of effects: the edit's, for one outcome.
     """
-    beside = [row[f"{name}_q"] for name in _CONTROLS]
-    return bool(row.coherent and row.q < _FOUND and all(q < _FOUND for q in beside if q == q))
+    beside = [name for name in _CONTROLS if row[f"{name}_q"] == row[f"{name}_q"]]
+    goes_further = all(
+        row[f"{name}_q"] < _FOUND and row[f"difference_from_{name}"] * row.difference > 0
+        for name in beside
+    )
+    return bool(row.coherent and row.q < _FOUND and goes_further)
 
 
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
@@ -84,6 +90,8 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                         ("random", RANDOM),
                         ("other move's", OTHER),
                         ("vector", MEAN),
+                        ("permuted", PERMUTED),
+                        ("own latents", OWN),
                     )
                     if (kind, rate) in values.index
                 },
@@ -108,16 +116,17 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
 
     Columns `necessity*` and `sufficiency*`: starts per opportunity without and with the edit, their
     difference with its interval and q, opportunities, whether it's coherent and whether it stands
-    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that comes with
-    most sizes.
+    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that has matched
+    latents beside it, or else comes with most sizes.
     """
     own = own_effects(found)
     own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
     keys = ["behaviour", "where", "found_by", "set_size"]
     sides = []
+    clamped = "base" if (own.model == "base").any() else "rl"  # The one that stands alone.
     for name, model, edit, sign in (
         ("necessity", "rl", ABLATE, -1),
-        ("sufficiency", "base", CLAMP, 1),
+        ("sufficiency", clamped, CLAMP, 1),
     ):
         side = own[(own.model == model) & (own.edit == edit)]
         edited = side[side.condition == EDIT].set_index([*keys, "dose"])
@@ -136,7 +145,10 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
         }
         table = pd.DataFrame(columns).reset_index()
         if len(table):
-            table = table[table.dose == main_dose(table)]
+            controlled = found[(found.model == model) & (found.condition == MATCHED)].dose
+            table = table[
+                table.dose == (controlled.iloc[0] if len(controlled) else main_dose(table))
+            ]
         table = table.rename(columns={column: f"{name}_{column}" for column in ("dose", *columns)})
         sides.append(table)
     return sides[0].merge(sides[1], on=keys, how="outer").sort_values(keys, ignore_index=True)
@@ -157,6 +169,25 @@ def doses(found: pd.DataFrame) -> pd.DataFrame:
             *("value", "difference", "low", "high", "q", "n", "edit_norm", "coherent", "stands"),
         ]
     ].reset_index(drop=True)
+
+
+def dose_curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `doses`, the points of curves: the sets that have most doses, with what stands beside.
+
+    Args:
+        table: As `doses` makes it.
+
+    Returns:
+        Its rows with a column `line`, by line and dose.
+    """
+    keys = ["model", "edit", "set_size", "where", "found_by"]
+    if table.empty:
+        return table.assign(line=[])
+    main = table[table.condition == EDIT].groupby(keys).dose.nunique()
+    chosen = main[main == main.groupby(["model", "edit"]).transform("max")].index
+    rows = table[table.set_index(keys).index.isin(chosen)]
+    line = rows.model + " " + rows.edit + ", " + rows.behaviour + ", " + rows.condition
+    return rows.assign(line=line).sort_values(["line", "dose"], ignore_index=True)
 
 
 def off_target(found: pd.DataFrame) -> pd.DataFrame:

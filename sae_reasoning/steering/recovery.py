@@ -26,6 +26,8 @@ BASE, RL = "base", "rl"
 """Policies that are the ends of the gap."""
 NOTHING = "-"
 """The vector of a policy that pushes nothing."""
+CURVES = "token-swap oracle latent cue-word random random-vector".split()
+"""Policies whose budgets make a curve, as they are listed."""
 KEYS = ["policy", "vector", "budget"]
 COLUMNS = [
     *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
@@ -154,3 +156,18 @@ def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
             row[str(number)] = f"{one.share_steered:.1%}: {recovered}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
+
+
+def gap_curves(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
+    """Points of curves: gap recovered over the share of tokens steered, in the order of policies.
+
+    Returns:
+        Rows of the table where there is a gap, with a column `line`: policy, and vector if any.
+    """
+    drawn = found[(found.move == move) & found.defined & found.policy.isin(CURVES)]
+    drawn = drawn[drawn.budget.notna() & drawn.share_steered.notna() & drawn.gap_recovered.notna()]
+    has_vector = (drawn.vector != NOTHING) & (drawn.vector != drawn.policy)
+    line = drawn.policy.where(~has_vector, drawn.policy + ", " + drawn.vector)
+    drawn = drawn.assign(line=line, order=drawn.policy.map(CURVES.index))
+    drawn = drawn.sort_values(["order", "vector", "share_steered"], kind="stable")
+    return drawn.drop(columns="order").reset_index(drop=True)

@@ -174,23 +174,25 @@ class Rollout:
     def annotated(
         self, problem: PosedProblem, source: str, writer: str, model: str, sample: str
     ) -> Trace:
-        """The trace, with moves as the annotator of `source` sees them.
+        """The trace, with moves as the annotator of `source` sees them; without, if it has none.
 
         Args:
             problem: What was asked.
-            source: Of the problems; it has an annotator.
+            source: Of the problems.
             writer: `base` or `rl`.
             model: Name of the writer.
             sample: Which of the writer's rollouts on the problem.
         """
         annotate = annotator_for(source)
-        assert annotate
         truncated = self.end_id is None
+        annotation = Annotation((), (), None)
+        if annotate:
+            annotation = annotate(problem.prompt, self.text, truncated)
         return build_trace(
             self.prompt_ids,
             self.response_ids,
             self.offsets,
-            annotate(problem.prompt, self.text, truncated),
+            annotation,
             end_id=self.end_id,
             annotator=source,
             trace_id=f"{problem.problem_id}/{writer}/{sample}",

@@ -1,14 +1,18 @@
 """Who marks the moves of a response, and who hears opportunities while it is written.
 
-Both by the source of the problems.
+Both by the source of the problems; in natural text, of anything else, by the words of moves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from sae_reasoning.organisms.grammar import answered_path
 from sae_reasoning.organisms.parser import Listener, read
 from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Annotation
+from sae_reasoning.traces.cues import Lexicon
+from sae_reasoning.traces.sentences import sentence_opportunities
+
+_SENTENCE_ENDS = (".", "!", "?", "\n")
 
 Annotator = Callable[[str, str, bool], Annotation]
 """Takes prompt, response and whether it was cut; at the cut there are no opportunities."""
@@ -37,8 +41,41 @@ ANNOTATORS: dict[str, Annotator] = {"search": annotate_search}
 
 
 def annotator_for(source: str) -> Annotator | None:
-    """The annotator of `traces.source`; None where traces were imported with their spans."""
+    """The annotator of `traces.source`; None where its text is natural."""
     return ANNOTATORS.get(source)
+
+
+def annotate_by_cues(
+    lexicon: Lexicon, behaviours: Sequence[str], grade: Callable[[str, str, bool], bool | None]
+) -> Annotator:
+    """Who marks moves of natural text by their words, and grades it.
+
+    Args:
+        lexicon: Cues of the moves.
+        behaviours: The moves.
+        grade: Takes what an annotator takes; None where there's no grade.
+    """
+
+    def annotate(prompt: str, text: str, truncated: bool) -> Annotation:
+        spans = lexicon.spans(text)
+        opportunities = sentence_opportunities(text, spans, behaviours)
+        return Annotation(spans, opportunities, grade(prompt, text, truncated))
+
+    return annotate
+
+
+def hear_sentences(behaviours: Sequence[str]) -> Hear:
+    """Who hears natural text: after what may end a sentence, any move could start.
+
+    Some full stops turn out to be decimal points, which nobody can know before what follows; and
+    the beginning of the response, the one start that no sentence's end precedes, isn't heard.
+    """
+    moves = frozenset(behaviours)
+
+    def hear(piece: str) -> frozenset[str] | None:
+        return moves if piece.rstrip(" ").endswith(_SENTENCE_ENDS) else None
+
+    return hear
 
 
 LISTENERS: dict[str, Callable[[str], Hear]] = {"search": hear_search}

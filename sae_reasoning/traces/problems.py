@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.organisms.grammar import REMARKS
@@ -10,15 +10,28 @@ from sae_reasoning.organisms.world import PLACES, TRAINED, Difficulty, sample_pr
 from sae_reasoning.records import Trace
 
 SELECT, REPORT = "select", "report"
+PROBLEMS_FILE = "problems.parquet"
+"""Beside the traces: problems in words, with what their answers are graded by."""
 
 
 @dataclass(frozen=True)
 class PosedProblem:
-    """A problem as it is posed to the models."""
+    """A problem as it is posed to the models.
+
+    Attributes:
+        problem_id: The unit of resampling.
+        split: `select` or `report`.
+        prompt: What is asked.
+        reference: What answers are graded by: the right answer, or JSON of what the grader needs;
+            "" where nothing is known, or where the organisms' grammar grades.
+        grader: How: `math`, `countdown` or `gym:<task>`.
+    """
 
     problem_id: str
     split: str
     prompt: str
+    reference: str = ""
+    grader: str = ""
 
     @property
     def number(self) -> int:
@@ -42,11 +55,16 @@ def draw_search_problems(
     prompts: dict[str, None] = {}
     while len(prompts) < num_problems:
         prompts[sample_problem(rng, difficulty, remarks, places).prompt()] = None
-    num_report = max(1, min(num_problems - 1, round(num_problems * report_share)))
-    num_select = num_problems - num_report
+    return in_splits([PosedProblem("", "", prompt) for prompt in prompts], report_share)
+
+
+def in_splits(problems: Sequence[PosedProblem], report_share: float) -> list[PosedProblem]:
+    """Problems with ids in their order, the first of them to select on, the rest to report."""
+    num_report = max(1, min(len(problems) - 1, round(len(problems) * report_share)))
+    num_select = len(problems) - num_report
     return [
-        PosedProblem(f"p{index:05d}", SELECT if index < num_select else REPORT, prompt)
-        for index, prompt in enumerate(prompts)
+        replace(problem, problem_id=f"p{index:05d}", split=SELECT if index < num_select else REPORT)
+        for index, problem in enumerate(problems)
     ]
 
 

@@ -9,6 +9,7 @@ from sae_reasoning.config import ConfigError, SaeConfig, TrainConfig
 from sae_reasoning.edges.artifacts import BrokenArtifact
 from sae_reasoning.edges.crosscoder_checkpoint import (
     Crosscoder,
+    Half,
     concatenate,
     crosscoder_of,
     load_crosscoder,
@@ -98,3 +99,18 @@ def test_a_crosscoder_is_no_dictionary_of_one_reader_and_the_reverse(
     finish(sae, 1.0).save(tmp_path / "sae")
     with pytest.raises(BrokenArtifact, match="is no crosscoder"):
         load_crosscoder(tmp_path / "sae")
+
+
+def test_either_half_has_the_code_of_both_and_its_own_decoder(crosscoder: Crosscoder) -> None:
+    x = _residuals(50, 3)
+    joint = crosscoder.encode_sparse(x)
+    code = torch.zeros(50, D_SAE).scatter(1, joint.latents, joint.values)
+    for place, reader in enumerate(crosscoder.readers):
+        half, own, other = Half(crosscoder, reader), x[place], x[1 - place]
+        torch.testing.assert_close(half.encode(own, other), code)
+        torch.testing.assert_close(
+            half.b_dec + code @ half.W_dec, crosscoder.decode_sparse(joint)[place]
+        )
+        sparse = half.encode_sparse(own, other)
+        again = torch.zeros(50, D_SAE).scatter(1, sparse.latents, sparse.values)
+        torch.testing.assert_close(again, code)

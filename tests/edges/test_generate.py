@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sae_reasoning.config import ConfigError, PairConfig
-from sae_reasoning.edges.lm.generate import Rollout, generate
+from sae_reasoning.edges.lm.generate import Beside, Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
+from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.steering.edits import (
     NO_EDIT,
     Intervention,
@@ -185,3 +186,43 @@ def test_a_stop_token_ends_a_rollout_and_stays_in_it(tiny_pair: PairConfig) -> N
             assert not cut.truncated
         else:
             assert cut == whole
+
+
+def test_a_model_beside_reads_every_token_before_it_is_edited_and_stays_unedited(
+    tiny_pair: PairConfig,
+) -> None:
+    writer, other = load(tiny_pair.base, "cpu"), load(tiny_pair.rl, "cpu")
+    prompts = [encode_prompt(writer.tokenizer, prompt) for prompt in PROMPTS * 2]
+    keys = torch.tensor([[0, row, 0] for row in range(len(prompts))])
+    beside = Beside(other, [1])
+    seen: dict[int, list[torch.Tensor]] = {row: [] for row in range(len(prompts))}
+
+    def edit(resid: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        for row, residual in zip(rows.tolist(), beside.residuals_at(1), strict=True):
+            seen[row].append(residual.clone())
+        return resid + 0.5
+
+    by_key, eos_id = keyed_sampler(keys, 1.0), writer.tokenizer.eos_token_id
+
+    def ends_some(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+        return torch.where((rows < 2) & (step == 3), eos_id, by_key(logits, rows, step))
+
+    written = {
+        rollout.row: list(rollout.token_ids)
+        for rollout in generate(
+            writer,
+            prompts,
+            sampler=ends_some,
+            max_new_tokens=8,
+            batch_size=len(prompts),
+            edits={1: edit},
+            beside=beside,
+        )
+    }
+    assert [len(written[row]) for row in (0, 1)] == [3, 3]  # They left, and others moved up.
+    for row, tokens in written.items():
+        sequence = [*prompts[row], *tokens]
+        (batch,) = read_residuals(other, [sequence], [1], 4096)
+        expected = batch.residuals[1][0, len(prompts[row]) - 1 : len(sequence)]
+        found = torch.stack(seen[row])[: len(expected)]
+        torch.testing.assert_close(found, expected[: len(found)], atol=1e-4, rtol=1e-4)

@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -24,6 +25,7 @@ from sae_reasoning.edges.artifacts import (
     write_json,
 )
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.crosscoder_checkpoint import crosscoder_of
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.load import describe, encode_prompt, load, load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
@@ -266,6 +268,102 @@ def test_clamps_change_text_and_their_controls_are_as_large(cfg):
     assert means.max() / means.min() == pytest.approx(1, abs=0.2)
 
 
+def match_from(cfg: Config, other: str) -> None:
+    """Another run's shortlist, and its latents' counterparts here."""
+    folder = Path(cfg.runs) / other
+    announcers = [{"layer": 4, "latent": latent} for latent in (8, 9, 7, 6)]
+    with Stage(folder / "rank", {}, {}) as stage:
+        lists = {"announcers": {"backtracking": announcers}, "trackers": {}}
+        write_json(stage.folder / "shortlist.json", lists)
+        stage.finish({})
+    # The best of either layer: 0:11 for two of them, and 1:12; nothing for 4:6.
+    alike = {(8, 0, 11): 0.9, (8, 1, 30): 0.2, (9, 0, 11): 0.7, (7, 1, 12): 0.5}
+    alike |= {(latent, 0, latent): 0.4 for latent in range(40, 60)}
+    rows = [
+        {"layer": 4, "latent": l, "other_layer": layer, "other_latent": o, "value": v}
+        for (l, layer, o), v in alike.items()
+    ]
+    table = pd.DataFrame(rows).assign(by="words", same_word=0.1, behaviours="", other_behaviours="")
+    here = f"{cfg.experiment}/{cfg.pair.name}"
+    with Stage(folder / "match", {"match": {"other": here}}, {}) as stage:
+        write_table(stage.folder / "matches.parquet", table)
+        stage.finish({})
+
+
+def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_own(cfg):
+    cfg.ablate.matches_of, cfg.ablate.permutations = "default/other", 3
+    cfg.ablate.behaviours = ["backtracking"]
+    with pytest.raises(MissingInput, match=r"make match ARGS=match.other=default/"):
+        run(cfg)
+    match_from(cfg, "default/other")
+    console = quiet()
+    run(cfg, console)
+    place = "ablate_from_default_other"
+    rows = generations(cfg, place)
+    rows = rows[rows.condition != "none"]
+    assert set(rows.found_by) == {"default/other"}
+    assert set(rows.condition) == {
+        *("edit", "matched_latent", "random_direction", "permuted_match", "own_latents")
+    }
+    assert set(rows.set_size) == {1, 2}
+    for model, own in rows[rows.set_size == 2].groupby("model"):
+        named = own.groupby("condition").latents.unique()
+        assert named["edit"].tolist() == ["0:11 1:12"]
+        assert named["own_latents"].tolist() == ["0:3 1:5"], model
+        drawn = " ".join(named["permuted_match"]).split()
+        assert all(re.match("0:[45]", name) for name in drawn)
+        assert own.draw[own.condition == "permuted_match"].nunique() == 3
+    table = read_table(cfg.folder / place / "counterparts.parquet")
+    assert table.other_latent.tolist() == [11, 11, 12]
+    found = read_table(cfg.folder / place / "effects.parquet")
+    edits = found[(found.condition == "edit") & (found.outcome == "accuracy")]
+    assert edits[["difference_from_own", "difference_from_permuted"]].notna().all(axis=None)
+    assert "own latents" in console.stream.getvalue()
+    assert not (cfg.folder / "ablate").exists()
+
+
+def make_crosscoders(cfg: Config) -> None:
+    """One untrained crosscoder a layer in the place of the SAEs; `rank` has nothing on them."""
+    shutil.rmtree(cfg.folder / "rank")
+    cfg.train.readers, cfg.ablate.shortlist = "crosscoder", "separators"
+    made = dict(Manifest.read(cfg.folder / "train").inputs)
+    scales = {"readers": ["base", "rl"], "reader_scales": [1.0, 1.0]}
+    with Stage(cfg.folder / "train", cfg.settings("train"), made) as stage:
+        for layer in cfg.layers:
+            joint = build_training_sae(
+                SaeConfig(d_sae=64, k=8), d_in=64, seed=layer, steps=1, metadata=scales
+            )
+            crosscoder_of(finish(joint, 1.0), ("base", "rl"), (1.0, 1.0)).save(
+                stage.folder / "crosscoder" / f"layer_{layer}"
+            )
+        stage.finish({})
+
+
+def test_a_crosscoders_latents_are_edited_through_the_edited_models_half(cfg, monkeypatch):
+    make_crosscoders(cfg)
+    monkeypatch.setattr("sae_reasoning.jobs.ablate.joint.FEW", 1)
+    cfg.ablate.behaviours, cfg.ablate.where = ["deduction"], "all"
+    run(cfg)
+    rows = generations(cfg)
+    assert {"edit", "matched_latent", "random_direction", "mean_difference"} <= set(rows.condition)
+    assert set(rows.found_by) == {"", "rl"}
+    edited = rows[rows.condition == "edit"]
+    assert edited.num_edited.sum() > 0
+    # The same latents in both models: there is one list.
+    named = edited[edited.set_size == 2].groupby("model").latents.unique()
+    assert named["base"].tolist() == named["rl"].tolist()
+
+
+def test_crosscoders_need_a_list_that_their_code_can_make(cfg):
+    make_crosscoders(cfg)
+    cfg.ablate.shortlist = "announcers"
+    with pytest.raises(ConfigError, match=r"set ablate.shortlist=separators"):
+        run(cfg)
+    cfg.ablate.shortlist, cfg.ablate.behaviours = "separators", ["initializing"]
+    with pytest.raises(ConfigError, match=r"initializing has fewer than 20 opportunities"):
+        run(cfg)
+
+
 def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
     cfg.ablate.behaviours = ["verification"]
     first = run(cfg)
@@ -390,6 +488,29 @@ def test_a_shortlist_made_from_other_inputs_is_refused(cfg, changed):
     made = Manifest.read(cfg.folder / "rank").inputs
     write_rank(cfg, SHORTLIST, made | {changed: "0" * 16})
     with pytest.raises(MissingInput, match=f"another {changed} than there is now; run `make rank"):
+        run(cfg)
+
+
+def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_stays(cfg, tmp_path):
+    cfg.ablate.behaviours, cfg.ablate.num_latents = ["backtracking"], 1
+    cfg.ablate.clamp_latents, cfg.ablate.other_reader = 1, True
+    rank = Manifest.read(cfg.folder / "rank").fingerprint
+    rows = [
+        {"layer": layer, "latent": latent, "behaviour": "backtracking", "call": call}
+        for layer, latent, call in ((0, 3, "lexical"), (1, 5, "real"))
+    ]
+    export = {"schema_version": 1, "reviewer": "a", "rank": rank, "reviews": rows}
+    write_json(tmp_path / "a.json", export)
+    cfg.ablate.reviews = [str(tmp_path / "a.json")]
+    run(cfg)
+    edited = generations(cfg, "ablate_reviewed")
+    assert set(edited.latents[edited.condition == "edit"]) == {"1:5"}
+    assert not (cfg.folder / "ablate").exists()
+    write_json(tmp_path / "a.json", export | {"rank": "another"})
+    with pytest.raises(ConfigError, match="reviews other shortlists"):
+        run(cfg)
+    write_json(tmp_path / "a.json", export | {"reviews": rows[:1]})
+    with pytest.raises(ConfigError, match="call real"):
         run(cfg)
 
 

@@ -11,9 +11,10 @@ from conftest import Project
 
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
+from sae_reasoning.report.examples import QUARTERS
 from sae_reasoning.report.figures import number
 from sae_reasoning.report.reviews import read_review
-from sae_reasoning.report.texts import MAX_PIECE, shown
+from sae_reasoning.texts import MAX_PIECE, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -183,6 +184,7 @@ def test_a_latents_page_shades_tokens_by_value_in_both_readers(visit, report):
     )
     headings = [one.text_content() for one in page.query_selector_all("#one h3")]
     assert {"Texts", "Activations", "Output tokens", "Attacks", "Nearest latents"} <= set(headings)
+    assert {"What edits do", "In other dictionaries"} <= set(headings)
 
 
 def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
@@ -279,6 +281,8 @@ def latents_page(folder: Path, listings: list[dict[str, Any]], pair: str = "pair
         "rows": plain(listings),
         "missing": "",
         "match_missing": "",
+        "match_other": "",
+        "ablate_missing": "",
     }
     write_page(folder / "latents.html", "latents.html", page)
     return folder / "latents.html"
@@ -303,6 +307,7 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
         "counterparts": [],
         "planted": [],
         "rivals": [],
+        "replicas": [],
         "examples": [example],
         "histogram": {"edges": [0, 1, 2], "counts": counts, "active": {"rl": 1}, "tokens": 9},
         "output": {"top": [[token, 1.0]], "bottom": [[token, -1.0]]},
@@ -321,11 +326,40 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
     assert width_beyond(page) <= 0
 
 
-def test_five_hundred_latents_on_three_lists_open_within_two_seconds(visit, tmp_path):
+def evidence_of(number: int) -> dict[str, Any]:
+    """Of a latent with as many texts as there can be, all tokens of both readers active."""
+    values = {str(i): 1.234 for i in range(65)}
+    example = {"trace": f"t{number}", "problem": "p", "writer": "rl", "prompt": "ask " * 150}
+    example |= {"tokens": [f" word{i}" for i in range(65)], "chosen": 40, "is_cut": [True, True]}
+    example |= {"values": {"base": values, "rl": values}, "marks": []}
+    bands = ["highest"] * 8 + [band for band in QUARTERS for _ in range(3)]
+    counts = {"base": [9] * 24, "rl": [9] * 24}
+    empty = ("rates", "scores", "attacks", "counterparts", "planted", "rivals", "replicas")
+    return {
+        **{name: [] for name in empty},
+        "name": f"1_{number}",
+        "layer": 1,
+        "latent": number,
+        "listings": [listing(number)],
+        "examples": [example | {"band": band} for band in bands],
+        "histogram": {"edges": list(range(25)), "counts": counts, "active": {"rl": 1}, "tokens": 9},
+        "output": {"top": [["a", 1.0]] * 10, "bottom": [["b", -1.0]] * 10},
+        "neighbours": [],
+    }
+
+
+def test_five_hundred_latents_open_within_two_seconds_and_thirty_megabytes(visit, tmp_path):
     path = latents_page(tmp_path, [listing(number % 500) for number in range(1500)])
+    for index in range(500):
+        write_call(tmp_path / "latents" / f"1_{index}.js", "showLatent", evidence_of(index))
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.*")) < 30e6
     page = visit(path)
     page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length === 1500")
     assert page.evaluate("performance.now()") < 2000
+    page.evaluate("window.began = performance.now()")
+    page.keyboard.press("j")
+    page.wait_for_selector("#one .example")
+    assert page.evaluate("performance.now() - window.began") < 2000
 
 
 def test_numbers_in_plots_are_those_that_python_writes(visit, report):

@@ -26,8 +26,8 @@ from sae_reasoning.report.figures import Axis, number
 from sae_reasoning.report.latents import listing_rows, records
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
 from sae_reasoning.report.sections import gap_curve, onsets
-from sae_reasoning.report.texts import shown
 from sae_reasoning.report.verdict import Evidence, Verdict
+from sae_reasoning.texts import shown
 
 
 def evidence(measure="skill rl own words", value=0.8, low=0.7, margin=0.4, passed=True):

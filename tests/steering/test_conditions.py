@@ -15,6 +15,7 @@ from sae_reasoning.steering.conditions import (
     MEAN,
     NONE,
     OTHER,
+    OWN,
     PERMUTED,
     RANDOM,
     RESIDUAL,
@@ -70,7 +71,7 @@ def one(conditions, kind: str, behaviour: str = "backtracking"):
 
 
 def edit_plan(edit: str, num_latents: int = 2, **options) -> EditPlan:
-    return EditPlan(edit, num_latents, found_by="rl", **options)
+    return EditPlan(edit, num_latents, **{"found_by": "rl"} | options)
 
 
 def test_every_edit_has_its_controls_and_all_share_one_condition_without():
@@ -160,6 +161,23 @@ def test_permuted_matches_are_of_other_latents():
     for permuted in one(conditions, PERMUTED):
         assert len(set(permuted.latents)) == 2
         assert set(permuted.latents) <= set(pool[2:])
+
+
+def test_other_latents_of_the_moves_list_are_no_permuted_matches():
+    ranked = material().ranked | {"other/run": {"backtracking": [LatentId(0, 4), LatentId(0, 30)]}}
+    pool = [LatentId(0, 30), LatentId(0, 31)]
+    plan_of_one = edit_plan(ABLATE, 1, draws={PERMUTED: 3}, found_by="other/run")
+    conditions = plan(plan_of_one, ranked=ranked, pool={"other/run": pool})
+    assert {c.latent_names for c in one(conditions, PERMUTED)} == {"0:31"}
+
+
+def test_own_latents_stand_beside_those_found_through_another_run():
+    ranked = material().ranked | {"other/run": {"backtracking": [LatentId(0, 30)]}}
+    conditions = plan(edit_plan(ABLATE, 1, draws={OWN: 1}, found_by="other/run"), ranked=ranked)
+    (own,) = one(conditions, OWN)
+    assert (own.latent_names, own.found_by) == ("0:4", "other/run")
+    assert own.intervention.changes[0].latents == (4,)
+    assert not one(conditions, EDIT, "verification")  # The other run has none.
 
 
 def test_single_latents_are_told_by_their_place():

@@ -207,3 +207,24 @@ def test_rows_with_and_without_removals_share_a_batch(encode, decoder, resid):
 def test_every_latent_needs_its_value(made):
     with pytest.raises(ValueError, match="2 latents need as many values, not 1"):
         made([1, 2], [0.5])
+
+
+def test_a_code_of_two_models_is_read_from_both_at_the_rows_that_are_edited(decoder, resid):
+    others = torch.randn(len(resid), D_MODEL, generator=torch.Generator().manual_seed(2))
+
+    def encode(own: Tensor, other: Tensor):
+        return ((own + other) @ decoder.T).relu().topk(K, dim=1)
+
+    values, indices = encode(resid, others)
+    latents = torch.zeros(len(resid), D_SAE).scatter(1, indices, values)
+    edits = RowEdits(
+        [Intervention(), Intervention({3: LatentChange.ablate([4])})],
+        torch.arange(len(resid)) % 2,
+        {3: (encode, decoder)},
+        others=lambda layer: {3: others}[layer],
+    )
+    removed = resid - edits.by_layer[3](resid, torch.arange(len(resid)))
+    expected = latents[:, [4]] * decoder[[4]]
+    expected[::2] = 0
+    assert expected.abs().sum() > 0
+    torch.testing.assert_close(removed, expected)

@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.load import LanguageModel
 
 
 @runtime_checkable

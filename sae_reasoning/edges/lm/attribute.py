@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.branch import Branch, BranchingBatch, BranchingText, lay_out
-from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import check_layers, pack
 
 

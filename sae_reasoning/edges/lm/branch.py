@@ -188,7 +188,7 @@ def lay_out(lm: LanguageModel, texts: Sequence[BranchingText]) -> BranchingBatch
         first += len(text.branches)
     inputs = {"input_ids": token_ids.to(lm.device)}
     if any(len(branch.token_ids) > 1 for text in texts for branch in text.branches):
-        window = getattr(lm.model.config, "sliding_window", None)
+        window = getattr(lm.model.config.get_text_config(), "sliding_window", None)
         if window and width > window:
             raise ConfigError(
                 f"{lm.facts.name} attends to {window} tokens, fewer than a text of {width} with "

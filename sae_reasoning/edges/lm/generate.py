@@ -17,8 +17,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.lm.kv_cache import is_plain, roomy_cache
-from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
+from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.edges.lm.read import check_layers, watched
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
@@ -121,7 +123,7 @@ class Reader:
         first = torch.full((count,), len(place), device=place.device)
         first.scatter_reduce_(0, place, torch.arange(len(place), device=place.device), "amin")
         self.read(Reading(token_ids, mask, read.position[:, :prefix]).of(first))
-        self.cache.batch_select_indices(place)
+        keep_rows(self.cache, place)
         return True
 
     def require_full_attention(self) -> None:
@@ -138,22 +140,62 @@ class Reader:
 
     def keep(self, kept: Int[Tensor, " kept"]) -> None:
         """Go on with some places of the batch."""
-        self.cache.batch_select_indices(kept)
+        keep_rows(self.cache, kept)
+
+
+class Beside:
+    """Another model that reads along, unedited, for edits that depend on what it makes of a token.
+
+    Attributes:
+        lm: The model; its tokens are those of the model that writes.
+        layers: Decoder blocks whose residuals are kept.
+    """
+
+    def __init__(self, lm: LanguageModel, layers: Sequence[int]) -> None:
+        check_layers(layers, lm.facts.num_layers, lm.facts.name)
+        self.lm, self.layers = lm, layers
+        self._residuals: dict[int, Float[Tensor, "batch d_model"]] = {}
+
+    def residuals_at(self, layer: int) -> Float[Tensor, "batch d_model"]:
+        """After a block, at the position that is being read, of the rows that are generating."""
+        return self._residuals[layer]
+
+    def look(self, reader: Reader, read: Reading) -> None:
+        """Read on, and keep the residuals."""
+        seen: dict[int, Tensor] = {}
+        with watched(self.lm, self.layers, seen):
+            reader.read(read)
+        self._residuals = {layer: resid[:, -1] for layer, resid in seen.items()}
 
 
 class _Edited(Reader):
-    """A model whose residual is edited where it predicts."""
+    """A model whose residual is edited where it predicts, and another that may read along."""
 
-    def __init__(self, lm: LanguageModel, edits: Mapping[int, ResidualEdit]) -> None:
+    def __init__(
+        self, lm: LanguageModel, edits: Mapping[int, ResidualEdit], beside: Beside | None
+    ) -> None:
         super().__init__(lm)
-        self._edits = edits
+        self._edits, self._beside = edits, beside
+        self._other = Reader(beside.lm) if beside else None
         self.remedy = "lower the edits' dose, " if edits else "mend its weights, "
+
+    def read_once(self, read: Reading) -> bool:
+        if self._other is not None:
+            self._other.read_once(read)  # The tokens are the same, so both read or neither does.
+        return super().read_once(read)
 
     def predict(
         self, read: Reading, rows: Int[Tensor, "batch"], step: int
     ) -> Float[Tensor, "batch vocab"]:
+        if self._beside is not None and self._other is not None:
+            self._beside.look(self._other, read)
         with edited(self.lm, self._edits, rows):
             return self.read(read)
+
+    def keep(self, kept: Int[Tensor, " kept"]) -> None:
+        super().keep(kept)
+        if self._other is not None:
+            self._other.keep(kept)
 
 
 @torch.inference_mode()
@@ -166,6 +208,7 @@ def generate(
     batch_size: int,
     edits: Mapping[int, ResidualEdit] | None = None,
     stop_ids: Sequence[int] = (),
+    beside: Beside | None = None,
 ) -> Iterator[Rollout]:
     """Roll out every prompt, in batches; rollouts come as they end, not in order.
 
@@ -179,13 +222,14 @@ def generate(
             that predicts a generated token (the last of the prompt, then each generated token),
             and the rows it belongs to; what it returns takes its place.
         stop_ids: Tokens that end a rollout beside EOS.
+        beside: Another model that reads each position before the edits of it are made.
 
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.
     """
     for batch in batches(prompts, batch_size):
         yield from roll_out(
-            _Edited(lm, edits or {}), prompts, batch, sampler, max_new_tokens, stop_ids
+            _Edited(lm, edits or {}, beside), prompts, batch, sampler, max_new_tokens, stop_ids
         )
 
 
@@ -273,7 +317,7 @@ def edited(
             resid = output[0] if isinstance(output, tuple) else output
             assert isinstance(resid, Tensor)
             changed = resid.clone()
-            changed[:, -1] = edit(resid[:, -1], rows)
+            changed[:, -1] = edit(resid[:, -1].to(lm.device), rows).to(resid.device)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = blocks[layer].register_forward_hook(hook)

@@ -71,8 +71,9 @@ class _LastAgain(DynamicLayer):
         found = []
         for held, new in ((self._layer.keys, key_states), (self._layer.values, value_states)):
             assert held is not None
-            held[self._rows, :, -1:] = new
-            found.append(held[self._rows])
+            rows = self._rows.to(held.device)
+            held[rows, :, -1:] = new
+            found.append(held[rows])
         return found[0], found[1]
 
 
@@ -105,6 +106,14 @@ def after(cache: DynamicCache) -> DynamicCache:
     assert is_plain(cache)
     found.layers = [_After(layer) for layer in cache.layers]  # type: ignore[arg-type]
     return found
+
+
+def keep_rows(cache: DynamicCache, rows: Tensor) -> None:
+    """Keep some rows of the batch, wherever each layer's keys and values are."""
+    layer: Any  # What the library types them as has neither keys nor rows.
+    for layer in cache.layers:
+        keys = layer.keys
+        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
 
 
 def is_plain(cache: DynamicCache) -> bool:

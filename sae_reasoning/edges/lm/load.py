@@ -1,12 +1,13 @@
-"""Causal language models by folder or hub id."""
+"""Causal language models by folder or hub id, or from a GGUF file; with an adapter or without."""
 
 import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -22,6 +23,9 @@ from transformers.utils import logging as transformers_logging
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.gguf import content_of, unpacked
 
 # Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
 transformers_logging.disable_progress_bar()
@@ -37,7 +41,7 @@ class ModelFacts:
     """What is known of a model before its weights are loaded.
 
     Attributes:
-        name: Folder name or hub id.
+        name: Folder name or hub id, or the GGUF file's name.
         num_layers: Decoder blocks.
         d_model: Width of the residual stream.
         fingerprint: Changes with config or weights.
@@ -68,11 +72,23 @@ class LanguageModel:
 def describe(config: ModelConfig) -> ModelFacts:
     """Facts of a model from its config and file hashes; no weights are loaded.
 
+    A GGUF file that is met for the first time is unpacked.
+
     Raises:
-        ConfigError: There is no such folder, or it isn't a model.
+        ConfigError: There is no such folder or file, or it isn't a model.
     """
     folder = Path(config.path)
-    if folder.is_dir():
+    name = folder.name if folder.is_dir() else config.path
+    if config.gguf_file:
+        name = Path(config.gguf_file).stem
+        weights = fingerprint([content_of(config), "gguf"])
+        tokenizer = fingerprint_files(unpacked(config), _TOKENIZER_FILES)
+    elif folder.is_dir():
+        if is_adapter(folder):
+            raise ConfigError(
+                f"{config.named} holds an adapter; name its base there, and the adapter as "
+                f"{config.option}.adapter={config.path}"
+            )
         if not (folder / "config.json").exists():
             raise ConfigError(
                 f"{config.named} holds no config.json; name a folder written by save_pretrained"
@@ -86,12 +102,14 @@ def describe(config: ModelConfig) -> ModelFacts:
     else:
         weights = fingerprint([config.path, config.revision])
         tokenizer = weights
+    if config.tokenizer:
+        own = Path(config.tokenizer)
+        tokenizer = fingerprint_files(own, _TOKENIZER_FILES) if own.is_dir() else config.tokenizer
+    if config.adapter:
+        name = f"{name}+{Path(config.adapter).name}"
+        weights = fingerprint([weights, adapter_fingerprint(config)])
     try:
-        hf_config = AutoConfig.from_pretrained(
-            config.path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        ).get_text_config()
+        hf_config = AutoConfig.from_pretrained(**_source(config)).get_text_config()
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -99,7 +117,7 @@ def describe(config: ModelConfig) -> ModelFacts:
             "id while the hub can be reached"
         ) from error
     return ModelFacts(
-        name=folder.name if folder.is_dir() else config.path,
+        name=name,
         num_layers=hf_config.num_hidden_layers,
         d_model=hf_config.hidden_size,
         fingerprint=weights,
@@ -108,33 +126,68 @@ def describe(config: ModelConfig) -> ModelFacts:
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
-    """A model's tokenizer.
+    """A model's tokenizer; it has a chat template only where prompts are to be put into it.
 
     Raises:
-        ConfigError: It can't be read, or can't say which characters a token covers.
+        ConfigError: It can't be read, or can't say which characters a token covers, or has no chat
+            template where one is asked for.
     """
+    source = _source(config)
+    named = config.named
+    if config.tokenizer:
+        source = {
+            "pretrained_model_name_or_path": config.tokenizer,
+            "trust_remote_code": config.trust_remote_code,
+        }
+        named = f"{config.option}.tokenizer={config.tokenizer}"
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            config.path,
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        )
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, ImportError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{config.named} has no readable tokenizer ({reason}); save one beside it"
+            f"{named} has no readable tokenizer ({reason}); save one beside it"
         ) from error
     if not tokenizer.is_fast:
         raise ConfigError(
-            f"{config.named} has a tokenizer without offsets, so spans can't be "
+            f"{named} has a tokenizer without offsets, so spans can't be "
             "aligned; save its fast version (tokenizer.json) beside it"
+        )
+    if not config.chat_template:
+        tokenizer.chat_template = None
+    elif not tokenizer.chat_template:
+        raise ConfigError(
+            f"{config.option}.chat_template=true, but the tokenizer of {named} has none; set it to "
+            "false, or name a tokenizer that has one"
         )
     return cast(PreTrainedTokenizerFast, tokenizer)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
-    """Token ids of a prompt, with BOS where the tokenizer adds one and no EOS."""
-    ids = tokenizer(prompt).input_ids
+def _source(config: ModelConfig) -> dict[str, Any]:
+    """Where transformers finds a model, in its own arguments."""
+    if config.gguf_file:
+        return {"pretrained_model_name_or_path": unpacked(config)}
+    return {
+        "pretrained_model_name_or_path": config.path,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+    }
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str, begun: str = "") -> list[int]:
+    """Token ids of a prompt, with BOS where the tokenizer adds one and no EOS.
+
+    Args:
+        tokenizer: With a chat template, the prompt is what a user says in it.
+        prompt: Text before the response.
+        begun: Beginning of the response, written for the model.
+    """
+    if tokenizer.chat_template:
+        # Some templates cut the white space at the end of what they open the response with, and
+        # every one has its own BOS, so its text is encoded without.
+        asked = [{"role": "user", "content": prompt}]
+        opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        return tokenizer(f"{opened}{begun}", add_special_tokens=False).input_ids
+    ids = tokenizer(f"{prompt} {begun}".strip() if begun else prompt).input_ids
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
@@ -179,27 +232,71 @@ def continuation_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
 def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
     """Load a model for reading and generating.
 
+    Args:
+        config: Which, and how.
+        device: Where to, unless `config.device_map` spreads it.
+
     Raises:
-        ConfigError: Folder, weights or tokenizer can't be read.
+        ConfigError: Folder, weights, adapter or tokenizer can't be read, or an option can't be had.
     """
     facts = describe(config)
     tokenizer = load_tokenizer(config)
+    model = _load_weights(config)
+    if config.adapter:
+        model = adapted(model, config)
+    if not config.device_map:
+        nn.Module.to(model, torch.device(resolve_device(device)))
+    if len(decoder_blocks(model)) != facts.num_layers:
+        raise ConfigError(f"{config.named} has other blocks than its config says; save it again")
+    return LanguageModel(model.eval().requires_grad_(False), tokenizer, facts, _entrance(model))
+
+
+def _load_weights(config: ModelConfig) -> PreTrainedModel:
+    options: dict[str, Any] = {"dtype": getattr(torch, config.dtype), "use_safetensors": True}
+    if config.attention:
+        options["attn_implementation"] = config.attention
+    if config.device_map:
+        if find_spec("accelerate") is None:
+            raise ConfigError(
+                f"{config.option}.device_map={config.device_map} needs accelerate; "
+                "pip install 'sae_reasoning[gguf]', or leave it empty"
+            )
+        options["device_map"] = config.device_map
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            config.path,
-            revision=config.revision,
-            dtype=getattr(torch, config.dtype),
-            trust_remote_code=config.trust_remote_code,
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            **_source(config), **options, output_loading_info=True
         )
     except Exception as error:  # Cut-short weights surface as whatever their reader raises.
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if config.attention and isinstance(error, (ImportError, ValueError)):
+            raise ConfigError(
+                f"{config.option}.attention={config.attention} can't be had for {config.path} "
+                f"({reason}); set eager or sdpa, or leave it empty"
+            ) from error
+        if config.device_map and isinstance(error, (RuntimeError, ValueError)):
+            raise ConfigError(
+                f"{config.option}.device_map={config.device_map} can't be had for {config.path} "
+                f"({reason}); set auto, balanced, sequential or one device, or leave it empty"
+            ) from error
         raise ConfigError(
             f"{config.named} has unreadable weights ({type(error).__name__}: {reason}); "
             "save the model again"
         ) from error
-    target = torch.device(resolve_device(device))
-    nn.Module.to(model, target)
-    return LanguageModel(model.eval().requires_grad_(False), tokenizer, facts, target)
+    model, report = loaded
+    if absent := sorted(report["missing_keys"]):
+        raise ConfigError(
+            f"{config.named} lacks {len(absent)} of its weights ({absent[0]}, …), which would be "
+            "drawn by lot; save the model again, whole"
+        )
+    return cast(PreTrainedModel, model)
+
+
+def _entrance(model: PreTrainedModel) -> torch.device:
+    """Where token ids go; of a model on several devices, the first one's."""
+    embed: Any = model.get_input_embeddings()
+    moved_by = getattr(embed, "_hf_hook", None)  # accelerate's, where weights wait elsewhere.
+    found = getattr(moved_by, "execution_device", None)
+    return torch.device(found if found is not None else embed.weight.device)
 
 
 def resolve_device(device: str) -> str:
@@ -209,30 +306,19 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def decoder_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder blocks, in order; their outputs are the residual stream.
-
-    Raises:
-        ConfigError: The architecture keeps them where this project doesn't know.
-    """
-    for path in ("model.layers", "gpt_neox.layers", "transformer.h", "model.language_model.layers"):
-        module: nn.Module | None = model
-        for name in path.split("."):
-            module = getattr(module, name, None)
-        if isinstance(module, nn.ModuleList):
-            return module
-    raise ConfigError(
-        f"model of class {type(model).__name__} keeps no known list of decoder blocks; use a "
-        "Llama-, Qwen-, Gemma-, GPT-NeoX- or GPT-2-like model"
-    )
-
-
 def random_twin(lm: LanguageModel, seed: int) -> LanguageModel:
     """A model of the same architecture with newly initialised weights: a baseline reader."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         twin = AutoModelForCausalLM.from_config(copy.deepcopy(lm.model.config))
-    twin = twin.to(lm.device, lm.model.dtype).eval().requires_grad_(False)
+    twin = twin.to(dtype=lm.model.dtype).eval().requires_grad_(False)
+    placed = getattr(lm.model, "hf_device_map", {})
+    if len(set(placed.values())) > 1:
+        from accelerate import dispatch_model
+
+        twin = dispatch_model(twin, placed)
+    else:
+        twin = twin.to(lm.device)
     facts = ModelFacts(
         name=f"{lm.facts.name}-random-{seed}",
         num_layers=lm.facts.num_layers,

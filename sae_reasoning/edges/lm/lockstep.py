@@ -37,6 +37,7 @@ from sae_reasoning.edges.lm.generate import (
 from sae_reasoning.edges.lm.kv_cache import last_again
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import check_layers, watched
+from sae_reasoning.edges.lm.shared import differing_tokens
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def lockstep(
             attends to a window only, or a logit is NaN.
     """
     if writer.facts.tokenizer_fingerprint != other.facts.tokenizer_fingerprint and (
-        writer.tokenizer.get_vocab() != other.tokenizer.get_vocab()
+        differing_tokens(writer.tokenizer, other.tokenizer) is None
     ):
         raise ConfigError(
             f"pair: {writer.facts.name} and {other.facts.name} have different tokenizers, so one "

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.generate import Reader, Reading, padded_left
 from sae_reasoning.edges.lm.kv_cache import after
-from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+from sae_reasoning.edges.lm.load import LanguageModel
 
 
 class PushedContinuations:

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks
+from sae_reasoning.edges.lm.anatomy import decoder_blocks, vocabulary_size
+from sae_reasoning.edges.lm.load import LanguageModel
 
 Transform = Callable[..., Float[Tensor, "row d_model"]]
 """What takes the place of residuals [row, d_model]; it may get another reader's as a second."""
@@ -106,8 +107,7 @@ def splice_losses(
     """
     for reader in (lm, beside) if beside else (lm,):
         check_layers([layer], reader.facts.num_layers, reader.facts.name)
-    vocab_size = lm.model.get_output_embeddings().weight.shape[0]
-    budget = min(token_budget, max(_MAX_LOGITS // vocab_size, 1))
+    budget = min(token_budget, max(_MAX_LOGITS // vocabulary_size(lm.model), 1))
     summed = np.zeros(len(sequences), np.float64)
     for rows in pack([len(sequence) for sequence in sequences], budget):
         token_ids, is_token = padded_right(lm, [sequences[row] for row in rows])
@@ -130,7 +130,7 @@ def token_log_probs(
 ) -> list[Float64[np.ndarray, " token"]]:
     """Log-probability in nats of each token given those before it; the first token's is NaN."""
     found: dict[int, np.ndarray] = {}
-    budget = min(token_budget, max(_MAX_LOGITS // lm.model.config.vocab_size, 1))
+    budget = min(token_budget, max(_MAX_LOGITS // vocabulary_size(lm.model), 1))
     for rows in pack([len(sequence) for sequence in sequences], budget):
         token_ids, _ = padded_right(lm, [sequences[row] for row in rows])
         logits = lm.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
@@ -188,7 +188,7 @@ def _forward_to_deepest(
         for layer in layers:
 
             def keep(_block: nn.Module, _args: object, output: object, layer: int = layer) -> None:
-                residuals[layer] = _residual(output)
+                residuals[layer] = _residual(output).to(lm.device)
                 if layer == deepest:
                     raise _DeepestRead
 
@@ -216,7 +216,8 @@ def _spliced_losses(
         if transform is None:
             return output
         resid = _residual(output).clone()
-        resid[is_kept] = transform(resid[is_kept], *others).to(resid.dtype)
+        kept = is_kept.to(resid.device)
+        resid[kept] = transform(resid[kept].to(lm.device), *others).to(resid)
         return (resid, *output[1:]) if isinstance(output, tuple) else resid
 
     handle = decoder_blocks(lm.model)[layer].register_forward_hook(splice)
@@ -245,7 +246,7 @@ def watched(lm: LanguageModel, layers: Sequence[int], seen: dict[int, Tensor]) -
     for layer in layers:
 
         def note(_block: nn.Module, _args: object, output: object, layer: int = layer) -> None:
-            seen[layer] = _residual(output)
+            seen[layer] = _residual(output).to(lm.device)
 
         stack.callback(blocks[layer].register_forward_hook(note).remove)
     return stack

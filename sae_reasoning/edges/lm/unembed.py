@@ -4,12 +4,10 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.lm.anatomy import final_norm, head
 from sae_reasoning.edges.lm.load import LanguageModel
-
-_FINAL_NORMS = ("norm", "final_layer_norm", "ln_f")
 
 
 @torch.no_grad()
@@ -29,28 +27,17 @@ def output_logits(
         One direction's logits.
 
     Raises:
-        ConfigError: The model keeps its final norm where this project doesn't know.
+        ConfigError: The model has no final norm or head that can be told from other parts.
     """
-    norm = _final_norm(lm)
-    head = lm.model.get_output_embeddings()
-    assert isinstance(head, nn.Module)
-    silent = head(norm(torch.zeros_like(_row(lm, directions[:1]))))
+    norm, unembed = final_norm(lm.model), head(lm.model)
+    device = next(unembed.parameters()).device
+    norm_device = next((p.device for p in norm.parameters()), device)
+
+    def said(rows: Float[Tensor, "1 d_model"]) -> Float[Tensor, "1 vocabulary"]:
+        normed: Tensor = norm(rows.to(norm_device, lm.model.dtype))
+        return unembed(normed.to(device))
+
+    silent = said(torch.zeros_like(directions[:1]))
     for direction in directions:
-        logits = (head(norm(_row(lm, direction[None]))) - silent)[0].float().cpu()
+        logits = (said(direction[None]) - silent)[0].float().cpu()
         yield logits - logits.mean()
-
-
-def _row(lm: LanguageModel, direction: Float[Tensor, "1 d_model"]) -> Tensor:
-    return direction.to(lm.device, lm.model.dtype)
-
-
-def _final_norm(lm: LanguageModel) -> nn.Module:
-    body = lm.model.base_model
-    for name in _FINAL_NORMS:
-        found = getattr(body, name, None)
-        if isinstance(found, nn.Module):
-            return found
-    raise ConfigError(
-        f"{lm.facts.name} keeps its final norm under none of {', '.join(_FINAL_NORMS)}; use a "
-        "Llama-, Qwen-, Gemma-, GPT-NeoX- or GPT-2-like model"
-    )

@@ -46,7 +46,7 @@ def write(
         batch_size = 512 if lm.device.type == "cuda" else 128
     stop_ids = [continuation_ids(lm, until)[-1]] if until else []
     prompt_ids = [
-        encode_prompt(lm.tokenizer, f"{prompt} {beginning}".strip())
+        encode_prompt(lm.tokenizer, prompt, beginning)
         for prompt, beginning in zip(prompts, beginnings, strict=True)
     ]
     made: dict[int, Written] = {}

@@ -59,7 +59,7 @@ function drawLatent(row, record) {
   parts.push(grid(record));
   if (record.histogram) parts.push(histogram(record));
   if (record.output) parts.push(outputs(record));
-  parts.push(rivals(record), attacks(record), neighbours(record), counterparts(record));
+  parts.push(edits(record), rivals(record), attacks(record), neighbours(record), counterparts(record));
   one.replaceChildren(...parts);
   document.querySelector(".panes").classList.add("open");
   if (getComputedStyle(document.querySelector(".list")).display === "none") window.scrollTo(0, 0);
@@ -177,17 +177,30 @@ function attacks(record) {
 
 function neighbours(record) {
   if (!record.neighbours) return element("div", "");
-  const rows = record.neighbours.map((n) => {
+  const link_to = (n) => {
     const other = n.name ? listings.find((row) => row.name === n.name) : null;
     const link = element(other ? "a" : "span", "", `${record.layer}/${n.latent}`);
     if (other) { link.href = `#${other.index}`; link.addEventListener("click", (event) => { event.preventDefault(); go(other.index); }); }
-    return [link, figure(n.cosine), other ? `${other.shortlist}: ${other.behaviour}` : "not shortlisted"];
-  });
-  return titled("Nearest latents", "Of the same dictionary, by cosine of decoder rows.", table(["latent", "cosine", "listed for"], rows, [1]));
+    return [link, other ? `${other.shortlist}: ${other.behaviour}` : "not shortlisted"];
+  };
+  const list = (title, columns, rows) => element("div", "", element("div", "small", title), table(columns, rows, [1, 2]));
+  const near = record.neighbours.map((n) => { const [link, listed] = link_to(n); return [link, figure(n.cosine), "", listed]; });
+  const along = (record.companions || []).map((n) => { const [link, listed] = link_to(n); return [link, figure(n.pearson), n.both.toLocaleString("en"), listed]; });
+  const tokens = record.histogram ? record.histogram.tokens.toLocaleString("en") : "–";
+  return titled("Nearest latents", "Of the same dictionary: those that point the same way, and those that fire along with it.", element("div", "two",
+    list("by cosine of decoder rows", ["latent", "cosine", "", "listed for"], near),
+    list(`by correlation of activations, RL reader, n = ${tokens} tokens of the report split`, ["latent", "r", "both fire on", "listed for"], along)));
 }
 
 function counterparts(record) {
-  if (!record.counterparts.length) return titled("Counterparts in another run", notes.match || "None: it fires too rarely to be matched.");
-  return titled("Counterparts in another run", "The most alike latent there, against the best under the null.",
-    table(["by", "latent", "likeness", "null, 95 %", "n", "there it"], record.counterparts.map((c) => [c.by, `${c.other_layer}/${c.other_latent}`, figure(c.value) + interval(c.low, c.high), figure(c.null_95), c.n, c.other_behaviours || "–"]), [3, 4]));
+  const parts = [];
+  if (record.counterparts.length) {
+    parts.push(element("p", "small", `In ${notes.other}: the most alike latent there, against the best under the null.`),
+      table(["by", "latent", "likeness", "null, 95 %", "n", "there it"], record.counterparts.map((c) => [c.by, `${c.other_layer}/${c.other_latent}`, whole(figure(c.value) + interval(c.low, c.high)), figure(c.null_95), c.n, c.other_behaviours || "–"]), [3, 4]));
+  } else parts.push(element("p", "missing", notes.match || "None: it fires too rarely to be matched."));
+  if (record.replicas.length) {
+    parts.push(element("p", "small", "In dictionaries that were trained from other seeds: the nearest direction, and its place among all latents there for the same move."),
+      table(["behaviour", "reader", "seed", "latent", "cosine", "place", "span AUROC", "the same"], record.replicas.map((r) => [r.behaviour, r.reader, r.seed, r.counterpart, figure(r.cosine), r.rank, figure(r.span_auroc), r.is_replicated ? "✓ yes" : "no"]), [4, 5, 6]));
+  }
+  return titled("In other dictionaries", "", ...parts);
 }

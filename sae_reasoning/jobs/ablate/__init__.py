@@ -9,11 +9,12 @@ from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.tables import write_table
-from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare
 from sae_reasoning.jobs.ablate.rollouts import generations
-from sae_reasoning.steering.effects import effects
+from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
+    dose_curves,
     doses,
     findings,
     growing_sets,
@@ -30,7 +31,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `generations.parquet`, `effects.parquet` and tables of them, on one split's problems.
 
     The select split's go to `ablate_select`, so that tuning never replaces the reported result, and
-    those of another run's latents to `ablate_from_<run>`.
+    those of another run's latents to `ablate_from_<run>`, with who the `counterparts` are.
     """
     name = cfg.place("ablate").name
     with Stage(cfg.place("ablate"), cfg.settings("ablate"), inputs_of(cfg)) as stage:
@@ -56,6 +57,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         }
         for table, content in {"effects": found, **tables}.items():
             write_table(stage.folder / f"{table}.parquet", content)
+        if experiment.matches is not None:
+            write_table(stage.folder / "counterparts.parquet", experiment.matches.table)
         plot_effects(main_edits(found), stage.folder / "effects.png")
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(experiment.counts() | {"generations": len(rollouts)})
@@ -89,6 +92,14 @@ def _show(
     tracker.table("effects", found)
     for name, table in tables.items():
         tracker.table(name, table)
+    tracker.curves(
+        DOSE_CURVES,
+        dose_curves(tables["doses"]),
+        x="dose",
+        y="difference",
+        line="line",
+        title="change of starts per opportunity, by dose in multiples of the latents' maximum",
+    )
     summary = findings(found)
     title = f"main edits, starts per opportunity, on the {split} split"
     console.table(title, list(summary.columns), summary.values.tolist())
@@ -99,6 +110,12 @@ def _show(
     ):
         if len(tables[name]):
             console.table(title, columns, shown(tables[name], columns))
+    if not found.outcome.eq(COHERENCE).any() or not found.n[found.outcome == COHERENCE].any():
+        console.warn(
+            "nothing judges whether moves are carried out rightly, so no edit is known to leave "
+            "the others intact and none stands; hold changes against the controls', and against "
+            "accuracy, length and repetition in effects.parquet"
+        )
     if unlike := mismatched_controls(found):
         console.warn(
             "matched latents move the residual unlike the edit they control for, per token: "

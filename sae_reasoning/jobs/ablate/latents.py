@@ -5,14 +5,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from sae_reasoning.behaviours.shortlist import announce_column
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, read_json
+from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.tables import read_table
+from sae_reasoning.report.reviews import Review, called_real, read_reviews
 from sae_reasoning.steering.conditions import LatentId
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is edited, and what is known of all latents.
+
+    Attributes:
+        ranked: Latents of each move, the best first; by the reader whose list it is.
+        listed: By move, everything that is shortlisted for it.
+        table: Of each latent, reader and writer: firing rate, mean and maximum where it's active.
+        dictionaries: By model that is edited, and layer.
+    """
+
+    ranked: dict[str, dict[str, list[LatentId]]]
+    listed: dict[str, set[LatentId]]
+    table: pd.DataFrame
+    dictionaries: dict[str, Mapping[int, Dictionary | Half]]
+
+
+def choose_ranked(cfg: Config) -> Choice:
+    """What `rank` shortlisted; other readers' lists are as long."""
+    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
+    table = read_table(cfg.folder / "rank" / "latents.parquet")
+    layer_of = dict(zip(table.dictionary, table.layer.tolist(), strict=True))
+    dictionaries = open_dictionaries(cfg, shortlist, layer_of)
+    chosen = choose(cfg, shortlist, reviews_of(cfg))
+    ranked = {reader: chosen_by_score(cfg, chosen, reader) for reader in cfg.pair.readers}
+    if cfg.ablate.shortlist != "separators":
+        ranked["rl"] = chosen
+    listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
+    return Choice(ranked, listed, table, dict.fromkeys(cfg.pair.readers, dictionaries))
 
 
 def open_dictionaries(
@@ -41,15 +76,28 @@ def _list_name(cfg: Config) -> str:
     return "announcers" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
 
 
-def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
+def choose(
+    cfg: Config, shortlist: dict[str, Any], reviews: Sequence[Review] = ()
+) -> dict[str, list[LatentId]]:
     """The shortlisted latents of each move to edit, over the config's layers and moves, best first.
+
+    Args:
+        cfg: The experiment.
+        shortlist: Content of `shortlist.json`.
+        reviews: Where there are any, only latents that they call real are taken.
 
     Raises:
         ConfigError: A move has none.
     """
     name = _list_name(cfg)
+    real = called_real(reviews) if reviews else None
+
+    def is_wanted(behaviour: str, entry: Mapping[str, Any]) -> bool:
+        key = entry["layer"], entry["latent"], behaviour
+        return entry["layer"] in cfg.layers and (real is None or key in real)
+
     lists = {
-        behaviour: [entry for entry in entries if entry["layer"] in cfg.layers]
+        behaviour: [entry for entry in entries if is_wanted(behaviour, entry)]
         for behaviour, entries in shortlist[name].items()
         if behaviour in cfg.behaviours
     }
@@ -57,8 +105,9 @@ def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
     asked = [behaviour for behaviour in cfg.ablate.behaviours if behaviour in cfg.behaviours]
     for behaviour in asked:
         if behaviour not in ranked:
+            said = " that reviewers call real" if real is not None else ""
             raise ConfigError(
-                f"ablate.behaviours: {behaviour} has no {name} on the shortlist; "
+                f"ablate.behaviours: {behaviour} has no {name} on the shortlist{said}; "
                 f"choose from {', '.join(ranked) or 'none'}, or run `make rank` with more traces"
             )
     testable = [b for b, entries in ranked.items() if entries[0].get("status") != POSITIONAL]
@@ -66,12 +115,29 @@ def choose(cfg: Config, shortlist: dict[str, Any]) -> dict[str, list[LatentId]]:
         behaviour: list(dict.fromkeys(LatentId(e["layer"], e["latent"]) for e in ranked[behaviour]))
         for behaviour in asked or testable
     }
+    if not chosen and real is not None:
+        raise ConfigError(
+            f"ablate.reviews={cfg.ablate.reviews} call none of the {name} real; review more of "
+            "them on latents.html, or leave it out"
+        )
     if not chosen:
         raise ConfigError(
             f"ablate.shortlist={cfg.ablate.shortlist} is empty for every move; raise "
             "traces.num_problems, then run `make rank` again"
         )
     return chosen
+
+
+def reviews_of(cfg: Config) -> list[Review]:
+    """What reviewers called the latents of the shortlists there are.
+
+    Raises:
+        ConfigError: A file isn't there, isn't an export, or reviews other shortlists.
+    """
+    made = Manifest.read(cfg.folder / "rank")
+    return read_reviews(
+        "ablate.reviews", cfg.ablate.reviews, made.fingerprint if made else "", read_json
+    )
 
 
 def chosen_by_score(
@@ -119,10 +185,13 @@ class Matches:
     Attributes:
         ranked: Of its shortlisted latents, by move, the best of its list first.
         pool: Of all its latents.
+        table: A row for each shortlisted latent and move, the best first: who its counterpart is,
+            and how alike.
     """
 
     ranked: dict[str, list[LatentId]]
     pool: list[LatentId]
+    table: pd.DataFrame
 
 
 def require_matches(cfg: Config) -> Manifest:
@@ -149,19 +218,18 @@ def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
     table = read_table(source / "match" / "matches.parquet")
     table = table[table.other_layer.isin(cfg.layers) & (table.by != "cosine")]
     best = table.loc[table.groupby(["layer", "latent"]).value.idxmax()]
-    to = {
-        (row.layer, row.latent): LatentId(row.other_layer, row.other_latent)
-        for row in best.itertuples()
-    }
     lists = read_json(source / "rank" / "shortlist.json")[_list_name(cfg)]
-    ranked = {
-        behaviour: list(
-            dict.fromkeys(
-                to[e["layer"], e["latent"]]
-                for e in lists.get(behaviour, ())
-                if (e["layer"], e["latent"]) in to
-            )
-        )
-        for behaviour in behaviours
-    }
-    return Matches(ranked, sorted(set(to.values())))
+    keys = [(b, e["layer"], e["latent"]) for b in behaviours for e in lists.get(b, ())]
+    listed = pd.DataFrame(keys, columns=["behaviour", "layer", "latent"]).drop_duplicates()
+    found = listed.merge(best.drop(columns=["behaviours", "other_behaviours"]))
+    return Matches(
+        {behaviour: _counterparts(found[found.behaviour == behaviour]) for behaviour in behaviours},
+        sorted(_counterparts(best)),
+        found,
+    )
+
+
+def _counterparts(table: pd.DataFrame) -> list[LatentId]:
+    """Each once, in the order of the table."""
+    keys = zip(table.other_layer.tolist(), table.other_latent.tolist(), strict=True)
+    return list(dict.fromkeys(LatentId(*key) for key in keys))

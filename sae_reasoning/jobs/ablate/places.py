@@ -13,13 +13,16 @@ from sae_reasoning.behaviours.windows import Rows
 from sae_reasoning.config import Config
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import BrokenArtifact
+from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.organisms.grammar import THINK
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.controls import LatentSizes
 from sae_reasoning.steering.triggers import mean_difference
 
-_FEW = 20
+MODELS = ("base", "rl")
+
+FEW = 20
 """Opportunities below which latents' sizes there aren't known, and those of all tokens serve."""
 
 
@@ -42,7 +45,7 @@ class Places:
 
 
 def sizes_overall(
-    cfg: Config, table: pd.DataFrame, reader: str, dictionaries: Mapping[int, Dictionary]
+    cfg: Config, table: pd.DataFrame, reader: str, dictionaries: Mapping[int, Dictionary | Half]
 ) -> dict[int, LatentSizes]:
     """How often and strongly latents fire in `reader`, on the texts that hold the moves.
 
@@ -71,11 +74,41 @@ def measure_places(
     model: str,
     behaviours: Sequence[str],
     traces: Sequence[Trace],
-    dictionaries: Mapping[int, Dictionary],
+    dictionaries: Mapping[int, Dictionary | Half],
     overall: Mapping[int, LatentSizes],
 ) -> Places:
     """Read the model's residuals at opportunities in the RL model's select texts."""
-    table = pd.DataFrame(
+    table = opportunities_of(traces)
+    found = Places({}, {}, {}, _shares(cfg, model, behaviours, traces))
+    stores = {layer: open_stores(cfg, layer, model) for layer in dictionaries}
+    for behaviour in behaviours:
+        for part in (found.sizes, found.vectors, found.untaken):
+            part[behaviour] = {}
+        own = table[table.behaviour == behaviour]
+        onsets, untaken = _places(own[own.taken]), _places(own[~own.taken])
+        if len(untaken) < FEW:
+            untaken = _places(table).difference(onsets)
+        for layer, (store, *others) in stores.items():
+            read_by = [store, *(others if isinstance(dictionaries[layer], Half) else [])]
+            found.sizes[behaviour][layer] = (
+                _sizes_at(
+                    [read_at(one, _places(own)) for one in read_by],
+                    dictionaries[layer],
+                    overall[layer],
+                )
+                if len(own) >= FEW
+                else overall[layer]
+            )
+            if len(onsets) and len(untaken):
+                there, elsewhere = read_at(store, onsets), read_at(store, untaken)
+                found.vectors[behaviour][layer] = mean_difference(there, elsewhere)
+                found.untaken[behaviour][layer] = elsewhere.mean(0)
+    return found
+
+
+def opportunities_of(traces: Sequence[Trace]) -> pd.DataFrame:
+    """Every opportunity in the RL model's select texts: trace, token, behaviour, taken."""
+    return pd.DataFrame(
         [
             (index, o.token, o.behaviour, o.taken)
             for index, trace in enumerate(traces)
@@ -84,36 +117,18 @@ def measure_places(
         ],
         columns=["trace", "token", "behaviour", "taken"],
     )
-    found = Places({}, {}, {}, _shares(cfg, model, behaviours, traces))
-    stores = {
-        layer: ActivationStore.open(cfg.folder / "cache" / model / f"layer_{layer}")
-        for layer in dictionaries
-    }
-    for behaviour in behaviours:
-        for part in (found.sizes, found.vectors, found.untaken):
-            part[behaviour] = {}
-        own = table[table.behaviour == behaviour]
-        onsets, untaken = _places(own[own.taken]), _places(own[~own.taken])
-        if len(untaken) < _FEW:
-            untaken = _places(table).difference(onsets)
-        for layer, store in stores.items():
-            rows = Rows.cached(store.token_id, store.row_of_trace, store.position)
 
-            def read(
-                places: pd.MultiIndex, store: ActivationStore = store, rows: Rows = rows
-            ) -> Tensor:
-                return store.read(np.array([rows.row(*place) for place in places], np.int64))
 
-            found.sizes[behaviour][layer] = (
-                _sizes_at(read(_places(own)), dictionaries[layer], overall[layer])
-                if len(own) >= _FEW
-                else overall[layer]
-            )
-            if len(onsets) and len(untaken):
-                there, elsewhere = read(onsets), read(untaken)
-                found.vectors[behaviour][layer] = mean_difference(there, elsewhere)
-                found.untaken[behaviour][layer] = elsewhere.mean(0)
-    return found
+def open_stores(cfg: Config, layer: int, first: str) -> list[ActivationStore]:
+    """Both models' activations after a block, those of `first` first."""
+    readers = sorted(cfg.pair.readers, key=lambda model: model != first)
+    return [ActivationStore.open(cfg.folder / "cache" / x / f"layer_{layer}") for x in readers]
+
+
+def read_at(store: ActivationStore, places: pd.MultiIndex) -> Float[Tensor, "place d_model"]:
+    """Activations at places, each a trace and a token."""
+    rows = Rows.cached(store.token_id, store.row_of_trace, store.position)
+    return store.read(np.array([rows.row(*place) for place in places], np.int64))
 
 
 def _places(table: pd.DataFrame) -> pd.MultiIndex:
@@ -121,10 +136,12 @@ def _places(table: pd.DataFrame) -> pd.MultiIndex:
 
 
 def _sizes_at(
-    resid: Float[Tensor, "place d_model"], dictionary: Dictionary, overall: LatentSizes
+    read: Sequence[Float[Tensor, "place d_model"]],
+    dictionary: Dictionary | Half,
+    overall: LatentSizes,
 ) -> LatentSizes:
     """Sizes at some places; the maximum stays that of all tokens."""
-    latents = dictionary.encode(resid.to(dictionary.device)).cpu()
+    latents = dictionary.encode(*(resid.to(dictionary.device) for resid in read)).cpu()
     is_active = latents > 0
     fires = is_active.sum(0)
     mean = torch.where(fires > 0, latents.sum(0) / fires.clamp_min(1), 0.0)

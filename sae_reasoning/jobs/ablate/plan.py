@@ -3,20 +3,20 @@
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import pandas as pd
+from pathlib import Path
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import read_json, require_stage
+from sae_reasoning.edges.artifacts import digest, require_stage
+from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.sae_checkpoint import Dictionary
+from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import read_table, read_traces
+from sae_reasoning.jobs.ablate.joint import choose_joint, is_joint
 from sae_reasoning.jobs.ablate.latents import (
+    Choice,
     Matches,
-    choose,
-    chosen_by_score,
-    listed_latents,
-    open_dictionaries,
+    choose_ranked,
     read_matches,
     require_matches,
 )
@@ -32,6 +32,7 @@ from sae_reasoning.steering.conditions import (
     MATCHED,
     MEAN,
     OTHER,
+    OWN,
     PERMUTED,
     RANDOM,
     RESIDUAL,
@@ -44,9 +45,18 @@ from sae_reasoning.steering.conditions import (
     plan_conditions,
 )
 from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
-from sae_reasoning.traces.annotate import Annotator, Hear, annotator_for, listener_for
+from sae_reasoning.traces.annotate import (
+    Annotator,
+    Hear,
+    annotate_by_cues,
+    annotator_for,
+    hear_sentences,
+    listener_for,
+)
+from sae_reasoning.traces.cues import Lexicon
+from sae_reasoning.traces.grading import Grader
+from sae_reasoning.traces.problems import PROBLEMS_FILE, PosedProblem
 
-MODELS = ("base", "rl")
 MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
 """Sufficiency where the moves are rare, necessity where they are deployed."""
 
@@ -56,13 +66,14 @@ def inputs_of(cfg: Config) -> dict[str, str]:
 
     Otherwise the problems that selected its latents might be among those reported on.
     """
-    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
+    models = {name: describe(model).fingerprint for name, model in cfg.pair.readers.items()}
     made = {
         name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
-        for name in ("traces", "cache", "train", "rank")
+        for name in ("traces", "cache", "train", *(() if is_joint(cfg) else ("rank",)))
     }
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
+    made |= {f"review {name}": digest(Path(name)) for name in cfg.ablate.reviews}
     return models | made
 
 
@@ -87,11 +98,12 @@ class Experiment:
     Attributes:
         split: Of the problems.
         problems: To generate on.
-        chosen: Latents of each move, the best first, as far as this run found them.
+        chosen: Latents of each move, the best first: this run's own, or counterparts of another's.
         conditions: Of each model.
         samples: Rollouts a problem and condition, by model.
         begun: Beginning of each response that is given to a model.
-        dictionaries: By layer.
+        dictionaries: By model and layer.
+        matches: Counterparts of another run's latents, where those are edited.
         annotate: Marks the moves of a response.
         listener: By prompt, who hears opportunities while a response is written.
         edits: What is done, in words.
@@ -103,7 +115,8 @@ class Experiment:
     conditions: dict[str, list[Condition]]
     samples: dict[str, int]
     begun: dict[str, str]
-    dictionaries: dict[int, Dictionary]
+    dictionaries: dict[str, Mapping[int, Dictionary | Half]]
+    matches: Matches | None
     annotate: Annotator
     listener: Callable[[str], Hear]
     edits: str
@@ -124,6 +137,7 @@ class Experiment:
         }
         return {
             "problems": f"{len(self.problems)} of the {self.split} split",
+            **({"latents": "counterparts of another run's"} if self.matches else {}),
             **{
                 behaviour: f"{len(latents)} latents: " + " ".join(map(str, latents))
                 for behaviour, latents in self.chosen.items()
@@ -141,27 +155,15 @@ def prepare(cfg: Config) -> Experiment:
         ConfigError: An option doesn't fit them.
         BrokenArtifact: The shortlist was made from other dictionaries than there are.
     """
-    annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
-    if annotate is None or listener is None:
-        raise ConfigError(
-            f"traces.source={cfg.traces.source} has no annotator for new text, so effects of edits "
-            "can't be counted; use traces.source=search"
-        )
+    annotate, listener = _annotators(cfg)
     own = cfg.ablate
-    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
-    latents = read_table(cfg.folder / "rank" / "latents.parquet")
-    layer_of = dict(zip(latents.dictionary, latents.layer.tolist(), strict=True))
-    dictionaries = open_dictionaries(cfg, shortlist, layer_of)
-    chosen = choose(cfg, shortlist)
-    ranked = {model: chosen_by_score(cfg, chosen, model) for model in MODELS}
-    if own.shortlist != "separators":
-        ranked["rl"] = chosen
-    matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
-    listed = {behaviour: listed_latents(shortlist, behaviour) for behaviour in chosen}
+    choice = choose_joint(cfg, traces) if is_joint(cfg) else choose_ranked(cfg)
+    chosen = choice.ranked["rl"]
+    matches = read_matches(cfg, list(chosen)) if own.matches_of else None
     conditions = {}
-    for model in MODELS:
-        material = _material(cfg, model, ranked, matches, traces, latents, dictionaries, listed)
+    for model in cfg.pair.readers:
+        material = _material(cfg, model, choice, matches, traces)
         try:
             conditions[model] = plan_conditions(_plans(cfg, model), material, seed=own.seed)
         except ValueError as error:
@@ -173,17 +175,56 @@ def prepare(cfg: Config) -> Experiment:
     return Experiment(
         split=own.split,
         problems=_problems(cfg, traces),
-        chosen={behaviour: found[: _most(cfg)] for behaviour, found in ranked["rl"].items()},
+        chosen={
+            behaviour: found[: _most(cfg)]
+            for behaviour, found in (matches.ranked if matches else chosen).items()
+        },
         conditions=conditions,
         samples={"base": own.base_samples, "rl": own.samples},
         begun={"base": THINK if own.think else "", "rl": ""},
-        dictionaries=dictionaries,
+        dictionaries=choice.dictionaries,
+        matches=matches,
         annotate=annotate,
         listener=listener,
-        edits=f"at {'opportunities' if own.where == OPPORTUNITIES else 'all tokens'}; in the RL "
-        f"model the first {own.num_latents} of a move to 0, in the base the first "
-        f"{own.clamp_latents} to {own.clamp_multiple:g} of their maximum",
+        edits=_in_words(cfg),
     )
+
+
+def _in_words(cfg: Config) -> str:
+    own = cfg.ablate
+    where = "opportunities" if own.where == OPPORTUNITIES else "all tokens"
+    ablated = f"the first {own.num_latents} of a move to 0"
+    clamped = f"the first {own.clamp_latents} to {own.clamp_multiple:g} of their maximum"
+    if cfg.pair.is_single:
+        both = f"; {clamped}" if own.both else ""
+        return f"at {where}; {ablated}{both}; moves of new text are marked by cue words"
+    return f"at {where}; in the RL model {ablated}, in the base {clamped}"
+
+
+def _annotators(cfg: Config) -> tuple[Annotator, Callable[[str], Hear]]:
+    """Who marks the moves of new text, and who hears opportunities in it.
+
+    Natural text is marked by cue words, whoever marked the traces: a model that judges isn't asked
+    about every edit's rollouts.
+
+    Raises:
+        ConfigError: A move has no cue words.
+    """
+    annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
+    if annotate is not None and listener is not None:
+        return annotate, listener
+    file = cfg.folder / "traces" / PROBLEMS_FILE
+    rows = read_table(file).to_dict("records") if file.exists() else []
+    posed = {row["prompt"]: PosedProblem(**row) for row in rows}
+    grader = Grader({p.problem_id: p for p in posed.values()}, OutsideScorers())
+
+    def grade(prompt: str, text: str, truncated: bool) -> bool | None:
+        problem = posed.get(prompt)
+        return grader.correct(problem.problem_id, text, truncated) if problem else None
+
+    hear = hear_sentences(cfg.behaviours)
+    lexicon = Lexicon(cfg.traces.cues, cfg.behaviours)
+    return annotate_by_cues(lexicon, cfg.behaviours, grade), lambda prompt: hear
 
 
 def _most(cfg: Config) -> int:
@@ -205,28 +246,21 @@ def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:
 
 
 def _material(
-    cfg: Config,
-    model: str,
-    ranked: Mapping[str, Mapping[str, list[LatentId]]],
-    matches: Matches | None,
-    traces: list[Trace],
-    latents: pd.DataFrame,
-    dictionaries: Mapping[int, Dictionary],
-    listed: Mapping[str, set[LatentId]],
+    cfg: Config, model: str, choice: Choice, matches: Matches | None, traces: list[Trace]
 ) -> Material:
     """What the edits of one model are made of."""
-    overall = sizes_overall(cfg, latents, model, dictionaries)
-    moves = list(ranked["rl"])
+    dictionaries, moves = choice.dictionaries[model], list(choice.ranked["rl"])
+    overall = sizes_overall(cfg, choice.table, model, dictionaries)
     places = measure_places(cfg, model, moves, traces, dictionaries, overall)
     at = places.sizes if cfg.ablate.where == OPPORTUNITIES else dict.fromkeys(moves, overall)
-    found = dict(ranked)
-    pool = {}
+    found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
+        barred = {move: own.union(matches.ranked[move]) for move, own in barred.items()}
     return Material(
         ranked=found,
         sizes=at,
-        barred=listed,
+        barred=barred,
         decoders={layer: d.W_dec for layer, d in dictionaries.items()},
         centres={layer: d.b_dec for layer, d in dictionaries.items()},
         vectors=places.vectors,
@@ -239,16 +273,17 @@ def _material(
 def _plans(cfg: Config, model: str) -> list[EditPlan]:
     """Edits of one model: the main one with all that stands beside it, then variations."""
     own, edit = cfg.ablate, MAIN_EDIT[model]
-    main = _main(cfg, edit)
+    if own.matches_of:
+        beside = {MATCHED: own.controls, RANDOM: own.controls, PERMUTED: own.permutations, OWN: 1}
+        through = [
+            _main(cfg, edit, num_latents=size, found_by=own.matches_of, draws=beside)
+            for size in (0, *own.set_sizes)  # 0 is the main set.
+        ]
+        return list({_key(plan): plan for plan in through}.values())
     beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: own.controls, MEAN: 1}
     if own.recovery and edit == ABLATE:
         beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
-    if own.matches_of:
-        few = {MATCHED: own.controls, RANDOM: own.controls}
-        return [
-            _main(cfg, edit, found_by=own.matches_of, draws=few | {PERMUTED: own.controls}),
-            _main(cfg, edit, found_by="rl", draws=few),
-        ]
+    main = _main(cfg, edit)
     plans = {_key(main): _main(cfg, edit, draws=beside)}
 
     def also(plan: EditPlan) -> None:
@@ -264,8 +299,8 @@ def _plans(cfg: Config, model: str) -> list[EditPlan]:
             also(_main(cfg, name, num_latents=main.num_latents, dose=dose, draws={RANDOM: 1}))
     if own.everywhere:
         also(_main(cfg, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
-    if own.other_reader:
-        also(_main(cfg, edit, found_by="base", draws={RANDOM: 1}))
+    if own.other_reader and not own.reviews and not cfg.pair.is_single:  # Nobody reviewed those.
+        also(_main(cfg, edit, found_by="base", draws={RANDOM: own.controls}))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)
         also(_main(cfg, other, draws={MATCHED: 1, RANDOM: 1}))

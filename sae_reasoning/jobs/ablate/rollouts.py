@@ -10,9 +10,11 @@ import torch
 
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.generate import Rollout, generate
+from sae_reasoning.edges.lm.generate import Beside, Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.edges.tables import read_table, write_table
+from sae_reasoning.jobs.ablate.joint import is_joint
+from sae_reasoning.jobs.ablate.places import MODELS
 from sae_reasoning.jobs.ablate.plan import Experiment, Problem
 from sae_reasoning.steering.conditions import Condition
 from sae_reasoning.steering.edits import RowEdits
@@ -57,11 +59,12 @@ def generations(
         if not missing:
             continue
         lm = load(getattr(cfg.pair, model), cfg.device)
+        beside = _beside(cfg, experiment, model)
         made: dict[int, list[dict[str, Any]]] = {}
         done = len(rows) - sum(map(len, missing))
         with console.progress(len(rows), "rollouts", f"{model} edited", done=done) as bar:
             for batch in missing:
-                for row, record in _roll_out(cfg, experiment, lm, model, batch):
+                for row, record in _roll_out(cfg, experiment, lm, beside, model, batch):
                     made.setdefault(row.number, []).append(record)
                 for number in sorted({row.number for row in batch}):
                     records = made[number]
@@ -77,8 +80,21 @@ def generations(
     return rollouts
 
 
+def _beside(cfg: Config, experiment: Experiment, model: str) -> Beside | None:
+    """The other model, where the code that is edited is of both."""
+    if not is_joint(cfg):
+        return None
+    other = next(name for name in MODELS if name != model)
+    return Beside(load(getattr(cfg.pair, other), cfg.device), list(experiment.dictionaries[model]))
+
+
 def _roll_out(
-    cfg: Config, experiment: Experiment, lm: LanguageModel, model: str, batch: Sequence[_Row]
+    cfg: Config,
+    experiment: Experiment,
+    lm: LanguageModel,
+    beside: Beside | None,
+    model: str,
+    batch: Sequence[_Row],
 ) -> Iterator[tuple[_Row, dict[str, Any]]]:
     """One batch; its rows may be under different conditions."""
     begun = experiment.begun[model]
@@ -101,17 +117,19 @@ def _roll_out(
     edits = RowEdits(
         [condition.intervention for condition in conditions],
         which,
-        {layer: (d.encode_sparse, d.W_dec) for layer, d in experiment.dictionaries.items()},
+        {layer: (d.encode_sparse, d.W_dec) for layer, d in experiment.dictionaries[model].items()},
         when=timing,
+        others=None if beside is None else beside.residuals_at,
     )
     rollouts: list[Rollout] = sorted(
         generate(
             lm,
-            [encode_prompt(lm.tokenizer, f"{r.problem.prompt} {begun}".strip()) for r in batch],
+            [encode_prompt(lm.tokenizer, r.problem.prompt, begun) for r in batch],
             sampler=timing.following(keyed_sampler(keys, cfg.ablate.temperature)),
             max_new_tokens=cfg.ablate.max_new_tokens,
             batch_size=len(batch),
             edits=edits.by_layer,
+            beside=beside,
         ),
         key=lambda rollout: rollout.row,
     )

@@ -26,13 +26,13 @@ from pathlib import Path
 
 import torch
 
-from sae_reasoning.config import Config
+from sae_reasoning.config import FETCHED, Config
 from sae_reasoning.edges.artifacts import write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.bench.editing import editors
 from sae_reasoning.jobs.bench.ranking import BEHAVIOURS, growth, rankers
-from sae_reasoning.jobs.bench.reading import readers
+from sae_reasoning.jobs.bench.reading import readers, real_readers
 from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.jobs.bench.stepping import steppers
 from sae_reasoning.jobs.bench.training import trainers
@@ -66,6 +66,8 @@ GOALS = {
     "rank_memory_10x": 1.1,
 }
 """Least of a ratio of rates; most of a growth."""
+SMOLLM2 = "cache_over_forward_smollm2"
+"""The first ratio again, of a real model, where `make fetch` has brought its weights."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,11 @@ def bench(
         rates |= _contest(editors(sizes, scratch, cfg.device), sizes, console, "editing")
         rates |= _contest(steppers(sizes, scratch, cfg.device), sizes, console, "lockstep")
         rates |= _contest(rankers(sizes, scratch, cfg.device), sizes, console, "ranking")
+        of_smollm2: dict[str, list[float]] = {}
+        weights = Path(cfg.fetch.folder).expanduser() / "smollm2" / FETCHED["smollm2"]
+        if cfg.fetch.folder and weights.is_file():
+            contest = real_readers(weights, sizes, scratch, cfg.device)
+            of_smollm2 = _contest(contest, sizes, console, "reading SmolLM2")
         with console.progress(1, "contests", "ten times as many tokens") as bar:
             grown = growth(sizes, scratch)
             bar.advance()
@@ -125,6 +132,9 @@ def bench(
         name: _ratio(rates[ours], rates[theirs], GOALS[name])
         for name, (ours, theirs) in PAIRS.items()
     }
+    if of_smollm2:
+        goal = GOALS["cache_over_forward"]
+        ratios[SMOLLM2] = _ratio(of_smollm2["cache"], of_smollm2["forward"], goal)
     ratios |= {name: _growth(grown[what], GOALS[name]) for name, what in GROWTH.items()}
     write_json(Path("bench.json"), ratios)
     tracker.summary({name: ratio.value for name, ratio in ratios.items()})

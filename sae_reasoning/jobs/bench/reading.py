@@ -2,16 +2,22 @@
 
 import copy
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
-from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.config import ModelConfig
+from sae_reasoning.edges.lm.load import LanguageModel, load
 from sae_reasoning.edges.lm.read import pack, read_residuals
 from sae_reasoning.jobs.bench.material import language_model, random_sequences, write_store
 from sae_reasoning.jobs.bench.sizes import Contender, Sizes
+
+_REAL_LAYER = 18
 
 
 def readers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
@@ -22,28 +28,11 @@ def readers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
         scratch / "reader", sizes.d_model, sizes.num_layers, device, max_positions=512
     )
     sequences = random_sequences(sizes, len(lm.tokenizer))
-    cut = _cut(lm, sizes.layer)
-    batches = [
-        nn.utils.rnn.pad_sequence([torch.tensor(sequences[row]) for row in rows], True).to(
-            lm.device
-        )
-        for rows in pack([len(s) for s in sequences], sizes.token_budget)
-    ]
+    batches = _batches(lm, sequences, sizes)
     num_tokens = sum(map(len, sequences))
     # Its present way in; HookedTransformer, the older one, is slower still.
     peer: Any = TransformerBridge.boot_transformers(str(scratch / "reader"), device=str(lm.device))
     hook = f"blocks.{sizes.layer}.hook_resid_post"
-
-    def cache() -> int:
-        with tempfile.TemporaryDirectory(dir=scratch) as folder:
-            write_store(Path(folder), lm, sequences, sizes)
-        return num_tokens
-
-    @torch.no_grad()
-    def forward() -> int:
-        for token_ids in batches:
-            cut.base_model(input_ids=token_ids, use_cache=False)
-        return num_tokens
 
     @torch.no_grad()
     def peer_read(token_ids: Tensor, stop: int | None) -> Tensor:
@@ -61,11 +50,60 @@ def readers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
     theirs = peer_read(torch.tensor([sequences[0]], device=lm.device), None)
     torch.testing.assert_close(theirs, ours.residuals[sizes.layer], rtol=1e-3, atol=1e-4)
     return {
-        "cache": cache,
-        "forward": forward,
+        **_ours_and_bare(lm, sequences, batches, sizes, scratch),
         "transformer_lens": transformer_lens,
         "transformer_lens_stopped": lambda: transformer_lens(sizes.layer + 1),
     }
+
+
+def real_readers(weights: Path, sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
+    """Our reading of SmolLM2 to a layer of its last third, and the bare pass.
+
+    Args:
+        weights: Its GGUF file.
+        sizes: Of the contest; a third as many sequences, since this model is larger.
+        scratch: Folder for stores.
+        device: It runs on.
+    """
+    sizes = replace(sizes, layer=_REAL_LAYER, num_sequences=max(sizes.num_sequences // 3, 2))
+    lm = load(ModelConfig(path=str(weights.parent), gguf_file=weights.name), device)
+    sequences = random_sequences(sizes, len(lm.tokenizer))
+    return _ours_and_bare(lm, sequences, _batches(lm, sequences, sizes), sizes, scratch)
+
+
+def _batches(
+    lm: LanguageModel, sequences: Sequence[Sequence[int]], sizes: Sizes
+) -> list[Int[Tensor, "batch token"]]:
+    return [
+        nn.utils.rnn.pad_sequence([torch.tensor(sequences[row]) for row in rows], True).to(
+            lm.device
+        )
+        for rows in pack([len(s) for s in sequences], sizes.token_budget)
+    ]
+
+
+def _ours_and_bare(
+    lm: LanguageModel,
+    sequences: Sequence[Sequence[int]],
+    batches: Sequence[Int[Tensor, "batch token"]],
+    sizes: Sizes,
+    scratch: Path,
+) -> dict[str, Contender]:
+    """Reading with all that `cache` does, and the model that ends after the layer."""
+    cut, num_tokens = _cut(lm, sizes.layer), sum(map(len, sequences))
+
+    def cache() -> int:
+        with tempfile.TemporaryDirectory(dir=scratch) as folder:
+            write_store(Path(folder), lm, sequences, sizes)
+        return num_tokens
+
+    @torch.no_grad()
+    def forward() -> int:
+        for token_ids in batches:
+            cut.base_model(input_ids=token_ids, use_cache=False)
+        return num_tokens
+
+    return {"cache": cache, "forward": forward}
 
 
 def _cut(lm: LanguageModel, layer: int) -> Any:

@@ -217,7 +217,7 @@ def _episodes(
     given = []
     for prompt, beginning in zip(prompts, beginnings, strict=True):
         before = encode_prompt(lm.tokenizer, prompt)
-        whole = encode_prompt(lm.tokenizer, f"{prompt} {beginning}".strip())
+        whole = encode_prompt(lm.tokenizer, prompt, beginning)
         given.append([*part.prompt(before), *whole[len(before) :]])
     found: dict[int, Episode] = {}
     with part.attach():

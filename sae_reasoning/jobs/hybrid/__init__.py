@@ -33,7 +33,7 @@ from sae_reasoning.edges.lm.load import continuation_ids, describe, load, resolv
 from sae_reasoning.edges.plots import plot_recovery
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces, write_table
-from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.edges.tracker import GAP_CURVE, Tracker
 from sae_reasoning.jobs.hybrid.material import (
     BASE,
     ENTRY,
@@ -96,6 +96,14 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             {"generations": len(rollouts), "problems": len(lab.problems["report"])}
         )
     tracker.table("hybrid", found)
+    tracker.curves(
+        GAP_CURVE,
+        recovery.gap_curves(found),
+        x="share_steered",
+        y="gap_recovered",
+        line="line",
+        title="gap recovered over the share of tokens steered",
+    )
     tracker.figure("hybrid", stage.final / "hybrid.png")
     tracker.summary(manifest.counts)
     summary = recovery.findings(found)

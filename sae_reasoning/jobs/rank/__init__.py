@@ -27,7 +27,7 @@ from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.rank.attacked import attack_shortlists
 from sae_reasoning.jobs.rank.beaten import hold_shortlists
-from sae_reasoning.jobs.rank.data import READERS, RankData, open_data, saved_maxima
+from sae_reasoning.jobs.rank.data import RankData, open_data, saved_maxima
 from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
 from sae_reasoning.jobs.rank.rivals import random_reader, score_text
 
@@ -67,7 +67,7 @@ _ORDER = [
 
 def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     """Make `rank/`: scores, latents, baselines, lists, attacks; with `rank.only` one pass of it."""
-    inputs = {reader: describe(getattr(cfg.pair, reader)).fingerprint for reader in READERS}
+    inputs = {reader: describe(model).fingerprint for reader, model in cfg.pair.readers.items()}
     inputs |= {
         name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
         for name in ("traces", "cache", "train")
@@ -161,7 +161,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
 
 def _passes(cfg: Config) -> list[tuple[str, int]]:
     """Reader and layer of each pass over a store."""
-    every = [(reader, layer) for reader in READERS for layer in cfg.layers]
+    every = [(reader, layer) for reader in cfg.pair.readers for layer in cfg.layers]
     return [(r, x) for r, x in every if cfg.rank.only in ("", f"{r}/{x}")]
 
 
@@ -170,8 +170,8 @@ def _plan(cfg: Config, data: RankData, stage: Stage, console: Console) -> None:
     console.plan(
         "rank",
         {
-            "activations": f"{len(data.rows.token_id):,} tokens, readers {', '.join(READERS)}, "
-            f"layers {', '.join(map(str, cfg.layers))}",
+            "activations": f"{len(data.rows.token_id):,} tokens, readers "
+            f"{', '.join(cfg.pair.readers)}, layers {', '.join(map(str, cfg.layers))}",
             "latents": ", ".join(f"{d.name}: {d.d_sae}" for d in data.dictionaries.values()),
             "spans": f"{int(spans.is_positive.sum()):,} with "
             f"{int((~spans.is_positive).sum()):,} windows, of {len(cfg.behaviours)} behaviours",
@@ -199,7 +199,7 @@ def _gather(
         )
 
     attributions = pd.concat(
-        [read_table(parts / f"{r}_attribution.parquet").assign(reader=r) for r in READERS]
+        [read_table(parts / f"{r}_attribution.parquet").assign(reader=r) for r in cfg.pair.readers]
     ).assign(split="select")
     keys = ["layer", "latent", "behaviour", "reader", "writer", "split"]
     scores = joined("*_points.parquet").merge(attributions, on=keys, how="left")
@@ -225,6 +225,7 @@ def _grid(cfg: Config, data: RankData, lists: Shortlist, parts: Path) -> pd.Data
         saved_maxima(data, parts, "onsets"),
         num_resamples=cfg.rank.bootstrap,
         seed=cfg.rank.seed,
+        readers=list(cfg.pair.readers),
     )
 
 

@@ -14,7 +14,7 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Endpoint
 from sae_reasoning.edges.tables import read_table, write_table
-from sae_reasoning.jobs.rank.data import READERS, RankData, saved_maxima
+from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.injected import Injection, attack_with_words
 from sae_reasoning.jobs.rank.replicas import attack_with_seeds
 from sae_reasoning.jobs.rank.rewritten import attack_with_paraphrase
@@ -73,7 +73,7 @@ def _attack_trackers(
     replicas: list[Replica] = []
     if subject.targets:
         attacks, injections = attack_by_text(cfg, subject, _paraphraser(cfg), bars, console)
-        if cfg.rank.replicas and subject.name in READERS:
+        if cfg.rank.replicas and subject.name in cfg.pair.readers:
             killed_by_seeds, replicas = attack_with_seeds(cfg, data, subject, parts, console)
             attacks += killed_by_seeds
     write_table(parts / f"{subject.name}_injections.parquet", _frame(injections, Injection))
@@ -107,12 +107,12 @@ def _attack_announcers(
     targets = [
         Target(ANNOUNCERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
         for behaviour, entries in lists.announcers.items()
-        for reader in READERS
+        for reader in cfg.pair.readers
         for entry in entries
     ]
     return [
         attack
-        for reader in READERS
+        for reader in cfg.pair.readers
         for target, latents in by_layer([t for t in targets if t.reader == reader])
         for attack in attack_announcer(
             target,

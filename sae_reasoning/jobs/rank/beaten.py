@@ -39,7 +39,7 @@ def save_rivals(path: Path, found: Mapping[str, RivalScores]) -> None:
 def hold_shortlists(
     cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
 ) -> pd.DataFrame:
-    """Every shortlisted latent against every baseline of its kind, in both readers."""
+    """Every shortlisted latent against every baseline of its kind, in every reader."""
     tables = []
     for kind, maxima in ((TRACKERS, "spans"), (ANNOUNCERS, "onsets")):
         compared = data.labels.compared[kind]
@@ -66,6 +66,7 @@ def hold_shortlists(
                 beside,
                 num_resamples=cfg.rank.bootstrap,
                 seed=cfg.rank.seed,
+                readers=list(cfg.pair.readers),
             )
         )
     return pd.concat(tables, ignore_index=True)

@@ -22,7 +22,6 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.records import Trace
 
-READERS = ("base", "rl")
 BATCH_ROWS = 8192
 
 
@@ -57,7 +56,7 @@ def open_data(cfg: Config, inputs: dict[str, str]) -> RankData:
         )
     stores, dictionaries = {}, {}
     for layer in cfg.layers:
-        for reader in READERS:
+        for reader in cfg.pair.readers:
             expected = {
                 "traces_fingerprint": inputs["traces"],
                 "model_fingerprint": inputs[reader],

@@ -57,7 +57,7 @@ def attribute_onsets(
         layer: torch.zeros(len(keys), d.d_sae, device=d.device)
         for layer, d in data.dictionaries.items()
     }
-    prefixes = [onset.token_ids for onset in onsets]
+    prefixes = [onset.token_ids[-cfg.rank.attribution_tokens :] for onset in onsets]
     wanted = [[(first,) for first in data.labels.onset_ids[onset.behaviour]] for onset in onsets]
     # Gradients keep every block's activations, so a quarter of what a plain reading takes.
     budget = max(cfg.cache.token_budget // 4, 1)

@@ -12,7 +12,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.sae_training import batches_done, mixed_batches, train_sae
-from sae_reasoning.jobs.rank.data import BATCH_ROWS, READERS, RankData, active
+from sae_reasoning.jobs.rank.data import BATCH_ROWS, RankData, active
 from sae_reasoning.jobs.rank.subjects import Subject, by_layer
 
 
@@ -59,7 +59,7 @@ def _dictionary(
     folder, device = parts / f"seed_{seed}" / f"layer_{layer}", resolve_device(cfg.device)
     if (folder / "cfg.json").exists():
         return load_dictionary(folder, device)
-    readers = READERS if cfg.train.readers == "pooled" else (cfg.train.readers,)
+    readers = tuple(cfg.pair.readers) if cfg.train.readers == "pooled" else (cfg.train.readers,)
     stores = [data.stores[reader, layer] for reader in readers]
     num_select = sum(trace.split == "select" for trace in data.traces)
     select = range(int(data.rows.row_of_trace[num_select]))

@@ -15,7 +15,7 @@ from sae_reasoning.behaviours.windows import Rows, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.lm.load import LanguageModel, load
 from sae_reasoning.edges.sae_checkpoint import Dictionary
-from sae_reasoning.jobs.rank.data import READERS, RankData, saved_maxima
+from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.rivals import RandomReader
 from sae_reasoning.records import Trace
 
@@ -69,7 +69,7 @@ def by_layer(targets: Sequence[Target]) -> list[tuple[Target, list[int]]]:
 def subjects(
     cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
 ) -> list[Subject]:
-    """Both models with their shortlisted trackers, and the untrained one with its own."""
+    """The models with the shortlisted trackers, and the untrained one with its own."""
     alike_of = saved_maxima(data, parts, "alike")
 
     def trained(reader: str) -> Subject:
@@ -98,7 +98,7 @@ def subjects(
         maxima=lambda layer: random.maxima[layer].alike,
         targets=_best_of_random(cfg, random, lists),
     )
-    return [*map(trained, READERS), untrained]
+    return [*map(trained, cfg.pair.readers), untrained]
 
 
 def _best_of_random(cfg: Config, random: RandomReader, lists: Shortlist) -> list[Target]:

@@ -16,10 +16,10 @@ from sae_reasoning.edges.artifacts import Manifest, Stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.tables import read_table
-from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
 from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
-from sae_reasoning.jobs.report.sources import look, read_reviews
+from sae_reasoning.jobs.report.sources import look, reviews_of
 from sae_reasoning.report.verdict import Verdict, verdict
 
 SCHEMA_VERSION = 1
@@ -29,7 +29,7 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `report/verdict.json` and the pages beside it."""
     models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
     sources = look(cfg, models)
-    reviews = read_reviews(cfg, sources)
+    reviews = reviews_of(cfg, sources)
     with Stage(cfg.folder / "report", cfg.settings("report"), sources.inputs) as stage:
         if stage.is_current:
             console.current("report", stage.final)
@@ -40,10 +40,12 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         behaviours = cfg.contrast.behaviours or cfg.behaviours
         verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
-        num_latents = write_latents(cfg, sources, reviews, stage.folder, console)
-        write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, num_latents)
+        latents = write_latents(cfg, sources, reviews, stage.folder, console)
+        write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents)
         manifest = stage.finish({one.behaviour: one.verdict for one in verdicts})
     _say(verdicts, tracker, console)
+    if latents.num_latents:
+        tracker.table(LATENTS, latents.top, latents.cells)
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
     console.say(f"  open {stage.final / 'index.html'}")
@@ -73,7 +75,7 @@ def _say(verdicts: list[Verdict], tracker: Tracker, console: Console) -> None:
         }
         for one in verdicts
     ]
-    tracker.table("verdicts", pd.DataFrame(rows))
+    tracker.table(VERDICTS, pd.DataFrame(rows))
     console.table("verdicts", ["move", "verdict"], [[r["move"], r["verdict"]] for r in rows])
     for row in rows:
         console.say(f"  {row['move']}: {row['because']}.")

@@ -1,15 +1,14 @@
 """What there is to show: each stage that the config asks for, or why it isn't there."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import Manifest, MissingInput, read_json, require_stage
-from sae_reasoning.report.reviews import Review, read_review
+from sae_reasoning.config import Config
+from sae_reasoning.edges.artifacts import Manifest, MissingInput, digest, read_json, require_stage
+from sae_reasoning.report.reviews import Review, read_reviews
 
-OPTIONAL = ("traces", "cache", "train", "rank", "match", "hybrid")
+OPTIONAL = ("traces", "cache", "train", "rank", "match", "ablate", "hybrid")
 """Stages that pages show where they're there, beside the contrast."""
 CALIBRATION = "calibration"
 
@@ -37,7 +36,7 @@ class Sources:
         """Fingerprints of everything that is read."""
         found = {name: manifest.fingerprint for name, manifest in self.manifests.items()}
         if self.calibration:
-            found[CALIBRATION] = _digest(self.calibration)
+            found[CALIBRATION] = digest(self.calibration)
         return found | self.reviews
 
     def has(self, *stages: str) -> bool:
@@ -56,43 +55,26 @@ def look(cfg: Config, models: Mapping[str, str]) -> Sources:
     }
     missing = {}
     for name in OPTIONAL:
-        if not (cfg.folder / name).exists():
+        place = cfg.place(name)
+        if not place.exists():
             missing[name] = f"Not made yet: `make {name}`, then `make report` again."
             continue
         try:
-            manifests[name] = require_stage(cfg.folder, name, cfg.settings(name), models)
+            manifests[name] = require_stage(cfg.folder, place.name, cfg.settings(name), models)
         except MissingInput as error:
-            reason = str(error).removeprefix(str(cfg.folder / name)).strip()
+            reason = str(error).removeprefix(str(place)).strip()
             missing[name] = f"Left out: what is there {reason}."
     path = Path(cfg.calibrate.output)
     calibration = path if path.exists() else None
-    reviews = {f"review {name}": _digest(Path(name)) for name in cfg.report.reviews}
+    reviews = {f"review {name}": digest(Path(name)) for name in cfg.report.reviews}
     return Sources(cfg.folder, manifests, missing, calibration, reviews)
 
 
-def read_reviews(cfg: Config, sources: Sources) -> list[Review]:
+def reviews_of(cfg: Config, sources: Sources) -> list[Review]:
     """What reviewers called these latents.
 
     Raises:
         ConfigError: A file isn't there, isn't an export, or reviews other shortlists.
     """
-    found = []
-    for name in cfg.report.reviews:
-        try:
-            one = read_review(read_json(Path(name)))
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"report.reviews={name} can't be read ({error}); name files that the page of "
-                "latents exports"
-            ) from error
-        if not sources.has("rank") or one.rank != sources.manifests["rank"].fingerprint:
-            raise ConfigError(
-                f"report.reviews={name} reviews other shortlists than there are now; leave it out, "
-                "or review latents.html anew"
-            )
-        found.append(one)
-    return found
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+    rank = sources.manifests["rank"].fingerprint if sources.has("rank") else ""
+    return read_reviews("report.reviews", cfg.report.reviews, rank, read_json)

@@ -1,28 +1,32 @@
-"""Roll out both models on the same problems, grade and annotate; or import annotated traces."""
+"""Roll out the models on the same problems, grade and annotate; or import annotated traces."""
 
 import glob
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from sae_reasoning.config import Config
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, Stage, fingerprint_files
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.lm.shared import require_shared_tokens
+from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.jobs.traces.imports import import_traces, read_source
+from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
 from sae_reasoning.jobs.traces.marks import Marked, mark
-from sae_reasoning.jobs.traces.rollouts import draw_problems, roll_out
+from sae_reasoning.jobs.traces.problems import draw_problems
+from sae_reasoning.jobs.traces.rollouts import roll_out
 from sae_reasoning.records import Trace
 from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
-from sae_reasoning.traces.imported import Placement, note_single_writer
+from sae_reasoning.traces.grading import UNGRADED, Grader, grade_all
+from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
 from sae_reasoning.traces.jitter import jitter
-from sae_reasoning.traces.problems import SELECT
+from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
 from sae_reasoning.traces.summary import summarise
 
 
@@ -33,14 +37,13 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("traces", stage.final)
             assert stage.manifest
             return stage.manifest
+        require_shared_tokens(cfg.pair)
         parts = stage.folder / "parts"
-        placement = Placement()
-        if cfg.traces.source in ANNOTATORS:
-            made = roll_out(cfg, draw_problems(cfg), parts, console)
-        else:
-            rows = read_source("traces.source", cfg.traces.source)
-            made, placement = import_traces(cfg, rows)
-        made, quotes, failures = _marked(cfg, made, stage.folder, tracker, console)
+        found = _find(cfg, parts, console)
+        made, placement = found.traces, found.placement
+        if found.problems:
+            made = _graded(cfg, made, found.problems, stage.folder, tracker, console)
+        made, quotes, failures = _marked(cfg, made, found.marked_by, stage.folder, tracker, console)
         placement.add(quotes)
         made.sort(key=lambda t: (t.split != SELECT, t.problem_id, t.writer, t.trace_id))
         write_traces(stage.folder / "traces.parquet", made)
@@ -51,19 +54,96 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         manifest = stage.finish(_counts(made, placement) | failures)
     tracker.summary(manifest.counts)
     console.table("moves by writer", list(summary.columns), summary.values.tolist())
-    note_single_writer([trace.writer for trace in made], console.warn)
+    if not cfg.pair.is_single:
+        note_single_writer([trace.writer for trace in made], console.warn)
     console.wrote(stage.final, manifest)
     console.next("make cache")
     return manifest
 
 
+@dataclass
+class _Found:
+    """Traces before another annotator has seen them.
+
+    Attributes:
+        traces: Rolled out or imported.
+        marked_by: Annotator whose moves they bear; "" for none.
+        problems: Those in words that were posed.
+        placement: Quoted sections of imported ones.
+    """
+
+    traces: list[Trace]
+    marked_by: str
+    problems: list[PosedProblem] = field(default_factory=list)
+    placement: Placement = field(default_factory=Placement)
+
+
+def _find(cfg: Config, parts: Path, console: Console) -> _Found:
+    rows: Rows = []
+    if cfg.traces.kind == "file":
+        rows = read_source("traces.source", cfg.traces.source)
+        if any(is_trace(row) for _, row in rows):
+            made, placement = import_traces(cfg, rows)
+            return _Found(made, "imported", placement=placement)
+        _refuse_imported(cfg)
+    problems = draw_problems(cfg, rows)
+    made = roll_out(cfg, problems, parts, console)
+    if cfg.traces.source in ANNOTATORS:
+        return _Found(made, "grammar")
+    return _Found(made, "", problems)
+
+
+def _refuse_imported(cfg: Config) -> None:
+    """Refuse options that need traces where there are problems only."""
+    options = {"annotator": cfg.traces.annotator, "second_annotator": cfg.traces.second_annotator}
+    for option, value in options.items():
+        if value == "imported":
+            raise ConfigError(
+                f"traces.{option}=imported, but traces.source={cfg.traces.source} holds problems "
+                "and no text; choose cues or llm"
+            )
+    if cfg.traces.base_source:
+        raise ConfigError(
+            f"traces.base_source={cfg.traces.base_source} goes with a file of traces, but "
+            f"traces.source={cfg.traces.source} holds problems; leave it out"
+        )
+
+
+def _graded(
+    cfg: Config,
+    made: list[Trace],
+    problems: list[PosedProblem],
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
+) -> list[Trace]:
+    """Grade rollouts on problems in words; the problems are kept for later stages."""
+    write_table(folder / PROBLEMS_FILE, pd.DataFrame(list(map(asdict, problems))))
+    with OutsideScorers() as scorers:
+        grader = Grader({problem.problem_id: problem for problem in problems}, scorers)
+        graded, shares = grade_all(made, grader)
+        if shares[UNGRADED].any() and not scorers.has_algebra:
+            console.warn(
+                "math-verify isn't installed, so answers that are no plain numbers or texts have "
+                "no grade; pip install 'sae_reasoning[math]'"
+            )
+    write_table(folder / "grades.parquet", shares)
+    tracker.table("grades", shares)
+    console.table("grades by program (shares of rollouts)", list(shares), shares.values.tolist())
+    return graded
+
+
 def _marked(
-    cfg: Config, made: list[Trace], folder: Path, tracker: Tracker, console: Console
+    cfg: Config,
+    made: list[Trace],
+    marked_by: str,
+    folder: Path,
+    tracker: Tracker,
+    console: Console,
 ) -> tuple[list[Trace], Placement, dict[str, float]]:
     """The traces with the moves that the annotator marks, and how a second one sees them."""
-    own = "grammar" if cfg.traces.source in ANNOTATORS else "imported"
-    first = own if cfg.traces.annotator == "auto" else cfg.traces.annotator
-    marked = Marked(made) if first == own else mark(cfg, first, made, console)
+    first = (marked_by or "cues") if cfg.traces.annotator == "auto" else cfg.traces.annotator
+    marked = Marked(made) if first == marked_by else mark(cfg, first, made, console)
     failures: dict[str, float] = {"unreadable": len(marked.failures)} if marked.failures else {}
     if second := cfg.traces.second_annotator:
         other = mark(cfg, second, made, console)
@@ -99,10 +179,12 @@ def _compare(
 
 
 def _inputs(cfg: Config) -> dict[str, str]:
-    facts = {"base": describe(cfg.pair.base), "rl": describe(cfg.pair.rl)}
+    facts = {writer: describe(model) for writer, model in cfg.pair.readers.items()}
     inputs = {writer: fact.fingerprint for writer, fact in facts.items()}
     inputs |= {f"{writer}_tokenizer": f.tokenizer_fingerprint for writer, f in facts.items()}
-    if cfg.traces.source not in ANNOTATORS:
+    if cfg.traces.kind == "dataset" and (folder := cfg.traces.source.partition(":")[2]):
+        inputs["source"] = fingerprint_files(Path(folder), "**/*")
+    if cfg.traces.kind == "file":
         files = {"source": cfg.traces.source, "base_source": cfg.traces.base_source}
         for name, path in files.items():
             if path:
@@ -130,6 +212,10 @@ def _counts(made: list[Trace], placement: Placement) -> dict[str, float]:
         "problems": len({t.problem_id for t in made}),
         "tokens": sum(len(t.token_ids) for t in made),
     }
+    if graded := [trace.correct for trace in made if trace.correct is not None]:
+        counts["correct"] = sum(graded)
+    counts["ungraded"] = len(made) - len(graded)
+    counts["truncated"] = sum(trace.truncated for trace in made)
     if placement.quoted:
         counts["sections"] = placement.quoted.total()
         counts["sections_placed"] = placement.placed.total()

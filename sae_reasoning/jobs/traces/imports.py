@@ -1,6 +1,7 @@
-"""Traces that somebody brings along, in whichever form, tokenised by the base's tokenizer."""
+"""Traces that somebody brings along, in whichever form, cut by the first model's tokenizer."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,25 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
     lots = assign_splits(
         [item.problem_id for item in items], cfg.traces.report_share, cfg.traces.seed
     )
-    tokenizer = load_tokenizer(cfg.pair.base)
+    # Each writer has its own chat template, or none.
+    tokenizers = {name: load_tokenizer(model) for name, model in cfg.pair.readers.items()}
+    tokenizer = next(iter(tokenizers.values()))
     # Something must stand before the first move, for its onset to be predicted from.
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
     filler = [next((token for token in ends if token is not None), 0)]
     names = {"base": cfg.pair.base.path, "rl": cfg.pair.rl.path}
+    if cfg.pair.is_single:
+        names = dict.fromkeys(names, "imported")  # By whoever; this model only reads them.
+    # A file may hold the answers only; another's row on the same problem tells what was asked.
+    asked = {item.problem_id: item.prompt for item in items if item.prompt}
+    items = [replace(item, prompt=item.prompt or asked.get(item.problem_id, "")) for item in items]
     made = []
     for number, item in enumerate(items):
         response_ids, offsets = encode_response(tokenizer, item.text)
         made.append(
             build_trace(
-                encode_prompt(tokenizer, item.prompt) or filler,
+                (item.prompt and encode_prompt(tokenizers.get(item.writer, tokenizer), item.prompt))
+                or filler,
                 response_ids,
                 offsets,
                 item.annotation,
@@ -84,7 +93,7 @@ def _parsed(cfg: Config, rows: Rows) -> Iterator[tuple[list[ImportedTrace], Plac
         rows,
         f"traces.source={cfg.traces.source}",
         cfg.behaviours,
-        writer=cfg.traces.writer or ("rl" if other else ""),
+        writer=cfg.traces.writer or ("rl" if other or cfg.pair.is_single else ""),
         marked=marked,
     )
     if other:

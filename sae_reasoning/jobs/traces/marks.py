@@ -42,7 +42,7 @@ class Marked:
 
 def mark(cfg: Config, annotator: str, traces: Sequence[Trace], console: Console) -> Marked:
     """The traces as an annotator sees them; grades stay."""
-    tokenizer = load_tokenizer(cfg.pair.base)
+    tokenizer = load_tokenizer(next(iter(cfg.pair.readers.values())))
 
     def marked(trace: Trace, found: Annotation, name: str) -> Trace:
         _, offsets = encode_response(tokenizer, trace.text)

@@ -1,0 +1,178 @@
+"""Options of the traces: which problems, who answers them, who marks the moves."""
+
+from dataclasses import dataclass, field
+
+from sae_reasoning.config.checks import one_of, positive, require
+
+DATASET_NAMES = ("gsm8k", "math500", "aime", "countdown")
+"""Datasets of problems that have a short name."""
+
+
+@dataclass
+class TracesConfig:
+    """Rollouts of both models on the same problems, or traces brought along.
+
+    Attributes:
+        source: `search` draws problems of the organisms' world; `gym:<task>,<task>` has
+            reasoning-gym make them; `gsm8k`, `math500`, `aime` and `countdown` are datasets, from
+            the hub or, as `gsm8k:<folder>`, from where `save_to_disk` put them. Anything else is a
+            file: JSON, JSON lines or Parquet, told apart by content, of annotated traces to import
+            (see README, "your own pair"), or of questions with answers.
+        base_source: File of the base's traces, where they stand apart; those of `source` are the RL
+            model's then.
+        writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them
+            where there are two models.
+        annotator: Who marks the moves: `grammar` (the organisms' world's own), `imported` takes
+            them as they come, `cues` looks for words, `llm` asks a model; `auto` is the first or
+            second where the source has it, else cues.
+        second_annotator: Marks the same traces, to be compared (Cohen's kappa); none for nobody.
+        annotator_endpoint: URL of the OpenAI-compatible server of `llm`; the key is read from
+            OPENAI_API_KEY.
+        annotator_model: Model to ask there.
+        annotator_concurrency: Requests under way at once.
+        annotator_attempts: Times a trace is asked about while answers can't be read.
+        annotator_failures: Largest share of traces that may be left out as their answers can't be.
+        cues: Words of each move, for `cues` (files of conf/behaviours).
+        meanings: What each move is, for `llm`.
+        jitter: Tokens by which spans' boundaries are moved at most, by lot: 0 but for seeing what
+            hangs on them.
+        dataset_split: Part of a dataset; empty for the one that it's usually tested on.
+        instruction: Put behind every question in words, after an empty line.
+        engine: What writes: `transformers`, or `vllm` where it's installed. The latter draws other
+            samples, and knows no edits.
+        num_problems: Problems drawn.
+        min_edges: Shortest right path of a drawn problem, in edges.
+        max_edges: Longest right path; the organisms were trained on 3 to 5.
+        places: Names of places in drawn problems: `known`, or `new` ones that no organism met.
+        remarks: Harmless sentences before drawn problems: `known`, or `new` ones.
+        base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
+        rl_samples: Rollouts a problem of the RL model.
+        report_share: Share of problems held for the report split.
+        max_new_tokens: Tokens after which a rollout is cut.
+        temperature: Of sampling.
+        batch_size: Rollouts at once.
+        seed: Of problems, split and sampling noise.
+    """
+
+    source: str = "search"
+    base_source: str = ""
+    writer: str = ""
+    annotator: str = "auto"
+    second_annotator: str = ""
+    annotator_endpoint: str = ""
+    annotator_model: str = ""
+    annotator_concurrency: int = 8
+    annotator_attempts: int = 3
+    annotator_failures: float = 0.05
+    cues: dict[str, list[str]] = field(default_factory=dict)
+    meanings: dict[str, str] = field(default_factory=dict)
+    jitter: int = 0
+    dataset_split: str = ""
+    instruction: str = ""
+    engine: str = "transformers"
+    num_problems: int = 600
+    min_edges: int = 3
+    max_edges: int = 5
+    places: str = "known"
+    remarks: str = "known"
+    base_samples: int = 8
+    rl_samples: int = 2
+    report_share: float = 0.5
+    max_new_tokens: int = 280
+    temperature: float = 1.0
+    batch_size: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
+        positive(self, "traces", "temperature", "batch_size")
+        one_of("traces.writer", self.writer, ("", "base", "rl"))
+        one_of("traces.engine", self.engine, ("transformers", "vllm"))
+        self._check_source()
+        self._check_annotators()
+        one_of("traces.places", self.places, ("known", "new"))
+        one_of("traces.remarks", self.remarks, ("known", "new"))
+        require(
+            0 < self.report_share < 1,
+            f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",
+        )
+        require(
+            1 <= self.min_edges <= self.max_edges <= 8,
+            f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
+            "order between 1 and 8; try 3 and 5",
+        )
+
+    @property
+    def kind(self) -> str:
+        """What `source` names: `search`, `gym`, `dataset` or `file`."""
+        head, _, rest = self.source.partition(":")
+        if self.source == "search":
+            return "search"
+        if head == "gym" and rest:
+            return "gym"
+        return "dataset" if head in DATASET_NAMES else "file"
+
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """Who is named to mark the moves."""
+        return tuple(filter(None, (self.annotator, self.second_annotator)))
+
+    def depends_on(self, option: str) -> bool:
+        """Whether traces can differ with an option, as the others are set."""
+        if option in ("annotator_endpoint", "annotator_concurrency"):
+            return False
+        if option == "cues":
+            by_words = self.annotator == "auto" and self.source != "search"
+            return "cues" in self.annotators or by_words
+        if option in ("meanings", "annotator_model", "annotator_attempts", "annotator_failures"):
+            return "llm" in self.annotators
+        return True
+
+    def _check_source(self) -> None:
+        require(
+            not self.base_source or self.kind == "file",
+            f"traces.base_source={self.base_source} goes with a file of traces, not with "
+            f"traces.source={self.source}; leave it out",
+        )
+
+    def _check_annotators(self) -> None:
+        kinds = ("grammar", "cues", "llm", "imported")
+        one_of("traces.annotator", self.annotator, ("auto", *kinds))
+        one_of("traces.second_annotator", self.second_annotator, ("", *kinds))
+        require(
+            "grammar" not in self.annotators or self.source == "search",
+            f"traces.source={self.source} isn't the organisms' world, which the grammar reads; set "
+            "traces.annotator=cues, llm or imported",
+        )
+        require(
+            "imported" not in self.annotators or self.kind == "file",
+            f"traces.source={self.source} draws problems, so no moves come with it; set "
+            f"traces.annotator={'grammar' if self.kind == 'search' else 'cues or llm'}",
+        )
+        url = self.annotator_endpoint
+        require(
+            "llm" not in self.annotators
+            or (url.startswith(("http://", "https://")) and bool(self.annotator_model)),
+            f"traces.annotator=llm needs an http(s) URL (traces.annotator_endpoint={url or '?'}) "
+            f"and a model there (traces.annotator_model={self.annotator_model or '?'}); set both",
+        )
+        positive(self, "traces", "annotator_concurrency", "annotator_attempts")
+        require(
+            0 <= self.annotator_failures < 1,
+            f"traces.annotator_failures={self.annotator_failures} must be a share; try 0.05",
+        )
+        require(self.jitter >= 0, f"traces.jitter={self.jitter} is negative; set 0 or more")
+
+
+@dataclass
+class ExportConfig:
+    """Traces as span JSONL.
+
+    Attributes:
+        split: `select`, `report`, or `all` of them.
+    """
+
+    split: str = "all"
+
+    def __post_init__(self) -> None:
+        one_of("export.split", self.split, ("all", "select", "report"))

@@ -1,0 +1,113 @@
+"""PEFT adapters on a base: what GRPO with LoRA leaves, merged into the weights or beside them."""
+
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sae_reasoning.config import ConfigError, ModelConfig
+from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+
+_CONFIG_FILE = "adapter_config.json"
+_WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds an adapter and no model."""
+    return (folder / _CONFIG_FILE).exists() and not (folder / "config.json").exists()
+
+
+def adapter_fingerprint(config: ModelConfig) -> str:
+    """Changes with an adapter's config or weights; of one on the hub, with its id or revision.
+
+    Raises:
+        ConfigError: There is no such folder, or it isn't an adapter.
+    """
+    folder = Path(config.adapter)
+    if folder.is_dir():
+        for file in (_CONFIG_FILE, _WEIGHTS_FILE):
+            if not (folder / file).exists():
+                raise ConfigError(
+                    f"{_named(config)} holds no {file}; name a folder written by PEFT's "
+                    "save_pretrained"
+                )
+        return fingerprint_files(folder, "adapter_*")
+    if folder.is_absolute() or config.adapter.count("/") != 1:
+        raise ConfigError(
+            f"{_named(config)} is no folder; name an adapter's folder, or a hub id (owner/name)"
+        )
+    return fingerprint([config.adapter, config.adapter_revision])
+
+
+def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
+    """A base with its adapter; its blocks are the base's own either way.
+
+    Merged, the update is added to the weights, in their dtype; beside them, every adapted layer
+    computes it anew.
+
+    Raises:
+        ConfigError: PEFT isn't there, the adapter can't be read or was made for another base, or it
+            changes the text rather than the weights.
+    """
+    if find_spec("peft") is None:
+        raise ConfigError(f"{_named(config)} needs peft; pip install 'sae_reasoning[peft]'")
+    from peft import PeftConfig, PeftModel
+
+    where: dict[str, Any] = {"revision": config.adapter_revision}
+    try:
+        described = PeftConfig.from_pretrained(config.adapter, **where)
+        if described.is_prompt_learning:
+            raise ConfigError(
+                f"{_named(config)} is {described.peft_type.value.lower()}, which puts vectors into "
+                "the text, where tokens and residuals wouldn't match; use LoRA or another that "
+                "changes weights"
+            )
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            both = PeftModel.from_pretrained(model, config.adapter, **where)
+    except ConfigError:
+        raise
+    except Exception as error:  # Whatever PEFT raises where names or shapes don't fit.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError(
+            f"{_named(config)} doesn't fit {config.named} ({reason}); name the base that it was "
+            "trained on"
+        ) from error
+    if any("missing adapter keys" in str(one.message) for one in said):
+        raise ConfigError(
+            f"{_named(config)} lacks weights for some layers of {config.named}; name the base that "
+            "it was trained on"
+        )
+    if config.merge_adapter:
+        return cast(PreTrainedModel, both.merge_and_unload(safe_merge=True))
+    return cast(PreTrainedModel, both.get_base_model())
+
+
+def plain_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A model's weights under its base's names; an adapter beside them is added in, in copies."""
+    layers = _adapted_layers(model)
+    if not layers:
+        return dict(model.named_parameters())
+    own = {name for layer in layers for name in layer.adapter_layer_names}
+    for layer in layers:
+        layer.merge()
+    try:
+        return {
+            name.replace(".base_layer", ""): weight.detach().clone()
+            for name, weight in model.named_parameters()
+            if not own & set(name.split("."))
+        }
+    finally:
+        for layer in layers:
+            layer.unmerge()
+
+
+def _adapted_layers(model: PreTrainedModel) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "adapter_layer_names")]
+
+
+def _named(config: ModelConfig) -> str:
+    return f"{config.option}.adapter={config.adapter}"

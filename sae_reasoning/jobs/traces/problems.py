@@ -1,0 +1,83 @@
+"""The problems that the models are asked, from wherever `traces.source` says."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.hub_datasets import dataset_rows
+from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
+from sae_reasoning.edges.lm.shared import require_shared_tokens
+from sae_reasoning.edges.scoring import gym_entries
+from sae_reasoning.organisms.grammar import NEW_REMARKS, REMARKS
+from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty
+from sae_reasoning.traces.problems import PosedProblem, draw_search_problems
+from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
+
+
+def draw_problems(
+    cfg: Config, rows: Sequence[tuple[str, Mapping[str, Any]]] = ()
+) -> list[PosedProblem]:
+    """As many problems as `traces.num_problems`, in words that every tokenizer knows.
+
+    Args:
+        cfg: The experiment.
+        rows: Of the file of problems, where `traces.source` names one.
+
+    Raises:
+        ConfigError: There are none, or a tokenizer doesn't know their words.
+    """
+    part = cfg.traces
+    if part.kind == "search":
+        return _search_problems(cfg)
+    draw = Draw(part.num_problems, part.report_share, part.instruction, part.seed)
+    if part.kind == "gym":
+        tasks = list(dict.fromkeys(filter(None, part.source.partition(":")[2].split(","))))
+        each = -(-part.num_problems // len(tasks))
+        # Some tasks make a problem twice, so a few more than are wanted.
+        entries = {task: gym_entries(task, each + each // 4 + 2, part.seed) for task in tasks}
+        return pose_gym(entries, draw)
+    if part.kind == "dataset":
+        rows = list(_dataset_rows(cfg))
+    return pose_rows(rows, f"traces.source={part.source}", draw)
+
+
+def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    name, _, folder = cfg.traces.source.partition(":")
+    known = DATASETS[name]
+    if folder and not Path(folder).is_dir():
+        raise ConfigError(
+            f"traces.source={cfg.traces.source}: {folder} is no folder; name the one that "
+            f"save_to_disk wrote, or traces.source={name} for the hub's"
+        )
+    return list(
+        dataset_rows(
+            f"traces.source={cfg.traces.source}",
+            folder or known.path,
+            known.name,
+            cfg.traces.dataset_split or known.split,
+        )
+    )
+
+
+def _search_problems(cfg: Config) -> list[PosedProblem]:
+    problems = draw_search_problems(
+        cfg.traces.num_problems,
+        cfg.traces.report_share,
+        cfg.traces.seed,
+        Difficulty(cfg.traces.min_edges, cfg.traces.max_edges),
+        PLACES if cfg.traces.places == "known" else NEW_PLACES,
+        REMARKS if cfg.traces.remarks == "known" else NEW_REMARKS,
+    )
+    for model in cfg.pair.readers.values():
+        if not expresses(load_tokenizer(model), problems[0].prompt):
+            raise ConfigError(
+                f"the tokenizer of {model.named} doesn't know every word of the problems of "
+                f"traces.places={cfg.traces.places}; use traces.places=known, or a tokenizer of "
+                "pieces"
+            )
+    first, models = problems[0].prompt, cfg.pair.readers.values()
+    require_shared_tokens(
+        cfg.pair, (encode_prompt(load_tokenizer(model), first) for model in models)
+    )
+    return problems

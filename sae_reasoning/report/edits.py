@@ -1,0 +1,321 @@
+"""What edits did to a latent's moves, and texts before and after one, laid side by side.
+
+An edit moves a set of latents; what is said of a latent is what was done to the sets that hold it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sae_reasoning.steering.conditions import ABLATE, EDIT, NONE
+from sae_reasoning.steering.effects import EDIT_KEYS
+from sae_reasoning.steering.findings import main_edits, off_target, own_effects
+from sae_reasoning.texts import shown
+
+NUM_TEXTS = 3
+"""Of the texts that an edit changed, by lot, in each model."""
+_OF_EDIT = ["model", *EDIT_KEYS]
+_SHORT_RUN = 2
+"""Words: so few that are alike amid others that aren't stay with them."""
+_MAX_TEXT = 4000
+
+Names = tuple[str, ...]
+"""Latents as `layer:latent`."""
+Piece = tuple[str, str]
+"""Some text, and the move that it stands in or ""."""
+
+
+@dataclass(frozen=True)
+class SetEffect:
+    """What an edit of a set that holds the latent did to its own move, starts per opportunity."""
+
+    model: str
+    behaviour: str
+    edit: str
+    dose: float
+    set_size: int
+    where: str
+    found_by: str
+    without: float
+    value: float
+    difference: float
+    low: float
+    high: float
+    q: float
+    n: int
+    coherent: bool
+    stands: bool
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside a main edit: the edit itself, a control or a rival, on one outcome."""
+
+    model: str
+    behaviour: str
+    condition: str
+    value: float
+    difference: float
+    low: float
+    high: float
+    n: int
+    draws: int
+
+
+@dataclass(frozen=True)
+class Dose:
+    """A point of the dose–response of a main set."""
+
+    model: str
+    behaviour: str
+    edit: str
+    condition: str
+    dose: float
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class OffTarget:
+    """What a main edit did to one move, its own or another, starts per opportunity."""
+
+    model: str
+    behaviour: str
+    move: str
+    difference: float
+    low: float
+    high: float
+    q: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A stretch of two texts.
+
+    Attributes:
+        same: Whether they're alike.
+        left: Pieces of the first.
+        right: Of the second; empty where they're alike.
+    """
+
+    same: bool
+    left: tuple[Piece, ...]
+    right: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A problem's texts without an edit and with it.
+
+    Attributes:
+        model: Who wrote.
+        behaviour: Move whose latents were edited.
+        edit: What was done.
+        problem: Its name.
+        prompt: What was asked.
+        correct: Whether the answer is right, before and after.
+        starts: How often the move starts, before and after.
+        rows: The texts, aligned.
+        differing: Problems whose text the edit changed.
+        problems: All of them.
+    """
+
+    model: str
+    behaviour: str
+    edit: str
+    problem: str
+    prompt: str
+    correct: tuple[bool | None, bool | None]
+    starts: tuple[int, int]
+    rows: tuple[Aligned, ...]
+    differing: int
+    problems: int
+
+
+class Edits:
+    """The tables of `ablate`, by latent.
+
+    Args:
+        effects: `effects.parquet`.
+        doses: Points of dose–response curves, as `dose_curves` makes them.
+        generations: `generations.parquet`.
+        seed: Of what is drawn by lot.
+    """
+
+    def __init__(
+        self,
+        effects: pd.DataFrame,
+        doses: pd.DataFrame,
+        generations: pd.DataFrame,
+        seed: int = 0,
+    ) -> None:
+        own = own_effects(effects)
+        self._without = own[own.condition == NONE].set_index(_OF_EDIT).value
+        self._sets = own[own.condition == EDIT]
+        main = main_edits(effects)
+        keys = main[main.condition == EDIT].drop_duplicates(_OF_EDIT)
+        self._main = keys[[*_OF_EDIT, "latents"]]
+        self._beside = main_edits(own)
+        self._doses = doses
+        self._off = main_edits(effects).pipe(off_target)
+        self._generations, self._seed = generations, seed
+        self._pairs: dict[tuple[Any, ...], list[Pair]] = {}
+
+    def of(self, latent: str) -> dict[str, list[Any]]:
+        """What there is about the sets that hold a latent.
+
+        Args:
+            latent: As `layer:latent`.
+        """
+        held = self._sets[_holds(self._sets, latent)]
+        main = self._main[_holds(self._main, latent)]
+        edited = set(zip(main.model, main.behaviour, strict=True))
+
+        def of_main(table: pd.DataFrame) -> Iterator[Any]:
+            here = [key in edited for key in zip(table.model, table.behaviour, strict=True)]
+            return table[here].itertuples()
+
+        return {
+            "sets": [self._effect(row) for row in held.itertuples()],
+            "beside": [
+                Beside(
+                    *(row.model, row.behaviour, row.condition, row.value, row.difference),
+                    *(row.low, row.high, int(row.n), int(row.num_draws)),
+                )
+                for row in of_main(self._beside)
+            ],
+            "doses": [
+                Dose(
+                    *(row.model, row.behaviour, row.edit, row.condition, row.dose),
+                    *(row.difference, row.low, row.high, int(row.n)),
+                )
+                for row in of_main(self._doses)
+            ],
+            "off_target": [
+                OffTarget(
+                    *(row.model, row.behaviour, shown(row.move), row.difference),
+                    *(row.low, row.high, row.q, int(row.n)),
+                )
+                for row in of_main(self._off)
+            ],
+            "texts": [pair for row in main.itertuples() for pair in self._texts(row)],
+        }
+
+    def _effect(self, row: Any) -> SetEffect:
+        key = tuple(getattr(row, name) for name in _OF_EDIT)
+        return SetEffect(
+            *(row.model, row.behaviour, row.edit, row.dose, int(row.set_size), row.where),
+            *(row.found_by, float(self._without[key]), row.value, row.difference, row.low),
+            *(row.high, row.q, int(row.n), bool(row.coherent), bool(row.stands)),
+        )
+
+    def _texts(self, edit: Any) -> list[Pair]:
+        key = tuple(getattr(edit, name) for name in _OF_EDIT)
+        if key not in self._pairs:
+            named = dict(zip(_OF_EDIT, key, strict=True))
+            self._pairs[key] = text_pairs(self._generations, named, self._seed)
+        return self._pairs[key]
+
+
+def text_pairs(generations: pd.DataFrame, edit: Mapping[str, Any], seed: int) -> list[Pair]:
+    """Some of the problems whose text an edit changed, by lot.
+
+    Args:
+        generations: Rollouts of all conditions.
+        edit: Model and keys of the edit.
+        seed: Of the lot.
+    """
+    own = generations[(generations.model == edit["model"]) & (generations["sample"] == 0)]
+    before = own[own.condition == NONE].drop_duplicates("problem_id").set_index("problem_id")
+    is_edit = np.logical_and.reduce([own[name] == edit[name] for name in EDIT_KEYS])
+    after = own[is_edit & (own.condition == EDIT)].set_index("problem_id")
+    problems = [name for name in after.index if name in before.index]
+    differing = [name for name in problems if before.text[name] != after.text[name]]
+    order = np.random.default_rng(seed).permutation(len(differing))
+    behaviour = str(edit["behaviour"])
+    dose = "" if edit["edit"] == ABLATE else f" to {edit['dose']:g} × their maximum"
+    return [
+        Pair(
+            model=str(edit["model"]),
+            behaviour=behaviour,
+            edit=f"{edit['edit']}{dose}, {edit['set_size']} latents, {edit['where']}",
+            problem=shown(name),
+            prompt=shown(before.prompt[name]),
+            correct=(_plain_bool(before.correct[name]), _plain_bool(after.correct[name])),
+            starts=(_starts(before.spans[name], behaviour), _starts(after.spans[name], behaviour)),
+            rows=tuple(
+                aligned(before.text[name], before.spans[name], after.text[name], after.spans[name])
+            ),
+            differing=len(differing),
+            problems=len(problems),
+        )
+        for name in (differing[place] for place in order[:NUM_TEXTS])
+    ]
+
+
+def aligned(
+    first: str, first_spans: Sequence[Mapping[str, Any]], second: str, second_spans: Sequence[Any]
+) -> list[Aligned]:
+    """Two texts in stretches that are alike and stretches that aren't, by words."""
+    left, right = _words(first), _words(second)
+    found = SequenceMatcher(None, [w for w, _ in left], [w for w, _ in right], autojunk=False)
+    rows: list[tuple[bool, int, int, int, int]] = []
+    for tag, a, b, c, d in found.get_opcodes():
+        is_first = not rows and a == 0
+        same = tag == "equal" and (b - a > _SHORT_RUN or is_first or b == len(left))
+        if rows and rows[-1][0] == same:
+            rows[-1] = (same, rows[-1][1], b, rows[-1][3], d)
+        else:
+            rows.append((same, a, b, c, d))
+    return [
+        Aligned(
+            same,
+            tuple(_pieces(left[a:b], first_spans)),
+            () if same else tuple(_pieces(right[c:d], second_spans)),
+        )
+        for same, a, b, c, d in rows
+    ]
+
+
+def _words(text: str) -> list[tuple[str, int]]:
+    """Words with the blanks before them, and where each begins."""
+    found = [(m.group(), m.start(1)) for m in re.finditer(r"\s*(\S+)", text[:_MAX_TEXT])]
+    if len(text) > _MAX_TEXT:
+        found.append((f" … ({len(text) - _MAX_TEXT:,} more characters)", len(text)))
+    return found
+
+
+def _pieces(
+    words: Sequence[tuple[str, int]], spans: Sequence[Mapping[str, Any]]
+) -> Iterator[Piece]:
+    """Text with the move that it stands in, neighbours of one span together."""
+    text, last = "", None
+    for word, start in words:
+        span = next((s for s in spans if s["char_start"] <= start < s["char_end"]), None)
+        if span is not last and text:
+            yield shown(text, _MAX_TEXT), shown(last["behaviour"]) if last else ""
+            text = ""
+        text, last = text + word, span
+    if text:
+        yield shown(text, _MAX_TEXT), shown(last["behaviour"]) if last else ""
+
+
+def _starts(spans: Sequence[Mapping[str, Any]], behaviour: str) -> int:
+    return sum(span["behaviour"] == behaviour for span in spans)
+
+
+def _plain_bool(value: Any) -> bool | None:
+    return None if value is None or value != value else bool(value)
+
+
+def _holds(table: pd.DataFrame, latent: str) -> list[bool]:
+    """Which rows' sets hold a latent."""
+    return [latent in str(names).split() for names in table.latents]

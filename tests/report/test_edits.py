@@ -1,0 +1,100 @@
+"""What edits did, texts side by side, cells for W&B, and features in Neuronpedia's shape."""
+
+import pandas as pd
+import pytest
+
+from sae_reasoning.jobs.report.latents import cell
+from sae_reasoning.report.edits import Aligned, aligned, text_pairs
+from sae_reasoning.report.neuronpedia import activations, feature
+from sae_reasoning.report.reviews import Review, called_real
+from sae_reasoning.steering.effects import EDIT_KEYS
+
+HOSTILE = {
+    "markup": "<img src=x onerror=hit()><script>hit()</script>",
+    "attribute": "\"' onmouseover='hit()' x=\"",
+    "template": "{{ 7*7 }} {% raw %}",
+}
+
+
+def test_texts_are_alike_until_the_edit_acts_and_moves_are_marked():
+    spans = [{"char_start": 6, "char_end": 10, "behaviour": "backtracking"}]
+    assert aligned("go on wait end .", spans, "go on then end .", []) == [
+        Aligned(True, (("go on", ""),), ()),
+        Aligned(False, ((" wait", "backtracking"),), ((" then", ""),)),
+        Aligned(True, ((" end .", ""),), ()),
+    ]
+
+
+def test_texts_of_a_pair_are_of_the_same_problem_without_the_edit_and_with_it():
+    keys = dict.fromkeys(EDIT_KEYS, "")
+    edit = {"behaviour": "b", "edit": "ablate", "dose": 0.0, "set_size": 1, "first": 0}
+    edit |= {"where": "all", "found_by": "rl"}
+    common = {"model": "rl", "sample": 0, "prompt": "ask", "correct": True, "spans": []}
+    rows = [
+        common | keys | {"condition": "none", "problem_id": name, "text": "x y"} for name in "pq"
+    ]
+    rows += [
+        common | edit | {"condition": "edit", "problem_id": name, "text": text}
+        for name, text in (("p", "x z"), ("q", "x y"))
+    ]
+    (pair,) = text_pairs(pd.DataFrame(rows), {"model": "rl"} | edit, seed=0)
+    assert (pair.problem, pair.differing, pair.problems) == ("p", 1, 2)
+
+
+def test_a_latent_is_real_where_nobody_says_otherwise():
+    def review(**calls: str) -> Review:
+        return Review("", "r", {(0, int(k[1:]), "b"): call for k, call in calls.items()}, {})
+
+    one, other = review(_1="real", _2="real", _3="lexical"), review(_2="unclear", _4="real")
+    assert called_real([one, other]) == {(0, 1, "b"), (0, 4, "b")}
+
+
+def evidence(text: str) -> dict:
+    example = {"band": "highest", "trace": "t", "writer": "rl", "tokens": [text, "end"]}
+    example |= {"chosen": 1, "values": {"base": {}, "rl": {"1": 2.0, 1: 2.0}}}
+    example["marks"] = [{"behaviour": text, "first": 0, "last": 1}]
+    return {
+        "examples": [example],
+        "histogram": {
+            "edges": [0, 1, 2],
+            "counts": {"rl": [0, 1]},
+            "active": {"rl": 1},
+            "tokens": 4,
+        },
+        "output": {"top": [[text, 1.0]], "bottom": [["b", -1.0]], "edges": [0, 2], "counts": [3]},
+        "neighbours": [{"latent": 5, "cosine": 0.5}],
+        "companions": [{"latent": 6, "pearson": 0.25, "both": 2}],
+    }
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_text_in_a_cell_stays_text(kind):
+    text = HOSTILE[kind]
+    row = {"layer": 0, "latent": 1, "shortlist": "trackers", "behaviour": text, "reviews": text}
+    row |= {"auroc": 0.9, "low": None, "high": 0.95, "n": 3}
+    made = cell(row, {"attacks": []} | evidence(text), has_texts=True)
+    body = made.partition("<body>")[2]
+    assert "<img" not in body and "<script" not in body and "49" not in body
+    assert "onmouseover='" not in body
+    assert "AUROC 0.900 [–, 0.950]" in body
+    if kind == "template":
+        assert "{{ 7*7 }}" in body
+    assert "secret" not in cell(row, {"attacks": []} | evidence("secret"), has_texts=False)
+
+
+def test_a_feature_has_neuronpedias_fields_and_one_value_a_token():
+    record = {"layer": 2, "latent": 7, "dictionary": "pooled/layer_2"}
+    made = feature("model", "rl", record, evidence("a"))
+    assert (made["modelId"], made["layer"], made["index"]) == (
+        "model",
+        "2-sae_reasoning-pooled",
+        "7",
+    )
+    assert made["frac_nonzero"] == 0.25
+    assert (made["pos_str"], made["neg_values"]) == (["a"], [-1.0])
+    assert made["freq_hist_data_bar_values"] == [0.5, 1.5]
+    assert made["correlated_features_pearson"] == [0.25]
+    (one,) = activations("model", "rl", record, evidence("a"))
+    assert one["values"] == [0.0, 2.0]
+    assert (one["maxValue"], one["maxValueTokenIndex"], one["qualifyingTokenIndex"]) == (2.0, 1, 1)
+    assert made["maxActApprox"] == 2.0

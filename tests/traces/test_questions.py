@@ -1,0 +1,122 @@
+"""Problems in words, from rows of whatever has them, and grades of responses to them."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sae_reasoning.config import DATASET_NAMES, ConfigError
+from sae_reasoning.records import Trace
+from sae_reasoning.traces.grading import NO_ANSWER, RIGHT, UNGRADED, WRONG, Grader, grade_all
+from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
+
+DRAW = Draw(num_problems=4, report_share=0.5, instruction="", seed=0)
+ROWS: list[dict[str, Any]] = [
+    {"question": "One and one?", "answer": "1+1\n#### 2"},
+    {"problem": "Half of x?", "solution": r"It is \boxed{\frac{x}{2}}.", "answer": r"\frac{x}{2}"},
+    {"nums": [2, 3, 4], "target": 14},
+    {"prompt": "Anything?"},
+]
+
+
+class Plain:
+    """Scorers that know one equality and one task."""
+
+    def equal(self, reference: str, answer: str) -> bool | None:
+        return {"x/2": True, "x": False}.get(answer)
+
+    def gym(self, task: str, answer: str | None, entry: dict[str, Any]) -> float:
+        return float(task == "sums" and answer == entry["answer"])
+
+
+def _posed(rows: list[dict[str, Any]], draw: Draw = DRAW) -> list[PosedProblem]:
+    return pose_rows([(f"row {n}", row) for n, row in enumerate(rows)], "traces.source=x", draw)
+
+
+def test_every_known_dataset_has_its_place_and_no_other_has() -> None:
+    assert tuple(DATASETS) == DATASET_NAMES
+
+
+def test_problems_are_drawn_alike_each_time_and_split_once() -> None:
+    problems = _posed(ROWS)
+    assert problems == _posed(ROWS)
+    assert [p.problem_id for p in problems] == ["p00000", "p00001", "p00002", "p00003"]
+    assert [p.split for p in problems] == ["select", "select", "report", "report"]
+    assert {p.reference for p in problems} == {
+        "2",
+        r"\frac{x}{2}",
+        json.dumps({"numbers": [2, 3, 4], "target": 14}),
+        "",
+    }
+    assert {p.prompt for p in _posed(ROWS[:2] * 3)} == {"One and one?", "Half of x?"}
+
+
+def test_an_instruction_stands_behind_every_question() -> None:
+    draw = Draw(4, 0.5, "Think.", 0)
+    assert all(p.prompt.endswith("\n\nThink.") for p in _posed(ROWS, draw))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ROWS[0], {"text_of": "?"}], "traces.source=x, row 1: it has only text_of"),
+        ([ROWS[0]], "holds 1 different problem"),
+        ([ROWS[0], {"nums": ["two"], "target": 3}], "row 1: invalid literal"),
+    ],
+)
+def test_rows_without_a_question_are_named(rows: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _posed(rows)
+
+
+def _grader() -> Grader:
+    problems = {p.prompt.split()[0]: p for p in _posed(ROWS)}
+    entries = {"sums": [{"question": f"{n}+1?", "answer": str(n + 1)} for n in (1, 1999)]}
+    problems |= {p.prompt: p for p in pose_gym(entries, DRAW)}
+    return Grader(problems, Plain())
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "truncated", "outcome"),
+    [
+        ("One", "so 2.", False, RIGHT),
+        ("One", "so 3.", False, WRONG),
+        ("One", "so 2", True, NO_ANSWER),
+        ("One", "I give up.", False, NO_ANSWER),
+        ("Half", r"\boxed{x/2}", False, RIGHT),
+        ("Half", r"\boxed{x}", False, WRONG),
+        ("Half", r"\boxed{?}", False, UNGRADED),
+        ("Write", r"\boxed{(3+4)*2}", False, RIGHT),
+        ("Write", r"\boxed{3+4+2}", False, WRONG),
+        ("Write", r"\boxed{all of them}", False, UNGRADED),
+        ("Anything?", "so 2.", False, UNGRADED),
+        ("1999+1?", "that is 2,000", False, RIGHT),
+        ("1+1?", "that is 3", False, WRONG),
+        ("unknown", "so 2.", False, UNGRADED),
+    ],
+)
+def test_grades_tell_wrong_from_what_cannot_be_graded(
+    problem: str, text: str, truncated: bool, outcome: str
+) -> None:
+    grader = _grader()
+    assert grader.outcome(problem, text, truncated) == outcome
+    grade = {RIGHT: True, WRONG: False, NO_ANSWER: False, UNGRADED: None}[outcome]
+    assert grader.correct(problem, text, truncated) is grade
+
+
+def test_shares_of_outcomes_are_of_each_writers_rollouts() -> None:
+    traces = [
+        Trace("t", "One", "select", writer, "m", "One", text, (1, 2), 1, None, False, (), ())
+        for writer, text in (("base", "2"), ("rl", "3"), ("rl", "2"), ("rl", "?"), ("rl", "2"))
+    ]
+    graded, shares = grade_all(traces, _grader())
+    assert [trace.correct for trace in graded] == [True, False, True, False, True]
+    rows = shares.set_index("writer")
+    assert rows.loc["rl"].to_dict() == {
+        "traces": 4,
+        RIGHT: 0.5,
+        WRONG: 0.25,
+        NO_ANSWER: 0.25,
+        UNGRADED: 0.0,
+    }
