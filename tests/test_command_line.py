@@ -75,7 +75,7 @@ def test_errors_in_the_config_come_before_anything_heavy():
         (["train", "train.sae.q=3"], "no option"),
         (["train", "train.sae.k=99"], "lower k"),
         (["cache", "experiment=../../elsewhere"], "leaves runs=runs"),
-        (["fly"], "fly is no stage; choose of traces, export, cache"),
+        (["fly"], "fly is no stage; choose of plan, traces, export, cache"),
         (["layers=[1]"], "no stage is named"),
     ],
 )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from sae_reasoning.compose import CONF, ROOT, compose, group_options, option_names
-from sae_reasoning.config import Config, ConfigError, SaeConfig
+from sae_reasoning.config import AttackConfig, Config, ConfigError, SaeConfig
+from sae_reasoning.edges.artifacts import fingerprint
 
 OWN_PAIR = ["pair.name=mine", "pair.base.path=/models/base", "pair.rl.path=/models/rl"]
 CHOICES = [(group, choice) for group, choices in group_options().items() for choice in choices]
@@ -14,7 +15,7 @@ CHOICES = [(group, choice) for group, choices in group_options().items() for cho
 
 def test_every_group_has_files():
     assert {group for group, _ in CHOICES} == {
-        "pair", "behaviours", "train.sae", "organism", "tracker", "experiment",
+        "pair", "behaviours", "train.sae", "attacks", "organism", "tracker", "experiment",
     }  # fmt: skip
 
 
@@ -35,6 +36,21 @@ def test_without_overrides_it_is_the_embedded_pair():
     assert (config.experiment, config.pair.name) == ("default", "organism_deployed_llama")
     assert config.folder == Path("runs/default/organism_deployed_llama")
     assert config.train.sae == SaeConfig()
+
+
+def test_the_file_of_the_attacks_names_every_bar_and_is_what_the_code_defaults_to():
+    config, read = compose(), compose(["rank.attacks.keep=0.6"])
+    written = (CONF / "attacks" / "default.yaml").read_text()
+    named = {line.split(":")[0] for line in written.splitlines() if line and line[0] not in "# "}
+    assert named == set(asdict(AttackConfig()))
+    assert config.rank.attacks == AttackConfig()
+    assert read.rank.attacks.keep == 0.6
+    assert fingerprint(read.settings("rank")) != fingerprint(config.settings("rank"))
+
+
+def test_a_null_too_small_to_be_passed_is_refused():
+    with pytest.raises(ConfigError, match=r"null_p=0.05 can't be reached with .*null_latents=19"):
+        compose(["rank.attacks.null_latents=19"])
 
 
 @pytest.mark.parametrize("architecture", group_options()["train.sae"])
@@ -101,9 +117,13 @@ BLOCKS = {
 """Of the pairs from the hub; from their published configs."""
 
 
+ALONE = {"smollm2", "gemma3_270m"}
+"""Models out of the package index, a pair of none."""
+
+
 def test_every_pair_from_the_hub_has_its_number_of_blocks_here():
     files = {choice for group, choice in CHOICES if group == "pair"}
-    assert {f for f in files if not f.startswith("organism_")} - {"local"} == set(BLOCKS)
+    assert {f for f in files if not f.startswith("organism_")} - ALONE - {"local"} == set(BLOCKS)
 
 
 @pytest.mark.parametrize("choice", BLOCKS)
@@ -169,7 +189,7 @@ def test_every_option_is_dotted_and_unique():
         ("train={steps: 3}", "sets a whole part"),
         ("train={steps:3}", "sets a whole part"),
         ("train.seed=1,2", "names several values"),
-        ("pair=nowhere", "choose one of hub, llama-3.1-8b_r1_distill, "),
+        ("pair=nowhere", "choose one of gemma3_270m, hub, llama-3.1-8b_r1_distill, "),
         ("pair=organism_crated_neox", "did you mean organism_created_neox?"),
         ("tracker=mlflow", "choose one of none, wandb"),
         ("pair=local", "pair.base.path isn't set"),

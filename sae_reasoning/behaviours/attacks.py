@@ -51,7 +51,9 @@ def attack_tracker(
     pairs = contents(drawn.intervals, here, token_id, pairs=True)
     columns = maxima.columns(cell, np.array(latents, np.int64))
     for latent, values in zip(latents, columns.T, strict=True):
-        for kind, stratum in _strata(values, drawn, here, tokens, pairs).items():
+        for kind, stratum in _strata(
+            values, drawn, here, tokens, pairs, bars.at.token_intervals
+        ).items():
             told = is_positive & unseen if kind == WORDING else is_positive
             kept = kept_auroc(
                 values,
@@ -60,7 +62,7 @@ def attack_tracker(
                 problem,
                 stratum,
                 reference=is_positive & ~unseen if kind == WORDING else None,
-                keep=bars.keep,
+                keep=bars.at.keep,
                 num_resamples=bars.num_resamples,
                 seed=bars.seed,
             )
@@ -75,14 +77,14 @@ def attack_tracker(
 
 
 def _strata(
-    values: np.ndarray, drawn: Alike, here: slice, tokens: Contents, pairs: Contents
+    values: np.ndarray, drawn: Alike, here: slice, tokens: Contents, pairs: Contents, fewest: int
 ) -> dict[str, Int[np.ndarray, " interval"]]:
     one = np.zeros(len(values), np.int64)
     return {
         ALL: one,
-        TOKEN: answered(values, tokens),
+        TOKEN: answered(values, tokens, fewest),
         WORDING: one,
-        BIGRAM: answered(values, pairs),
+        BIGRAM: answered(values, pairs, fewest),
         POSITION: drawn.position[here],
         LENGTH: drawn.length[here],
     }
@@ -125,7 +127,7 @@ def attack_announcer(
                 ~taken,
                 intervals.problem[here],
                 stratum,
-                keep=bars.keep,
+                keep=bars.at.keep,
                 num_resamples=bars.num_resamples,
                 seed=bars.seed,
             )

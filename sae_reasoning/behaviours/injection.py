@@ -1,11 +1,14 @@
 """A latent's own words put where they mean nothing: does it fire there as in the move?
 
 After Ma et al. (2601.05679), who put a feature's top tokens, pairs and triples of tokens into text
-without reasoning. Three things are added: their effect is held against the same injection's on
-latents of like frequency that weren't selected; which of the three is put in is chosen on the
-select split, for the latent and for each of those others; and what holds the beginning of the move
-itself (two tokens or more with which one of its spans begins) isn't put in, since that would be the
-move.
+without reasoning. Four things are added: one token alone is told from two or three, so that a
+latent of a pair of words isn't called one of a word; their effect is held against the same
+injection's on latents of like frequency that weren't selected; which of two or three is put in is
+chosen on the select split, for the latent and for each of those others; and what holds the
+beginning of the move itself (two tokens or more with which one of its spans begins) isn't put in,
+since that would be the move. A lone opening word is put in as any word is: inside a sentence, and
+without what follows it in the move, no grammar takes it for the move, so that a latent which fires
+on it there knows the word (`lexical`).
 
 1. `top_ngrams`: on the select split, what the latent fires on most.
 2. `carriers`: prompts, and responses up to a place inside another sentence than the move's.
@@ -26,15 +29,14 @@ from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import Trace
 from sae_reasoning.stats import auroc
 
-SIZES = (1, 2, 3)
+WORD_SIZES, PHRASE_SIZES = (1,), (2, 3)
+SIZES = (*WORD_SIZES, *PHRASE_SIZES)
 """Tokens put in at once; each a strategy."""
 PROMPT, RESPONSE = "prompt", "response"
 
 Junction = Callable[[int, int], bool]
 """Whether a word ends between two tokens."""
 
-_FEWEST = 5
-"""Occurrences below which an n-gram's mean activation isn't trusted."""
 _PER_TEXT = 3
 
 
@@ -61,11 +63,13 @@ class Carrier:
         token_ids: As it stands.
         places: Tokens before which words are put, ascending; far enough apart.
         problem: Problem of the text.
+        first: First token of its kind of text: after BOS in a prompt, or of the response.
     """
 
     token_ids: tuple[int, ...]
     places: tuple[int, ...]
     problem: int
+    first: int
 
 
 def openings(
@@ -87,6 +91,7 @@ def top_ngrams(
     rows: Rows,
     size: int,
     excluded: Collection[tuple[int, ...]],
+    fewest: int,
 ) -> tuple[int, ...] | None:
     """The n-gram on whose last token a latent fires highest on average; None where it never fires.
 
@@ -95,6 +100,7 @@ def top_ngrams(
         rows: Tokens, trace by trace.
         size: Tokens.
         excluded: Pairs of tokens that it may not hold.
+        fewest: Occurrences below which its mean activation isn't trusted.
     """
     trace = np.repeat(np.arange(len(rows.row_of_trace) - 1), np.diff(rows.row_of_trace))
     num = len(activation) - size + 1
@@ -105,7 +111,7 @@ def top_ngrams(
     value = activation[size - 1 :][inside]
     each, code, count = np.unique(grams[inside], axis=0, return_inverse=True, return_counts=True)
     mean = np.bincount(code.ravel(), value, len(each)) / count
-    mean[count < _FEWEST] = 0
+    mean[count < fewest] = 0
     for index in np.argsort(-mean, kind="stable").tolist():
         if mean[index] <= 0:
             return None
@@ -150,9 +156,10 @@ def carriers(
         trace = traces[t]
         if (trace.split, trace.writer) != (split, writer) or problems[t] in found:
             continue
-        first, last = (1, trace.num_prompt_tokens)
+        begin, last = (1, trace.num_prompt_tokens)
         if kind == RESPONSE:
-            first, last = trace.num_prompt_tokens + 1, len(trace.token_ids)
+            begin, last = trace.num_prompt_tokens, len(trace.token_ids)
+        first = begin + (kind == RESPONSE)
         ids = trace.token_ids[:last]
         free = _free(trace, behaviour, kind)
         places = [
@@ -166,7 +173,8 @@ def carriers(
             places = [p for p in places if p not in begins]
         chosen = _apart(places, length, rng)
         if chosen:
-            found[problems[t]] = Carrier(ids[: chosen[-1] + length], chosen, problems[t])
+            held = ids[: chosen[-1] + length]
+            found[problems[t]] = Carrier(held, chosen, problems[t], begin)
         if len(found) == num:
             break
     return list(found.values())

@@ -10,17 +10,21 @@ same token, at a like place, in traces of like length. The first name that appli
 
 * `not testable`: the move stands at one place in every trace, so that nothing tells it from that;
 * `weak`: its plain AUROC is below a bar for sure, so there is nothing to explain away;
-* `lexical`: killed by its token (in other text as it stands, or put there), or by wordings that it
-  wasn't chosen on; `partly-lexical`: by its token and the one before;
+* `lexical`: killed by its token, in other text as it stands, or put there;
+* `partly-lexical`: by its token and the one before, or by two or three tokens put elsewhere;
+* `lexical` again: by wordings that it wasn't chosen on, or by a paraphrase;
 * `positional`: killed by the place in the response, or by the length of the trace;
 * `not replicated`: SAEs from other seeds have nothing like it;
 * `unclear`: an outcome of these is;
 * `contextual`: it survives its token, where that stands outside the move by itself, or else put
-  into other text and into traces; and its pair of tokens, unseen wordings or a paraphrase. Of an
-  announcer the token before the move is enough;
+  into every kind of text that its dictionary can read; and its pair of tokens, unseen wordings or a
+  paraphrase. Of an announcer the token before the move is enough;
 * `any wording`: it survives unseen wordings or a paraphrase, but its token can't be had outside the
   move, so that whether it knows the token or the move can't be told;
 * `not testable`: none of the above, as too few spans have anything like them.
+
+Every bar stands in conf/attacks/. A kind of text that a dictionary can't read (`carrier_fvu`) is
+left out, whatever words put into it do.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -28,6 +32,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 
+from sae_reasoning.config import AttackConfig
 from sae_reasoning.stats import Kept
 
 TRACKERS, ANNOUNCERS = "trackers", "announcers"
@@ -35,6 +40,7 @@ TRACKERS, ANNOUNCERS = "trackers", "announcers"
 ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
 WORDING, PARAPHRASE = "held-out wording", "paraphrase"
 INJECTED, PLANTED = "token in other text", "token mid-trace"
+PHRASE_INJECTED, PHRASE_PLANTED = "two or three in other text", "two or three mid-trace"
 REPLICATION = "other SAE seeds"
 KINDS = (
     ALL,
@@ -44,6 +50,8 @@ KINDS = (
     WORDING,
     PARAPHRASE,
     BIGRAM,
+    PHRASE_INJECTED,
+    PHRASE_PLANTED,
     POSITION,
     LENGTH,
     REPLICATION,
@@ -71,24 +79,25 @@ NAMES = (
     UNCLEAR,
     NOT_TESTABLE,
 )
-SURVIVES, KILLED = "survives", "killed"
+SURVIVES, KILLED, LEFT_OUT = "survives", "killed", "left out"
 
 RANDOM = "random-init"
 """Reader that was never trained: what its latents are called says what a name is worth."""
 
+# A pair of words goes with the words of a move, so it is asked for before wordings are.
 _KILLERS = {
     TOKEN: LEXICAL,
     INJECTED: LEXICAL,
     PLANTED: LEXICAL,
+    BIGRAM: PARTLY_LEXICAL,
+    PHRASE_INJECTED: PARTLY_LEXICAL,
+    PHRASE_PLANTED: PARTLY_LEXICAL,
     WORDING: LEXICAL,
     PARAPHRASE: LEXICAL,
-    BIGRAM: PARTLY_LEXICAL,
     POSITION: POSITIONAL,
     LENGTH: POSITIONAL,
     REPLICATION: NOT_REPLICATED,
 }
-_COMPARABLE, _FEWEST, _FEWEST_PROBLEMS = 0.5, 20, 10
-"""Below these nothing is decided: of spans comparable, of either side, of their problems."""
 _LATENT = ["shortlist", "behaviour", "reader", "layer", "latent"]
 
 
@@ -97,14 +106,12 @@ class Bars:
     """What decides an attack.
 
     Attributes:
-        keep: Share of the advantage over chance that a survivor keeps.
-        weak: AUROC that a latent must exceed for an attack to mean anything.
+        at: The bars.
         num_resamples: Of the problem bootstrap.
         seed: Of the same.
     """
 
-    keep: float
-    weak: float
+    at: AttackConfig
     num_resamples: int
     seed: int
 
@@ -148,14 +155,14 @@ class Attack:
         pair_weighted: The same with every pair of a stratum counted the same.
         plain: AUROC of the same spans against all windows; of unseen wordings, of the others; of
             paraphrased spans, as they were written.
-        margin: What is kept beyond `rank.keep` of the plain advantage.
+        margin: What is kept beyond `rank.attacks.keep` of the plain advantage.
         margin_low: Lower bound.
         margin_high: Upper bound.
         comparable: Share of spans whose stratum holds windows.
         n_pos: Spans.
         n_neg: Windows.
         num_problems: Problems with comparable spans.
-        outcome: `survives`, `killed`, `unclear` or `not testable`.
+        outcome: `survives`, `killed`, `unclear`, `not testable` or `left out`.
     """
 
     shortlist: str
@@ -202,12 +209,12 @@ def judge(target: Target, kind: str, kept: Kept, bars: Bars, *, n_pos: int, n_ne
 
 
 def _outcome(kind: str, kept: Kept, num_fewest: int, bars: Bars) -> str:
-    is_too_little = num_fewest < _FEWEST or kept.within.n < _FEWEST_PROBLEMS
-    if kept.comparable < _COMPARABLE or is_too_little:
+    is_too_little = num_fewest < bars.at.items or kept.within.n < bars.at.problems
+    if kept.comparable < bars.at.comparable or is_too_little:
         return NOT_TESTABLE
     low, high, bar = kept.margin.low, kept.margin.high, 0.0
     if kind == ALL:
-        low, high, bar = kept.within.low, kept.within.high, bars.weak
+        low, high, bar = kept.within.low, kept.within.high, bars.at.weak
     if low > bar:
         return SURVIVES
     return KILLED if high < bar else UNCLEAR
@@ -227,7 +234,8 @@ def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
         return NOT_TESTABLE
     if shortlist == ANNOUNCERS:
         return CONTEXTUAL if TOKEN in survived else NOT_TESTABLE
-    is_more_than_its_token = TOKEN in survived or {INJECTED, PLANTED} <= survived
+    elsewhere = {kind for kind in (INJECTED, PLANTED) if outcomes.get(kind) != LEFT_OUT}
+    is_more_than_its_token = TOKEN in survived or bool(elsewhere and elsewhere <= survived)
     if is_more_than_its_token and survived & {WORDING, PARAPHRASE, BIGRAM}:
         return CONTEXTUAL
     return ANY_WORDING if survived & {WORDING, PARAPHRASE} else NOT_TESTABLE
@@ -255,17 +263,18 @@ def call(
 def toll(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
     """Per behaviour and reader: how many of a list were attacked, and how many each attack killed.
 
-    One latent may be killed by several. Attacks that killed none anywhere are left out.
+    One latent may be killed by several. Attacks that killed none anywhere aren't shown; one that a
+    dictionary couldn't read the text of says so.
     """
     own = attacks[(attacks.shortlist == shortlist) & (attacks.kind != ALL)]
-    killed = own[own.outcome == KILLED]
-    made = [kind for kind in KINDS if (killed.kind == kind).any()]
-    return _by_reader(
-        own,
-        lambda here: {
-            kind: int(((here.kind == kind) & (here.outcome == KILLED)).sum()) for kind in made
-        },
-    )
+    shown = own[own.outcome.isin([KILLED, LEFT_OUT])]
+    made = [kind for kind in KINDS if (shown.kind == kind).any()]
+
+    def killed(here: pd.DataFrame) -> int | str:
+        is_left_out = len(here) > 0 and bool((here.outcome == LEFT_OUT).all())
+        return LEFT_OUT if is_left_out else int((here.outcome == KILLED).sum())
+
+    return _by_reader(own, lambda here: {kind: killed(here[here.kind == kind]) for kind in made})
 
 
 def calls(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
@@ -294,12 +303,16 @@ def calls(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
 
 
 def _by_reader(
-    attacks: pd.DataFrame, count: Callable[[pd.DataFrame], dict[str, int]]
+    attacks: pd.DataFrame, count: Callable[[pd.DataFrame], Mapping[str, int | str]]
 ) -> pd.DataFrame:
     groups = attacks.groupby(["behaviour", "reader"], sort=False)
     table = pd.DataFrame(
-        {"behaviour": behaviour, "reader": reader, "latents": len(here.drop_duplicates(_LATENT))}
-        | count(here)
+        {
+            "behaviour": behaviour,
+            "reader": reader,
+            "latents": len(here.drop_duplicates(_LATENT)),
+            **count(here),
+        }
         for (behaviour, reader), here in groups
     )
     order = list(dict.fromkeys(attacks.behaviour))

@@ -2,7 +2,12 @@
 
 A counterpart is the latent of the other dictionary whose decoder row is nearest by cosine. A
 tracker is replicated there if that is near enough, and its counterpart ranks alike: among the best
-by span AUROC on the select split (DESIGN: cosine 0.7 and a like rank).
+by span AUROC on the select split.
+
+Ranks are estimates, so the bar applies to a bound: the counterpart's AUROC less that of the last
+latent that would still rank alike, with the same problems drawn for both. Surely not below 0, it's
+replicated; surely below, it isn't; in between it's open. The cosine is no estimate: it's of two
+given matrices, and what could be otherwise is the seed, of which all are asked and each is shown.
 """
 
 from collections.abc import Sequence
@@ -20,6 +25,7 @@ from sae_reasoning.behaviours.outcomes import (
     Target,
 )
 from sae_reasoning.behaviours.streams import SparseMaxima
+from sae_reasoning.stats import Estimate, Ranked, compare_aurocs
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,11 @@ class Replica:
         cosine: Of the decoder rows.
         rank: Of the counterpart by span AUROC on the select split, 1 the best.
         span_auroc: Its span AUROC on the report split.
-        is_replicated: Near enough, and ranked alike.
+        lead: Its span AUROC on the select split, less that of the last that ranks alike.
+        lead_low: Lower bound, by problem bootstrap.
+        lead_high: Upper bound.
+        outcome: `survives` where near enough and for sure ranked alike; `killed` where too far, or
+            for sure ranked below; else `unclear`.
     """
 
     behaviour: str
@@ -50,7 +60,10 @@ class Replica:
     cosine: float
     rank: int
     span_auroc: float
-    is_replicated: bool
+    lead: float
+    lead_low: float
+    lead_high: float
+    outcome: str
 
 
 def replicas_of(
@@ -64,6 +77,7 @@ def replicas_of(
     seed: int,
     near: float,
     best: int,
+    num_resamples: int,
 ) -> list[Replica]:
     """Trackers of one behaviour, writer and layer in one other dictionary.
 
@@ -77,14 +91,26 @@ def replicas_of(
         seed: Of the other one.
         near: Cosine from which a latent is a counterpart.
         best: Rank up to which it ranks alike.
+        num_resamples: Of problems.
     """
     cosine = directions[[target.latent for target in targets]] @ others.T
     nearest = cosine.argmax(1)
     scored = np.nan_to_num(maxima.aurocs(select), nan=-1.0)
     shown = maxima.aurocs(report)
+    last = int(np.argsort(-scored, kind="stable")[min(best, len(scored)) - 1])
+    here = maxima.intervals.of_cell(select)
+
+    def ranked(latent: int) -> Ranked:
+        return Ranked(
+            maxima.columns(select, np.array([latent]))[:, 0].astype(np.float64),
+            maxima.intervals.is_positive[here],
+            maxima.intervals.problem[here],
+        )
+
     found = []
     for target, row, there in zip(targets, cosine, nearest.tolist(), strict=True):
-        rank = 1 + int((scored > scored[there]).sum())
+        # The same draws for every seed of a dictionary: problems don't change with it.
+        lead = compare_aurocs(ranked(last), ranked(there), num_resamples, 0).difference
         found.append(
             Replica(
                 behaviour=target.behaviour,
@@ -95,22 +121,32 @@ def replicas_of(
                 seed=seed,
                 counterpart=there,
                 cosine=float(row[there]),
-                rank=rank,
+                rank=1 + int((scored > scored[there]).sum()),
                 span_auroc=float(shown[there]),
-                is_replicated=bool(row[there] >= near and rank <= best),
+                lead=lead.value,
+                lead_low=lead.low,
+                lead_high=lead.high,
+                outcome=_outcome(bool(row[there] >= near), lead),
             )
         )
     return found
 
 
+def _outcome(is_near: bool, lead: Estimate) -> str:
+    if not is_near or lead.high < 0:
+        return KILLED
+    return SURVIVES if lead.low >= 0 else UNCLEAR
+
+
 def attack_by_seeds(target: Target, replicas: Sequence[Replica]) -> Attack:
-    """Survives where all seeds have it, is killed where none has.
+    """Survives where all seeds have it, is killed where none has, for sure each time.
 
     The figures are the counterparts' span AUROCs on the report split: their mean, and the least and
     largest in place of bounds, as so few seeds make no interval.
     """
     aurocs = np.array([one.span_auroc for one in replicas])
-    share = float(np.mean([one.is_replicated for one in replicas]))
+    outcomes = {one.outcome for one in replicas}
+    share = float(np.mean([one.outcome == SURVIVES for one in replicas]))
     unknown = float("nan")
     return Attack(
         shortlist=target.shortlist,
@@ -132,5 +168,5 @@ def attack_by_seeds(target: Target, replicas: Sequence[Replica]) -> Attack:
         n_pos=len(replicas),
         n_neg=0,
         num_problems=0,
-        outcome=SURVIVES if share == 1 else KILLED if share == 0 else UNCLEAR,
+        outcome=outcomes.pop() if len(outcomes) == 1 else UNCLEAR,
     )

@@ -35,8 +35,6 @@ _WINDOWS, _TRIES = 4, 6
 _TENTHS = 10
 _TOKEN_BITS = 24
 _MOST_TIMES = 3
-_FEWEST = 10
-"""Intervals that hold a token, below which a latent isn't said to answer to it."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +214,7 @@ def contents(
 
 
 def answered(
-    values: Float[np.ndarray, " interval"], held: Contents
+    values: Float[np.ndarray, " interval"], held: Contents, fewest: int
 ) -> Int[np.ndarray, " interval"]:
     """Of each interval, the token (or pair) that a latent answers to most, and how often it stands.
 
@@ -225,6 +223,7 @@ def answered(
     Args:
         values: The latent's maximum over each interval.
         held: What the intervals hold.
+        fewest: Intervals that must hold a token for it to be what the latent answers to.
     """
     found = np.full(len(values), -1)
     if not len(held.code):
@@ -233,7 +232,7 @@ def answered(
     interval, code = each
     count = np.bincount(code)
     mean = np.bincount(code, values[interval]) / np.maximum(count, 1)
-    mean[count < _FEWEST] = -1.0
+    mean[count < fewest] = -1.0
     order = np.lexsort((code, mean[code], interval))
     last = np.flatnonzero(np.append(interval[order][1:] != interval[order][:-1], True))
     best = order[last]

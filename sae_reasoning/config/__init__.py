@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config.ablate import AblateConfig
+from sae_reasoning.config.attacks import AttackConfig
 from sae_reasoning.config.cache import CacheConfig
 from sae_reasoning.config.checks import ConfigError, require
 from sae_reasoning.config.contrast import (
@@ -45,6 +46,7 @@ __all__ = [
     "LAYER_FIELD",
     "PARTIAL",
     "AblateConfig",
+    "AttackConfig",
     "CacheConfig",
     "CalibrateConfig",
     "Config",
@@ -72,7 +74,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 2, "rank": 9, "contrast": 2, "report": 3}
+_VERSIONS = {"ablate": 2, "rank": 10, "contrast": 2, "report": 3}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from sae_reasoning.config.attacks import AttackConfig
 from sae_reasoning.config.checks import one_of, positive, require
 
 LAYER_FIELD = "{layer}"
@@ -159,10 +160,8 @@ class RankConfig:
             all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
-        keep: Share of its advantage over chance that a tracker must keep among text that is alike.
-        weak: AUROC that it must exceed for sure for that to mean anything.
+        attacks: What decides attacks on the shortlists (conf/attacks/).
         replicas: SAEs trained from other seeds, in which trackers are looked for too.
-        replica_cosine: Of decoder rows, from which a latent is a counterpart there.
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
@@ -181,10 +180,8 @@ class RankConfig:
     attribution_tokens: int = 0
     bootstrap: int = 1000
     random_directions: int = 512
-    keep: float = 0.5
-    weak: float = 0.6
+    attacks: AttackConfig = field(default_factory=AttackConfig)
     replicas: int = 0
-    replica_cosine: float = 0.7
     paraphrase_endpoint: str = ""
     paraphrase_model: str = ""
     gate: bool = True
@@ -198,16 +195,10 @@ class RankConfig:
             self.attribution_tokens >= 0,
             f"rank.attribution_tokens={self.attribution_tokens} is negative; set 0 for all",
         )
-        require(0 < self.keep < 1, f"rank.keep={self.keep} must be between 0 and 1; try 0.5")
         require(
             self.replicas >= 0,
             f"rank.replicas={self.replicas} is less than none; set 0, or 2 for three seeds in all",
         )
-        require(
-            0 < self.replica_cosine <= 1,
-            f"rank.replica_cosine={self.replica_cosine} must be above 0 and at most 1; try 0.7",
-        )
-        require(0.5 <= self.weak < 1, f"rank.weak={self.weak} must be from 0.5 to below 1; try 0.6")
         require(
             not self.paraphrase_endpoint
             or (

@@ -301,6 +301,8 @@ def failures(figures: Mapping[str, Any], d_model: int, bars: TrainConfig) -> dic
     """Figures of one reader that miss their bar, each with value, option and bar.
 
     A figure that is undefined (NaN) misses it too.
+    Points are held against the bars: a figure is of one given dictionary on all tokens of the
+    report split, and it's that dictionary, with that error, whose latents are read.
     """
     most = {
         "fvu": ("gate_fvu", bars.gate_fvu, ""),

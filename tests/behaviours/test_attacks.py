@@ -16,6 +16,7 @@ from sae_reasoning.behaviours.outcomes import (
     CONTEXTUAL,
     INJECTED,
     KINDS,
+    LEFT_OUT,
     LENGTH,
     LEXICAL,
     NAMES,
@@ -23,6 +24,8 @@ from sae_reasoning.behaviours.outcomes import (
     NOT_TESTABLE,
     PARAPHRASE,
     PARTLY_LEXICAL,
+    PHRASE_INJECTED,
+    PHRASE_PLANTED,
     PLANTED,
     POSITION,
     POSITIONAL,
@@ -38,6 +41,7 @@ from sae_reasoning.behaviours.outcomes import (
 from sae_reasoning.behaviours.strata import alike, answered, contents
 from sae_reasoning.behaviours.streams import Active, MaximaStream
 from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits, onset_intervals
+from sae_reasoning.config import AttackConfig
 from sae_reasoning.records import TokenOpportunity, Trace
 
 WORD, FIRST, SECOND = 1, 2, 3
@@ -135,7 +139,7 @@ def attacked(
             drawn,
             stream.result(),
             rows.token_id,
-            Bars(keep=0.5, weak=0.6, num_resamples=200, seed=seed),
+            Bars(AttackConfig(), num_resamples=200, seed=seed),
         )
     )
     return [
@@ -199,7 +203,7 @@ def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> N
                 for a, b in zip(drawn.intervals.start, drawn.intervals.stop, strict=True)
             ]
         )
-        found = answered(has.astype(float), held)
+        found = answered(has.astype(float), held, fewest=10)
         assert len(set((found[has] // 3).tolist())) == 1  # However often it is said.
         assert not set(found[has].tolist()) & set(found[~has].tolist())
 
@@ -215,12 +219,21 @@ def test_what_cannot_be_compared_is_not_called_contextual() -> None:
     assert name_of(outcomes | elsewhere) == CONTEXTUAL
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE, PLANTED: NOT_TESTABLE}) == ANY_WORDING
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere) == ANY_WORDING
+    unread = {TOKEN: NOT_TESTABLE, INJECTED: LEFT_OUT, PHRASE_INJECTED: LEFT_OUT}
+    assert name_of(outcomes | unread) == CONTEXTUAL  # Its token was put mid-trace.
+    assert name_of(outcomes | unread | {PLANTED: NOT_TESTABLE}) == ANY_WORDING
+    assert name_of(outcomes | unread | {PLANTED: LEFT_OUT}) == ANY_WORDING
+    assert name_of(outcomes | unread | {PLANTED: "killed"}) == LEXICAL
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere | words) == NOT_TESTABLE
     assert name_of(outcomes | words) == NOT_TESTABLE
     assert name_of(outcomes | {BIGRAM: "unclear"}) == "unclear"
     assert name_of(outcomes | {REPLICATION: "killed"}) == NOT_REPLICATED
     for kind in (TOKEN, INJECTED, PLANTED, WORDING, PARAPHRASE):
         assert name_of(outcomes | {kind: "killed", BIGRAM: "unclear"}) == LEXICAL
+    for kind in (BIGRAM, PHRASE_INJECTED, PHRASE_PLANTED):
+        assert name_of(outcomes | {kind: "killed", POSITION: "killed"}) == PARTLY_LEXICAL
+        assert name_of(outcomes | {kind: "killed", PLANTED: "killed"}) == LEXICAL
+        assert name_of(outcomes | {kind: "killed", PARAPHRASE: "killed"}) == PARTLY_LEXICAL
     assert name_of(outcomes | {POSITION: "killed"}) == POSITIONAL
     assert name_of(outcomes | {LENGTH: "killed"}) == POSITIONAL
     assert name_of(outcomes | {ALL: "killed", TOKEN: "killed"}) == WEAK
@@ -260,7 +273,7 @@ def test_an_announcer_of_the_word_before_is_told_from_one_of_the_choice() -> Non
             cell_index(0, "rl", "report"),
             stream.result(),
             rows,
-            Bars(keep=0.5, weak=0.6, num_resamples=200, seed=0),
+            Bars(AttackConfig(), num_resamples=200, seed=0),
         )
     )
     names = [

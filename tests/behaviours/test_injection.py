@@ -1,5 +1,6 @@
 """Words put elsewhere: which, where, and against whom."""
 
+import random
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,10 @@ from sae_reasoning.behaviours.injection import (
     top_ngrams,
 )
 from sae_reasoning.behaviours.wordings import HELD_OUT
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.narrator import ALWAYS, narrate
+from sae_reasoning.organisms.parser import parse
+from sae_reasoning.organisms.world import Difficulty, sample_problem
 from sae_reasoning.records import TokenOpportunity, Trace
 
 
@@ -33,11 +38,11 @@ def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_l
     after_six = np.where(token == 7, 3.0, np.where(token == 8, 2.0, 0.0))
     barred = openings([trace], ["a"])
     assert barred == {"a": frozenset({(5, 6)})}
-    assert top_ngrams(after_six, rows, 1, barred["a"]) == (7,)
-    assert top_ngrams(after_six, rows, 2, barred["a"]) == (6, 7)
-    assert top_ngrams(after_six, rows, 3, barred["a"]) is None  # 5 6 begins the move.
-    assert top_ngrams(after_six, rows, 3, ()) == (5, 6, 7)
-    assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"]) is None
+    assert top_ngrams(after_six, rows, 1, barred["a"], fewest=5) == (7,)
+    assert top_ngrams(after_six, rows, 2, barred["a"], fewest=5) == (6, 7)
+    assert top_ngrams(after_six, rows, 3, barred["a"], fewest=5) is None  # 5 6 begins the move.
+    assert top_ngrams(after_six, rows, 3, (), fewest=5) == (5, 6, 7)
+    assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"], fewest=5) is None
     held = _trace(0, ids, [(f"{HELD_OUT}a", 5, 8)])
     assert openings([held], ["a"]) == {"a": frozenset({(7, 9)})}  # Hidden from selection only.
 
@@ -47,12 +52,14 @@ def test_an_ngram_that_is_rare_or_spans_two_traces_is_not_put_in() -> None:
     rows = rows_of(traces)
     first_of_trace = np.zeros(len(rows.token_id))
     first_of_trace[rows.row_of_trace[:-1]] = 1.0  # The last prompt token: nothing stands before.
-    assert top_ngrams(first_of_trace, rows, 2, ()) is None
+    assert top_ngrams(first_of_trace, rows, 2, (), fewest=5) is None
     once = np.zeros(len(rows.token_id))
     once[1] = 9.0
-    assert top_ngrams(once, rows, 1, ()) == (2,)  # 12 times; its mean is above the others'.
+    assert top_ngrams(once, rows, 1, (), fewest=5) == (
+        2,
+    )  # 12 times; its mean is above the others'.
     four = [_trace(i, (0, 0, 1, 7), []) for i in range(4)]
-    assert top_ngrams(np.ones(8), rows_of(four), 1, ()) is None
+    assert top_ngrams(np.ones(8), rows_of(four), 1, (), fewest=5) is None
 
 
 def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() -> None:
@@ -107,7 +114,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
 
 
 def test_injection_adds_the_words_and_moves_the_windows_along() -> None:
-    carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7)
+    carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7, first=1)
     made = inject(carrier, (90, 91), 3)
     assert made.token_ids == (1, 2, 90, 91, 3, 4, 5, 90, 91, 6, 7, 8)
     assert made.windows == ((2, 5), (7, 10))
@@ -139,3 +146,33 @@ def test_the_others_are_of_like_mass_and_not_selected() -> None:
     mass = np.array([1.0, 1.1, 0.0, 5.0, 0.9, 1.3])
     assert like(0, mass, {1}, 2).tolist() == [4, 5]
     assert like(0, mass, {1, 3, 4, 5}, 2).tolist() == []
+
+
+def test_a_lone_opening_word_inside_a_sentence_is_not_the_move() -> None:
+    """So it's put elsewhere like any word, and a latent that fires on it there knows a word."""
+    rng = random.Random(0)
+    tried = 0
+    for _ in range(20):
+        problem = sample_problem(rng, Difficulty(), grammar.REMARKS)
+        narration = narrate(problem, ALWAYS, rng)
+        text = narration.text
+        begins = {span.char_start for span in narration.spans}
+        begins |= {o.char_end + gap for o in narration.opportunities for gap in (0, 1)}
+        for move in grammar.MOVES:
+            own = [(s.char_start, s.char_end) for s in narration.spans if s.behaviour == move]
+            places = [
+                at + 1
+                for at, sign in enumerate(text)
+                if sign == " "
+                and at + 1 not in begins
+                and not any(start <= at + 1 < end for start, end in own)
+            ]
+            for word in sorted({opening.split()[0] for opening in grammar.ALL_OPENINGS[move]}):
+                at = rng.choice(places)
+                found = parse(problem, f"{text[:at]}{word} {text[at:]}")
+                tried += 1
+                assert not any(
+                    span.behaviour == move and span.char_start <= at < span.char_end
+                    for span in found.spans
+                ), (move, word)
+    assert tried > 500

@@ -1,8 +1,25 @@
 """What the attacks left, counted by hand."""
 
+import numpy as np
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import RANDOM, calls, toll
+from sae_reasoning.behaviours.outcomes import (
+    INJECTED,
+    KILLED,
+    LEFT_OUT,
+    NOT_TESTABLE,
+    RANDOM,
+    SURVIVES,
+    TOKEN,
+    UNCLEAR,
+    Bars,
+    Target,
+    calls,
+    judge,
+    toll,
+)
+from sae_reasoning.config import AttackConfig
+from sae_reasoning.stats import Estimate, Kept, kept_auroc
 
 ROWS = [
     # shortlist, behaviour, reader, latent, kind, outcome, called
@@ -36,6 +53,21 @@ def test_the_toll_counts_each_attack_that_killed_and_no_other_list() -> None:
     assert list(found)[3:] == ["token", "bigram"]
 
 
+def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobody() -> None:
+    attacks = _attacks()
+    is_rl = attacks.reader == "rl"
+    unread = attacks[is_rl].assign(kind=INJECTED, outcome=LEFT_OUT)
+    found = toll(pd.concat([attacks, unread]), "trackers").set_index(["behaviour", "reader"])
+    assert found[INJECTED].to_dict() == {
+        ("a", "base"): 0,
+        ("a", "rl"): LEFT_OUT,
+        ("a", RANDOM): 0,
+        ("b", "base"): 0,
+        ("b", "rl"): LEFT_OUT,
+    }
+    assert found.token["a", "base"] == 1
+
+
 def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> None:
     found = calls(_attacks(), "trackers").set_index(["behaviour", "reader"])
     assert list(found) == ["latents", "contextual", "lexical", "unclear", "contextual in both"]
@@ -43,3 +75,41 @@ def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> N
     assert found.loc[("a", "rl")].tolist() == [2, 2, 0, 0, 1]
     assert found.loc[("b", "rl")].tolist() == [1, 0, 0, 1, 0]
     assert found.loc[("a", RANDOM), "contextual in both"] is None
+
+
+def _judged(low: float, high: float, **changed: float) -> str:
+    """Outcome of an attack on twenty spans of ten problems, half of them comparable."""
+    at = {"comparable": 0.5, "items": 20, "problems": 10} | changed
+    some = Estimate(0.7, 0.65, 0.75, int(at["problems"]))
+    kept = Kept(some, some, Estimate(0.0, low, high, 10), at["comparable"], 0.7)
+    target = Target("trackers", "a", "rl", "rl", 1, 0)
+    bars = Bars(AttackConfig(), num_resamples=1, seed=0)
+    num = int(at["items"])
+    return judge(target, TOKEN, kept, bars, n_pos=num, n_neg=num + 1).outcome
+
+
+def test_a_margin_whose_bound_lies_on_the_bar_decides_nothing() -> None:
+    just = np.nextafter
+    assert _judged(0.0, 0.2) == UNCLEAR
+    assert _judged(just(0.0, 1), 0.2) == SURVIVES
+    assert _judged(-0.2, 0.0) == UNCLEAR
+    assert _judged(-0.2, just(0.0, -1)) == KILLED
+
+
+def test_with_one_item_problem_or_comparable_span_less_nothing_is_decided() -> None:
+    assert _judged(0.1, 0.2) == SURVIVES
+    for less in ({"items": 19}, {"problems": 9}, {"comparable": 0.499}):
+        assert _judged(0.1, 0.2, **less) == NOT_TESTABLE
+
+
+def test_the_margin_is_what_is_left_beyond_the_share_that_must_be_kept() -> None:
+    # Three of four pairs are concordant plainly; within its stratum the one positive ties: 1/2.
+    scores = np.array([1.0, 1.0, 0.0])
+    is_positive = np.array([True, False, False])
+    stratum = np.array([0, 0, 1])
+    problem = np.array([0, 1, 2])
+    found = kept_auroc(
+        scores, is_positive, ~is_positive, problem, stratum, keep=0.5, num_resamples=10, seed=0
+    )
+    assert (found.within.value, found.plain.value) == (0.5, 0.75)
+    assert found.margin.value == (0.5 - 0.5) - 0.5 * (0.75 - 0.5)

@@ -1,6 +1,5 @@
 """The ablate stage, on a babbling pair that has read narrated traces, and a shortlist by hand."""
 
-import io
 import multiprocessing
 import os
 import re
@@ -8,11 +7,10 @@ import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
-from behaviours.examples import narrated_traces
+from jobs.edited import SHORTLIST, make_inputs, quiet, run, write_rank
 
 from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
@@ -20,118 +18,17 @@ from sae_reasoning.edges.artifacts import (
     Manifest,
     MissingInput,
     Stage,
-    fingerprint,
     read_json,
     write_json,
 )
-from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.crosscoder_checkpoint import crosscoder_of
 from sae_reasoning.edges.lm.generate import generate
-from sae_reasoning.edges.lm.load import describe, encode_prompt, load, load_tokenizer
-from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
-from sae_reasoning.edges.tables import read_table, read_traces, write_table, write_traces
-from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs.ablate import ablate, rollouts
+from sae_reasoning.edges.lm.load import encode_prompt, load
+from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
+from sae_reasoning.edges.tables import read_table, read_traces, write_table
+from sae_reasoning.jobs.ablate import rollouts
 from sae_reasoning.jobs.ablate.plan import Problem
-from sae_reasoning.jobs.cache import cache
 from sae_reasoning.steering.noise import keyed_sampler
-
-SHORTLIST = {"backtracking": [(0, 3), (1, 5)], "verification": [(1, 7)]}
-
-
-def make_inputs(cfg: Config) -> None:
-    """Narrated traces, their cache, dictionaries as sae-lens saves them, a shortlist by hand."""
-    tokenizer = load_tokenizer(cfg.pair.base)
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False).input_ids
-
-    with Stage(cfg.folder / "traces", cfg.settings("traces"), {}) as stage:
-        write_traces(stage.folder / "traces.parquet", narrated_traces(encode, 10))
-        made = {"traces": stage.finish({}).fingerprint}
-    made["cache"] = cache(cfg, tracker=NullTracker(), console=quiet()).fingerprint
-    made |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
-    with Stage(cfg.folder / "train", cfg.settings("train"), made) as stage:
-        for layer in cfg.layers:
-            sae = build_training_sae(
-                SaeConfig(d_sae=64, k=8), d_in=32, seed=layer, steps=1, metadata={"layer": layer}
-            )
-            finish(sae, 1.0).save(stage.folder / "pooled" / f"layer_{layer}")
-        made["train"] = stage.finish({}).fingerprint
-    write_rank(cfg, SHORTLIST, made)
-
-
-def write_rank(
-    cfg: Config, announcers: dict[str, list[tuple[int, int]]], inputs: dict[str, str]
-) -> None:
-    names = {layer: f"pooled/layer_{layer}" for layer in cfg.layers}
-    rng = np.random.default_rng(0)
-    rates, means = rng.lognormal((-2.0, 0.0), size=(64, 2)).T
-    latents = [
-        {
-            "dictionary": names[layer],
-            "layer": layer,
-            "latent": latent,
-            "reader": reader,
-            "writer": writer,
-            "firing_rate": min(rates[latent], 1.0),
-            "mean_active": means[latent],
-            "max_active": 4 * means[latent],
-        }
-        for layer in cfg.layers
-        for reader in ("base", "rl")
-        for writer in ("base", "rl")
-        for latent in range(64)
-    ]
-    # In the base's eyes the latents beside the shortlisted ones push each move's first token.
-    scores = [
-        {
-            "split": "select",
-            "writer": "rl",
-            "reader": reader,
-            "layer": layer,
-            "latent": latent + (reader == "base"),
-            "behaviour": behaviour,
-            "span_auroc": 0.9,
-            "onset_auroc": 0.9,
-            "onset_attribution": 1.0 / (place + 1),
-        }
-        for reader in ("base", "rl")
-        for behaviour, chosen in announcers.items()
-        for place, (layer, latent) in enumerate(chosen)
-    ]
-    with Stage(
-        cfg.folder / "rank",
-        cfg.settings("rank"),
-        dict(inputs) | {"announcers": fingerprint(announcers)},
-    ) as stage:
-        write_table(stage.folder / "latents.parquet", pd.DataFrame(latents))
-        write_table(stage.folder / "scores.parquet", pd.DataFrame(scores))
-        shortlist = {
-            "schema_version": 1,
-            "dictionaries": {
-                name: {
-                    "folder": f"train/{name}",
-                    "fingerprint": load_dictionary(cfg.folder / "train" / name).fingerprint,
-                }
-                for name in names.values()
-            },
-            "trackers": {"deduction": [{"layer": 0, "latent": 1}]},
-            "announcers": {
-                behaviour: [{"layer": layer, "latent": latent} for layer, latent in chosen]
-                for behaviour, chosen in announcers.items()
-            },
-        }
-        write_json(stage.folder / "shortlist.json", shortlist)
-        stage.finish({})
-
-
-def quiet() -> Console:
-    return Console(stream=io.StringIO())
-
-
-def run(cfg: Config, console: Console | None = None) -> Manifest:
-    return ablate(cfg, tracker=NullTracker(), console=console or quiet())
 
 
 @pytest.fixture(scope="module")

@@ -1,141 +1,69 @@
 """The rank job on narrated traces, read by the tiny pair, with a latent planted in a real SAE."""
 
 import io
+import re
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
-import h5py
 import numpy as np
 import pytest
-import torch
-from behaviours.examples import narrated_traces
-from safetensors.torch import load_file, save_file
+from jobs.ranking import (
+    LAYER,
+    PLANTED,
+    Ranked,
+    config_of,
+    plant,
+    quiet,
+    write_narrated,
+)
 
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, NAMES, NOT_TESTABLE, RANDOM, TRACKERS
+from sae_reasoning.behaviours import outcomes
+from sae_reasoning.behaviours.outcomes import (
+    ANNOUNCERS,
+    LEFT_OUT,
+    NAMES,
+    NOT_TESTABLE,
+    RANDOM,
+    TRACKERS,
+)
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
+from sae_reasoning.compose import CONF
 from sae_reasoning.config import Config, ConfigError, PairConfig, RankConfig, SaeConfig
-from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
     Manifest,
     MissingInput,
-    Stage,
     read_json,
     write_json,
 )
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
-from sae_reasoning.edges.tables import read_table, read_traces, write_traces
+from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
+from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs import rank as rank_job
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
-from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION, INITIALIZING
-
-PLANTED = 63
-LAYER = 0
-
-
-class Ranked(NamedTuple):
-    """A finished ranking and what it printed."""
-
-    config: Config
-    printed: str
-
-
-def _quiet() -> dict:
-    return {"tracker": NullTracker(), "console": Console(io.StringIO())}
-
-
-def _write_traces(config: Config) -> None:
-    """Narrated traces as if the stage had rolled them out."""
-    tokenizer = load_tokenizer(config.pair.base)
-
-    def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False).input_ids
-
-    with Stage(config.folder / "traces", config.settings("traces"), {}) as stage:
-        write_traces(stage.folder / "traces.parquet", narrated_traces(encode, 40))
-        stage.finish({})
-
-
-def _plant(config: Config) -> None:
-    """Make one direction of the cached residuals say `backtracking`, and one latent read it.
-
-    The direction is emptied, then set to `mark` within the spans, in both readers; the rest of the
-    residuals and of the SAE stays as it was.
-    """
-    mark, gain = 0.5, 1000.0  # The gain wins the latent a place among the k.
-    direction = torch.nn.functional.normalize(
-        torch.randn(32, generator=torch.manual_seed(0)), dim=0
-    )
-    traces = read_traces(config.folder / "traces" / "traces.parquet")
-    for reader in ("base", "rl"):
-        store = ActivationStore.open(config.folder / "cache" / reader / f"layer_{LAYER}")
-        is_move = np.zeros(store.num_tokens, bool)
-        for t, trace in enumerate(traces):
-            for span in trace.spans:
-                if span.behaviour == BACKTRACKING:
-                    here = (store.trace_index == t) & (store.position >= span.token_start)
-                    is_move |= here & (store.position < span.token_end)
-        x = store.read(slice(None))
-        mark = 0.05 * float(x.norm(dim=1).mean())  # Small: it hardly stirs the other latents.
-        x += (torch.from_numpy(is_move) * mark - x @ direction)[:, None] * direction
-        start = 0
-        for path in sorted(store.folder.glob("*.h5")):
-            with h5py.File(path, "r+") as file:
-                stop = start + len(file["activations"])
-                file["activations"][:] = x[start:stop].numpy()
-                start = stop
-    folder = config.folder / "train" / config.train.readers / f"layer_{LAYER}"
-    tensors = load_file(folder / "sae_weights.safetensors")
-    gain = 1000 / mark  # Wins the latent a place among the k.
-    cut = mark / 4 - direction @ tensors["b_dec"]  # sae-lens takes b_dec off its input.
-    tensors["W_enc"][:, PLANTED] = gain * direction
-    tensors["b_enc"][PLANTED] = -gain * cut
-    tensors["W_dec"][PLANTED] = direction
-    save_file(tensors, folder / "sae_weights.safetensors")
-    quality = read_json(folder / "quality.json")
-    known = quality | {"fingerprint": load_dictionary(folder).fingerprint}
-    write_json(folder / "quality.json", known)
+from sae_reasoning.organisms.grammar import BACKTRACKING, INITIALIZING
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory, tiny_pair: PairConfig) -> Path:
     """Traces, cache and SAEs, made once; tests rank copies."""
     folder = tmp_path_factory.mktemp("rank")
-    config = _config(folder, tiny_pair)
-    _write_traces(config)
-    cache(config, **_quiet())
-    train(config, **_quiet())
-    _plant(config)
+    config = config_of(folder, tiny_pair)
+    write_narrated(config)
+    cache(config, **quiet())
+    train(config, **quiet())
+    plant(config)
     return folder
-
-
-def _config(folder: Path, pair: PairConfig) -> Config:
-    config = Config(
-        pair=pair,
-        behaviours=[INITIALIZING, DEDUCTION, BACKTRACKING, "example-testing"],
-        runs=str(folder / "runs"),
-    )
-    config.layers, config.device, config.tracker.kind = [0, 1], "cpu", "none"
-    config.train.sae.d_sae, config.train.sae.k = 64, 4
-    config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
-    config.rank.bootstrap, config.rank.random_directions = 50, 8
-    config.rank.gate = False  # So short a training passes none.
-    config.rank.trackers = config.rank.announcers = config.rank.candidates = 5
-    config.rank.attribution_onsets = 12
-    return config
 
 
 @pytest.fixture
 def config(tmp_path: Path, template: Path, tiny_pair: PairConfig) -> Config:
     shutil.copytree(template / "runs", tmp_path / "runs")
-    return _config(tmp_path, tiny_pair)
+    return config_of(tmp_path, tiny_pair)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +73,7 @@ def ranked(
     """One finished ranking: its config and what it printed."""
     folder = tmp_path_factory.mktemp("ranked")
     shutil.copytree(template / "runs", folder / "runs")
-    config, printed = _config(folder, tiny_pair), io.StringIO()
+    config, printed = config_of(folder, tiny_pair), io.StringIO()
     rank(config, tracker=NullTracker(), console=Console(printed))
     return Ranked(config, printed.getvalue())
 
@@ -155,9 +83,10 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
     attacks = read_table(folder / "attacks.parquet")
     trackers = attacks[attacks.shortlist == TRACKERS]
     assert set(trackers.reader) == {"base", "rl", RANDOM}
-    known = attacks[attacks.outcome != NOT_TESTABLE]  # The rest may rest on two spans.
+    undecided = attacks.outcome.isin([NOT_TESTABLE, LEFT_OUT])
+    known = attacks[~undecided]  # The rest may rest on two spans.
     assert ((known.low <= known.auroc) & (known.auroc <= known.high)).all()
-    assert attacks[attacks.auroc.isna()].outcome.eq(NOT_TESTABLE).all()
+    assert undecided[attacks.auroc.isna()].all()
     shortlist = read_json(folder / "shortlist.json")
     for behaviour, entries in shortlist["trackers"].items():
         of_random = trackers[(trackers.behaviour == behaviour) & (trackers.reader == RANDOM)]
@@ -191,7 +120,7 @@ def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
     ].set_index("kind")
     assert own.auroc["all"] == 1.0
     assert own.n_pos["paraphrase"] == own.n_pos["all"]  # Each span was read in other words.
-    assert (own.outcome == "not testable").all()  # Of 18 spans nothing is decided,
+    assert own.outcome.isin([NOT_TESTABLE, LEFT_OUT]).all()  # Of 18 spans nothing is decided,
     assert own.n_pos["all"] == 18  # as twenty are asked for.
     assert set(own.called) == {"not testable"}
 
@@ -230,14 +159,76 @@ def test_announcers_are_attacked_at_onset(ranked: Ranked) -> None:
         assert set(entry["called"]) == {"base", "rl"}
 
 
+def test_announcers_are_held_against_every_baseline_at_opportunities(ranked: Ranked) -> None:
+    folder = ranked.config.folder / "rank"
+    beaten = read_table(folder / "beaten.parquet")
+    own = beaten[(beaten.shortlist == ANNOUNCERS) & (beaten.behaviour == BACKTRACKING)]
+    baselines = {"ngram", "random_reader", "random_direction", "probe"}
+    assert {frozenset(rows.baseline) for _, rows in own.groupby(["layer", "latent", "reader"])} == {
+        frozenset(baselines)
+    }
+    assert (own.difference - (own.auroc - own.rival)).abs().max() < 1e-12
+    assert own[own.baseline == "probe"].groupby(["reader", "layer"]).rival.nunique().eq(1).all()
+    # The probe reads what the tracker's probe doesn't: the token before the move.
+    probes = beaten[(beaten.behaviour == BACKTRACKING) & (beaten.baseline == "probe")]
+    of_list = probes.groupby(["shortlist", "reader", "layer"]).rival.first().unstack(0)
+    assert (of_list[ANNOUNCERS] != of_list[TRACKERS]).all()
+
+
 def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ranked) -> None:
     found = read_table(ranked.config.folder / "rank" / "injections.parquet")
     assert set(found.carrier) == {"prompt", "response"}
+    bar = ranked.config.rank.attacks.carrier_fvu
+    assert found.is_left_out.tolist() == (found.fvu > bar).tolist()
+    attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
+    elsewhere = attacks[
+        attacks.kind.isin(
+            [
+                outcomes.INJECTED,
+                outcomes.PLANTED,
+                outcomes.PHRASE_INJECTED,
+                outcomes.PHRASE_PLANTED,
+            ]
+        )
+    ]
+    # So short a training explains little of any text, so nothing is decided by what is put there.
+    assert (found.fvu > bar).any()
+    assert (elsewhere.outcome == LEFT_OUT).sum() >= found.is_left_out.sum()
     assert set(found.strategy) <= {1, 2, 3}
     assert (found.words.str.split().str.len() == found.strategy).all()  # A token is a word.
     assert found.rise.between(0, 1).all()
     assert found.num_others.gt(0).all()
     assert found.p.between(0, 1).all()
+
+
+def _documented(table: str) -> list[str]:
+    """Columns that the README names in its row of one of rank's tables."""
+    text = (CONF.parent / "README.md").read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| `{table}` |"))
+    names: list[str] = []
+    whole = ""
+    for name in re.findall(r"`(\w+)`", row.split("|")[3]):
+        whole = whole if name.startswith("_") else name  # `_low` goes on from the name before.
+        names.append(whole + name if name.startswith("_") else name)
+    return names
+
+
+def test_every_column_of_the_scores_is_documented_and_read_by_duckdb_and_polars(
+    ranked: Ranked,
+) -> None:
+    path = ranked.config.folder / "rank" / "scores.parquet"
+    known = read_table(path)
+    assert sorted(_documented("scores")) == sorted(known)
+    mean = known.span_auroc.mean()
+    duckdb = pytest.importorskip("duckdb")
+    query = f"SELECT count(*), avg(span_auroc) FILTER (NOT isnan(span_auroc)) FROM '{path}'"
+    ((count, found),) = duckdb.sql(query).fetchall()
+    assert (count, found) == (len(known), pytest.approx(mean))
+    polars = pytest.importorskip("polars")
+    read = polars.read_parquet(path)
+    assert read.columns == list(known)
+    assert read["span_auroc"].drop_nulls().drop_nans().mean() == pytest.approx(mean)
+    assert read["latent"].to_list() == known.latent.tolist()
 
 
 def test_the_grid_compares_readers_and_writers(ranked: Ranked) -> None:
@@ -338,7 +329,7 @@ def test_announcers_push_towards_the_move_and_are_described(ranked: Ranked) -> N
 
 def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
     config.rank.replicas = 2
-    rank(config, **_quiet())
+    rank(config, **quiet())
     folder = config.folder / "rank"
     replicas = read_table(folder / "replicas.parquet")
     assert set(replicas.seed) == {1, 2}
@@ -388,22 +379,22 @@ def test_a_dictionary_that_fails_the_transfer_gate_is_refused_with_its_figures(
     with pytest.raises(
         ConfigError, match=r"fails the transfer gate \(.* is (over|under) train.gate_"
     ):
-        rank(config, **_quiet())
+        rank(config, **quiet())
     for layer in (0, 1):
         path = config.folder / "train" / "pooled" / f"layer_{layer}" / "quality.json"
         quality = read_json(path)
         for figures in quality["readers"].values():
             figures["failed"] = {}
         write_json(path, quality)
-    rank(config, **_quiet())
+    rank(config, **quiet())
 
 
 def test_a_crosscoder_is_refused(config: Config) -> None:
     config.train.sae.architecture = "batchtopk"
     config.train.readers = "crosscoder"
-    train(config, **_quiet())
+    train(config, **quiet())
     with pytest.raises(ConfigError, match="has one code for both readers"):
-        rank(config, **_quiet())
+        rank(config, **quiet())
 
 
 def test_a_second_run_does_nothing(ranked: Ranked) -> None:
@@ -419,7 +410,7 @@ def test_another_config_ranks_again_and_can_announce_by_onset_auroc(
     config.rank.announce_by, config.rank.attribution_onsets = "onset_auroc", 4
     first = Manifest.read(ranked.config.folder / "rank")
     assert first is not None
-    assert rank(config, **_quiet()).fingerprint != first.fingerprint
+    assert rank(config, **quiet()).fingerprint != first.fingerprint
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
     onset_aurocs = [e["select_onset_auroc"] for e in shortlist["announcers"][BACKTRACKING]]
     assert onset_aurocs == sorted(onset_aurocs, reverse=True)
@@ -441,10 +432,10 @@ def test_a_killed_ranking_goes_on_at_the_first_missing_part(
 
     monkeypatch.setattr(rank_job, "score_store", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        rank(config, **_quiet())
+        rank(config, **quiet())
     assert not (config.folder / "rank").exists()
     monkeypatch.setattr(rank_job, "score_store", score)
-    rank(config, **_quiet())
+    rank(config, **quiet())
     assert not list(config.folder.glob("rank.partial-*"))
     other = ranked.config
     for name in ("scores", "latents", "baselines"):
@@ -470,14 +461,14 @@ def test_nothing_of_the_report_split_decides_what_is_a_candidate(ranked: Ranked)
 def test_a_missing_input_names_its_target(config: Config, stage: str) -> None:
     shutil.rmtree(config.folder / stage)
     with pytest.raises(MissingInput, match=f"run `make {stage}` first"):
-        rank(config, **_quiet())
+        rank(config, **quiet())
 
 
 def test_a_dictionary_of_another_width_is_refused(config: Config) -> None:
     sae = build_training_sae(SaeConfig(d_sae=16, k=2), d_in=24, seed=0, steps=1)
     finish(sae, 1.0).save(config.folder / "train" / "pooled" / "layer_1")
     with pytest.raises(BrokenArtifact, match="width 24, its reader's are 32 wide; delete it"):
-        rank(config, **_quiet())
+        rank(config, **quiet())
     assert not (config.folder / "rank").exists()
 
 
@@ -486,10 +477,10 @@ def test_a_dictionary_that_was_exchanged_is_refused(config: Config) -> None:
     shutil.rmtree(pooled / "layer_1")
     shutil.copytree(pooled / "layer_0", pooled / "layer_1")
     with pytest.raises(BrokenArtifact, match="holds an SAE of layer 0"):
-        rank(config, **_quiet())
+        rank(config, **quiet())
 
 
 def test_behaviours_that_nobody_makes_are_refused_in_one_line(config: Config) -> None:
     config.behaviours = ["example-testing"]
     with pytest.raises(ConfigError, match=r"behaviours=\['example-testing'\] have no span"):
-        rank(config, **_quiet())
+        rank(config, **quiet())

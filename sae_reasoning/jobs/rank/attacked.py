@@ -15,12 +15,9 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Endpoint
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
+from sae_reasoning.jobs.rank.injected import Injection, attack_with_words
 from sae_reasoning.jobs.rank.replicas import attack_with_seeds
-from sae_reasoning.jobs.rank.rewritten import (
-    Injection,
-    attack_with_paraphrase,
-    attack_with_words,
-)
+from sae_reasoning.jobs.rank.rewritten import attack_with_paraphrase
 from sae_reasoning.jobs.rank.rivals import RandomReader
 from sae_reasoning.jobs.rank.subjects import Subject, by_layer, subjects
 from sae_reasoning.traces.paraphrase import Paraphraser, paraphraser_for
@@ -50,7 +47,7 @@ def attack_shortlists(
     console: Console,
 ) -> Attacked:
     """Make every attack that hasn't been made."""
-    bars = Bars(cfg.rank.keep, cfg.rank.weak, cfg.rank.bootstrap, cfg.rank.seed)
+    bars = Bars(cfg.rank.attacks, cfg.rank.bootstrap, cfg.rank.seed)
     for subject in subjects(cfg, data, lists, random, parts):
         _attack_trackers(cfg, data, subject, bars, parts, console)
     announcers = parts / f"{ANNOUNCERS}_attacks.parquet"
@@ -71,21 +68,29 @@ def _attack_trackers(
     path = parts / f"{subject.name}_attacks.parquet"
     if path.exists():
         return
-    attacks = list(subject.by_text(cfg.behaviours, bars))
+    attacks: list[Attack] = []
     injections: list[Injection] = []
     replicas: list[Replica] = []
     if subject.targets:
-        lm = subject.lm()
-        killed_by_words, injections = attack_with_words(cfg, subject, lm, bars, console)
-        attacks += killed_by_words
-        if paraphraser := _paraphraser(cfg):
-            attacks += attack_with_paraphrase(cfg, subject, lm, paraphraser, bars, console)
+        attacks, injections = attack_by_text(cfg, subject, _paraphraser(cfg), bars, console)
         if cfg.rank.replicas and subject.name in cfg.pair.readers:
             killed_by_seeds, replicas = attack_with_seeds(cfg, data, subject, parts, console)
             attacks += killed_by_seeds
     write_table(parts / f"{subject.name}_injections.parquet", _frame(injections, Injection))
     write_table(parts / f"{subject.name}_replicas.parquet", _frame(replicas, Replica))
     write_table(path, _frame(attacks, Attack))
+
+
+def attack_by_text(
+    cfg: Config, subject: Subject, paraphraser: Paraphraser | None, bars: Bars, console: Console
+) -> tuple[list[Attack], list[Injection]]:
+    """Every attack on a reader's trackers that asks for nothing but it: as read, and read anew."""
+    lm = subject.lm()
+    by_words, injections = attack_with_words(cfg, subject, lm, bars, console)
+    attacks = [*subject.by_text(cfg.behaviours, bars), *by_words]
+    if paraphraser is not None:
+        attacks += attack_with_paraphrase(cfg, subject, lm, paraphraser, bars, console)
+    return attacks, injections
 
 
 def _paraphraser(cfg: Config) -> Paraphraser | None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -39,60 +40,62 @@ def hold_shortlists(
     cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
 ) -> pd.DataFrame:
     """Every shortlisted latent against every baseline of its kind, in every reader."""
-    spans, onsets = data.labels.spans, data.labels.onsets
-    words = {
-        kind: {NGRAM: rival_scores(NgramScorer(own, data.rows.token_id), own, cfg.behaviours)}
-        for kind, own in ((TRACKERS, spans), (ANNOUNCERS, onsets))
-    }
-    untrained = {RANDOM_READER: _untrained(cfg, data, random)}
+    tables = []
+    for kind, maxima in ((TRACKERS, "spans"), (ANNOUNCERS, "onsets")):
+        compared = data.labels.compared[kind]
+        words = rival_scores(NgramScorer(compared, data.rows.token_id), compared, cfg.behaviours)
+        without_layer = {NGRAM: words, RANDOM_READER: _untrained(cfg, data, random, kind)}
 
-    @cache
-    def beside(reader: str, layer: int) -> dict[str, RivalScores]:
-        own = _load_rivals(parts / f"{reader}_layer_{layer}_rivals.npz", spans, cfg.behaviours)
-        return words[TRACKERS] | untrained | own
+        @cache
+        def beside(
+            reader: str,
+            layer: int,
+            kind: str = kind,
+            compared: Intervals = compared,
+            others: Mapping[str, RivalScores] = MappingProxyType(without_layer),
+        ) -> dict[str, RivalScores]:
+            path = parts / f"{reader}_layer_{layer}_{kind}_rivals.npz"
+            return {**others, **_load_rivals(path, compared, cfg.behaviours)}
 
-    tables = [
-        hold_against(
-            kind,
-            getattr(lists, kind),
-            cfg.behaviours,
-            saved_maxima(data, parts, maxima),
-            rivals,
-            num_resamples=cfg.rank.bootstrap,
-            seed=cfg.rank.seed,
-            readers=list(cfg.pair.readers),
+        tables.append(
+            hold_against(
+                kind,
+                getattr(lists, kind),
+                cfg.behaviours,
+                saved_maxima(data, parts, maxima),
+                beside,
+                num_resamples=cfg.rank.bootstrap,
+                seed=cfg.rank.seed,
+                readers=list(cfg.pair.readers),
+            )
         )
-        for kind, maxima, rivals in (
-            (TRACKERS, "spans", beside),
-            (ANNOUNCERS, "onsets", lambda *_: words[ANNOUNCERS]),
-        )
-    ]
     return pd.concat(tables, ignore_index=True)
 
 
-def _load_rivals(path: Path, spans: Intervals, behaviours: list[str]) -> dict[str, RivalScores]:
+def _load_rivals(path: Path, compared: Intervals, behaviours: list[str]) -> dict[str, RivalScores]:
     found: dict[str, dict[tuple[str, str], Ranked]] = {}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
             baseline, behaviour, writer = name.split("/")
-            here = spans.of_cell(cell_index(behaviours.index(behaviour), writer, "report"))
+            here = compared.of_cell(cell_index(behaviours.index(behaviour), writer, "report"))
             found.setdefault(baseline, {})[behaviour, writer] = Ranked(
-                file[name], spans.is_positive[here], spans.problem[here]
+                file[name], compared.is_positive[here], compared.problem[here]
             )
     return dict(found)
 
 
-def _untrained(cfg: Config, data: RankData, random: RandomReader) -> RivalScores:
+def _untrained(cfg: Config, data: RankData, random: RandomReader, kind: str) -> RivalScores:
     """The untrained reader's best latent, of the layer that is best on the select split."""
     problem = problem_numbers_elsewhere(
         (trace.problem_id for trace in random.traces), (trace.problem_id for trace in data.traces)
     )
     best: dict[tuple[str, str], tuple[float, Ranked]] = {}
-    for spans, _ in random.maxima.values():
-        scores = rival_scores(best_latent(spans), spans.intervals, cfg.behaviours, problem)
+    for maxima in random.maxima.values():
+        compared = maxima.of(kind)
+        scores = rival_scores(best_latent(compared), compared.intervals, cfg.behaviours, problem)
         for (behaviour, writer), own in scores.items():
             cell = cell_index(cfg.behaviours.index(behaviour), writer, "select")
-            chosen_by = float(np.nanmax(spans.aurocs(cell)))
+            chosen_by = float(np.nanmax(compared.aurocs(cell)))
             if chosen_by > best.get((behaviour, writer), (-1.0, own))[0]:
                 best[behaviour, writer] = (chosen_by, own)
     return {key: own for key, (_, own) in best.items()}

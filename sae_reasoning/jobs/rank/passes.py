@@ -13,10 +13,12 @@ from sae_reasoning.behaviours.baselines import (
     RANDOM_DIRECTION,
     SPARSE_PROBE,
     IntervalActivations,
+    Scorer,
     random_directions,
     score_baseline,
 )
 from sae_reasoning.behaviours.beaten import rival_scores
+from sae_reasoning.behaviours.outcomes import TRACKERS
 from sae_reasoning.behaviours.probes import SPARSE_SIZES, SparseProbes
 from sae_reasoning.behaviours.scores import LatentScores
 from sae_reasoning.config import Config
@@ -94,17 +96,24 @@ def score_store(
     # Not in the system's temporary folder, which may be memory itself.
     scores = LatentScores(data.labels, dictionary.d_sae, scratch=parts)
     directions = random_directions(cfg.rank.random_directions, store.d_model, cfg.rank.seed)
-    raw = IntervalActivations(data.labels.spans, directions)
+    raw = {
+        kind: IntervalActivations(intervals, directions)
+        for kind, intervals in data.labels.compared.items()
+    }
     first_row = 0
     with console.progress(store.num_tokens, "tokens", f"{reader} layer {layer}") as bar:
         for batch in store.batches(None, BATCH_ROWS):
             scores.add(active(dictionary, first_row, batch.activations))
-            raw.add(first_row, batch.activations)
+            for of_kind in raw.values():
+                of_kind.add(first_row, batch.activations)
             first_row += len(batch.activations)
             bar.advance(len(batch.activations))
         result = scores.result()
     sparse = SparseProbes(result.maxima)
-    scorers = {RANDOM_DIRECTION: raw.best_direction, PROBE: raw.probe}
+    of_raw = {
+        kind: {RANDOM_DIRECTION: own.best_direction, PROBE: own.probe} for kind, own in raw.items()
+    }
+    scorers: dict[str, Scorer] = dict(of_raw[TRACKERS])
     scorers |= {SPARSE_PROBE.format(k): partial(sparse.score, k) for k in SPARSE_SIZES}
     rivals = [
         row
@@ -119,11 +128,12 @@ def score_store(
             num_traces=len(data.traces),
         )
     ]
-    beside = {
-        name: rival_scores(scorers[name], data.labels.spans, cfg.behaviours)
-        for name in (RANDOM_DIRECTION, PROBE)
-    }
-    save_rivals(parts / f"{prefix}_rivals.npz", beside)
+    for kind, own in of_raw.items():
+        intervals = data.labels.compared[kind]
+        beside = {
+            name: rival_scores(scorer, intervals, cfg.behaviours) for name, scorer in own.items()
+        }
+        save_rivals(parts / f"{prefix}_{kind}_rivals.npz", beside)
     identity = {"dictionary": dictionary.name, "layer": layer, "reader": reader}
     maxima_of = {"spans": result.maxima, "onsets": result.onsets, "alike": result.alike}
     for kind, maxima in maxima_of.items():

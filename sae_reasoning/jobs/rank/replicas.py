@@ -36,8 +36,9 @@ def attack_with_seeds(
                     cell_index(number, target.writer, "select"),
                     cell_index(number, target.writer, "report"),
                     seed=seed,
-                    near=cfg.rank.replica_cosine,
-                    best=2 * cfg.rank.trackers,
+                    near=cfg.rank.attacks.replica_cosine,
+                    best=cfg.rank.attacks.replica_ranks * cfg.rank.trackers,
+                    num_resamples=cfg.rank.bootstrap,
                 )
     attacks = []
     for target in subject.targets:

@@ -14,9 +14,16 @@ from sae_reasoning.behaviours.baselines import (
     score_baseline,
     some_with_moves,
 )
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
 from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import MaximaStream, SparseMaxima
-from sae_reasoning.behaviours.windows import Intervals, Rows, response_rows, span_intervals
+from sae_reasoning.behaviours.windows import (
+    Intervals,
+    Rows,
+    onset_intervals,
+    response_rows,
+    span_intervals,
+)
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import LanguageModel, load, random_twin, resolve_device
@@ -38,6 +45,25 @@ _TRACES = 150
 
 
 @dataclass(frozen=True)
+class RandomMaxima:
+    """Largest activations of one layer's latents in a reader that was never trained.
+
+    Attributes:
+        spans: Over spans and windows of the same traces.
+        onsets: At onset-1 of opportunities.
+        alike: Over spans on the report split, and windows that are like them.
+    """
+
+    spans: SparseMaxima
+    onsets: SparseMaxima
+    alike: SparseMaxima
+
+    def of(self, shortlist: str) -> SparseMaxima:
+        """What a shortlist's latents are compared on."""
+        return {TRACKERS: self.spans, ANNOUNCERS: self.onsets}[shortlist]
+
+
+@dataclass(frozen=True)
 class RandomReader:
     """A reader that was never trained, and what was found of it.
 
@@ -45,19 +71,17 @@ class RandomReader:
         lm: Of the RL model's architecture.
         traces: That it reads.
         rows: Their tokens.
-        spans: Spans and windows of them.
         alike: Spans on the report split, and windows that are like them.
         dictionaries: SAEs trained on it, by layer.
-        maxima: Over spans and over what is alike, by layer.
+        maxima: By layer.
     """
 
     lm: LanguageModel
     traces: list[Trace]
     rows: Rows
-    spans: Intervals
     alike: Alike
     dictionaries: Mapping[int, Dictionary]
-    maxima: Mapping[int, tuple[SparseMaxima, SparseMaxima]]
+    maxima: Mapping[int, "RandomMaxima"]
 
 
 def score_text(cfg: Config, data: RankData, parts: Path) -> None:
@@ -84,7 +108,11 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
     twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
     spans = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)
     drawn = alike(traces, rows, cfg.behaviours, data.labels.wordings, cfg.rank.seed)
-    both = (spans, drawn.intervals)
+    compared: dict[str, Intervals] = {
+        "spans": spans,
+        "onsets": onset_intervals(traces, rows, cfg.behaviours, cfg.rank.seed),
+        "alike": drawn.intervals,
+    }
     missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
     if missing:
         residuals = residuals_in_memory(
@@ -106,17 +134,19 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
             )
             bar.advance(cfg.train.steps)
         dictionary.save(_folder(parts, layer))
-        streams = [MaximaStream(intervals, dictionary.d_sae) for intervals in both]
+        streams = {
+            kind: MaximaStream(intervals, dictionary.d_sae) for kind, intervals in compared.items()
+        }
         for start in range(0, len(residuals[layer]), BATCH_ROWS):
             part = active(dictionary, start, residuals[layer][start : start + BATCH_ROWS])
-            for stream in streams:
+            for stream in streams.values():
                 stream.add(part)
-        found = [stream.result() for stream in streams]
-        for one, path in zip(found, _maxima_paths(parts, layer), strict=True):
-            save_maxima(path, one)
+        found = {kind: stream.result() for kind, stream in streams.items()}
+        for kind, maxima_of_kind in found.items():
+            save_maxima(_maxima_path(parts, layer, kind), maxima_of_kind)
         scored = score_baseline(
             RANDOM_READER,
-            best_latent(found[0]),
+            best_latent(found["spans"]),
             spans,
             cfg.behaviours,
             layer=layer,
@@ -128,21 +158,23 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
     device = resolve_device(cfg.device)
     dictionaries = {x: load_dictionary(_folder(parts, x), device) for x in cfg.layers}
     maxima = {
-        layer: (
-            load_maxima(_maxima_paths(parts, layer)[0], spans, dictionary.d_sae),
-            load_maxima(_maxima_paths(parts, layer)[1], drawn.intervals, dictionary.d_sae),
+        layer: RandomMaxima(
+            **{
+                kind: load_maxima(_maxima_path(parts, layer, kind), intervals, dictionary.d_sae)
+                for kind, intervals in compared.items()
+            }
         )
         for layer, dictionary in dictionaries.items()
     }
-    return RandomReader(twin, traces, rows, spans, drawn, dictionaries, maxima)
+    return RandomReader(twin, traces, rows, drawn, dictionaries, maxima)
 
 
 def _folder(parts: Path, layer: int) -> Path:
     return parts / f"random_{layer}"
 
 
-def _maxima_paths(parts: Path, layer: int) -> tuple[Path, Path]:
-    return parts / f"random_{layer}_spans.npz", parts / f"random_{layer}_alike.npz"
+def _maxima_path(parts: Path, layer: int, kind: str) -> Path:
+    return parts / f"random_{layer}_{kind}.npz"
 
 
 def _shuffled(x: torch.Tensor, size: int, seed: int) -> Iterator[torch.Tensor]:

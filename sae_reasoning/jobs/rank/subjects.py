@@ -95,7 +95,7 @@ def subjects(
         rows=random.rows,
         drawn=random.alike,
         dictionaries=random.dictionaries,
-        maxima=lambda layer: random.maxima[layer][1],
+        maxima=lambda layer: random.maxima[layer].alike,
         targets=_best_of_random(cfg, random, lists),
     )
     return [*map(trained, cfg.pair.readers), untrained]
@@ -111,8 +111,10 @@ def _best_of_random(cfg: Config, random: RandomReader, lists: Shortlist) -> list
         cell = cell_index(number, writer, "select")
         scored = [
             (-auroc, layer, latent)
-            for layer, (spans, _) in random.maxima.items()
-            for latent, auroc in enumerate(np.nan_to_num(spans.aurocs(cell), nan=0.5).tolist())
+            for layer, maxima in random.maxima.items()
+            for latent, auroc in enumerate(
+                np.nan_to_num(maxima.spans.aurocs(cell), nan=0.5).tolist()
+            )
         ]
         targets += [
             Target(TRACKERS, behaviour, RANDOM, writer, layer, latent)
