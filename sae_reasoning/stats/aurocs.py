@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy import stats
+from scipy import sparse, stats
 
 from sae_reasoning.stats.estimates import Estimate, widen_flat, wilson
 from sae_reasoning.stats.resampling import between, resample_weights
@@ -355,12 +355,22 @@ def _pair_tables(
         if y.all():
             continue
         levels, level = np.unique(s, return_inverse=True)
-        negatives = np.zeros((len(levels), num_clusters))
-        np.add.at(negatives, (level[~y], c[~y]), 1.0 / (~y).sum() if each_positive else 1.0)
+        shape = (len(levels), num_clusters)
+        negatives = _counts(level[~y], c[~y], shape).toarray()
+        if each_positive:
+            negatives /= (~y).sum()
         beaten = np.cumsum(negatives, 0) - negatives / 2
-        np.add.at(concordant, c[y], beaten[level[y]])
-        np.add.at(pairs, c[y], negatives.sum(0))
+        positives = _counts(level[y], c[y], shape)
+        concordant += positives.T @ beaten
+        pairs += np.outer(np.asarray(positives.sum(0)), negatives.sum(0))
     return concordant, pairs
+
+
+def _counts(
+    level: Int[np.ndarray, " item"], cluster: Int[np.ndarray, " item"], shape: tuple[int, int]
+) -> sparse.csr_array:
+    """Items of each level and cluster."""
+    return sparse.csr_array((np.ones(len(level)), (level, cluster)), shape)
 
 
 def _cluster_sums(
