@@ -118,14 +118,12 @@ def check(folder: Folder, by_one: Folder, shown: str) -> None:
     assert "wrote" in "".join(log.read_text() for log in logs)
 
 
-@pytest.mark.slow
 @needs("hydra_joblib_launcher", "joblib")
 def test_by_joblib(folder: Folder, by_one: Folder):
     shown = folder.run("cache", *SPLIT, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     check(folder, by_one, shown)
 
 
-@pytest.mark.slow
 @needs("hydra_submitit_launcher", "submitit")
 def test_by_submitit(folder: Folder, by_one: Folder):
     shown = folder.run("cache", *SPLIT, "hydra/launcher=submitit_local")

@@ -71,7 +71,6 @@ def _unrelated(repeats: int) -> tuple[float, float]:
     return float(np.mean(np.concatenate(p) < 0.05)), found / repeats
 
 
-@pytest.mark.slow
 def test_the_level_is_kept_and_after_correction_hardly_anything_is_found() -> None:
     level, found = _unrelated(200)
     assert 0.04 <= level <= 0.06
@@ -85,7 +84,6 @@ def test_in_a_few_repeats_the_level_is_about_kept() -> None:
     assert found <= 0.2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0.3, 0.8, 1.5])
 def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -> None:
     values, lows, highs = [], [], []
@@ -108,7 +106,6 @@ def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -
     assert 0.93 <= covered.mean() <= 0.97
 
 
-@pytest.mark.slow
 def test_what_is_kept_within_strata_covers_one_half_where_nothing_is_there() -> None:
     covered = []
     for repeat in range(30):

@@ -52,13 +52,11 @@ def logged(records: list[dict[str, Any]]) -> set[str]:
     return {key.rpartition(".")[0] or key for key in keys}
 
 
-@pytest.mark.slow
 def test_tables_and_curves_of_the_stages_read_back(tracked):
     assert {"effects", "sets", "doses", "dose curves_table"} <= logged(tracked["ablate"])
     assert {"verdicts", "latents"} <= logged(tracked["report"])
 
 
-@pytest.mark.slow
 def test_the_report_is_linked_to_what_it_was_made_from_by_content(tracked):
     made = {a["name"]: a for a in artifacts(tracked["ablate"]) if not a.get("use_after_commit")}
     used = {a["name"]: a for a in artifacts(tracked["report"]) if a.get("use_after_commit")}
@@ -70,7 +68,6 @@ def test_the_report_is_linked_to_what_it_was_made_from_by_content(tracked):
     assert "verdict.json" in {entry["path"] for entry in report["manifest"]["contents"]}
 
 
-@pytest.mark.slow
 def test_only_the_best_latents_have_a_page_and_it_is_inert(tracked):
     (table,) = [a for a in artifacts(tracked["report"]) if a["name"].endswith("-latents")]
     pages = [e for e in table["manifest"]["contents"] if e["path"].endswith(".html")]
@@ -80,7 +77,6 @@ def test_only_the_best_latents_have_a_page_and_it_is_inert(tracked):
     assert "://" not in text
 
 
-@pytest.mark.slow
 def test_no_folder_goes_up(tracked):
     project: Project = tracked["project"]
     for stage in ("ablate", "report"):
@@ -93,7 +89,6 @@ def test_no_folder_goes_up(tracked):
         assert not any(r["run"].get("host") for r in tracked[stage] if r["type"] == "run")
 
 
-@pytest.mark.slow
 def test_texts_and_weights_go_up_only_where_asked_for(made_project: Project, tiny_config: Config):
     def files(stage: str) -> set[str]:
         folder = made_project.results / stage
