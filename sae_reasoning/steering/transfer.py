@@ -20,6 +20,7 @@ from sae_reasoning.steering.findings import PER_OPPORTUNITY, stands
 _BESIDE = {"permuted": PERMUTED, "matched": MATCHED, "random": RANDOM, "own": OWN}
 _BEYOND = {"permuted": "permuted", "matched": "control", "random": "random", "own": "own"}
 """Prefixes of these columns in the table of effects."""
+_NEEDED = ("permuted", "matched", "random")
 _INTERVAL = ("low", "high", "q")
 
 CELLS = [
@@ -94,7 +95,10 @@ def cells(
             "num_shared": len(set(latents) & set(beside["own"].latents.split())),
             "likeness": alike.value.median(),
             "same_word": alike.same_word.median(),
-            "carries_over": stands(edited) and sign * edited.difference > 0,
+            "carries_over": stands(edited)
+            and sign * edited.difference > 0
+            # Beyond nothing where a control has no q: too few draws, or no opportunities under it.
+            and bool(edited[[f"{_BEYOND[name]}_q" for name in _NEEDED]].notna().all()),
             "permuted_largest": beside["permuted"].largest_draw,
             "permuted_draws": beside["permuted"].num_draws,
         }

@@ -11,8 +11,10 @@ _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _HASHES = re.compile(r"^\s*####\s*(\S.*)$", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+(?![\d.]))?")
 _BOXED = ("\\boxed{", "\\fbox{")
-_END_OF_THOUGHT = "</think>"
+_THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
 _DECORATION = re.compile(r"\\text\{[^{}]*\}|\\(?:left|right|[,;! ])|[$€£%°*_\s]")
+_SEVERAL = re.compile(r"\d\s+\d|\d\s*\\[dt]?frac")
+_THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _EDGES = re.compile(r"^[\s$.,]+|[\s$.,]+$")
 _SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "÷": "/", "−": "-"}
 _SIGNS |= dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]", "\\frac"), "")
@@ -32,6 +34,8 @@ def find_answer(text: str, *, numeric: bool, truncated: bool) -> str | None:
         truncated: Whether the response was cut.
     """
     said = text.rpartition(_END_OF_THOUGHT)[2]
+    if _THOUGHT in said:
+        return None  # It never came to an end.
     if tags := _TAG.findall(said):
         return str(tags[-1]).strip() or None
     if (box := _last_boxed(said)) is not None:
@@ -49,6 +53,8 @@ def find_answer(text: str, *, numeric: bool, truncated: bool) -> str | None:
 
 def as_number(text: str) -> Fraction | None:
     """The number that a text is, units and signs of money aside; None where it isn't one."""
+    if _SEVERAL.search(text) or ("," in text.replace("\\,", "") and not _THOUSANDS.search(text)):
+        return None  # A mixed number, or a list: not for us to say.
     plain = _FRACTION.sub(r"\1/\2", text.strip().rstrip("."))
     plain = _DECORATION.sub("", plain).replace(",", "")
     try:

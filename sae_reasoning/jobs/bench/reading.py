@@ -73,7 +73,7 @@ def real_readers(weights: Path, sizes: Sizes, scratch: Path, device: str) -> dic
 
 def _batches(
     lm: LanguageModel, sequences: Sequence[Sequence[int]], sizes: Sizes
-) -> list[Int[Tensor, "batch token"]]:
+) -> list[Int[Tensor, "_ _"]]:
     return [
         nn.utils.rnn.pad_sequence([torch.tensor(sequences[row]) for row in rows], True).to(
             lm.device
@@ -85,7 +85,7 @@ def _batches(
 def _ours_and_bare(
     lm: LanguageModel,
     sequences: Sequence[Sequence[int]],
-    batches: Sequence[Int[Tensor, "batch token"]],
+    batches: Sequence[Int[Tensor, "_ _"]],
     sizes: Sizes,
     scratch: Path,
 ) -> dict[str, Contender]:
