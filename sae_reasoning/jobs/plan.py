@@ -44,6 +44,13 @@ CARDS = {
 MEASURED_TOKENS = {
     "search_base_llama": 14.8,
     "search_rl_llama": 120.3,
+    "search_random_llama": 10.4,
+    "search_base_lacking_llama": 14.1,
+    "search_sft_lacking_llama": 123.7,
+    "search_base_neox": 14.8,
+    "search_rl_neox": 137.6,
+    "search_base_lacking_neox": 14.1,
+    "search_sft_lacking_neox": 143.0,
 }
 """Mean tokens of a response of shipped models, on 600 problems of seed 0."""
 

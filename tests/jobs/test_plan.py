@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sae_reasoning.compose import compose
+from sae_reasoning.compose import compose, group_options
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PlanConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
@@ -33,7 +33,7 @@ def test_disk_on_the_shipped_pair_is_within_a_twentieth_of_what_cache_writes(tmp
     cfg = compose(
         [
             *("tracker=none", "device=cpu", "threads=1", f"runs={tmp_path}"),
-            *("traces.seed=1", "traces.num_problems=150"),
+            *("traces.seed=1", "traces.num_problems=60"),
         ]
     )
     before, shown = planned(cfg)
@@ -84,8 +84,6 @@ def test_a_model_that_nobody_knows_needs_its_figures():
 
 
 def test_every_pair_of_conf_can_be_planned_without_a_network():
-    from sae_reasoning.compose import group_options
-
     for choice in group_options()["pair"]:
         if choice == "local":
             continue

@@ -47,12 +47,6 @@ class ModelSize:
         return blocks + (2 * self.head_weights if head else 0)
 
 
-def _qwen2(
-    hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
-) -> Any:
-    return _shape("qwen2", hidden, inner, layers, heads, kv, vocab, tied)
-
-
 def _shape(
     kind: str, hidden: int, inner: int, layers: int, heads: int, kv: int, vocab: int, tied: bool
 ) -> dict[str, Any]:
@@ -68,10 +62,10 @@ def _shape(
     }
 
 
-_HALF = _qwen2(896, 4864, 24, 14, 2, 151936, True)
-_ONE_AND_A_HALF = _qwen2(1536, 8960, 28, 12, 2, 151936, True)
+_HALF = _shape("qwen2", 896, 4864, 24, 14, 2, 151936, True)
+_ONE_AND_A_HALF = _shape("qwen2", 1536, 8960, 28, 12, 2, 151936, True)
 _UNTIED = _ONE_AND_A_HALF | {"tie_word_embeddings": False}
-_SEVEN = _qwen2(3584, 18944, 28, 28, 4, 152064, False)
+_SEVEN = _shape("qwen2", 3584, 18944, 28, 28, 4, 152064, False)
 _LLAMA = _shape("llama", 4096, 14336, 32, 32, 8, 128256, False)
 _OLMO = _shape("olmo3", 4096, 11008, 32, 32, 32, 100278, False)
 SHAPES = {
