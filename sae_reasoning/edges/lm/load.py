@@ -300,9 +300,15 @@ def _entrance(model: PreTrainedModel) -> torch.device:
 
 
 def resolve_device(device: str) -> str:
-    """`auto` as cuda where there is one, else cpu."""
+    """`auto` as cuda where there is one, else cpu.
+
+    Raises:
+        ConfigError: A CUDA device is asked for, and there is none.
+    """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}, but torch finds no CUDA device here; set device=cpu")
     return device
 
 
