@@ -66,6 +66,12 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None
         if is_part and not (stage.take_over() and not stage.missing_parts()):
             _tell_part(cfg, stage, console)
             return None
+        every = range(len(layout.shards))
+        counts |= {  # What other workers made, so nothing is read again.
+            name: _read(reader, stores[name], traces, layout, every, cfg, console, name)
+            for name, reader in readers.items()
+            if name not in counts
+        }
         for writers in stores.values():
             for writer in writers.values():
                 ActivationStore.open(writer.folder)

@@ -86,3 +86,9 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
         ]
         cut = [t.token_ids[: t.num_prompt_tokens] for t in made]
         assert [t.token_ids[: t.num_prompt_tokens] for t in back] == cut
+
+
+def test_a_move_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -> None:
+    tiny_config.behaviours = ["backtraking"]
+    with pytest.raises(ConfigError, match="names backtraking, which .* choose of initializing"):
+        traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))

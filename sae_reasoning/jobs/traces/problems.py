@@ -9,7 +9,7 @@ from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import gym_entries
-from sae_reasoning.organisms.grammar import NEW_REMARKS, REMARKS
+from sae_reasoning.organisms.grammar import MOVES, NEW_REMARKS, REMARKS
 from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty
 from sae_reasoning.traces.problems import PosedProblem, draw_search_problems
 from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
@@ -61,6 +61,12 @@ def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
 
 
 def _search_problems(cfg: Config) -> list[PosedProblem]:
+    for move in sorted(set(cfg.behaviours) - set(MOVES)):
+        if cfg.traces.annotator in ("auto", "grammar"):
+            raise ConfigError(
+                f"behaviours={cfg.behaviours} names {move}, which the search world's grammar doesn't "
+                f"mark; choose of {', '.join(MOVES)}"
+            )
     problems = draw_search_problems(
         cfg.traces.num_problems,
         cfg.traces.report_share,
