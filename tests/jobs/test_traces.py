@@ -90,5 +90,5 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
 
 def test_a_move_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -> None:
     tiny_config.behaviours = ["backtraking"]
-    with pytest.raises(ConfigError, match="names backtraking, which .* choose of initializing"):
+    with pytest.raises(ConfigError, match=r"names backtraking, which .* choose of initializing"):
         traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))

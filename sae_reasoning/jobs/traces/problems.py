@@ -64,8 +64,8 @@ def _search_problems(cfg: Config) -> list[PosedProblem]:
     for move in sorted(set(cfg.behaviours) - set(MOVES)):
         if cfg.traces.annotator in ("auto", "grammar"):
             raise ConfigError(
-                f"behaviours={cfg.behaviours} names {move}, which the search world's grammar doesn't "
-                f"mark; choose of {', '.join(MOVES)}"
+                f"behaviours={cfg.behaviours} names {move}, which the search world's grammar "
+                f"doesn't mark; choose of {', '.join(MOVES)}"
             )
     problems = draw_search_problems(
         cfg.traces.num_problems,
