@@ -357,12 +357,12 @@ def _pair_tables(
         levels, level = np.unique(s, return_inverse=True)
         shape = (len(levels), num_clusters)
         negatives = _counts(level[~y], c[~y], shape).toarray()
-        if each_positive:
-            negatives /= (~y).sum()
         beaten = np.cumsum(negatives, 0) - negatives / 2
         positives = _counts(level[y], c[y], shape)
-        concordant += positives.T @ beaten
-        pairs += np.outer(np.asarray(positives.sum(0)), negatives.sum(0))
+        # Counts are exact until they're divided, so that all of them is 1 and not a little more.
+        shared = (~y).sum() if each_positive else 1
+        concordant += (positives.T @ beaten) / shared
+        pairs += np.outer(np.asarray(positives.sum(0)), negatives.sum(0)) / shared
     return concordant, pairs
 
 
