@@ -144,7 +144,9 @@ def test_the_remedy_for_a_clash_mends_it(stage: str, sweep: list[str]):
     ],
 )
 def test_jobs_that_write_apart_or_alike_may_run_together(stage: str, sweep: list[str]):
-    refuse_clashes([stage], plan(sweep))
+    jobs = plan(sweep)
+    assert len(jobs) > 1
+    refuse_clashes([stage], jobs)  # Raises where they clash.
 
 
 def test_jobs_that_make_parts_of_a_stage_share_its_folder(monkeypatch):

@@ -31,6 +31,8 @@ def with_special(pair: PairConfig, folder: Path, *tokens: str) -> PairConfig:
 
 
 def test_the_same_tokenizer_shares_everything(tiny_pair):
+    both = load_tokenizer(tiny_pair.base), load_tokenizer(tiny_pair.rl)
+    assert differing_tokens(*both) == {}
     require_shared_tokens(tiny_pair, [range(100)])
 
 
