@@ -5,8 +5,8 @@ n-gram model of the text, and the best latent of an untrained reader. An announc
 the same at onset-1 of opportunities: directions, probe and untrained latents picked or fitted on
 what they read there, on the select split, and the n-gram model of the two tokens there. The
 difference of AUROCs is paired: the same problems are drawn for both sides. A latent beats a
-baseline where the difference is above 0 for sure; against a ceiling like the probe none is expected
-to.
+baseline where the difference is above 0 for sure, by its interval and at q < 0.05 over the list;
+against a ceiling like the probe none is expected to.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +22,7 @@ from sae_reasoning.behaviours.streams import MaximaOf
 from sae_reasoning.behaviours.windows import WRITERS, Intervals, cell_index
 from sae_reasoning.stats import Compared, Ranked, benjamini_hochberg, compare_aurocs
 
+_SURE = 0.05
 RivalScores = Mapping[tuple[str, str], Ranked]
 """A baseline's scores of the report split's spans and windows, by behaviour and writer."""
 
@@ -45,8 +46,8 @@ class Bout:
         high: Upper bound.
         p: Against no difference.
         n: Problems.
-        beats: Whether the lower bound is above 0.
         q: Benjamini-Hochberg over the list.
+        beats: Whether the lower bound is above 0, at q < 0.05.
     """
 
     shortlist: str
@@ -63,8 +64,8 @@ class Bout:
     high: float
     p: float
     n: int
-    beats: bool
     q: float = float("nan")
+    beats: bool = False
 
 
 def rival_scores(
@@ -145,6 +146,7 @@ def hold_against(
                         bouts.append(_bout((*identity, entry.writer, baseline), compared))
     table = pd.DataFrame(map(asdict, bouts), columns=[field.name for field in fields(Bout)])
     table["q"] = benjamini_hochberg(table.p.to_numpy(float))
+    table["beats"] = (table.low > 0) & (table.q < _SURE)
     return table
 
 
@@ -191,5 +193,4 @@ def _bout(
         high=gap.high,
         p=gap.p,
         n=gap.n,
-        beats=bool(gap.low > 0),
     )

@@ -36,7 +36,8 @@ class AblateConfig:
             residual, too.
         think: Whether the base is made to think, since hardly one of its rollouts would reach an
             opportunity.
-        controls: Matched-latent sets, random directions and the like, each this many draws.
+        controls: Matched-latent sets, random directions and the like, each this many draws; an
+            effect is held against one more draw, so with fewer than three hardly any stands.
         permutations: Draws of counterparts of the other run's other latents, beside `matches_of`.
         split: Whose problems: `report`; or `select`, to choose doses and sizes on.
         num_problems: Problems generated on.
@@ -64,7 +65,7 @@ class AblateConfig:
     singles: int = 0
     both: bool = False
     everywhere: bool = False
-    other_reader: bool = True
+    other_reader: bool = False
     recovery: bool = True
     think: bool = True
     controls: int = 3

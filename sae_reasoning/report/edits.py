@@ -49,7 +49,7 @@ class SetEffect:
     q: float
     n: int
     coherent: bool
-    stands: bool
+    stands: bool | None
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,8 @@ class Edits:
         return SetEffect(
             *(row.model, row.behaviour, row.edit, row.dose, int(row.set_size), row.where),
             *(row.found_by, float(self._without[key]), row.value, row.difference, row.low),
-            *(row.high, row.q, int(row.n), bool(row.coherent), bool(row.stands)),
+            *(row.high, row.q, int(row.n), bool(row.coherent)),
+            stands=None if row.stands is pd.NA else bool(row.stands),
         )
 
     def _texts(self, edit: Any) -> list[Pair]:

@@ -10,7 +10,8 @@ An edit acts on a set of a move's latents. Beside it, in the same place and size
   decoder rows from the SAE's error too, `whole_residual` from all of the residual (with a
   `random_span` as its control);
 * for latents that were found through another run's: `permuted_match`, counterparts of its other
-  latents (a control), and `own_latents`, the best that this run itself found (what could be had).
+  latents (a control: any match would do), matched like `matched_latent` so that they fire as much
+  where the edit acts, and `own_latents`, the best that this run itself found (what could be had).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from sae_reasoning.steering.controls import (
     LatentSizes,
-    match_latents,
+    distinct_matches,
     random_direction,
     random_span,
 )
@@ -252,10 +253,14 @@ class _Beside:
         return _Made(kind, draw, chosen, Intervention(self._changes_of(chosen), self._as_large))
 
     def _matched(self) -> Iterator[_Made]:
-        barred = self._material.barred[self._behaviour]
-        for draw, rng in self._generators(MATCHED):
-            match = match_latents(self._latents, self._sizes, barred, rng)
-            yield self._moved(MATCHED, draw, [LatentId(*m) for m in match])
+        yield from self._as_big(MATCHED, self._material.barred[self._behaviour])
+
+    def _as_big(self, kind: str, barred: Collection[LatentId]) -> Iterator[_Made]:
+        """The same edit on other latents that fire as much."""
+        rngs = [rng for _, rng in self._generators(kind)]
+        sets = distinct_matches(self._latents, self._sizes, barred, rngs)
+        for draw, chosen in enumerate(sets):
+            yield self._moved(kind, draw, [LatentId(*latent) for latent in chosen])
 
     def _random(self) -> Iterator[_Made]:
         for draw, rng in self._generators(RANDOM):
@@ -326,13 +331,14 @@ class _Beside:
 
     def _permuted(self) -> Iterator[_Made]:
         found_by = self._plan.found_by
-        own = set(self._material.ranked[found_by][self._behaviour])
-        pool = [latent for latent in self._material.pool[found_by] if latent not in own]
-        for draw, rng in self._generators(PERMUTED):
-            size = min(len(self._latents), len(pool))
-            chosen = [pool[i] for i in rng.choice(len(pool), size, replace=False)] if size else []
-            if chosen:
-                yield self._moved(PERMUTED, draw, chosen)
+        own = self._material.ranked[found_by][self._behaviour]
+        pool = set(self._material.pool[found_by]).difference(own)
+        every = (
+            LatentId(layer, latent)
+            for layer, sizes in self._sizes.items()
+            for latent in range(len(sizes.firing_rate))
+        )
+        yield from self._as_big(PERMUTED, [latent for latent in every if latent not in pool])
 
     def _own(self) -> Iterator[_Made]:
         own = self._material.ranked[OWN_READER].get(self._behaviour, ())

@@ -8,7 +8,7 @@ then removes about as much, about as often; a clamp's size is made equal at each
 *random_span*: for what is projected out, a random subspace of as many dimensions.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from torch import Tensor
 
 NUM_NEAR = 8
 """Matches are drawn among this many nearest latents, so that draws differ."""
+_TRIES = 8
+"""Draws of a set before those that earlier sets took are left out."""
 CALIPER = float(np.log(2))
 """Of those, only among latents within this distance, a factor of two, if there are any."""
 
@@ -28,7 +30,8 @@ class LatentSizes:
 
     Attributes:
         firing_rate: Share of positions.
-        mean_active: Mean value where it fires.
+        mean_active: Mean norm of what it writes where it fires: its value, as decoder rows have
+            norm 1; of a crosscoder, times the norm of the edited model's row.
         max_active: Largest value.
     """
 
@@ -87,6 +90,43 @@ def match_latents(
         picked = rng.choice(within if len(within) else nearest[:1])
         chosen[layer, latent] = free[layer].pop(int(picked))
     return [(layer, chosen[layer, latent]) for layer, latent in latents]
+
+
+def distinct_matches(
+    latents: Sequence[tuple[int, int]],
+    sizes: Mapping[int, LatentSizes],
+    excluded: Collection[tuple[int, int]],
+    rngs: Iterable[np.random.Generator],
+) -> list[list[tuple[int, int]]]:
+    """Matched sets, no two of the same latents: equal sets would make draws look alike.
+
+    Each is drawn as `match_latents` says; where that gives a set that there is already, again, and
+    in the end without the latents of earlier sets, so farther away. Where too few are left for
+    that, there are fewer sets than draws.
+
+    Args:
+        latents: As for `match_latents`.
+        sizes: Likewise.
+        excluded: Likewise.
+        rngs: Of each draw.
+
+    Raises:
+        ValueError: A layer has too few latents for one set.
+    """
+    sets: list[list[tuple[int, int]]] = []
+    for rng in rngs:
+        for _ in range(_TRIES):
+            drawn = match_latents(latents, sizes, excluded, rng)
+            if set(drawn) not in map(set, sets):
+                break
+        else:
+            taken = {latent for one in sets for latent in one}
+            try:
+                drawn = match_latents(latents, sizes, taken.union(excluded), rng)
+            except ValueError:
+                break
+        sets.append(drawn)
+    return sets
 
 
 def random_direction(d_model: int, rng: np.random.Generator) -> Float[Tensor, " d_model"]:

@@ -39,7 +39,8 @@ def edit_plans(own: AblateConfig, model: str, *, is_single: bool = False) -> lis
     """Edits of one model: the main one with all that stands beside it, then variations."""
     edit = MAIN_EDIT[model]
     if own.matches_of:
-        beside = {MATCHED: own.controls, RANDOM: own.controls, PERMUTED: own.permutations, OWN: 1}
+        beside = {MATCHED: own.controls, RANDOM: own.controls, OTHER: own.controls}
+        beside |= {PERMUTED: own.permutations, OWN: 1}
         through = [
             _main(own, edit, num_latents=size, found_by=own.matches_of, draws=beside)
             for size in (0, *own.set_sizes)  # 0 is the main set.
@@ -54,23 +55,24 @@ def edit_plans(own: AblateConfig, model: str, *, is_single: bool = False) -> lis
     def also(plan: EditPlan) -> None:
         plans.setdefault(_key(plan), plan)
 
+    told = {MATCHED: own.controls, RANDOM: own.controls}
     for size in own.set_sizes:
-        also(_main(own, edit, num_latents=size))
+        also(_main(own, edit, num_latents=size, draws=told))
     if edit == CLAMP:
         for dose in own.doses:
             also(_main(own, edit, dose=dose, draws={MEAN: 1}))
     for name, values in ((SCALE, own.scales), (ADD, own.additions)):
         for dose in values:
-            also(_main(own, name, num_latents=main.num_latents, dose=dose, draws={RANDOM: 1}))
+            also(_main(own, name, num_latents=main.num_latents, dose=dose, draws=told))
     if own.everywhere:
-        also(_main(own, edit, where=ALL, draws={MATCHED: 1, RANDOM: 1}))
+        also(_main(own, edit, where=ALL, draws=told))
     if own.other_reader and not own.reviews and not is_single:  # Nobody reviewed those.
-        also(_main(own, edit, found_by="base", draws={RANDOM: own.controls}))
+        also(_main(own, edit, found_by="base", draws=told))
     if own.both:
         other = next(e for e in (ABLATE, CLAMP) if e != edit)
-        also(_main(own, other, draws={MATCHED: 1, RANDOM: 1}))
+        also(_main(own, other, draws=told))
     for first in range(own.singles):
-        also(_main(own, edit, num_latents=1, first=first))
+        also(_main(own, edit, num_latents=1, first=first, draws=told))
     return list(plans.values())
 
 

@@ -3,7 +3,9 @@
 1. Every rollout is counted: for each outcome a numerator and a denominator (outcomes.py).
 2. Both are summed by draw of a control and by problem, over samples, and divided (ratios.py).
 3. Each edit, and each of what stands beside it, is compared with no edit, and the edit with each of
-   its controls and rivals, paired by problem.
+   its controls and rivals, paired by problem. A control that was drawn is beaten by what lies
+   beyond one more draw of it; of other moves' latents, of which there are no more, by what lies
+   beyond each.
 4. The coherence guard: what an edit did counts only while the *other* moves are still carried out
    rightly, at least `GUARD` as often as without it. Edits beyond it stay in the table, marked.
 """
@@ -12,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.stats import benjamini_hochberg
 from sae_reasoning.steering.conditions import (
@@ -26,7 +28,7 @@ from sae_reasoning.steering.conditions import (
     PERMUTED,
     RANDOM,
 )
-from sae_reasoning.steering.ratios import Bootstrap, by_problem
+from sae_reasoning.steering.ratios import Bootstrap, Differences, Ratios, by_problem
 
 EDIT_KEYS = ["behaviour", "edit", "dose", "set_size", "first", "where", "found_by"]
 """What tells one edit from another; what stands beside it has the same."""
@@ -40,6 +42,8 @@ AGAINST = {
     "own": OWN,
 }
 """Prefix of the columns that hold what is left of an edit after a control or rival."""
+DRAWN = (MATCHED, RANDOM, PERMUTED)
+"""Controls of which there could be any number of draws."""
 GUARD = 0.85
 """Share of the other moves' validity that must be left, by the lower bound."""
 COHERENCE = "off_target/validity"
@@ -52,7 +56,10 @@ COLUMNS = [
     *(
         column
         for name in AGAINST
-        for column in (f"difference_from_{name}", f"{name}_low", f"{name}_high", f"{name}_q")
+        for column in (
+            *(f"{name}_draws", f"{name}_coherent", f"difference_from_{name}"),
+            *(f"{name}_low", f"{name}_high", f"{name}_q"),
+        )
     ),
     *("num_problems", "num_draws", "edit_norm", "edit_norm_per_token", "edited_share"),
     "variance_reduction",
@@ -73,9 +80,13 @@ def effects(
     what is left of it after what stands beside it: `difference_from_control` (matched latents),
     `_random` (random directions), `_lot` (random positions), `_other` (other moves' latents),
     `_vector` (the mean difference), `_permuted` (permuted matches) and `_own` (this run's own
-    latents, where another's are edited). Each has its interval, and its q over the table; a control
-    of one draw has no q where draws differ, since nothing tells how far. `largest_draw` is the
-    largest change by any one draw: draws may cancel in their mean.
+    latents, where another's are edited). Each has its interval, and its q over the table. Matched
+    latents, random directions and permuted matches are draws of many that there could be: the
+    interval and q are against one more draw (`Bootstrap.beyond`), and a single draw has neither,
+    since nothing tells how far draws differ. Other moves' latents are compared one move at a time,
+    and the comparison that is least sure stands for all. `<name>_draws` says how many were made (0:
+    none), `<name>_coherent` whether all of them are. `largest_draw` is the largest change by any
+    one draw: draws may cancel in their mean.
 
     `coherent` is whether the condition is within the guard: the lower bound of the other moves'
     validity lies above `GUARD` of what it is without an edit.
@@ -108,7 +119,8 @@ def effects(
     result = pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
     for name in ("q", *(f"{name}_q" for name in AGAINST)):
         result[name] = benjamini_hochberg(result[name].to_numpy(np.float64))
-    return result
+    kinds = {f"{n}_draws": "Int64" for n in AGAINST} | {f"{n}_coherent": "boolean" for n in AGAINST}
+    return result.astype(kinds)
 
 
 class _Model:
@@ -143,6 +155,11 @@ class _Model:
         sums = {kind: self._sums(own, outcomes) for kind, own in kinds.items()}
         found = {kind: self._bootstrap.ratios(own) for kind, own in sums.items()}
         names = list(outcomes)
+        changes = {
+            kind: self._bootstrap.differences(of_kind, found[NONE], is_share)
+            for kind, of_kind in found.items()
+        }
+        coherent = {kind: _is_coherent(change, names) for kind, change in changes.items()}
         for kind, own in kinds.items():
             part = self._rollouts.iloc[own]
             layers = self._rollouts.iloc[kinds[EDIT] if kind == NONE else own].layer
@@ -156,33 +173,49 @@ class _Model:
                 "value": found[kind].value,
                 "num_problems": self._num_problems,
                 "num_draws": len(sums[kind]),
-                "coherent": True,
+                "coherent": kind == NONE or coherent[kind],
                 **_sizes(part),
             }
             if kind != NONE:
-                change = self._bootstrap.differences(found[kind], found[NONE], is_share)
+                change = changes[kind]
                 frame |= change._asdict() | {
                     "value": found[kind].value,
                     "difference": change.value,
                     "q": change.p,
                     "largest_draw": _largest(found[kind].by_draw - found[NONE].value),
                 }
-                if COHERENCE in names:
-                    lost = change.relative_low[names.index(COHERENCE)]
-                    frame["coherent"] = bool(lost >= GUARD - 1)
             if kind == EDIT:
                 for name, control in AGAINST.items():
-                    if control not in found:
-                        continue
-                    change = self._bootstrap.differences(found[EDIT], found[control], is_share)
-                    has_draws = control in (LOT, MEAN, OWN) or len(sums[control]) > 1
-                    frame |= {
-                        f"difference_from_{name}": change.value,
-                        f"{name}_low": change.low,
-                        f"{name}_high": change.high,
-                        f"{name}_q": change.p if has_draws else np.nan,
-                    }
+                    frame[f"{name}_draws"] = len(sums.get(control, ()))
+                    if control in sums:
+                        change = self._beyond(control, found[EDIT], sums[control], is_share)
+                        frame |= {
+                            f"{name}_coherent": coherent[control],
+                            f"difference_from_{name}": change.value,
+                            f"{name}_low": change.low,
+                            f"{name}_high": change.high,
+                            f"{name}_q": change.p,
+                        }
             yield pd.DataFrame(frame)
+
+    def _beyond(
+        self,
+        control: str,
+        edit: Ratios,
+        sums: Float[np.ndarray, "draw problem outcome 2"],
+        is_share: Bool[np.ndarray, " outcome"],
+    ) -> Differences:
+        """The edit less what stands beside it."""
+        if control == OTHER:
+            each = [
+                self._bootstrap.differences(edit, self._bootstrap.ratios(one[None]), is_share)
+                for one in sums
+            ]
+            return _least_sure(each)
+        beside = self._bootstrap.ratios(sums)
+        if control in DRAWN:
+            return self._bootstrap.beyond(edit, beside, is_share)
+        return self._bootstrap.differences(edit, beside, is_share)
 
     def _sums(
         self, rows: Int[np.ndarray, " row"], outcomes: Mapping[str, Sequence[int]]
@@ -195,6 +228,21 @@ class _Model:
             by = by_problem(self._counted[own], self._problem[own], self._num_problems)
             sums.append(np.stack([by[:, columns].sum(1) for columns in outcomes.values()], axis=1))
         return np.stack(sums)
+
+
+def _least_sure(each: Sequence[Differences]) -> Differences:
+    """Of several comparisons, outcome by outcome, the one with the largest p-value or none."""
+    p = np.stack([one.p for one in each])
+    chosen = np.where(np.isnan(p), np.inf, p).argmax(0)[None]
+    return Differences(
+        *(np.take_along_axis(np.stack(part), chosen, 0)[0] for part in zip(*each, strict=True))
+    )
+
+
+def _is_coherent(change: Differences, outcomes: Sequence[str]) -> bool:
+    if COHERENCE not in outcomes:
+        return True
+    return bool(change.relative_low[outcomes.index(COHERENCE)] >= GUARD - 1)
 
 
 def _sizes(rollouts: pd.DataFrame) -> dict[str, float]:

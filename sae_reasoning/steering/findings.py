@@ -1,7 +1,9 @@
 """Tables for people, made of the table of effects.
 
 An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
-edit, and goes further than every control that has more than one draw, all at q < 0.05.
+edit, and goes further than every control that was made, all at q < 0.05. Where a control has no q
+(one draw, too few opportunities) that isn't known, so it doesn't stand; an edit without matched
+latents and random directions beside it is held against no edit alone, and neither stands nor fails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +30,8 @@ from sae_reasoning.steering.effects import EDIT_KEYS
 
 _CONTROLS = ("control", "random", "lot", "other", "permuted")
 """Prefixes of what an effect must differ from; a rival need not be beaten."""
+_TELLING = ("control", "random")
+"""Those without which nothing is said."""
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
 """Sizes of a control that is as large as its edit, in multiples of the edit's."""
@@ -35,16 +39,21 @@ _OF_EDIT = ["model", *EDIT_KEYS]
 PER_OPPORTUNITY = "rate_per_opportunity"
 
 
-def stands(row: pd.Series) -> bool:
+def stands(row: pd.Series) -> bool | None:
     """Whether what an edit did to its own move is more than damage and more than its controls.
 
     Args:
         row: Of the table of effects: the edit's, for one outcome.
+
+    Returns:
+        None where the controls that tell weren't made.
     """
-    beside = [name for name in _CONTROLS if row[f"{name}_q"] == row[f"{name}_q"]]
+    made = [name for name in _CONTROLS if row[f"{name}_draws"] > 0]
+    if not set(_TELLING) <= set(made):
+        return None
     goes_further = all(
         row[f"{name}_q"] < _FOUND and row[f"difference_from_{name}"] * row.difference > 0
-        for name in beside
+        for name in made
     )
     return bool(row.coherent and row.q < _FOUND and goes_further)
 
@@ -52,7 +61,8 @@ def stands(row: pd.Series) -> bool:
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
     """Rows about the move whose latents are edited, with whether the edit's effect stands."""
     own = found[found.outcome == measure + "/" + found.behaviour]
-    return own.assign(stands=[r.condition == EDIT and stands(r) for _, r in own.iterrows()])
+    told = [stands(row) if row.condition == EDIT else None for _, row in own.iterrows()]
+    return own.assign(stands=pd.array(told, dtype="boolean"))
 
 
 def main_edits(found: pd.DataFrame) -> pd.DataFrame:

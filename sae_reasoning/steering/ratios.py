@@ -3,7 +3,9 @@
 An outcome's value is the ratio of the sums over problems, so a rate per opportunity weighs
 opportunities, not traces; a control's is the mean of its draws' ratios. Resampling draws
 *problems*, the same ones for every condition, so differences are paired, and the draws of controls
-beside them, since other draws would have given other controls (`Bootstrap`).
+beside them, since other draws would have given other controls (`Bootstrap`). Whether an edit is
+more than a control is another question than how far it is from the control's mean: it must lie
+beyond where one more draw would (`Bootstrap.beyond`).
 """
 
 from typing import NamedTuple
@@ -14,10 +16,14 @@ from scipy.stats import t as student_t
 
 
 class Ratios(NamedTuple):
-    """Ratio of sums over problems of each outcome, the mean over draws; and for each resample."""
+    """Ratio of sums over problems of each outcome, the mean over draws; and for each resample.
+
+    `resampled` draws problems and draws, `of_problems` problems alone.
+    """
 
     value: Float[np.ndarray, " outcome"]
     resampled: Float[np.ndarray, "resample outcome"]
+    of_problems: Float[np.ndarray, "resample outcome"]
     by_draw: Float[np.ndarray, "draw outcome"]
 
 
@@ -55,15 +61,18 @@ class Bootstrap:
         by_draw = ratio(total[..., 0], total[..., 1])
         rng = np.random.default_rng([self._seed, len(sums)])
         draws = _resamples(len(sums), self._num_resamples, rng)
-        summed, weight = np.zeros((2, self._num_resamples, sums.shape[2]))
+        summed, weight, plain, known_draws = np.zeros((4, self._num_resamples, sums.shape[2]))
         for of_draw, times in zip(sums, draws.T, strict=True):
             of_resample = ratio(*(self._weights @ of_draw[..., i] for i in (0, 1)))
             known = np.isfinite(of_resample)
-            summed += times[:, None] * np.where(known, of_resample, 0.0)
+            found = np.where(known, of_resample, 0.0)
+            summed += times[:, None] * found
             weight += times[:, None] * known
+            plain += found
+            known_draws += known
         counted = np.isfinite(by_draw)
         value = ratio(np.where(counted, by_draw, 0.0).sum(0), counted.sum(0).astype(np.float64))
-        return Ratios(value, ratio(summed, weight), by_draw)
+        return Ratios(value, ratio(summed, weight), ratio(plain, known_draws), by_draw)
 
     def differences(
         self, a: Ratios, b: Ratios, is_share: Bool[np.ndarray, " outcome"]
@@ -101,6 +110,39 @@ class Bootstrap:
             relative[1:] = np.nan
         found = (value, low, high, p, *relative, reduction)
         return Differences(*(np.where(known, x, np.nan) for x in found))
+
+    def beyond(
+        self, edit: Ratios, control: Ratios, is_share: Bool[np.ndarray, " outcome"]
+    ) -> Differences:
+        """The edit less the control's mean, held against what one more draw would be less it.
+
+        Two things may be by chance: which problems there are, and which draws. The first has the
+        resamples of problems. For the second, one more of K draws of variance s^2 is
+        s^2 (1 + 1/K) from their mean, with K - 1 degrees of freedom (a prediction interval): s has
+        the noise of rollouts in it, so this holds however little draws differ. The wider interval
+        and the larger p-value of both are given; neither where fewer than two draws are known,
+        since nothing tells then how far draws differ.
+        """
+        of_problems = self.differences(
+            edit, control._replace(resampled=control.of_problems), is_share
+        )
+        num = np.isfinite(control.by_draw).sum(0)
+        several = (num > 1) & np.isfinite(of_problems.value)
+        by_draw = np.where(several, control.by_draw, 0.0)
+        error = np.nanstd(by_draw, axis=0, ddof=1) if len(by_draw) > 1 else np.zeros(len(num))
+        error = error * np.sqrt(1 + 1 / np.maximum(num, 1))
+        freedom = np.maximum(num - 1, 1)
+        reach = student_t.ppf(0.975, freedom) * error
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = 2 * student_t.sf(np.abs(of_problems.value) / error, freedom)
+        bound = np.where(is_share, 1.0, np.inf)
+        low, high = of_problems.value - reach, of_problems.value + reach
+        low = np.minimum(of_problems.low, np.maximum(low, -bound))
+        high = np.maximum(of_problems.high, np.minimum(high, bound))
+        # Where all draws are the same, only the problems are by chance.
+        p = np.where(error > 0, np.maximum(p, of_problems.p), of_problems.p)
+        found = of_problems._replace(low=low, high=high, p=p)
+        return Differences(*(np.where(several, part, np.nan) for part in found))
 
 
 def _resamples(

@@ -4,8 +4,8 @@ The target's models are edited through the counterparts of the source's latents;
 stand counterparts of *other* latents of the source (the null: any match would do) and the target's
 own latents (what could be had there). A counterpart's effect *carries over* if it stands as an
 effect of an edit does (findings.py: coherent, apart from no edit, and further than every control,
-the null among them, at q < 0.05) and goes the way that is asked: down where latents are ablated, up
-where they're clamped.
+the null and other moves' counterparts among them, at q < 0.05) and goes the way that is asked: down
+where latents are ablated, up where they're clamped.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,22 @@ from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.steering.conditions import ABLATE, EDIT, MATCHED, NONE, OWN, PERMUTED, RANDOM
+from sae_reasoning.steering.conditions import (
+    ABLATE,
+    EDIT,
+    MATCHED,
+    NONE,
+    OTHER,
+    OWN,
+    PERMUTED,
+    RANDOM,
+)
 from sae_reasoning.steering.effects import COHERENCE, EDIT_KEYS
 from sae_reasoning.steering.findings import PER_OPPORTUNITY, stands
 
-_BESIDE = {"permuted": PERMUTED, "matched": MATCHED, "random": RANDOM, "own": OWN}
-_BEYOND = {"permuted": "permuted", "matched": "control", "random": "random", "own": "own"}
+_BESIDE = {"permuted": PERMUTED, "matched": MATCHED, "random": RANDOM, "other": OTHER, "own": OWN}
+_BEYOND = {name: name for name in _BESIDE} | {"matched": "control"}
 """Prefixes of these columns in the table of effects."""
-_NEEDED = ("permuted", "matched", "random")
 _INTERVAL = ("low", "high", "q")
 
 CELLS = [
@@ -55,7 +63,8 @@ carries_over         whether the effect stands and goes the way asked; missing o
 validity (_without)  share of the move's starts that are carried out rightly
 others_valid (_low)  what is left of the other moves' validity, as a share
 accuracy (_without)  right answers
-permuted, matched, random, own    change by what stands beside it; by `_largest` of `_draws` draws
+permuted, matched, random, other (moves' counterparts), own    change by what stands beside it; by
+                     `_largest` of `_draws` draws
 beyond_<name>        the change less that one, with its interval and q
 """
 
@@ -95,10 +104,7 @@ def cells(
             "num_shared": len(set(latents) & set(beside["own"].latents.split())),
             "likeness": alike.value.median(),
             "same_word": alike.same_word.median(),
-            "carries_over": stands(edited)
-            and sign * edited.difference > 0
-            # Beyond nothing where a control has no q: too few draws, or no opportunities under it.
-            and bool(edited[[f"{_BEYOND[name]}_q" for name in _NEEDED]].notna().all()),
+            "carries_over": bool(stands(edited)) and sign * edited.difference > 0,
             "permuted_largest": beside["permuted"].largest_draw,
             "permuted_draws": beside["permuted"].num_draws,
         }

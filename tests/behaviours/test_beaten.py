@@ -84,5 +84,27 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
     }
 
 
+def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> None:
+    """A lower bound just above 0, among sixty comparisons of nothing, is what chance gives."""
+    intervals = _intervals()
+    lots = np.random.default_rng(0).random((60, 2 * PROBLEMS))
+    rivals = {
+        f"lot {i}": rival_scores(lambda _select, _report, own=own: own, intervals, ["a"])
+        for i, own in enumerate(lots)
+    }
+    table = hold_against(
+        "trackers",
+        {"a": [replace(ENTRY, latent=1)]},
+        ["a"],
+        lambda reader, layer: _maxima(intervals),
+        lambda reader, layer: rivals,
+        num_resamples=500,
+        seed=0,
+        readers=["rl"],
+    )
+    assert (table.low > 0).any()
+    assert not table.beats.any()
+
+
 def test_problems_keep_their_numbers_among_other_traces() -> None:
     assert problem_numbers_elsewhere(["c", "a", "c"], ["a", "b", "c", "a"]).tolist() == [2, 0]

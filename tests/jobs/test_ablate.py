@@ -76,12 +76,12 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
         assert set(main.edit) == {edit}
         assert set(main.condition) == kinds
         assert set(main.behaviour) == {"backtracking"}  # The other has but one announcer.
-    # Without an edit; main edits with what stands beside them; a set of one; a second dose.
+    # Without an edit; main edits with what stands beside them; a set of one with two; a dose.
     assert manifest.counts == {
         "problems": 3,
         "behaviours": 2,
-        "conditions": (1 + 9 + 1 + 9) + (1 + 6 + 1 + 2 + 6 + 2),
-        "generations": 3 * 20 + 2 * 3 * 18,
+        "conditions": (1 + 9 + 3 + 9) + (1 + 6 + 3 + 2 + 6 + 2),
+        "generations": 3 * 22 + 2 * 3 * 20,
     }
     cells = rows.groupby(["model", *"behaviour edit set_size dose condition draw".split()]).size()
     assert set(cells["rl"]) == {3}
@@ -175,7 +175,7 @@ def match_from(cfg: Config, other: str) -> None:
         stage.finish({})
     # The best of either layer: 0:11 for two of them, and 1:12; nothing for 4:6.
     alike = {(8, 0, 11): 0.9, (8, 1, 30): 0.2, (9, 0, 11): 0.7, (7, 1, 12): 0.5}
-    alike |= {(latent, 0, latent): 0.4 for latent in range(40, 60)}
+    alike |= {(latent, latent % 2, latent): 0.4 for latent in range(40, 60)}
     rows = [
         {"layer": 4, "latent": l, "other_layer": layer, "other_latent": o, "value": v}
         for (l, layer, o), v in alike.items()
@@ -208,7 +208,7 @@ def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_o
         assert named["edit"].tolist() == ["0:11 1:12"]
         assert named["own_latents"].tolist() == ["0:3 1:5"], model
         drawn = " ".join(named["permuted_match"]).split()
-        assert all(re.match("0:[45]", name) for name in drawn)
+        assert all(re.match("[01]:[45]", name) for name in drawn)
         assert own.draw[own.condition == "permuted_match"].nunique() == 3
     table = read_table(cfg.folder / place / "counterparts.parquet")
     assert table.other_latent.tolist() == [11, 11, 12]
@@ -269,7 +269,7 @@ def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
     assert "up to date" in console.stream.getvalue()
     cfg.ablate.behaviours = ["backtracking"]
     again = run(cfg)
-    assert again.counts["conditions"] == (1 + 8 + 1) + (1 + 5 + 1 + 2)  # No other move.
+    assert again.counts["conditions"] == (1 + 8 + 3) + (1 + 5 + 3 + 2)  # No other move.
     assert set(generations(cfg).behaviour) == {"", "backtracking"}
 
 

@@ -155,11 +155,16 @@ def test_other_paths_remove_the_span_from_the_error_or_from_everything():
     assert [s.intervention.removals[0].basis.shape for s in spans] == [(1, D_MODEL)] * 2
 
 
-def test_permuted_matches_are_of_other_latents():
-    pool = [LatentId(0, 4), LatentId(1, 2), LatentId(0, 30), LatentId(0, 31), LatentId(1, 32)]
-    conditions = plan(edit_plan(ABLATE, draws={PERMUTED: 4}), pool={"rl": pool})
-    for permuted in one(conditions, PERMUTED):
-        assert len(set(permuted.latents)) == 2
+def test_permuted_matches_are_other_counterparts_in_the_same_layers_that_fire_as_much():
+    sizes = SIZES[0]
+    alike = [x for x in range(20, 60) if 0.5 < sizes.firing_rate[x] / sizes.firing_rate[4] < 2]
+    pool = [LatentId(0, 4), LatentId(1, 2), *(LatentId(x, i) for x in (0, 1) for i in alike)]
+    unlike = LatentId(0, int(sizes.firing_rate.argmin()))
+    conditions = plan(edit_plan(ABLATE, draws={PERMUTED: 4}), pool={"rl": [*pool, unlike]})
+    drawn = one(conditions, PERMUTED)
+    assert len({permuted.latents for permuted in drawn}) == 4
+    for permuted in drawn:
+        assert permuted.layers == "0+1"
         assert set(permuted.latents) <= set(pool[2:])
 
 
@@ -168,7 +173,8 @@ def test_other_latents_of_the_moves_list_are_no_permuted_matches():
     pool = [LatentId(0, 30), LatentId(0, 31)]
     plan_of_one = edit_plan(ABLATE, 1, draws={PERMUTED: 3}, found_by="other/run")
     conditions = plan(plan_of_one, ranked=ranked, pool={"other/run": pool})
-    assert {c.latent_names for c in one(conditions, PERMUTED)} == {"0:31"}
+    # There is one, so there is one draw of it.
+    assert [c.latent_names for c in one(conditions, PERMUTED)] == ["0:31"]
 
 
 def test_own_latents_stand_beside_those_found_through_another_run():

@@ -6,6 +6,7 @@ import torch
 
 from sae_reasoning.steering.controls import (
     LatentSizes,
+    distinct_matches,
     match_latents,
     random_direction,
     random_span,
@@ -68,6 +69,22 @@ def test_too_few_latents_for_a_control_is_an_error():
         match_latents(
             [(0, 0)], {0: sizes_of(4)}, {(0, 1), (0, 2), (0, 3)}, np.random.default_rng(0)
         )
+
+
+def test_no_two_matched_sets_are_the_same_while_there_are_others():
+    rate = np.full(12, 0.1)
+    rate[4:] = 0.9  # Three are within the caliper of the first.
+    sizes = {0: LatentSizes(rate, np.ones(12), np.ones(12))}
+
+    def sets_of(num_draws: int, excluded: set[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+        rngs = (np.random.default_rng(draw) for draw in range(num_draws))
+        return distinct_matches([(0, 0)], sizes, excluded, rngs)
+
+    drawn = [match for (match,) in sets_of(5, set())]
+    assert len(set(drawn)) == 5
+    assert set(drawn[:3]) == {(0, 1), (0, 2), (0, 3)}
+    few = sets_of(5, {(0, i) for i in range(3, 12)})
+    assert sorted(match for (match,) in few) == [(0, 1), (0, 2)]
 
 
 def test_random_directions_have_unit_norm_and_differ_by_draw():

@@ -230,6 +230,42 @@ def test_intervals_agree_with_scipy_on_a_mean():
     assert np.log10(ours.p[0]) == pytest.approx(np.log10(stats.ttest_rel(a, b).pvalue), abs=0.5)
 
 
+@pytest.mark.parametrize("num_draws", [2, 3, 5])
+def test_one_more_draw_of_a_control_is_seldom_beyond_it(num_draws):
+    """Edits that are no more than draws: called more at p < 0.05 in one of twenty at most."""
+    rng = np.random.default_rng(0)
+    num_problems, p, excluded, means = 30, [], [], []
+    for repeat in range(400):
+        effect = rng.normal(0, 0.1, num_draws + 1)
+        moves = rng.normal(effect[:, None], 0.3, (num_draws + 1, num_problems))
+        counted = np.stack([moves, np.ones_like(moves)], axis=-1)[:, :, None, :]
+        bootstrap = Bootstrap(num_problems, 200, seed=repeat)
+        edit, control = bootstrap.ratios(counted[:1]), bootstrap.ratios(counted[1:])
+        found = bootstrap.beyond(edit, control, np.array([False]))
+        p.append(found.p[0])
+        excluded.append(found.low[0] > 0 or found.high[0] < 0)
+        means.append(bootstrap.differences(edit, control, np.array([False])).p[0])
+    assert np.mean(np.array(p) < 0.05) < 0.07
+    assert np.mean(excluded) < 0.07
+    # Held against the mean of the draws, far more would be called more.
+    assert np.mean(np.array(means) < 0.05) > 0.1
+
+
+def test_a_prediction_by_hand():
+    """Three draws of 0.1, 0.2 and 0.3 in every problem: one more is 0.2 give or take 0.497."""
+    counted = np.ones((4, 50, 1, 2))
+    counted[:, :, 0, 0] = np.array([0.9, 0.1, 0.2, 0.3])[:, None]
+    counted[0, :, 0, 0] += np.random.default_rng(0).normal(0, 1e-6, 50)
+    bootstrap = Bootstrap(50, 500, seed=0)
+    edit, control = bootstrap.ratios(counted[:1]), bootstrap.ratios(counted[1:])
+    found = bootstrap.beyond(edit, control, np.array([True]))
+    reach = stats.t.ppf(0.975, 2) * 0.1 * np.sqrt(4 / 3)
+    assert reach == pytest.approx(0.497, abs=1e-3)
+    assert found.value[0] == pytest.approx(0.7, abs=1e-5)
+    assert [found.low[0], found.high[0]] == pytest.approx([0.7 - reach, 1.0], abs=1e-4)
+    assert found.p[0] == pytest.approx(2 * stats.t.sf(0.7 / (0.1 * np.sqrt(4 / 3)), 2), rel=1e-3)
+
+
 def test_counts_are_summed_by_problem():
     counts = np.array([[[1.0, 2.0]], [[3.0, 4.0]], [[5.0, 6.0]]])
     assert by_problem(counts, np.array([1, 0, 1]), 3)[:, 0].tolist() == [[3, 4], [6, 8], [0, 0]]

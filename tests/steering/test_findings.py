@@ -90,6 +90,38 @@ def test_an_effect_that_a_control_has_too_does_not_stand():
     assert not row["stands"]
 
 
+def test_an_effect_within_what_its_controls_draws_do_does_not_stand():
+    """Further than their mean for sure, yet one of them is as far."""
+    one, other = controls(8)[:2]
+    found = experiment({"taken": 4}, one, other | {"taken": 4}, *controls(8)[2:])
+    row = edited(found)
+    assert row["q"] < 0.05
+    assert row["difference_from_control"] < -0.15
+    assert row["control_high"] > 0
+    assert not row["stands"]
+
+
+def test_an_effect_must_go_further_than_each_other_moves_latents():
+    others = [{"condition": "other_move", "draw": d, "taken": t} for d, t in ((0, 8), (1, 4))]
+    row = edited(experiment({"taken": 4}, *controls(8), *others))
+    assert row["other_draws"] == 2
+    assert row["difference_from_other"] == pytest.approx(0, abs=0.05)
+    assert not row["stands"]
+    assert edited(experiment({"taken": 1}, *controls(8), *others))["stands"]
+
+
+def test_a_control_of_one_draw_or_of_no_opportunity_lets_nothing_stand():
+    row = edited(experiment({"taken": 2}, *controls(8)[:3]))
+    assert np.isnan(row["random_q"])
+    assert not row["stands"]
+
+
+def test_an_edit_with_nothing_beside_it_neither_stands_nor_fails():
+    row = own_effects(experiment({"taken": 2})).query("condition == 'edit'").iloc[0]
+    assert row["q"] < 0.05
+    assert row["stands"] is pd.NA
+
+
 @pytest.mark.parametrize(("right", "is_coherent"), [(9, True), (8, False)])
 def test_an_edit_is_coherent_while_the_other_moves_stay_right(right, is_coherent):
     found = experiment({"taken": 2, "right": right}, *controls(8))
@@ -119,8 +151,9 @@ def test_growing_sets_have_necessity_beside_sufficiency():
 
 
 def test_a_clamp_that_stops_the_move_does_not_suffice_for_it():
-    down = {"model": "base", "edit": "clamp", "dose": 1.0, "taken": 2}
-    found = experiment({"taken": 7, "edit": "scale", "dose": 2.0}, down)
+    of_clamp = {"model": "base", "edit": "clamp", "dose": 1.0}
+    down = [of_clamp | {"taken": 2}, *controls(8, **of_clamp)]
+    found = experiment({"taken": 7, "edit": "scale", "dose": 2.0}, *down)
     assert own_effects(found).query("condition == 'edit' and model == 'base'").stands.item()
     assert not growing_sets(found).sufficiency_stands.item()
 

@@ -19,10 +19,10 @@ def test_a_cell_holds_the_effect_its_null_and_the_targets_own():
     assert (across.without, across.value) == (45 / 48, 6 / 48)
     assert across.difference == pytest.approx(-39 / 48)
     assert across.n == 4 * 48
-    # Draws of the null: 44 and 43 of 48.
-    assert across.permuted == pytest.approx(-1.5 / 48)
+    # Draws of the null: 44 of 48, and twice 43.
+    assert across.permuted == pytest.approx(-5 / 3 / 48)
     assert across.beyond_permuted == pytest.approx(across.difference - across.permuted)
-    assert (across.permuted_draws, across.permuted_largest) == (2, pytest.approx(-2 / 48))
+    assert (across.permuted_draws, across.permuted_largest) == (3, pytest.approx(-2 / 48))
     assert across.own == own.difference == pytest.approx(-43 / 48)
     assert across.beyond_own == pytest.approx(4 / 48)
     # The two that were edited, not the third; one is among the target's own.

@@ -32,7 +32,7 @@ def effects_of(model: str = "rl", edit: str = "ablate", *, others: int = 10, **c
     """The table of effects when the target is edited through `default/one`."""
     rows, counts = [], []
     for kind, taken in (KINDS | changed).items():
-        for draw in range(1 if kind in ("none", "edit", "own_latents") else 2):
+        for draw in range(1 if kind in ("none", "edit", "own_latents") else 3):
             for problem, made in enumerate(taken * 4):
                 rows.append(
                     {

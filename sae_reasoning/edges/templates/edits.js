@@ -16,10 +16,10 @@ function edits(record) {
   const alone = record.sets.some((s) => s.set_size === 1);
   const rows = record.sets.map((s) => [whole(`${MODEL_NAMES[s.model]}, ${done_to(s)}`), s.behaviour, s.set_size, `${s.where === "all" ? "all tokens" : s.where}, found by the ${s.found_by === "rl" ? "RL" : s.found_by} reader`,
     whole(`${figure(s.without)} → ${figure(s.value)}`), whole(figure(s.difference) + interval(s.low, s.high)), figure(s.q), s.n,
-    whole(s.stands ? "✓ stands" : s.coherent ? "no" : "no: other moves break")]);
+    whole(s.stands ? "✓ stands" : !s.coherent ? "no: other moves break" : s.stands === null ? "– no controls" : "no")]);
   const standing = record.sets.filter((s) => s.stands).length;
   const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${standing} stand`),
-    element("p", "small", "An edit stands where other moves are still carried out rightly, and its change differs from no edit and from every control beside it (q < 0.05)."),
+    element("p", "small", "An edit stands where other moves are still carried out rightly, and its change differs from no edit and goes further than one more draw of every control beside it would (q < 0.05)."),
     table(["edit", "move", "latents", "where", "starts per opportunity", "change", "q", "n", "stands"], rows, [2, 6, 7]));
   all.open = rows.length < 8;
   const parts = [all];

@@ -1,7 +1,7 @@
 """What the cache says of the places where edits act: sizes of latents, mean differences, shares."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,7 +66,14 @@ def sizes_overall(
             here.mean_active.fillna(0.0).to_numpy(),
             of_layer.groupby("latent").max_active.max().fillna(0.0).to_numpy(),
         )
+        found[layer] = _as_written(found[layer], dictionary)
     return found
+
+
+def _as_written(sizes: LatentSizes, dictionary: Dictionary | Half) -> LatentSizes:
+    """Mean values as norms of what is written; rows of a crosscoder's half aren't of norm 1."""
+    norms = dictionary.W_dec.norm(dim=1).double().cpu().numpy()
+    return replace(sizes, mean_active=sizes.mean_active * norms)
 
 
 def measure_places(
@@ -145,8 +152,11 @@ def _sizes_at(
     is_active = latents > 0
     fires = is_active.sum(0)
     mean = torch.where(fires > 0, latents.sum(0) / fires.clamp_min(1), 0.0)
-    return LatentSizes(
-        (fires / len(latents)).double().numpy(), mean.double().numpy(), overall.max_active
+    return _as_written(
+        LatentSizes(
+            (fires / len(latents)).double().numpy(), mean.double().numpy(), overall.max_active
+        ),
+        dictionary,
     )
 
 
