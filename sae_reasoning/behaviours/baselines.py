@@ -240,8 +240,8 @@ def _both_kinds(intervals: Intervals, cell: int) -> bool:
     return bool(is_positive.any() and not is_positive.all())
 
 
-def some_with_moves(traces: Sequence[Trace], most: int, seed: int) -> list[Trace]:
-    """Traces that make moves, at most so many of each writer and split, in their order."""
+def some_with_moves(traces: Sequence[Trace], most: int, seed: int) -> list[int]:
+    """Which traces make moves, at most so many of each writer and split, in their order."""
     rng = np.random.default_rng(seed)
     chosen: list[int] = []
     for split in SPLITS:
@@ -252,4 +252,4 @@ def some_with_moves(traces: Sequence[Trace], most: int, seed: int) -> list[Trace
                 if (trace.split, trace.writer) == (split, writer) and trace.spans
             ]
             chosen += rng.permutation(there)[:most].astype(int).tolist()
-    return [traces[t] for t in sorted(chosen)]
+    return sorted(chosen)

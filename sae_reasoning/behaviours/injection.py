@@ -48,11 +48,13 @@ class Text:
         token_ids: To be read.
         windows: First token and one past the last of each.
         problem: Problem of the text.
+        prefix: Tokens, before all windows, with which other texts that are read with it begin too.
     """
 
     token_ids: tuple[int, ...]
     windows: tuple[tuple[int, int], ...]
     problem: int
+    prefix: int = 0
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ def carriers(
     *,
     num: int,
     length: int,
+    most_tokens: int,
     is_junction: Junction,
     seed: int,
 ) -> list[Carrier]:
@@ -146,6 +149,7 @@ def carriers(
         writer: Of the traces, as of the spans that are compared.
         num: Texts.
         length: Tokens of a window.
+        most_tokens: Of a text's kind, from its beginning, among which places are; 0 for all.
         is_junction: Where words end.
         seed: Of the draws.
     """
@@ -160,6 +164,7 @@ def carriers(
         if kind == RESPONSE:
             begin, last = trace.num_prompt_tokens, len(trace.token_ids)
         first = begin + (kind == RESPONSE)
+        last = min(last, begin + most_tokens) if most_tokens else last
         ids = trace.token_ids[:last]
         free = _free(trace, behaviour, kind)
         places = [
@@ -204,7 +209,7 @@ def _apart(places: list[int], length: int, rng: np.random.Generator) -> tuple[in
 def plain(carrier: Carrier, length: int) -> Text:
     """The text as it stands, with the windows at its places."""
     windows = tuple((p, p + length) for p in carrier.places)
-    return Text(carrier.token_ids, windows, carrier.problem)
+    return Text(carrier.token_ids, windows, carrier.problem, carrier.places[0])
 
 
 def inject(carrier: Carrier, words: tuple[int, ...], length: int) -> Text:
@@ -217,7 +222,7 @@ def inject(carrier: Carrier, words: tuple[int, ...], length: int) -> Text:
             windows.append((len(ids), len(ids) + max(length, len(words))))
             ids += words
         ids += carrier.token_ids[start:stop]
-    return Text(tuple(ids), tuple(windows), carrier.problem)
+    return Text(tuple(ids), tuple(windows), carrier.problem, carrier.places[0])
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,21 @@ class Rows:
         first = np.minimum(row_of_trace[:-1], max(len(token_id) - 1, 0))
         return cls(token_id, row_of_trace, position[first])
 
+    def indices(self, traces: Sequence[int]) -> Int[np.ndarray, " row"]:
+        """Rows of some traces, one trace after the other."""
+        ends = self.row_of_trace
+        parts = [np.arange(ends[t], ends[t + 1], dtype=np.int64) for t in traces]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def of(self, traces: Sequence[int]) -> "Rows":
+        """The rows of some traces by themselves."""
+        sizes = np.diff(self.row_of_trace)[list(traces)]
+        return Rows(
+            self.token_id[self.indices(traces)],
+            np.concatenate([[0], np.cumsum(sizes)]),
+            self.first_position[list(traces)],
+        )
+
     def row(self, trace: int, position: int) -> int:
         """Row of a token, held within its trace's cached rows (the end is one past the last)."""
         row = int(self.row_of_trace[trace]) + position - int(self.first_position[trace])

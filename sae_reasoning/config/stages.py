@@ -160,6 +160,12 @@ class RankConfig:
             all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
+        random_traces: Traces with moves, per writer and split, that the randomly initialised reader
+            reads, and learns its SAE on.
+        injection_texts: Texts of each kind on the report split that a latent's own words are put
+            into, at up to three places each (of the select split a quarter as many).
+        injection_tokens: Tokens of a prompt or response, from its beginning, among which words are
+            put; 0 for all.
         attacks: What decides attacks on the shortlists (conf/attacks/).
         replicas: SAEs trained from other seeds, in which trackers are looked for too.
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
@@ -180,6 +186,9 @@ class RankConfig:
     attribution_tokens: int = 0
     bootstrap: int = 1000
     random_directions: int = 512
+    random_traces: int = 150
+    injection_texts: int = 30
+    injection_tokens: int = 0
     attacks: AttackConfig = field(default_factory=AttackConfig)
     replicas: int = 0
     paraphrase_endpoint: str = ""
@@ -190,11 +199,13 @@ class RankConfig:
 
     def __post_init__(self) -> None:
         positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
-        positive(self, "rank", "bootstrap", "random_directions")
-        require(
-            self.attribution_tokens >= 0,
-            f"rank.attribution_tokens={self.attribution_tokens} is negative; set 0 for all",
-        )
+        positive(self, "rank", "bootstrap", "random_directions", "random_traces")
+        positive(self, "rank", "injection_texts")
+        for name in ("attribution_tokens", "injection_tokens"):
+            require(
+                getattr(self, name) >= 0,
+                f"rank.{name}={getattr(self, name)} is negative; set 0 for all",
+            )
         require(
             self.replicas >= 0,
             f"rank.replicas={self.replicas} is less than none; set 0, or 2 for three seeds in all",

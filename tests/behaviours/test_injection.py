@@ -76,6 +76,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
             trace.writer,
             num=5,
             length=4,
+            most_tokens=0,
             is_junction=lambda before, after: after % 2 == 0,
             seed=seed,
         )
@@ -96,6 +97,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
         trace.writer,
         num=1,
         length=4,
+        most_tokens=0,
         is_junction=lambda before, after: True,
         seed=0,
     )
@@ -108,9 +110,29 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
         "nobody",
         num=5,
         length=4,
+        most_tokens=0,
         is_junction=lambda before, after: True,
         seed=0,
     )
+
+
+def test_places_are_among_the_first_tokens_of_their_kind_where_those_are_asked_for() -> None:
+    trace = _trace(0, tuple(range(60)), [("a", 20, 30)])
+    for kind, begin in ((PROMPT, 1), (RESPONSE, 31)):
+        (found,) = carriers(
+            [replace(trace, num_prompt_tokens=31)],
+            "a",
+            kind,
+            "select",
+            trace.writer,
+            num=1,
+            length=4,
+            most_tokens=12,
+            is_junction=lambda before, after: True,
+            seed=0,
+        )
+        assert found.first == begin
+        assert found.places[-1] + 4 <= begin + 12
 
 
 def test_injection_adds_the_words_and_moves_the_windows_along() -> None:

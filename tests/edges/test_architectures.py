@@ -10,7 +10,7 @@ from sae_reasoning.config import ConfigError, PairConfig
 from sae_reasoning.edges.lm.anatomy import decoder_blocks, final_norm, head, vocabulary_size
 from sae_reasoning.edges.lm.generate import edited, generate
 from sae_reasoning.edges.lm.load import LanguageModel, ModelFacts, load_tokenizer, random_twin
-from sae_reasoning.edges.lm.read import read_residuals
+from sae_reasoning.edges.lm.read import read_continuations, read_residuals
 from sae_reasoning.edges.lm.unembed import output_logits
 
 LAYERS = 3
@@ -104,6 +104,23 @@ def test_what_is_read_as_a_layer_is_transformers_hidden_state_of_it(lm):
                 if layer == LAYERS - 1:
                     found = final_norm(lm.model)(found)
                 torch.testing.assert_close(found, expected[layer + 1], atol=1e-4, rtol=1e-4)
+
+
+def test_what_follows_a_prefix_is_read_as_if_the_prefix_were_read_with_it(lm):
+    """Windows of sliding attention, eight tokens, end within what is read."""
+    prefix, ways = tuple(range(5, 14)), [(20, 21, 22, 23), (30, 31), (40,) * 7]
+    whole = [prefix + own for own in ways]
+    expected = {}
+    for batch in read_residuals(lm, whole, [0, 1], token_budget=100):
+        for place, row in enumerate(batch.rows):
+            expected[row] = {
+                x: r[place, len(prefix) : len(whole[row])] for x, r in batch.residuals.items()
+            }
+    for batch in read_continuations(lm, prefix, ways, [0, 1], token_budget=100):
+        for place, row in enumerate(batch.rows):
+            for layer, resid in batch.residuals.items():
+                own = resid[place, : len(ways[row])]
+                torch.testing.assert_close(own, expected[row][layer], atol=1e-5, rtol=1e-4)
 
 
 def test_head_of_the_final_norm_of_the_last_layer_is_the_logits(lm):

@@ -9,7 +9,12 @@ from transformers import GPTJConfig, GPTJForCausalLM
 
 from sae_reasoning.config import ConfigError, PairConfig
 from sae_reasoning.edges.lm.load import LanguageModel, decoder_blocks, load
-from sae_reasoning.edges.lm.read import pack, read_residuals, splice_losses
+from sae_reasoning.edges.lm.read import (
+    pack,
+    read_continuations,
+    read_residuals,
+    splice_losses,
+)
 
 LENGTHS = (9, 3, 17, 1, 12, 5)
 
@@ -42,6 +47,22 @@ def test_residuals_are_transformers_hidden_states_whatever_the_padding(lm, seque
             expected = hidden_states(lm.model, sequences[row])
             for layer, resid in batch.residuals.items():
                 torch.testing.assert_close(resid[place, :length], expected[layer][0])
+    assert sorted(seen) == list(range(len(sequences)))
+
+
+@pytest.mark.parametrize("length", [0, 1, 6])
+def test_continuations_are_read_as_if_the_prefix_were_read_with_each(lm, sequences, length):
+    prefix = sequences[2][:length]
+    seen = []
+    for batch in read_continuations(lm, prefix, sequences, [0, 1], token_budget=36):
+        for place, row in enumerate(batch.rows):
+            seen.append(row)
+            size = len(sequences[row])
+            assert batch.is_token[place].sum() == size
+            expected = hidden_states(lm.model, prefix + sequences[row])
+            for layer, resid in batch.residuals.items():
+                own = expected[layer][0, length:]
+                torch.testing.assert_close(resid[place, :size], own, atol=1e-5, rtol=1e-4)
     assert sorted(seen) == list(range(len(sequences)))
 
 

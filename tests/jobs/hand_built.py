@@ -356,6 +356,7 @@ def subject_of(
         drawn=drawn,
         dictionaries={0: dictionary},
         maxima=lambda layer: maxima,
+        residuals=lambda chosen: {0: resid[torch.from_numpy(rows.indices(chosen))]},
         targets=[
             Target(TRACKERS, MOVE, "rl", "rl", 0, dictionary.d_sae - len(KINDS) + number)
             for number in range(len(KINDS))

@@ -6,10 +6,11 @@ extended now and then. Two more read on from a cache without growing it: `last_a
 position of some rows anew, `after` reads continuations of a prefix that stays as it is.
 """
 
+from inspect import signature
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
@@ -78,7 +79,10 @@ class _LastAgain(DynamicLayer):
 
 
 class _After(DynamicLayer):
-    """A layer's keys and values as a prefix of what is read; nothing is kept of that."""
+    """A layer's keys and values as a prefix of what is read; nothing is kept of that.
+
+    The prefix of a single row is that of every row.
+    """
 
     def __init__(self, layer: DynamicLayer) -> None:
         super().__init__()
@@ -87,9 +91,11 @@ class _After(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None
-        keys = torch.cat([self.keys, key_states], dim=-2)
-        return keys, torch.cat([self.values, value_states], dim=-2)
+        found = []
+        for held, new in ((self.keys, key_states), (self.values, value_states)):
+            assert held is not None
+            found.append(torch.cat([held.expand(len(new), -1, -1, -1), new], dim=-2))
+        return found[0], found[1]
 
 
 def last_again(cache: DynamicCache, rows: Tensor) -> DynamicCache:
@@ -119,6 +125,12 @@ def keep_rows(cache: DynamicCache, rows: Tensor) -> None:
 def is_plain(cache: DynamicCache) -> bool:
     """Whether every layer attends to all that came before."""
     return all(isinstance(layer, RoomyLayer) for layer in cache.layers)
+
+
+def takes_cache(model: nn.Module) -> bool:
+    """Whether a model can be called with keys and values to read on from."""
+    parameters = signature(model.forward).parameters.values()
+    return any(p.name == "past_key_values" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def roomy_cache(config: PreTrainedConfig) -> DynamicCache:

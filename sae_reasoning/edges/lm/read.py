@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks, vocabulary_size
+from sae_reasoning.edges.lm.kv_cache import after, is_plain, roomy_cache, takes_cache
 from sae_reasoning.edges.lm.load import LanguageModel
 
 Transform = Callable[..., Float[Tensor, "row d_model"]]
@@ -75,6 +77,44 @@ def read_residuals(
     for rows in pack([len(sequence) for sequence in sequences], token_budget):
         token_ids, is_token = padded_right(lm, [sequences[row] for row in rows])
         yield ReadBatch(rows, _forward_to_deepest(lm, token_ids, layers), is_token)
+
+
+def read_continuations(
+    lm: LanguageModel,
+    prefix: Sequence[int],
+    continuations: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    token_budget: int,
+) -> Iterator[ReadBatch]:
+    """Read what follows one prefix, in several ways; the prefix itself is read once.
+
+    Args:
+        lm: Reader.
+        prefix: Token ids that all begin with, BOS included where the tokenizer adds one.
+        continuations: Token ids after it; at least one each.
+        layers: As for `read_residuals`.
+        token_budget: Likewise; of continuations.
+
+    Yields:
+        Residuals of the continuations alone.
+
+    Raises:
+        ConfigError: A layer that the reader doesn't have.
+    """
+    cache = roomy_cache(lm.model.config)
+    # Layers that forget hold no prefix to read on from, nor does a model that takes none.
+    if not prefix or not is_plain(cache) or not takes_cache(lm.model.base_model):
+        whole = [(*prefix, *own) for own in continuations]
+        for batch in read_residuals(lm, whole, layers, token_budget):
+            kept = {x: resid[:, len(prefix) :] for x, resid in batch.residuals.items()}
+            yield ReadBatch(batch.rows, kept, batch.is_token[:, len(prefix) :])
+        return
+    check_layers(layers, lm.facts.num_layers, lm.facts.name)
+    token_ids, _ = padded_right(lm, [prefix])
+    _forward_to_deepest(lm, token_ids, [max(layers)], cache)
+    for rows in pack([len(own) for own in continuations], token_budget):
+        token_ids, is_token = padded_right(lm, [continuations[row] for row in rows])
+        yield ReadBatch(rows, _forward_to_deepest(lm, token_ids, layers, after(cache)), is_token)
 
 
 def splice_losses(
@@ -179,7 +219,10 @@ class _DeepestRead(Exception):  # noqa: N818
 
 @torch.no_grad()
 def _forward_to_deepest(
-    lm: LanguageModel, token_ids: Tensor, layers: Sequence[int]
+    lm: LanguageModel,
+    token_ids: Tensor,
+    layers: Sequence[int],
+    cache: DynamicCache | None = None,
 ) -> dict[int, Tensor]:
     residuals: dict[int, Tensor] = {}
     deepest = max(layers)
@@ -194,7 +237,10 @@ def _forward_to_deepest(
 
             stack.callback(blocks[layer].register_forward_hook(keep).remove)
         try:
-            lm.model.base_model(input_ids=token_ids, use_cache=False)
+            if cache is None:
+                lm.model.base_model(input_ids=token_ids, use_cache=False)
+            else:
+                lm.model.base_model(input_ids=token_ids, past_key_values=cache, use_cache=True)
         except _DeepestRead:
             return residuals
     raise AssertionError(f"block {deepest} of {lm.facts.name} was never called")

@@ -40,7 +40,7 @@ from sae_reasoning.behaviours.outcomes import (
     Bars,
     Target,
 )
-from sae_reasoning.behaviours.windows import cell_index, response_rows
+from sae_reasoning.behaviours.windows import cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import LanguageModel, word_junction
@@ -58,8 +58,8 @@ SPLITS = ("select", "report")
 
 _SAMPLED_TRACES = 150
 """Traces of the select split on which a latent's own words are looked for."""
-_TEXTS = {"select": 8, "report": 30}
-"""Texts that words are put into, at up to three places each."""
+_ON_SELECT = 4
+"""Texts of the report split that words are put into for each of the select split."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def attack_with_words(
     cfg: Config, subject: Subject, lm: LanguageModel, bars: Bars, console: Console
 ) -> tuple[list[Attack], list[Injection]]:
     """A latent's own tokens put into prompts, and into traces outside the move."""
-    own = _own_words(cfg, subject, lm)
+    own = _own_words(cfg, subject)
     is_junction = word_junction(lm.tokenizer)
     attacks: list[Attack] = []
     injections: list[Injection] = []
@@ -136,8 +136,9 @@ def attack_with_words(
                         carrier,
                         split,
                         here[0].target.writer,
-                        num=_TEXTS[split],
+                        num=_num_texts(cfg, split),
                         length=length,
+                        most_tokens=cfg.rank.injection_tokens,
                         is_junction=is_junction,
                         seed=cfg.rank.seed,
                     )
@@ -163,16 +164,14 @@ def attack_with_words(
     return attacks, injections
 
 
-def _own_words(cfg: Config, subject: Subject, lm: LanguageModel) -> list[_Words]:
+def _own_words(cfg: Config, subject: Subject) -> list[_Words]:
     """Of each target what it fires on most on the select split, and its like."""
-    select = [trace for trace in subject.traces if trace.split == "select"]
-    sample = some_with_moves(select, _SAMPLED_TRACES, cfg.rank.seed)
-    rows = response_rows(sample)
+    select = [t for t, trace in enumerate(subject.traces) if trace.split == "select"]
+    chosen = some_with_moves([subject.traces[t] for t in select], _SAMPLED_TRACES, cfg.rank.seed)
+    sample = [select[number] for number in chosen]
+    rows = subject.rows.of(sample)
     layers = sorted({target.layer for target in subject.targets})
-    sequences = [trace.token_ids for trace in sample]
-    residuals = residuals_in_memory(
-        lm, sequences, rows.first_position, layers, cfg.cache.token_budget
-    )
+    residuals = subject.residuals(sample)
     barred = openings(subject.traces, cfg.behaviours)
     fewest = cfg.rank.attacks.token_occurrences
     found = []
@@ -194,6 +193,12 @@ def _own_words(cfg: Config, subject: Subject, lm: LanguageModel) -> list[_Words]
             others = like(target.latent, mass, listed, cfg.rank.attacks.null_latents)
             found.append(_Words(target, ngrams, tuple(others.tolist())))
     return found
+
+
+def _num_texts(cfg: Config, split: str) -> int:
+    """Texts that words are put into, at up to three places each."""
+    on_report = cfg.rank.injection_texts
+    return on_report if split == "report" else -(-on_report // _ON_SELECT)
 
 
 def _usual_length(subject: Subject, behaviour: int, writer: str) -> int:

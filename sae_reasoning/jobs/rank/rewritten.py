@@ -1,6 +1,7 @@
 """Attacks that a reader reads new text for: its moves in other words; windows of any new text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from sae_reasoning.behaviours.windows import cell_index, problem_numbers
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import LanguageModel, encode_response
-from sae_reasoning.edges.lm.read import read_residuals
+from sae_reasoning.edges.lm.read import ReadBatch, read_continuations
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.jobs.rank.subjects import Subject
 from sae_reasoning.stats import kept_auroc
@@ -71,7 +72,8 @@ def attack_with_paraphrase(
     report = [trace for trace in subject.traces if trace.split == "report"]
     texts: list[Text] = []
     spans: list[tuple[int, int, str, str]] = []
-    for trace in some_with_moves(report, _PARAPHRASED_TRACES, cfg.rank.seed):
+    for number in some_with_moves(report, _PARAPHRASED_TRACES, cfg.rank.seed):
+        trace = report[number]
         made = paraphrase(
             trace,
             cfg.behaviours,
@@ -114,10 +116,12 @@ def window_maxima(
     latents: Mapping[int, Sequence[int]],
     token_budget: int,
 ) -> dict[int, list[Float[np.ndarray, "window latent"]]]:
-    """Largest activation of some latents over each window of each text, by layer."""
+    """Largest activation of some latents over each window of each text, by layer.
+
+    Texts that begin with the same prefix are read together, the prefix once.
+    """
     found: dict[int, list[np.ndarray]] = {layer: [np.empty(0)] * len(texts) for layer in latents}
-    sequences = [text.token_ids for text in texts]
-    for batch in read_residuals(lm, sequences, sorted(latents), token_budget):
+    for first, batch in _read(lm, texts, sorted(latents), token_budget):
         place: list[int] = []
         position: list[int] = []
         window: list[int] = []
@@ -126,7 +130,7 @@ def window_maxima(
         for row, index in enumerate(batch.rows):
             for start, stop in texts[index].windows:
                 place += [row] * (stop - start)
-                position += range(start, stop)
+                position += range(start - first, stop - first)
                 window += [number] * (stop - start)
                 number += 1
         for layer, chosen in latents.items():
@@ -147,3 +151,16 @@ def window_maxima(
             ):
                 found[layer][index] = part
     return found
+
+
+def _read(
+    lm: LanguageModel, texts: Sequence[Text], layers: Sequence[int], token_budget: int
+) -> Iterator[tuple[int, ReadBatch]]:
+    """Batches of texts, each with the token from which on there are residuals."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, text in enumerate(texts):
+        groups.setdefault(text.token_ids[: text.prefix], []).append(index)
+    for prefix, own in groups.items():
+        continuations = [texts[index].token_ids[len(prefix) :] for index in own]
+        for batch in read_continuations(lm, prefix, continuations, layers, token_budget):
+            yield len(prefix), replace(batch, rows=[own[row] for row in batch.rows])

@@ -40,9 +40,6 @@ from sae_reasoning.jobs.rank.data import (
 )
 from sae_reasoning.records import Trace
 
-_TRACES = 150
-"""Traces with moves, per writer and split, that the randomly initialised reader reads."""
-
 
 @dataclass(frozen=True)
 class RandomMaxima:
@@ -103,7 +100,8 @@ def score_text(cfg: Config, data: RankData, parts: Path) -> None:
 
 def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) -> RandomReader:
     """Train SAEs on a randomly initialised reader, or read them back; score the best latents."""
-    traces = some_with_moves(data.traces, _TRACES, cfg.rank.seed)
+    chosen = some_with_moves(data.traces, cfg.rank.random_traces, cfg.rank.seed)
+    traces = [data.traces[t] for t in chosen]
     rows = response_rows(traces)
     twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
     spans = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
+from torch import Tensor
 
 from sae_reasoning.behaviours.attacks import attack_tracker
 from sae_reasoning.behaviours.outcomes import RANDOM, TRACKERS, Attack, Bars, Target
@@ -14,6 +16,7 @@ from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Rows, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.lm.load import LanguageModel, load
+from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.rivals import RandomReader
@@ -32,6 +35,7 @@ class Subject:
         drawn: Spans on the report split, and windows that are like them.
         dictionaries: By layer.
         maxima: Over those spans and windows, by layer.
+        residuals: Of the rows of some traces, one after the other, by layer.
         targets: Trackers.
     """
 
@@ -42,6 +46,7 @@ class Subject:
     drawn: Alike
     dictionaries: Mapping[int, Dictionary]
     maxima: Callable[[int], SparseMaxima]
+    residuals: Callable[[Sequence[int]], Mapping[int, Float[Tensor, "row d_model"]]]
     targets: Sequence[Target]
 
     def by_text(self, behaviours: Sequence[str], bars: Bars) -> Iterable[Attack]:
@@ -81,6 +86,10 @@ def subjects(
             drawn=data.labels.alike,
             dictionaries=data.dictionaries,
             maxima=lambda layer: alike_of(reader, layer),
+            residuals=lambda traces: {
+                layer: data.stores[reader, layer].read(data.rows.indices(traces))
+                for layer in cfg.layers
+            },
             targets=[
                 Target(TRACKERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
                 for behaviour, entries in lists.trackers.items()
@@ -96,6 +105,13 @@ def subjects(
         drawn=random.alike,
         dictionaries=random.dictionaries,
         maxima=lambda layer: random.maxima[layer].alike,
+        residuals=lambda traces: residuals_in_memory(
+            random.lm,
+            [random.traces[t].token_ids for t in traces],
+            random.rows.first_position[list(traces)],
+            cfg.layers,
+            cfg.cache.token_budget,
+        ),
         targets=_best_of_random(cfg, random, lists),
     )
     return [*map(trained, cfg.pair.readers), untrained]
