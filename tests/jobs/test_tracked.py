@@ -1,13 +1,12 @@
 """What goes up to W&B: offline runs, read back by its own reader."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Project
+from offline_runs import artifacts, records_of
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, read_json
@@ -15,13 +14,6 @@ from sae_reasoning.edges.uploads import may_show_texts, upload, without_places
 from sae_reasoning.edges.workspace import layout, save
 
 STAGES = ("traces", "cache", "train", "rank", "ablate", "contrast")
-
-
-def read_back(path: Path) -> list[dict[str, Any]]:
-    """Records of an offline run, by W&B's own reader."""
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +28,10 @@ def tracked(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> 
     runs = sorted((project.results / "wandb").glob("offline-run-*/*.wandb"))
     found: dict[str, Any] = {"project": project}
     for path in runs:
-        records = read_back(path)
+        records = records_of(path)
         (run,) = [r["run"] for r in records if r["type"] == "run"]
         found[run["job_type"]] = records
     return found
-
-
-def artifacts(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r["artifact"] for r in records if r["type"] == "artifact"]
 
 
 def logged(records: list[dict[str, Any]]) -> set[str]:
@@ -52,7 +40,7 @@ def logged(records: list[dict[str, Any]]) -> set[str]:
     return {key.rpartition(".")[0] or key for key in keys}
 
 
-def test_tables_and_curves_of_the_stages_read_back(tracked):
+def test_tables_and_curves_of_the_stages_records_of(tracked):
     assert {"effects", "sets", "doses", "dose curves_table"} <= logged(tracked["ablate"])
     assert {"verdicts", "latents"} <= logged(tracked["report"])
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import Project
+from report.hostile import HOSTILE
+from report.test_cells import page_of
 
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
@@ -22,16 +24,6 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, as Deb
 
 FLAGS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
     --disable-component-update --disable-sync""".split()
-HOSTILE = {
-    "markup": '<img src=x onerror="window.hit=1"><script>window.hit=1</script>',
-    "end of script": "</script><script>window.hit=1</script><!--",
-    "template": "{{ 7*7 }} ${window.hit=1} {% raw %}",
-    "attribute": "\"' onmouseover='window.hit=1' x=\"",
-    "direction": "abc\u202efdp.exe\u2066\u2069",
-    "emoji": "👩\u200d🔬🏳️\u200d🌈",
-    "nothing": "nul\x00\x1b[31m\ud800",
-    "megabyte": "m" * 1_000_000,
-}
 
 
 @dataclass
@@ -323,6 +315,17 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
     assert page.text_content("#one .example details bdi") == text
     assert rows(page)[0][2] == text
     assert page.query_selector_all("main img, main script[src]") == []
+    assert width_beyond(page) <= 0
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_cell_for_wandb_shows_hostile_text_as_text(visit, tmp_path, kind):
+    (tmp_path / "cell.html").write_text(page_of(HOSTILE[kind]), encoding="utf-8")
+    page = visit(tmp_path / "cell.html")
+    assert page.evaluate("window.hit") is None
+    texts = [one.text_content() for one in page.query_selector_all("bdi.chosen")]
+    assert texts == [shown(HOSTILE[kind], MAX_PIECE)] * 3
+    assert page.query_selector_all("img, script") == []
     assert width_beyond(page) <= 0
 
 

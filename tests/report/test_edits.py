@@ -1,19 +1,11 @@
-"""What edits did, texts side by side, cells for W&B, and features in Neuronpedia's shape."""
+"""What edits did, texts side by side, and features in Neuronpedia's shape."""
 
 import pandas as pd
-import pytest
 
-from sae_reasoning.jobs.report.latents import cell
 from sae_reasoning.report.edits import Aligned, aligned, text_pairs
 from sae_reasoning.report.neuronpedia import activations, feature
 from sae_reasoning.report.reviews import Review, called_real
 from sae_reasoning.steering.effects import EDIT_KEYS
-
-HOSTILE = {
-    "markup": "<img src=x onerror=hit()><script>hit()</script>",
-    "attribute": "\"' onmouseover='hit()' x=\"",
-    "template": "{{ 7*7 }} {% raw %}",
-}
 
 
 def test_texts_are_alike_until_the_edit_acts_and_moves_are_marked():
@@ -65,21 +57,6 @@ def evidence(text: str) -> dict:
         "neighbours": [{"latent": 5, "cosine": 0.5}],
         "companions": [{"latent": 6, "pearson": 0.25, "both": 2}],
     }
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_in_a_cell_stays_text(kind):
-    text = HOSTILE[kind]
-    row = {"layer": 0, "latent": 1, "shortlist": "trackers", "behaviour": text, "reviews": text}
-    row |= {"auroc": 0.9, "low": None, "high": 0.95, "n": 3}
-    made = cell(row, {"attacks": []} | evidence(text), has_texts=True)
-    body = made.partition("<body>")[2]
-    assert "<img" not in body and "<script" not in body and "49" not in body
-    assert "onmouseover='" not in body
-    assert "AUROC 0.900 [–, 0.950]" in body
-    if kind == "template":
-        assert "{{ 7*7 }}" in body
-    assert "secret" not in cell(row, {"attacks": []} | evidence("secret"), has_texts=False)
 
 
 def test_a_feature_has_neuronpedias_fields_and_one_value_a_token():
