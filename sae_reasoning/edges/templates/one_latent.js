@@ -54,7 +54,7 @@ function drawLatent(row, record) {
     listed(record),
     reviewBox(row),
   ];
-  if (row.reviews) parts.push(element("p", "small", `Reviewers: ${row.reviews}`));
+  if (row.reviewers) parts.push(element("p", "small", `Reviewers: ${row.reviewers}`));
   if (record.examples) parts.push(examples(record));
   parts.push(grid(record));
   if (record.histogram) parts.push(histogram(record));
