@@ -333,6 +333,8 @@ def _cell(value: Any) -> Any:
         value = value.item()
     if isinstance(value, float) and math.isnan(value):
         return None
+    if value is pd.NA or value is pd.NaT:
+        return None
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return shown(str(value), _MAX_CELL)

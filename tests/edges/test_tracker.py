@@ -44,7 +44,12 @@ def offline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for step in range(3):
             tracker.log({f"layer_{layer}/loss": layer / (step + 1)}, step=step)
     frame = pd.DataFrame(
-        {"latent": [7, 8], "context": [PLAIN_TEXT, None], "p": [0.5, float("nan")]}
+        {
+            "latent": [7, 8],
+            "context": [PLAIN_TEXT, None],
+            "p": [0.5, float("nan")],
+            "stands": pd.array([True, None], dtype="boolean"),
+        }
     )
     tracker.table("latents", frame)
     tracker.figure("effects", picture)
@@ -85,8 +90,8 @@ def test_a_figure_reads_back(offline_folder: Path, records):
 def test_text_of_models_stays_text(offline_folder: Path):
     (table,) = offline_folder.glob("wandb/offline-run-*/files/media/table/*.json")
     content = json.loads(table.read_text())
-    assert content["columns"] == ["latent", "context", "p"]
-    assert content["data"] == [[7, PLAIN_TEXT, 0.5], [8, None, None]]
+    assert content["columns"] == ["latent", "context", "p", "stands"]
+    assert content["data"] == [[7, PLAIN_TEXT, 0.5, True], [8, None, None, None]]
     assert not list(offline_folder.rglob("*.html"))
 
 

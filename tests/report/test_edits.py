@@ -1,11 +1,19 @@
 """What edits did, texts side by side, and features in Neuronpedia's shape."""
 
-import pandas as pd
+from dataclasses import asdict
 
-from sae_reasoning.report.edits import Aligned, aligned, text_pairs
+import pandas as pd
+from steering.test_findings import controls, experiment
+
+from sae_reasoning.edges.pages import plain
+from sae_reasoning.jobs.report.latents import cell
+from sae_reasoning.report.edits import Aligned, Edits, aligned, text_pairs
 from sae_reasoning.report.neuronpedia import activations, feature
 from sae_reasoning.report.reviews import Review, called_real
 from sae_reasoning.steering.effects import EDIT_KEYS
+from sae_reasoning.steering.findings import dose_curves, doses
+
+GENERATED = ["model", "sample", "condition", "problem_id", "text", "prompt", "correct", "spans"]
 
 
 def test_texts_are_alike_until_the_edit_acts_and_moves_are_marked():
@@ -31,6 +39,23 @@ def test_texts_of_a_pair_are_of_the_same_problem_without_the_edit_and_with_it():
     ]
     (pair,) = text_pairs(pd.DataFrame(rows), {"model": "rl"} | edit, seed=0)
     assert (pair.problem, pair.differing, pair.problems) == ("p", 1, 2)
+
+
+def test_a_set_with_no_controls_beside_it_is_said_to_have_none():
+    """Of two sets that hold the latent, the smaller has controls."""
+    larger = {"set_size": 2, "latents": "1:2 1:3", "taken": 2}
+    found = experiment({"taken": 2}, *controls(8), larger)
+    rollouts = pd.DataFrame([], columns=[*GENERATED, *EDIT_KEYS])
+    done = Edits(found, dose_curves(doses(found)), rollouts).of("1:2")
+    assert [(one.set_size, one.coherent, one.stands) for one in done["sets"]] == [
+        *((1, True, True), (2, True, None))
+    ]
+    record = plain({"attacks": [], "sets": [asdict(one) for one in done["sets"]]})
+    assert [one["stands"] for one in record["sets"]] == [True, None]
+    row = {"layer": 1, "latent": 2, "shortlist": "trackers", "behaviour": "backtracking"}
+    row |= {"auroc": 0.9, "low": None, "high": None, "n": 3, "reviews": ""}
+    page = cell(row, record, has_texts=False)
+    assert [page.count(f"<td>{said}</td>") for said in ("yes", "no controls", "no")] == [1, 1, 0]
 
 
 def test_a_latent_is_real_where_nobody_says_otherwise():
