@@ -232,8 +232,9 @@ class TrackerConfig:
         entity: W&B user or team; empty for whoever is logged in.
         mode: `auto` is online when an API key is set, else offline; or `online`, `offline`.
         latents: Latents in W&B's table with a page of evidence each, the best of each list first.
-        texts: Whether what models read and wrote goes up: `always`, `never`, or `auto`, only of
-            models that this project made, on problems that it posed.
+        texts: Whether what models read and wrote goes up: `always`, and then reviewers' names and
+            notes too, `never`, or `auto`, only of models that this project made, on problems that
+            it posed.
         weights: Whether weights of dictionaries go up.
     """
 

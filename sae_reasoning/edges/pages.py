@@ -1,4 +1,8 @@
-"""Pages from templates (jinja2), every value escaped, and data that pages read as scripts."""
+"""Pages from templates (jinja2), and data that pages read as scripts.
+
+Whatever text a template shows is made fit to be looked at and escaped, so that no caller has to
+remember it; cells that go to W&B are pages like any other.
+"""
 
 import gzip
 import json
@@ -13,8 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from sae_reasoning.edges.artifacts import publish
+from sae_reasoning.texts import MAX_CHARS, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
+_MAX_SHOWN = 10 * MAX_CHARS
+"""Of one value in a template: what a caller has cut and written out by itself passes whole."""
 
 
 def write_page(path: Path, template: str, values: Mapping[str, Any]) -> None:
@@ -85,6 +92,7 @@ def _templates() -> Environment:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_fit,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -93,6 +101,12 @@ def _templates() -> Environment:
     # Style sheets and scripts are the package's own, and stand within the page as they are.
     found.globals["own_file"] = lambda name: Markup((TEMPLATES / name).read_text("utf-8"))
     return found
+
+
+def _fit(value: Any) -> Any:
+    """A template's value without what acts unseen; the package's own markup stays as it is."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return shown(value, _MAX_SHOWN) if is_text else value
 
 
 def _figure(value: float | None) -> str:

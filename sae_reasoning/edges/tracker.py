@@ -5,8 +5,9 @@ the first one is a warning, and from then on the run is silent. Offline when no 
 (`wandb sync` uploads it later), online when one is. What W&B records by default about the machine
 (host name, script path, requirements, code) stays off.
 
-Texts of models and data are logged as strings, made fit to be looked at, which W&B shows escaped.
-HTML is logged only where a caller made it from a template that escapes what it shows.
+Texts of models and data are logged as strings, made fit to be looked at, which W&B shows escaped;
+so are names, since W&B refuses a run that holds what isn't Unicode. HTML is logged only where a
+caller made it from a template, which does the same to what it shows.
 """
 
 import logging
@@ -106,7 +107,7 @@ class WandbTracker:
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log points of curves; `step` is the x axis and may start anew for another curve."""
-        values = {name: float(value) for name, value in metrics.items()}
+        values = {shown(name): float(value) for name, value in metrics.items()}
         if step is not None:
             # An ordinary metric: W&B's own step drops whatever comes with a lower one, as the
             # second layer's curve would.
@@ -130,7 +131,7 @@ class WandbTracker:
                 # Never taken for a path, and without a style sheet from elsewhere.
                 pages = [wandb.Html(cell, inject=False, data_is_not_path=True) for cell in cells]
                 made.add_column(HTML_COLUMN, pages)
-            run.log({name: made})
+            run.log({shown(name): made})
 
         self._safely(send)
 
@@ -143,8 +144,8 @@ class WandbTracker:
             import wandb
 
             fields = {"step": x, "lineKey": line, "lineVal": y}
-            words = {"title": title, "xname": x}
-            run.log({name: wandb.plot_table(LINES, _table(frame), fields, words)})
+            words = {"title": shown(title), "xname": x}
+            run.log({shown(name): wandb.plot_table(LINES, _table(frame), fields, words)})
 
         self._safely(send)
 
@@ -166,13 +167,13 @@ class WandbTracker:
         def send(run: Any) -> None:
             import wandb
 
-            run.log({name: wandb.Image(str(path))})
+            run.log({shown(name): wandb.Image(str(path))})
 
         self._safely(send)
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Log single values that sum the stage up."""
-        plain = {name: _cell(value) for name, value in values.items()}
+        plain = {shown(name): _cell(value) for name, value in values.items()}
         self._safely(lambda run: run.summary.update(plain))
 
     def finish(self) -> None:
@@ -217,12 +218,12 @@ class WandbTracker:
         run = wandb.init(
             project=self._cfg.project,
             entity=self._cfg.entity or None,
-            group=self._group,
+            group=shown(self._group),
             job_type=self._stage,
-            name=f"{self._group}/{self._stage}",
+            name=shown(f"{self._group}/{self._stage}"),
             dir=str(self._folder),
             mode=mode,
-            config=without_places(self._config),
+            config=_readable(without_places(self._config)),
             reinit="finish_previous",
             settings=wandb.Settings(
                 x_disable_meta=True,
@@ -317,11 +318,22 @@ def _use(run: Any, artifact: Any) -> None:
         run.use_artifact(artifact)
 
 
+def _readable(content: Any) -> Any:
+    """`content` of JSON's types, its texts fit to be looked at."""
+    if isinstance(content, Mapping):
+        return {shown(str(name)): _readable(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_readable(value) for value in content]
+    return shown(content, _MAX_CELL) if isinstance(content, str) else content
+
+
 def _cell(value: Any) -> Any:
     """`value` as W&B can store it: a number, a string, or none."""
     if hasattr(value, "item") and getattr(value, "size", 1) == 1:
         value = value.item()
     if isinstance(value, float) and math.isnan(value):
+        return None
+    if value is pd.NA or value is pd.NaT:
         return None
     if value is None or isinstance(value, (bool, int, float)):
         return value

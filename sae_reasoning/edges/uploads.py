@@ -1,5 +1,9 @@
 """What of a stage goes up to W&B: figures always, texts and weights only where that's asked for.
 
+Texts are of two kinds. Those of models that this project made, on problems that it posed, go up
+unless that's refused. What people wrote, reviewers' notes and names among it, goes up only where
+that's asked for (`tracker.texts=always`), whoever made the models.
+
 A stage's folder becomes an artifact whose content depends on nothing but the stage and the
 tracker's options. So whoever reads the stage can name the very same artifact again, by content, and
 W&B draws the line from one to the other, also when offline runs are sent later.
@@ -59,6 +63,8 @@ _FIGURES = {
 }
 """Files without a word that a model read or wrote, or that a person noted; no others, so that a
 file that a stage gains stays here until it's named."""
+_REVIEWED = ("index.html", "latents.html", "rows/reviews.csv")
+"""Files of a report that name reviewers, or hold their notes, once reviews are folded in."""
 _WEIGHTS = (".safetensors",)
 _NEVER = (".h5",)
 MANIFEST = "stage.json"
@@ -90,6 +96,8 @@ def upload(cfg: Config, folder: Path, manifest: Manifest) -> Upload:
     """What of a finished stage goes up, as the config asks."""
     stage = _stage_of(manifest)
     has_texts = may_show_texts(cfg)
+    is_reviewed = bool(manifest.config.get("report", {}).get("reviews"))
+    held_back = _REVIEWED if is_reviewed and cfg.tracker.texts != "always" else ()
     kept = {path for pattern in _FIGURES.get(stage, ()) for path in folder.glob(pattern)}
     for path in folder.rglob("*"):
         is_weights = path.suffix in _WEIGHTS
@@ -97,7 +105,8 @@ def upload(cfg: Config, folder: Path, manifest: Manifest) -> Upload:
             continue
         if cfg.tracker.weights if is_weights else has_texts:
             kept.add(path)
-    files = {str(path.relative_to(folder)): path for path in sorted(kept)}
+    named = {str(path.relative_to(folder)): path for path in sorted(kept)}
+    files = {name: path for name, path in named.items() if name not in held_back}
     known = {name: value for name, value in manifest.inputs.items() if name in {*KINDS, *_MODELS}}
     content = {
         "stage": manifest.stage,
@@ -150,15 +159,33 @@ def without_places(content: Any) -> Any:
 
 
 _MODELS = ("base", "rl")
+_WITH_PORT = re.compile(r"(?<![\w./-])([\w.-]++|\[[0-9A-Fa-f:.]++\]):\d{1,5}(?!\w)")
+_WITH_USER = re.compile(r"(?<![\w.-])[\w.-]++@[\w.-]++:")
+_HOST = re.compile(r".*[A-Za-z].*|\d+(\.\d+){3}|\[.*")
+"""`localhost`, `10.0.0.3`, `[::1]`; a latent, which is `layer:latent`, has no host in it."""
+_BETWEEN = re.compile(r"([\s,;:=]+)")
 
 
 def _placeless(text: str) -> str:
-    if "://" in text:
+    if "://" in text or _WITH_USER.search(text) or _has_port(text):
         return "(address left out)"
+    if _is_path(text):
+        return Path(text).name
+    if "/" not in text:
+        return text
+    # Of an option, or of `name:folder`, each part for itself.
+    parts = _BETWEEN.split(text)
+    return "".join(Path(part).name if _is_path(part) else part for part in parts)
+
+
+def _has_port(text: str) -> bool:
+    """Whether there's an address without a scheme in it: `localhost:8000/v1`."""
+    return any(_HOST.fullmatch(found[1]) for found in _WITH_PORT.finditer(text))
+
+
+def _is_path(text: str) -> bool:
     path = Path(text)
-    if path.is_absolute() or text.startswith("~") or ".." in path.parts or _is_there(path):
-        return path.name
-    return text
+    return path.is_absolute() or text.startswith("~") or ".." in path.parts or _is_there(path)
 
 
 def _is_there(path: Path) -> bool:

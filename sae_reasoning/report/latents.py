@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.outcomes import ALL
 from sae_reasoning.texts import shown
 
@@ -95,26 +96,8 @@ class Planted:
 
 
 @dataclass(frozen=True)
-class Rival:
-    """A baseline that the latent was held against, on the same spans; paired by problem."""
-
-    shortlist: str
-    behaviour: str
-    reader: str
-    writer: str
-    baseline: str
-    auroc: float
-    rival: float
-    difference: float
-    low: float
-    high: float
-    n: int
-    beats: bool
-
-
-@dataclass(frozen=True)
 class Counterpart:
-    """The most alike latent of another run's dictionary."""
+    """The most alike latent of another run's dictionary; figures as in the table of `match`."""
 
     by: str
     other_layer: int
@@ -124,6 +107,8 @@ class Counterpart:
     high: float
     n: int
     null_95: float
+    same_word: float
+    is_mutual: bool
     other_behaviours: str
 
 
@@ -167,7 +152,7 @@ class LatentRecord:
     scores: tuple[Score, ...]
     attacks: tuple[Attack, ...]
     planted: tuple[Planted, ...]
-    rivals: tuple[Rival, ...]
+    rivals: tuple[Bout, ...]
     counterparts: tuple[Counterpart, ...]
     replicas: tuple[Replica, ...] = ()
 
@@ -327,23 +312,7 @@ def _record(
             )
             for row in parts["injections"].itertuples()
         ),
-        rivals=tuple(
-            Rival(
-                row.shortlist,
-                row.behaviour,
-                row.reader,
-                row.writer,
-                row.baseline,
-                row.auroc,
-                row.rival,
-                row.difference,
-                row.low,
-                row.high,
-                int(row.n),
-                bool(row.beats),
-            )
-            for row in parts["beaten"].itertuples()
-        ),
+        rivals=tuple(Bout(**row) for row in parts["beaten"].to_dict("records")),
         counterparts=tuple(
             Counterpart(
                 row.by,
@@ -354,6 +323,8 @@ def _record(
                 row.high,
                 int(row.n),
                 row.null_95,
+                row.same_word,
+                bool(row.is_mutual),
                 shown(str(row.other_behaviours)),
             )
             for row in parts["matches"].itertuples()

@@ -249,7 +249,7 @@ def returning(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
-    """Rows for a console, with differences as `value [low, high]` where bounds are there."""
+    """Rows for a console: differences as `value [low, high]` where bounds are there, else None."""
     return [list(_cells(row, columns)) for _, row in table.iterrows()]
 
 
@@ -260,7 +260,7 @@ def _cells(row: pd.Series, columns: Sequence[str]) -> Iterator[object]:
             high = f"{low.removesuffix('low')}high"
             yield _with_interval(row[column], row[low], row[high])
         else:
-            yield row[column]
+            yield None if row[column] is pd.NA else row[column]
 
 
 def _with_interval(value: float, low: float, high: float) -> str:

@@ -2,8 +2,6 @@
 
 import json
 import platform
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +10,12 @@ import pytest
 import wandb
 from matplotlib import image
 from numpy import zeros
+from offline_runs import merged, only_run_below
 
 from sae_reasoning.config import TrackerConfig
 from sae_reasoning.edges.tracker import NullTracker, Tracker, open_tracker, resolve_mode
 
 PLAIN_TEXT = "<script>alert(1)</script> & wait"
-
-
-def read_back(folder: Path) -> list[dict[str, Any]]:
-    """Records of the one offline run below `folder`, by W&B's own reader."""
-    (run,) = (folder / "wandb").glob("offline-run-*/*.wandb")
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -53,7 +44,12 @@ def offline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for step in range(3):
             tracker.log({f"layer_{layer}/loss": layer / (step + 1)}, step=step)
     frame = pd.DataFrame(
-        {"latent": [7, 8], "context": [PLAIN_TEXT, None], "p": [0.5, float("nan")]}
+        {
+            "latent": [7, 8],
+            "context": [PLAIN_TEXT, None],
+            "p": [0.5, float("nan")],
+            "stands": pd.array([True, None], dtype="boolean"),
+        }
     )
     tracker.table("latents", frame)
     tracker.figure("effects", picture)
@@ -64,7 +60,7 @@ def offline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(offline_folder: Path) -> list[dict[str, Any]]:
-    return read_back(offline_folder)
+    return only_run_below(offline_folder)
 
 
 def test_a_run_belongs_to_the_group_of_its_pair_and_experiment(records):
@@ -82,9 +78,8 @@ def test_every_layer_keeps_its_curve_from_step_zero(records):
 
 
 def test_summary_reads_back(records):
-    updates = [r["summary"]["update"] for r in records if r["type"] == "summary"]
-    merged = {name: value for update in updates for name, value in update.items()}
-    assert merged["fvu"] == 0.25 and merged["behaviour"] == "backtracking"
+    summary = merged(records, "summary")
+    assert summary["fvu"] == 0.25 and summary["behaviour"] == "backtracking"
 
 
 def test_a_figure_reads_back(offline_folder: Path, records):
@@ -95,8 +90,8 @@ def test_a_figure_reads_back(offline_folder: Path, records):
 def test_text_of_models_stays_text(offline_folder: Path):
     (table,) = offline_folder.glob("wandb/offline-run-*/files/media/table/*.json")
     content = json.loads(table.read_text())
-    assert content["columns"] == ["latent", "context", "p"]
-    assert content["data"] == [[7, PLAIN_TEXT, 0.5], [8, None, None]]
+    assert content["columns"] == ["latent", "context", "p", "stands"]
+    assert content["data"] == [[7, PLAIN_TEXT, 0.5, True], [8, None, None, None]]
     assert not list(offline_folder.rglob("*.html"))
 
 
@@ -167,4 +162,4 @@ def test_an_unreachable_server_costs_a_warning_and_the_run_goes_offline(
     tracker.finish()
     wandb.teardown()
     assert len(ours(caplog)) == 1 and "127.0.0.1" in ours(caplog)[0]
-    assert any("auroc" in json.dumps(record) for record in read_back(tmp_path))
+    assert any("auroc" in json.dumps(record) for record in only_run_below(tmp_path))

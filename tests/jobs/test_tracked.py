@@ -1,27 +1,22 @@
 """What goes up to W&B: offline runs, read back by its own reader."""
 
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from conftest import Project
+from offline_runs import artifacts, records_of
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, read_json
 from sae_reasoning.edges.uploads import may_show_texts, upload, without_places
 from sae_reasoning.edges.workspace import layout, save
 
+NAME, NOTE = "Ann of Accounts", "looks fishy to me"
 STAGES = ("traces", "cache", "train", "rank", "ablate", "contrast")
-
-
-def read_back(path: Path) -> list[dict[str, Any]]:
-    """Records of an offline run, by W&B's own reader."""
-    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +31,10 @@ def tracked(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> 
     runs = sorted((project.results / "wandb").glob("offline-run-*/*.wandb"))
     found: dict[str, Any] = {"project": project}
     for path in runs:
-        records = read_back(path)
+        records = records_of(path)
         (run,) = [r["run"] for r in records if r["type"] == "run"]
         found[run["job_type"]] = records
     return found
-
-
-def artifacts(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [r["artifact"] for r in records if r["type"] == "artifact"]
 
 
 def logged(records: list[dict[str, Any]]) -> set[str]:
@@ -52,7 +43,7 @@ def logged(records: list[dict[str, Any]]) -> set[str]:
     return {key.rpartition(".")[0] or key for key in keys}
 
 
-def test_tables_and_curves_of_the_stages_read_back(tracked):
+def test_tables_and_curves_of_the_stages_records_of(tracked):
     assert {"effects", "sets", "doses", "dose curves_table"} <= logged(tracked["ablate"])
     assert {"verdicts", "latents"} <= logged(tracked["report"])
 
@@ -108,6 +99,63 @@ def test_texts_and_weights_go_up_only_where_asked_for(made_project: Project, tin
     assert files("cache") == set()
 
 
+@pytest.fixture(scope="module")
+def reviewed(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose report has a reviewer's calls in it, and went up as `auto` says."""
+    project = made_project.copy(tmp_path_factory.mktemp("reviewed"), "rank", "contrast", "report")
+    rank = Manifest.read(project.results / "rank")
+    assert rank
+    rows = pd.read_csv(project.results / "report" / "rows" / "latents.csv")
+    calls = [
+        {"layer": int(row.layer), "latent": int(row.latent), "behaviour": row.behaviour}
+        | {"call": "real", "note": NOTE}
+        for row in rows.itertuples()
+    ]
+    export = {"schema_version": 1, "reviewer": NAME, "rank": rank.fingerprint, "reviews": calls}
+    (project.folder / "calls.json").write_text(json.dumps(export))
+    outcome = project.run(
+        *("report", "report.reviews=[calls.json]", "tracker.kind=wandb", "tracker.mode=offline")
+    )
+    assert outcome.code == 0, outcome.output
+    return project
+
+
+def test_reviewers_calls_go_up_as_counts_and_their_names_and_notes_dont(reviewed: Project):
+    report = reviewed.results / "report"
+    assert NAME in (report / "latents.html").read_text()
+    assert NOTE in (report / "rows" / "reviews.csv").read_text()
+    (run,) = (reviewed.results / "wandb").glob("offline-run-*/*.wandb")
+    records = records_of(run)
+    entries = [e for a in artifacts(records) for e in a["manifest"]["contents"]]
+    sent = {entry["path"]: Path(entry["local_path"]).read_bytes() for entry in entries}
+    assert {"rows/latents.csv", "latents.table.json"} <= set(sent)
+    assert any(path.endswith(".html") for path in sent)
+    assert b"1 real" in sent["rows/latents.csv"] and b"1 real" in sent["latents.table.json"]
+    for content in (*sent.values(), json.dumps(records).encode()):
+        assert NAME.encode() not in content and NOTE.encode() not in content
+
+
+@pytest.mark.parametrize(("texts", "goes_up"), [("auto", False), ("always", True)])
+def test_pages_with_reviewers_names_go_up_only_where_texts_are_asked_for(
+    reviewed: Project, made_project: Project, tiny_config: Config, tmp_path: Path, texts, goes_up
+):
+    (tmp_path / "measured.json").touch()
+    tiny_config.pair.base.path = tiny_config.pair.rl.path = str(tmp_path)
+    tiny_config.tracker.texts = texts
+    assert may_show_texts(tiny_config)  # Models of this project, so `auto` shows their texts.
+    with_names = {"index.html", "latents.html", "rows/reviews.csv"}
+
+    def files(project: Project) -> set[str]:
+        folder = project.results / "report"
+        manifest = Manifest.read(folder)
+        assert manifest
+        return set(upload(tiny_config, folder, manifest).files)
+
+    assert (files(reviewed) & with_names) == (with_names if goes_up else set())
+    assert {"rows/latents.csv", "verdict.json"} <= files(reviewed)
+    assert {"index.html", "latents.html"} <= files(made_project)  # Nobody has reviewed it.
+
+
 def test_of_a_path_only_its_last_part_goes_up_and_of_an_address_nothing(tmp_path: Path):
     content = {"a": "/models/base", "b": ["http://host:1/v1", "rl", 1], "c": "owner/name"}
     assert without_places(content | {"d": str(tmp_path), "e": "~/x", "f": "../y"}) == {
@@ -118,6 +166,42 @@ def test_of_a_path_only_its_last_part_goes_up_and_of_an_address_nothing(tmp_path
         "e": "x",
         "f": "y",
     }
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("localhost:8000", "localhost:8000/v1", "gpu-07.cluster.example:29500", "node7:22"),
+        *("10.0.0.3:8000", "[::1]:8000/v1", "--endpoint=box:8000", "a, box:8000", "me@box:runs/x"),
+        *("https://box/v1", "traces.annotator_endpoint=http://box:1"),
+    ],
+)
+def test_an_address_is_left_out_with_or_without_a_scheme(address):
+    assert without_places({"x": [address]}) == {"x": ["(address left out)"]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1:35", "0:7 1:35", "gym:gsm_symbolic", "gym:countdown,gsm_symbolic", "owner/name"),
+        *("blocks.1.hook_resid_post", "12:30", "note: 8000 tokens", "layer=1", "a:b:c", "real"),
+    ],
+)
+def test_what_only_looks_a_little_like_an_address_stays(text):
+    assert without_places(text) == text
+
+
+@pytest.mark.parametrize("piece", ["m", "a:", "1.", "a@", "/a", "~/a,"])
+def test_a_text_of_a_megabyte_is_looked_through_in_no_time(piece):
+    began = time.monotonic()
+    without_places(piece * (1_000_000 // len(piece)))
+    assert time.monotonic() - began < 10  # Less than a second, unless it's quadratic.
+
+
+def test_folders_within_a_text_lose_all_but_their_last_part_too():
+    assert without_places("gsm8k:/data/secret/gsm8k") == "gsm8k:gsm8k"
+    assert without_places("traces.source=/home/me/mine.jsonl") == "traces.source=mine.jsonl"
+    assert without_places("a.json, ~/b/c.json") == "a.json, c.json"
 
 
 # The saved workspace

@@ -1,19 +1,19 @@
-"""What edits did, texts side by side, cells for W&B, and features in Neuronpedia's shape."""
+"""What edits did, texts side by side, and features in Neuronpedia's shape."""
+
+from dataclasses import asdict
 
 import pandas as pd
-import pytest
+from steering.test_findings import controls, experiment
 
+from sae_reasoning.edges.pages import plain
 from sae_reasoning.jobs.report.latents import cell
-from sae_reasoning.report.edits import Aligned, aligned, text_pairs
+from sae_reasoning.report.edits import Aligned, Edits, aligned, text_pairs
 from sae_reasoning.report.neuronpedia import activations, feature
 from sae_reasoning.report.reviews import Review, called_real
 from sae_reasoning.steering.effects import EDIT_KEYS
+from sae_reasoning.steering.findings import dose_curves, doses
 
-HOSTILE = {
-    "markup": "<img src=x onerror=hit()><script>hit()</script>",
-    "attribute": "\"' onmouseover='hit()' x=\"",
-    "template": "{{ 7*7 }} {% raw %}",
-}
+GENERATED = ["model", "sample", "condition", "problem_id", "text", "prompt", "correct", "spans"]
 
 
 def test_texts_are_alike_until_the_edit_acts_and_moves_are_marked():
@@ -41,6 +41,23 @@ def test_texts_of_a_pair_are_of_the_same_problem_without_the_edit_and_with_it():
     assert (pair.problem, pair.differing, pair.problems) == ("p", 1, 2)
 
 
+def test_a_set_with_no_controls_beside_it_is_said_to_have_none():
+    """Of two sets that hold the latent, the smaller has controls."""
+    larger = {"set_size": 2, "latents": "1:2 1:3", "taken": 2}
+    found = experiment({"taken": 2}, *controls(8), larger)
+    rollouts = pd.DataFrame([], columns=[*GENERATED, *EDIT_KEYS])
+    done = Edits(found, dose_curves(doses(found)), rollouts).of("1:2")
+    assert [(one.set_size, one.coherent, one.stands) for one in done["sets"]] == [
+        *((1, True, True), (2, True, None))
+    ]
+    record = plain({"attacks": [], "sets": [asdict(one) for one in done["sets"]]})
+    assert [one["stands"] for one in record["sets"]] == [True, None]
+    row = {"layer": 1, "latent": 2, "shortlist": "trackers", "behaviour": "backtracking"}
+    row |= {"auroc": 0.9, "low": None, "high": None, "n": 3, "reviews": ""}
+    page = cell(row, record, has_texts=False)
+    assert [page.count(f"<td>{said}</td>") for said in ("yes", "no controls", "no")] == [1, 1, 0]
+
+
 def test_a_latent_is_real_where_nobody_says_otherwise():
     def review(**calls: str) -> Review:
         return Review("", "r", {(0, int(k[1:]), "b"): call for k, call in calls.items()}, {})
@@ -65,21 +82,6 @@ def evidence(text: str) -> dict:
         "neighbours": [{"latent": 5, "cosine": 0.5}],
         "companions": [{"latent": 6, "pearson": 0.25, "both": 2}],
     }
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_in_a_cell_stays_text(kind):
-    text = HOSTILE[kind]
-    row = {"layer": 0, "latent": 1, "shortlist": "trackers", "behaviour": text, "reviews": text}
-    row |= {"auroc": 0.9, "low": None, "high": 0.95, "n": 3}
-    made = cell(row, {"attacks": []} | evidence(text), has_texts=True)
-    body = made.partition("<body>")[2]
-    assert "<img" not in body and "<script" not in body and "49" not in body
-    assert "onmouseover='" not in body
-    assert "AUROC 0.900 [–, 0.950]" in body
-    if kind == "template":
-        assert "{{ 7*7 }}" in body
-    assert "secret" not in cell(row, {"attacks": []} | evidence("secret"), has_texts=False)
 
 
 def test_a_feature_has_neuronpedias_fields_and_one_value_a_token():

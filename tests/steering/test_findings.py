@@ -120,6 +120,7 @@ def test_an_edit_with_nothing_beside_it_neither_stands_nor_fails():
     row = own_effects(experiment({"taken": 2})).query("condition == 'edit'").iloc[0]
     assert row["q"] < 0.05
     assert row["stands"] is pd.NA
+    assert shown(row.to_frame().T, ["stands"]) == [[None]]  # Consoles write a dash.
 
 
 @pytest.mark.parametrize(("right", "is_coherent"), [(9, True), (8, False)])

@@ -14,13 +14,14 @@ function edits(record) {
   if (!record.sets) return titled(title, notes.ablate || "");
   if (!record.sets.length) return titled(title, "No edited set holds this latent.");
   const alone = record.sets.some((s) => s.set_size === 1);
-  const rows = record.sets.map((s) => [whole(`${MODEL_NAMES[s.model]}, ${done_to(s)}`), s.behaviour, s.set_size, `${s.where === "all" ? "all tokens" : s.where}, found by the ${s.found_by === "rl" ? "RL" : s.found_by} reader`,
+  const said = (s) => (s.stands ? "✓ stands" : !s.coherent ? "no: other moves break" : s.stands === null ? "– no controls" : "no");
+  const rows = record.sets.map((s) => [`${MODEL_NAMES[s.model]}, ${done_to(s)}`, s.behaviour, s.set_size, said(s),
     whole(`${figure(s.without)} → ${figure(s.value)}`), whole(figure(s.difference) + interval(s.low, s.high)), figure(s.q), s.n,
-    whole(s.stands ? "✓ stands" : !s.coherent ? "no: other moves break" : s.stands === null ? "– no controls" : "no")]);
-  const standing = record.sets.filter((s) => s.stands).length;
-  const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${standing} stand`),
-    element("p", "small", "An edit stands where other moves are still carried out rightly, and its change differs from no edit and goes further than one more draw of every control beside it would (q < 0.05)."),
-    table(["edit", "move", "latents", "where", "starts per opportunity", "change", "q", "n", "stands"], rows, [2, 6, 7]));
+    `${s.where === "all" ? "all tokens" : s.where}, found by the ${s.found_by === "rl" ? "RL" : s.found_by} reader`]);
+  const [told, standing] = [record.sets.filter((s) => s.stands !== null).length, record.sets.filter((s) => s.stands).length];
+  const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${told ? `${standing} of the ${told} with controls beside them stand` : "none has controls beside it"}`),
+    element("p", "small", "An edit stands where other moves are still carried out rightly, and its change differs from no edit and goes further than one more draw of every control beside it would (q < 0.05). Without matched latents and random directions beside it, it neither stands nor fails."),
+    table(["edit", "move", "latents", "stands", "starts per opportunity", "change", "q", "n", "where"], rows, [2, 6, 7]));
   all.open = rows.length < 8;
   const parts = [all];
   for (const key of [...new Set(record.beside.map((b) => `${b.model}|${b.behaviour}`))]) parts.push(...mainEdit(record, ...key.split("|")));

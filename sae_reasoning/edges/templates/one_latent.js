@@ -1,5 +1,6 @@
 "use strict";
 // One latent: its file is a script beside the page, as pages from disk may load no other data.
+const LIKENESS = { cosine: "decoder rows: cosine", correlation: "tokens: r", words: "words: rank r" };
 const READERS = { base: "base reads", rl: "RL model reads" };
 const kept = new Map();
 let wanted = null;
@@ -54,7 +55,7 @@ function drawLatent(row, record) {
     listed(record),
     reviewBox(row),
   ];
-  if (row.reviews) parts.push(element("p", "small", `Reviewers: ${row.reviews}`));
+  if (row.reviewers) parts.push(element("p", "small", `Reviewers: ${row.reviewers}`));
   if (record.examples) parts.push(examples(record));
   parts.push(grid(record));
   if (record.histogram) parts.push(histogram(record));
@@ -159,15 +160,16 @@ function outputs(record) {
 
 function rivals(record) {
   if (!record.rivals.length) return element("div", "");
-  return titled("Against the baselines", "On the same spans and windows (announcers: opportunities), report split; the difference is paired by problem, with its 95 % interval.",
-    table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "problems", "beats it"],
-      record.rivals.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.rival), whole(figure(r.difference) + interval(r.low, r.high)), r.n, r.beats ? "✓ yes" : "no"]), [5, 6, 8]));
+  return titled("Against the baselines", "On the same spans and windows (announcers: opportunities), report split; the difference is paired by problem, with its 95 % interval. It beats a baseline where the interval lies above 0 and q, over the whole list, below 0.05.",
+    table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "q", "problems", "beats it"],
+      record.rivals.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.rival), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.beats ? "✓ yes" : "no"]), [5, 6, 8, 9]));
 }
 
 function attacks(record) {
   if (!record.attacks.length) return titled("Attacks", "None were made on it.");
-  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`, element("td", `whole outcome-${a.outcome.replace(/[^a-z]/g, "-")}`, a.outcome)]);
-  const parts = [table(["list", "behaviour", "reader", "attack", "AUROC left", "before", "comparable", "n: spans / others (problems)", "outcome"], rows)];
+  const outcome = (a) => element("td", `whole outcome-${a.outcome.replace(/[^a-z]/g, "-")}`, a.outcome);
+  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
+  const parts = [table(["list", "behaviour", "reader", "attack", "outcome", "AUROC left", "before", "comparable", "n: spans / others (problems)"], rows)];
   if (record.planted.length) {
     parts.push(table(["behaviour", "reader", "put into", "words", "rise", "null, 95 %", "n"],
       record.planted.map((p) => [p.behaviour, p.reader, p.carrier, element("bdi", "", p.words), figure(p.rise), figure(p.null_95), p.num_windows]), [4, 5, 6]));
@@ -183,20 +185,23 @@ function neighbours(record) {
     if (other) { link.href = `#${other.index}`; link.addEventListener("click", (event) => { event.preventDefault(); go(other.index); }); }
     return [link, other ? `${other.shortlist}: ${other.behaviour}` : "not shortlisted"];
   };
-  const list = (title, columns, rows) => element("div", "", element("div", "small", title), table(columns, rows, [1, 2]));
-  const near = record.neighbours.map((n) => { const [link, listed] = link_to(n); return [link, figure(n.cosine), "", listed]; });
+  const list = (title, columns, rows) => element("div", "", element("div", "small", title), table(columns, rows, columns.map((_, i) => i).slice(1, -1)));
+  const near = record.neighbours.map((n) => { const [link, listed] = link_to(n); return [link, figure(n.cosine), listed]; });
   const along = (record.companions || []).map((n) => { const [link, listed] = link_to(n); return [link, figure(n.pearson), n.both.toLocaleString("en"), listed]; });
   const tokens = record.histogram ? record.histogram.tokens.toLocaleString("en") : "–";
   return titled("Nearest latents", "Of the same dictionary: those that point the same way, and those that fire along with it.", element("div", "two",
-    list("by cosine of decoder rows", ["latent", "cosine", "", "listed for"], near),
+    list("by cosine of decoder rows", ["latent", "cosine", "listed for"], near),
     list(`by correlation of activations, RL reader, n = ${tokens} tokens of the report split`, ["latent", "r", "both fire on", "listed for"], along)));
 }
 
 function counterparts(record) {
   const parts = [];
   if (record.counterparts.length) {
-    parts.push(element("p", "small", `In ${notes.other}: the most alike latent there, against the best under the null.`),
-      table(["by", "latent", "likeness", "null, 95 %", "n", "there it"], record.counterparts.map((c) => [c.by, `${c.other_layer}/${c.other_latent}`, whole(figure(c.value) + interval(c.low, c.high)), figure(c.null_95), c.n, c.other_behaviours || "–"]), [3, 4]));
+    const units = [...new Set(record.counterparts.map((c) => (c.by === "words" ? "word" : "token")))].join(" or ");
+    parts.push(element("p", "small", `In ${notes.other}: the most alike latent of each layer there, beside the best that there is by chance (95 % of draws of the null lie below it) and the best that there would be if both knew only which ${units} they are on. What isn't far above that is alike in its ${units}s, and may be in nothing else. r is of activations, n counts problems (of cosines, coordinates).`),
+      table(["latent", "there it", "alike by", "likeness", `by ${units} alone`, "null, 95 %", "n", "each other's best"],
+        record.counterparts.map((c) => [`${c.other_layer}/${c.other_latent}`, c.other_behaviours || "isn't shortlisted", LIKENESS[c.by] || c.by, whole(figure(c.value) + interval(c.low, c.high)),
+          figure(c.same_word), figure(c.null_95), c.n, c.is_mutual ? "✓ yes" : "no"]), [4, 5, 6]));
   } else parts.push(element("p", "missing", notes.match || "None: it fires too rarely to be matched."));
   if (record.replicas.length) {
     parts.push(element("p", "small", "In dictionaries that were trained from other seeds: the nearest direction, and its place among all latents there for the same move."),

@@ -1,5 +1,6 @@
 """The pages of shortlisted latents: one table, and a file of evidence for each."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from sae_reasoning.jobs.report.sources import Sources
 from sae_reasoning.report import neuronpedia
 from sae_reasoning.report.edits import Edits
 from sae_reasoning.report.latents import LatentRecord, listing_rows, records, top_rows
-from sae_reasoning.report.reviews import Review
+from sae_reasoning.report.reviews import CALLS, Review
 from sae_reasoning.steering.findings import dose_curves
 
 _NUM_CELL_EXAMPLES = 3
@@ -154,17 +155,20 @@ def _evidence(
 
 
 def _add_reviews(rows: list[dict[str, Any]], reviews: Sequence[Review]) -> None:
+    """Who called each row what, and, as that names people, how many called it so."""
     for row in rows:
         key = row["layer"], row["latent"], row["behaviour"]
-        said = [f"{one.reviewer}: {one.calls[key]}" for one in reviews if key in one.calls]
-        row["reviews"] = "; ".join(said)
+        calls = [(one.reviewer, one.calls[key]) for one in reviews if key in one.calls]
+        row["reviewers"] = "; ".join(f"{name}: {call}" for name, call in calls)
+        counts = Counter(call for _, call in calls)
+        row["reviews"] = ", ".join(f"{counts[call]} {call}" for call in CALLS if counts[call])
 
 
 def _as_rows(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Listings as a table: what each is called stands in a column a reader."""
+    """Listings as a table, without reviewers' names: what each is called, a column a reader."""
     return pd.DataFrame(
         [
-            {k: v for k, v in row.items() if k != "called"}
+            {k: v for k, v in row.items() if k not in ("called", "reviewers")}
             | {f"called_by_{reader}": row["called"].get(reader, "") for reader in MODELS}
             for row in rows
         ]
