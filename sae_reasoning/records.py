@@ -1,6 +1,18 @@
 """Frozen types that the rooms hand to each other."""
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Comparison(Enum):
+    """What comes of comparing an answer with the right one."""
+
+    EQUAL = "equal"
+    DIFFERENT = "different"
+    UNREADABLE = "unreadable"
+    """The answer says nothing that could be compared."""
+    UNDECIDED = "undecided"
+    """The right answer can't be read, it takes too long, or what would tell isn't installed."""
 
 
 @dataclass(frozen=True)

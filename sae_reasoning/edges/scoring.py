@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.records import Comparison
 
 _SECONDS, _SECONDS_TO_START = 10.0, 60.0
 
@@ -39,24 +40,25 @@ class OutsideScorers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def equal(self, reference: str, answer: str) -> bool | None:
-        """Whether two expressions, in LaTeX or plain, are equal.
+    def compare(self, reference: str, answer: str) -> Comparison:
+        """An answer beside the right one, both in LaTeX or plain.
 
-        None where either can't be read, it takes too long, or math-verify isn't installed.
+        Undecided where the right one can't be read, where it takes too long, and where math-verify
+        isn't installed.
         """
         if not self.has_algebra:
-            return None
+            return Comparison.UNDECIDED
         with self._lock:
             pipe = self._started()
             try:
                 pipe.send((reference, answer))
                 if pipe.poll(self._seconds):
-                    found: bool | None = pipe.recv()
+                    found: Comparison = pipe.recv()
                     return found
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 pass
             self._end()
-            return None
+            return Comparison.UNDECIDED
 
     def gym(self, task: str, answer: str | None, entry: dict[str, Any]) -> float:
         """Score by the scorer of a reasoning-gym task; 1 is right."""
@@ -116,22 +118,43 @@ def _gym_dataset(task: str, count: int = 1, seed: int = 0) -> Any:
 
 
 def _compare(pipe: Connection) -> None:
-    """The process's life: expressions in, whether they're equal out."""
-    import math_verify
-
+    """The process's life: expressions in, what comes of comparing them out."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+    import math_verify  # noqa: F401  (slow, so before the first question)
+
     pipe.send(True)
     while True:
         try:
             reference, answer = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        try:
-            read = [
-                math_verify.parse(f"${text.strip('$ ')}$", parsing_timeout=None)
-                for text in (reference, answer)
-            ]
-            is_equal = math_verify.verify(*read, timeout_seconds=None) if all(read) else None
-        except Exception:  # Whatever its parser or sympy raises, nothing can be said.
-            is_equal = None
-        pipe.send(is_equal)
+        pipe.send(_compared(reference, answer))
+
+
+def _compared(reference: str, answer: str) -> Comparison:
+    import math_verify
+
+    right, given = _read(reference), _read(answer)
+    if not _has_mathematics(right):
+        return Comparison.UNDECIDED
+    if not _has_mathematics(given):
+        return Comparison.UNREADABLE
+    try:
+        is_equal = math_verify.verify(right, given, timeout_seconds=None)
+    except Exception:  # Whatever sympy raises, nothing can be said.
+        return Comparison.UNDECIDED
+    return Comparison.EQUAL if is_equal else Comparison.DIFFERENT
+
+
+def _read(text: str) -> list[Any]:
+    """What math-verify makes of a text: expressions, and the text itself where it finds any."""
+    import math_verify
+
+    try:
+        return list(math_verify.parse(f"${text.strip('$ ')}$", parsing_timeout=None))
+    except Exception:  # Whatever its parser raises, it's nothing that it can read.
+        return []
+
+
+def _has_mathematics(read: list[Any]) -> bool:
+    return any(not isinstance(one, str) for one in read)

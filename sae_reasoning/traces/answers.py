@@ -13,11 +13,16 @@ _NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s
 _BOXED = ("\\boxed{", "\\fbox{")
 _THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
 _DECORATION = re.compile(r"\\text\{[^{}]*\}|\\(?:left|right|[,;! ])|[$€£%°*_\s]")
+_WORDS_IN_TEX = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{([^{}]*)\}")
 _SEVERAL = re.compile(r"\d\s+\d|\d\s*\\[dt]?frac")
 _THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
 _EDGES = re.compile(r"^[\s$.,]+|[\s$.,]+$")
 _SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "÷": "/", "−": "-"}
-_SIGNS |= dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]", "\\frac"), "")
+_SIGNS |= dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]"), "")
+_SIGNS |= dict.fromkeys(("\\frac", "\\dfrac", "\\tfrac"), "")
+_SIGNS |= {"}{": ")/(", "{": "(", "}": ")", "[": "(", "]": ")"}
+_CROSS = re.compile(r"(?<=[\d)\s])[xX](?=[\s\d(])")
+_ARITHMETIC = re.compile(r"-?[\d(][\d\s()+*/-]*[\d)]")
 _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 
 
@@ -63,6 +68,14 @@ def as_number(text: str) -> Fraction | None:
         return None
 
 
+def may_be_number(text: str) -> bool:
+    """Whether somebody who knows algebra might find a number in an answer: it has a digit, or TeX.
+
+    Plain words have neither, nor have letters that stand for anything.
+    """
+    return re.search(r"\d|\\[a-zA-Z]", text) is not None
+
+
 def is_plainly_equal(reference: str, answer: str) -> bool | None:
     """Whether two answers are the same as numbers or as texts; None where that doesn't decide."""
     one, other = as_number(reference), as_number(answer)
@@ -76,19 +89,23 @@ def is_plainly_equal(reference: str, answer: str) -> bool | None:
 def reaches(expression: str, numbers: Sequence[int], target: int) -> bool | None:
     """Whether an expression uses each number exactly once and equals the target.
 
-    None where it's no arithmetic of whole numbers with + - * / and brackets.
+    None where it's no arithmetic of whole numbers with + - * / and brackets, and holds none among
+    words.
     """
     plain = expression.partition("=")[0]
     for sign, stands_for in _SIGNS.items():
         plain = plain.replace(sign, stands_for)
-    plain = plain.replace("}{", ")/(").replace("{", "(").replace("}", ")")
-    try:
-        tree = ast.parse(_EDGES.sub("", plain), mode="eval").body
-        return _value(tree) == target and _numbers_in(tree) == Counter(numbers)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
-        return None
-    except ZeroDivisionError:
-        return False
+    plain = _EDGES.sub("", _CROSS.sub("*", plain))
+    among_words = [found for found in _ARITHMETIC.findall(plain) if set("+-*/") & set(found)]
+    for arithmetic in (plain, *among_words[-1:]):
+        try:
+            tree = ast.parse(arithmetic, mode="eval").body
+            return _value(tree) == target and _numbers_in(tree) == Counter(numbers)
+        except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+            continue
+        except ZeroDivisionError:
+            return False
+    return None
 
 
 _OPERATIONS = {
@@ -131,4 +148,5 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _bare(text: str) -> str:
-    return re.sub(r"\s+|[$.]$|^\$", "", text.strip()).casefold()
+    plain = _WORDS_IN_TEX.sub(r"\1", text.strip())
+    return re.sub(r"\s+|[$.]$|^\$", "", plain).casefold()

@@ -1,7 +1,8 @@
-"""Grades by program: right, wrong, without an answer, or nothing that can be graded.
+"""Grades by program: right, wrong, without an answer, unreadable, or nothing that can be graded.
 
-A response without an answer is wrong. One whose answer can't be compared, or whose problem comes
-without a right answer, has no grade; its share is reported, since accuracies leave it out.
+A response without an answer is wrong, and so is one whose answer nobody could read. It has no grade
+where the program lacks the means: the right answer is missing or can't be read, comparing takes too
+long, or what would compare isn't installed. That share is reported, since accuracies leave it out.
 """
 
 import json
@@ -11,12 +12,25 @@ from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
-from sae_reasoning.records import Trace
-from sae_reasoning.traces.answers import as_number, find_answer, is_plainly_equal, reaches
+from sae_reasoning.records import Comparison, Trace
+from sae_reasoning.traces.answers import (
+    as_number,
+    find_answer,
+    is_plainly_equal,
+    may_be_number,
+    reaches,
+)
 from sae_reasoning.traces.problems import PosedProblem
 
-RIGHT, WRONG, NO_ANSWER, UNGRADED = "right", "wrong", "no answer", "ungraded"
-OUTCOMES = (RIGHT, WRONG, NO_ANSWER, UNGRADED)
+RIGHT, WRONG, NO_ANSWER, UNREADABLE, UNGRADED = OUTCOMES = (
+    "right",
+    "wrong",
+    "no answer",
+    "unreadable",
+    "ungraded",
+)
+GRADING_VERSION = 2
+"""Of the rules; grades by other ones are made anew."""
 
 MATH, COUNTDOWN, GYM = "math", "countdown", "gym"
 """How a problem's answers are graded: by value, as arithmetic, or by reasoning-gym's own scorer."""
@@ -26,8 +40,9 @@ MATH, COUNTDOWN, GYM = "math", "countdown", "gym"
 class Scorers(Protocol):
     """Outside programs that judge answers."""
 
-    def equal(self, reference: str, answer: str) -> bool | None:
-        """Whether two mathematical expressions are equal; None where that can't be said."""
+    def compare(self, reference: str, answer: str) -> Comparison:
+        """An answer beside the right one, both mathematical expressions."""
+        ...
 
     def gym(self, task: str, answer: str | None, entry: dict[str, Any]) -> float:
         """Score of an answer to an entry of a reasoning-gym task, 1 where it's right."""
@@ -46,7 +61,7 @@ class Grader:
     scorers: Scorers
 
     def outcome(self, problem_id: str, text: str, truncated: bool) -> str:
-        """`right`, `wrong`, `no answer` or `ungraded`."""
+        """One of `OUTCOMES`."""
         problem = self.problems.get(problem_id)
         if problem is None or not problem.reference:
             return UNGRADED
@@ -60,23 +75,36 @@ class Grader:
         if answer is None:
             return NO_ANSWER
         if kind == COUNTDOWN:
-            return _named(reaches(answer, reference["numbers"], reference["target"]))
+            is_right = reaches(answer, reference["numbers"], reference["target"])
+            return UNREADABLE if is_right is None else _named(is_right)
         if kind == GYM:
             number = answer.replace(",", "") if numeric else answer
             return _named(self.scorers.gym(task, number, reference) > 1 - 1e-6)
         found = is_plainly_equal(reference, answer)
-        return _named(self.scorers.equal(reference, answer) if found is None else found)
+        return self._compared(reference, answer) if found is None else _named(found)
 
     def correct(self, problem_id: str, text: str, truncated: bool) -> bool | None:
         """The grade, or None where there's none."""
         return _GRADES[self.outcome(problem_id, text, truncated)]
 
+    def _compared(self, reference: str, answer: str) -> str:
+        found = self.scorers.compare(reference, answer)
+        if found is Comparison.UNDECIDED and as_number(reference) is not None:
+            return UNGRADED if may_be_number(answer) else UNREADABLE
+        return _OUTCOME_OF[found]
 
-_GRADES = {RIGHT: True, WRONG: False, NO_ANSWER: False, UNGRADED: None}
+
+_GRADES = {RIGHT: True, WRONG: False, NO_ANSWER: False, UNREADABLE: False, UNGRADED: None}
+_OUTCOME_OF = {
+    Comparison.EQUAL: RIGHT,
+    Comparison.DIFFERENT: WRONG,
+    Comparison.UNREADABLE: UNREADABLE,
+    Comparison.UNDECIDED: UNGRADED,
+}
 
 
-def _named(is_right: bool | None) -> str:
-    return UNGRADED if is_right is None else RIGHT if is_right else WRONG
+def _named(is_right: bool) -> str:
+    return RIGHT if is_right else WRONG
 
 
 def grade_all(traces: Sequence[Trace], grader: Grader) -> tuple[list[Trace], pd.DataFrame]:

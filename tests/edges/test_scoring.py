@@ -9,6 +9,7 @@ import pytest
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.scoring import OutsideScorers, gym_entries
+from sae_reasoning.records import Comparison
 
 pytest.importorskip("math_verify")
 pytest.importorskip("reasoning_gym")
@@ -21,39 +22,47 @@ def scorers() -> Iterator[OutsideScorers]:
 
 
 @pytest.mark.parametrize(
-    ("reference", "answer", "equal"),
+    ("reference", "answer", "found"),
     [
-        (r"\frac{x}{2}", "x/2", True),
-        (r"2\sqrt{3}", r"\sqrt{12}", True),
-        ("x+1", "x+2", False),
-        (r"\{1, 2\}", r"\{2, 1\}", True),
-        (r"\frac{1}{2}", "what?", False),
-        (r"\frac{1}{2}", "", None),
+        (r"\frac{x}{2}", "x/2", Comparison.EQUAL),
+        (r"2\sqrt{3}", r"\sqrt{12}", Comparison.EQUAL),
+        ("x+1", "x+2", Comparison.DIFFERENT),
+        (r"\{1, 2\}", r"\{2, 1\}", Comparison.EQUAL),
+        (r"\frac{1}{2}", "what?", Comparison.UNREADABLE),
+        (r"\frac{1}{2}", r"\frac{", Comparison.UNREADABLE),
+        (r"\frac{1}{2}", "", Comparison.UNREADABLE),
+        ("what?", r"\frac{1}{2}", Comparison.UNDECIDED),
     ],
 )
 def test_expressions_are_equal_whatever_they_look_like(
-    scorers: OutsideScorers, reference: str, answer: str, equal: bool | None
+    scorers: OutsideScorers, reference: str, answer: str, found: Comparison
 ) -> None:
-    assert scorers.equal(reference, answer) is equal
+    assert scorers.compare(reference, answer) is found
+
+
+def test_without_math_verify_nothing_is_decided() -> None:
+    scorers = OutsideScorers()
+    scorers.has_algebra = False
+    assert scorers.compare("x+1", "1+x") is Comparison.UNDECIDED
 
 
 def test_any_thread_may_ask(scorers: OutsideScorers) -> None:
     with ThreadPoolExecutor(3) as threads:
         answers = ["1+x", "x+1", "x+2", "x"]
-        found = threads.map(lambda answer: scorers.equal("x+1", answer), answers)
-        assert list(found) == [True, True, False, False]
+        found = threads.map(lambda answer: scorers.compare("x+1", answer), answers)
+        assert list(found) == 2 * [Comparison.EQUAL] + 2 * [Comparison.DIFFERENT]
 
 
 def test_what_takes_too_long_has_no_grade_and_stops_nothing_else(scorers: OutsideScorers) -> None:
-    assert scorers.equal("x", "x") is True
+    assert scorers.compare("x", "x") is Comparison.EQUAL
     assert scorers._process is not None and scorers._process.pid
     os.kill(scorers._process.pid, signal.SIGSTOP)  # Busy for ever.
     scorers._seconds, patience = 0.3, scorers._seconds
     try:
-        assert scorers.equal("x+1", "1+x") is None
+        assert scorers.compare("x+1", "1+x") is Comparison.UNDECIDED
     finally:
         scorers._seconds = patience
-    assert scorers.equal("x+1", "1+x") is True
+    assert scorers.compare("x+1", "1+x") is Comparison.EQUAL
 
 
 def test_gym_makes_the_same_problems_and_grades_them() -> None:

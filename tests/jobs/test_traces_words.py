@@ -81,8 +81,9 @@ def test_gym_problems_are_made_here(words: Config) -> None:
 
 def test_a_question_without_an_answer_has_no_grade(words: Config, tmp_path: Path) -> None:
     words.traces.source = _jsonl(tmp_path, [{"question": q} for q in ("One?", "Two?")])
-    manifest, _ = _run(words)
+    manifest, out = _run(words)
     assert manifest.counts["ungraded"] == manifest.counts["traces"] == 8
+    assert "100.0% of rollouts could not be graded, and no accuracy counts them" in out
 
 
 def test_vllm_that_is_not_installed_is_named_with_its_remedy(words: Config, tmp_path: Path) -> None:

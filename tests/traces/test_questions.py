@@ -6,8 +6,16 @@ from typing import Any
 import pytest
 
 from sae_reasoning.config import DATASET_NAMES, ConfigError
-from sae_reasoning.records import Trace
-from sae_reasoning.traces.grading import NO_ANSWER, RIGHT, UNGRADED, WRONG, Grader, grade_all
+from sae_reasoning.records import Comparison, Trace
+from sae_reasoning.traces.grading import (
+    NO_ANSWER,
+    RIGHT,
+    UNGRADED,
+    UNREADABLE,
+    WRONG,
+    Grader,
+    grade_all,
+)
 from sae_reasoning.traces.problems import PosedProblem
 from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
 
@@ -21,10 +29,11 @@ ROWS: list[dict[str, Any]] = [
 
 
 class Plain:
-    """Scorers that know one equality and one task."""
+    """Scorers that know one equality and one task, and read letters."""
 
-    def equal(self, reference: str, answer: str) -> bool | None:
-        return {"x/2": True, "x": False}.get(answer)
+    def compare(self, reference: str, answer: str) -> Comparison:
+        known = {"x/2": Comparison.EQUAL, "x": Comparison.DIFFERENT, "?": Comparison.UNREADABLE}
+        return known.get(answer, Comparison.UNDECIDED)
 
     def gym(self, task: str, answer: str | None, entry: dict[str, Any]) -> float:
         return float(task == "sums" and answer == entry["answer"])
@@ -86,37 +95,45 @@ def _grader() -> Grader:
         ("One", "I give up.", False, NO_ANSWER),
         ("Half", r"\boxed{x/2}", False, RIGHT),
         ("Half", r"\boxed{x}", False, WRONG),
-        ("Half", r"\boxed{?}", False, UNGRADED),
+        ("Half", r"\boxed{?}", False, UNREADABLE),
+        ("Half", r"\boxed{late}", False, UNGRADED),
         ("Write", r"\boxed{(3+4)*2}", False, RIGHT),
         ("Write", r"\boxed{3+4+2}", False, WRONG),
-        ("Write", r"\boxed{all of them}", False, UNGRADED),
+        ("Write", r"\boxed{all of them}", False, UNREADABLE),
+        ("Write", "I'd say (3 + 4) * 2 = 14.", False, RIGHT),
+        ("One", r"\boxed{many}", False, UNREADABLE),
+        ("One", r"\boxed{\sqrt{4}}", False, UNGRADED),
         ("Anything?", "so 2.", False, UNGRADED),
         ("1999+1?", "that is 2,000", False, RIGHT),
         ("1+1?", "that is 3", False, WRONG),
         ("unknown", "so 2.", False, UNGRADED),
     ],
 )
-def test_grades_tell_wrong_from_what_cannot_be_graded(
+def test_grades_tell_what_the_model_left_unreadable_from_what_cannot_be_graded(
     problem: str, text: str, truncated: bool, outcome: str
 ) -> None:
     grader = _grader()
     assert grader.outcome(problem, text, truncated) == outcome
-    grade = {RIGHT: True, WRONG: False, NO_ANSWER: False, UNGRADED: None}[outcome]
+    grade = None if outcome == UNGRADED else outcome == RIGHT
     assert grader.correct(problem, text, truncated) is grade
 
 
 def test_shares_of_outcomes_are_of_each_writers_rollouts() -> None:
     traces = [
         Trace("t", "One", "select", writer, "m", "One", text, (1, 2), 1, None, False, (), ())
-        for writer, text in (("base", "2"), ("rl", "3"), ("rl", "2"), ("rl", "?"), ("rl", "2"))
+        for writer, text in (
+            *(("base", "2"), ("rl", "3"), ("rl", "2"), ("rl", "?"), ("rl", "2")),
+            ("rl", r"\boxed{many}"),
+        )
     ]
     graded, shares = grade_all(traces, _grader())
-    assert [trace.correct for trace in graded] == [True, False, True, False, True]
+    assert [trace.correct for trace in graded] == [True, False, True, False, True, False]
     rows = shares.set_index("writer")
     assert rows.loc["rl"].to_dict() == {
-        "traces": 4,
-        RIGHT: 0.5,
-        WRONG: 0.25,
-        NO_ANSWER: 0.25,
+        "traces": 5,
+        RIGHT: 0.4,
+        WRONG: 0.2,
+        NO_ANSWER: 0.2,
+        UNREADABLE: 0.2,
         UNGRADED: 0.0,
     }

@@ -23,7 +23,7 @@ from sae_reasoning.jobs.traces.rollouts import roll_out
 from sae_reasoning.records import Trace
 from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
-from sae_reasoning.traces.grading import UNGRADED, Grader, grade_all
+from sae_reasoning.traces.grading import GRADING_VERSION, Grader, grade_all
 from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
 from sae_reasoning.traces.jitter import jitter
 from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
@@ -32,14 +32,16 @@ from sae_reasoning.traces.summary import summarise
 
 def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `traces/traces.parquet`: rows sorted by split, problem, writer and sample."""
-    with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg)) as stage:
+    # First of all, as a name that is misspelt shouldn't wait for models.
+    rows = read_source("traces.source", cfg.traces.source) if cfg.traces.kind == "file" else []
+    with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg, rows)) as stage:
         if stage.is_current:
             console.current("traces", stage.final)
             assert stage.manifest
             return stage.manifest
         require_shared_tokens(cfg.pair)
         parts = stage.folder / "parts"
-        found = _find(cfg, parts, console)
+        found = _find(cfg, rows, parts, console)
         made, placement = found.traces, found.placement
         if found.problems:
             made = _graded(cfg, made, found.problems, stage.folder, tracker, console)
@@ -78,19 +80,21 @@ class _Found:
     placement: Placement = field(default_factory=Placement)
 
 
-def _find(cfg: Config, parts: Path, console: Console) -> _Found:
-    rows: Rows = []
+def _find(cfg: Config, rows: Rows, parts: Path, console: Console) -> _Found:
+    if _holds_traces(rows):
+        made, placement = import_traces(cfg, rows)
+        return _Found(made, "imported", placement=placement)
     if cfg.traces.kind == "file":
-        rows = read_source("traces.source", cfg.traces.source)
-        if any(is_trace(row) for _, row in rows):
-            made, placement = import_traces(cfg, rows)
-            return _Found(made, "imported", placement=placement)
         _refuse_imported(cfg)
     problems = draw_problems(cfg, rows)
     made = roll_out(cfg, problems, parts, console)
     if cfg.traces.source in ANNOTATORS:
         return _Found(made, "grammar")
     return _Found(made, "", problems)
+
+
+def _holds_traces(rows: Rows) -> bool:
+    return any(is_trace(row) for _, row in rows)
 
 
 def _refuse_imported(cfg: Config) -> None:
@@ -122,10 +126,11 @@ def _graded(
     with OutsideScorers() as scorers:
         grader = Grader({problem.problem_id: problem for problem in problems}, scorers)
         graded, shares = grade_all(made, grader)
-        if shares[UNGRADED].any() and not scorers.has_algebra:
+        if share := sum(trace.correct is None for trace in graded) / max(len(graded), 1):
+            needs = "" if scorers.has_algebra else " needs math-verify (sae_reasoning[math]) or"
             console.warn(
-                "math-verify isn't installed, so answers that are no plain numbers or texts have "
-                "no grade; pip install 'sae_reasoning[math]'"
+                f"{share:.1%} of rollouts could not be graded, and no accuracy counts them: the "
+                f"right answer is missing or can't be read, or comparing{needs} takes too long"
             )
     write_table(folder / "grades.parquet", shares)
     tracker.table("grades", shares)
@@ -178,7 +183,7 @@ def _compare(
     console.table(f"sentences: {title}", ["", *square.columns], rows)
 
 
-def _inputs(cfg: Config) -> dict[str, str]:
+def _inputs(cfg: Config, rows: Rows) -> dict[str, str]:
     facts = {writer: describe(model) for writer, model in cfg.pair.readers.items()}
     inputs = {writer: fact.fingerprint for writer, fact in facts.items()}
     inputs |= {f"{writer}_tokenizer": f.tokenizer_fingerprint for writer, f in facts.items()}
@@ -189,6 +194,8 @@ def _inputs(cfg: Config) -> dict[str, str]:
         for name, path in files.items():
             if path:
                 inputs[name] = fingerprint_files(Path(path).parent, glob.escape(Path(path).name))
+    if cfg.traces.kind == "dataset" or (cfg.traces.kind == "file" and not _holds_traces(rows)):
+        inputs["grading"] = str(GRADING_VERSION)  # Elsewhere the world, or reasoning-gym, grades.
     return inputs
 
 
