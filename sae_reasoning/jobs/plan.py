@@ -2,7 +2,8 @@
 
 1. Texts: counted where traces are made, else problems × samples × mean lengths: prompts of the
    search world are drawn, responses are as long as was measured of the shipped models, and what
-   nobody knows is an option (plan.*), said to be assumed.
+   nobody knows is an option (plan.*), said to be assumed. Edited rollouts count as cut at their
+   longest, since an edited model may never stop.
 2. Disk: bytes of the cache's rows.
 3. FLOPs of matrices and attention; hours of a card at a stated share of its peak, or, where a model
    writes, of its memory's bandwidth. Nothing is measured and nothing runs.
@@ -17,6 +18,7 @@ from sae_reasoning.edges.activation_format import row_bytes
 from sae_reasoning.edges.artifacts import MissingInput, require_stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.lm.load import describe, encode_prompt, load_tokenizer
+from sae_reasoning.edges.lm.read import check_layers
 from sae_reasoning.edges.lm.shapes import ModelSize, size_of
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
@@ -102,6 +104,8 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
             f"of {', '.join(CARDS)}"
         )
     sizes = {reader: size_of(model, cfg.plan) for reader, model in cfg.pair.readers.items()}
+    for reader, size in sizes.items():
+        check_layers(cfg.layers, size.num_layers, cfg.pair.readers[reader].path)
     texts = _texts(cfg)
     costs = estimate(cfg, sizes, texts)
     console.plan(
@@ -138,7 +142,11 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
 
 
 def estimate(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) -> list[Cost]:
-    """Costs of the stages from traces to ablate."""
+    """Costs of the stages from traces to ablate; of crosscoders, which `rank` refuses, without it.
+
+    A crosscoder reads and writes both residuals, so its dictionary is as wide as they are together,
+    and while one model writes an edited text the other reads along.
+    """
     own, sae = cfg.plan, cfg.train.sae
     read = sum(text.tokens for text in texts.values())
     context = read / max(sum(text.number for text in texts.values()), 1)
@@ -149,7 +157,8 @@ def estimate(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) 
     )
     deepest = max(cfg.layers) + 1
     passes = len(sizes) * len(cfg.layers)
-    width = sizes["rl"].d_model
+    is_joint = cfg.train.readers == "crosscoder"
+    width = sum(s.d_model for s in sizes.values()) if is_joint else sizes["rl"].d_model
     disk = (
         kept * len(cfg.layers) * sum(row_bytes(s.d_model, cfg.cache.dtype) for s in sizes.values())
     )
@@ -163,18 +172,27 @@ def estimate(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) 
             num_conditions(cfg.ablate, model, moves, is_single=cfg.pair.is_single)
             * cfg.ablate.num_problems
             * begun[model],
-            texts[model].prompt,
-            min(max(t.response for t in texts.values()), cfg.ablate.max_new_tokens),
+            texts[model if model in texts else next(iter(texts))].prompt,
+            float(cfg.ablate.max_new_tokens),
             "",
         )
         for model in sizes
     }
-    traces, ablated = (
-        [_written(sizes[m], written[m], batch) for m in sizes]
-        for written, batch in ((texts, cfg.traces.batch_size), (edited, cfg.ablate.batch_size))
-    )
+    traces = [_written(sizes[m], texts[m], cfg.traces.batch_size) for m in sizes if m in texts]
+    ablated = [
+        _written(sizes[at_work], edited[model], cfg.ablate.batch_size)
+        for model in sizes
+        for at_work in (sizes if is_joint else (model,))
+    ]
     attributed = 2 * moves * cfg.rank.attribution_onsets * context / 2
     gradients = sum(3 * s.read_flops(context, s.num_layers, True) for s in sizes.values())
+    ranking = Cost(
+        "rank",
+        kept * passes,
+        # Also the SAE of a reader that was never trained, and attributions.
+        encode * kept * passes + training + attributed * gradients,
+        own.sae_utilisation,
+    )
     return [
         _writing("traces", texts, traces, own.utilisation),
         Cost(
@@ -185,13 +203,7 @@ def estimate(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) 
             disk=disk,
         ),
         Cost("train", float(steps * len(cfg.layers)), training, own.sae_utilisation),
-        Cost(
-            "rank",
-            kept * passes,
-            # Also the SAE of a reader that was never trained, and attributions.
-            encode * kept * passes + training + attributed * gradients,
-            own.sae_utilisation,
-        ),
+        *([] if is_joint else [ranking]),
         _writing("ablate (at most)", edited, ablated, own.utilisation),
     ]
 

@@ -20,7 +20,7 @@ from sae_reasoning.steering.conditions import (
     SPAN,
     EditPlan,
 )
-from sae_reasoning.steering.positions import ALL
+from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
 
 MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
 """Sufficiency where the moves are rare, necessity where they are deployed."""
@@ -29,10 +29,22 @@ MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
 def num_conditions(
     own: AblateConfig, model: str, num_moves: int, *, is_single: bool = False
 ) -> int:
-    """Conditions of one model at most: no edit, and each move's edits with what stands beside."""
-    return 1 + num_moves * sum(
-        1 + sum(p.draws.values()) for p in edit_plans(own, model, is_single=is_single)
-    )
+    """Conditions of one model at most: no edit, and each move's edits with what stands beside.
+
+    So many where every move's list is as long as the largest set, and none holds another's latents.
+    """
+    plans = edit_plans(own, model, is_single=is_single)
+    return 1 + num_moves * sum(1 + _num_beside(plan, num_moves) for plan in plans)
+
+
+def _num_beside(plan: EditPlan, num_moves: int) -> int:
+    """Controls, rivals and the like of one move's edit."""
+    draws = dict(plan.draws)
+    if OTHER in draws:
+        draws[OTHER] = min(draws[OTHER], num_moves - 1)
+    if plan.where != OPPORTUNITIES:
+        draws.pop(LOT, None)  # Where every token is edited, there are no others.
+    return sum(draws.values())
 
 
 def edit_plans(own: AblateConfig, model: str, *, is_single: bool = False) -> list[EditPlan]:

@@ -16,6 +16,7 @@ from sae_reasoning.edges.lm.shapes import SHAPES, size_of
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.flow import run
 from sae_reasoning.jobs.plan import Cost, plan
+from sae_reasoning.steering.edit_plans import num_conditions
 
 
 def planned(cfg: Config) -> tuple[dict[str, Cost], str]:
@@ -90,6 +91,35 @@ def test_every_pair_of_conf_can_be_planned_without_a_network():
         cfg = compose([f"pair={choice}"])
         for model in (cfg.pair.base, cfg.pair.rl):
             assert Path(model.path).is_dir() or model.path in SHAPES, model.path
+
+
+def test_edited_rollouts_count_as_cut_at_their_longest(tiny_config: Config):
+    tiny_config.ablate.num_problems, tiny_config.ablate.max_new_tokens = 5, 70
+    costs, _ = planned(tiny_config)
+    own, moves = tiny_config.ablate, len(tiny_config.behaviours)
+    both = {model: num_conditions(own, model, moves) for model in ("base", "rl")}
+    rollouts = 5 * (both["base"] * own.base_samples + both["rl"] * own.samples)
+    assert costs["ablate (at most)"].tokens == 70 * rollouts
+    tiny_config.ablate.max_new_tokens = 140
+    assert planned(tiny_config)[0]["ablate (at most)"].tokens == 140 * rollouts
+
+
+def test_a_crosscoder_is_as_wide_as_both_models_and_both_read_an_edited_text(tiny_config: Config):
+    one, _ = planned(tiny_config)
+    tiny_config.train.readers = "crosscoder"
+    joint, _ = planned(tiny_config)
+    assert joint["train"].flops == 2 * one["train"].flops
+    assert joint["cache"] == one["cache"]
+    assert joint["ablate (at most)"].flops == pytest.approx(2 * one["ablate (at most)"].flops)
+    assert "rank" in one and "rank" not in joint
+
+
+def test_a_layer_that_a_model_does_not_have_is_refused(tiny_config: Config):
+    tiny_config.layers = [1, 3]
+    with pytest.raises(
+        ConfigError, match=r"layers=\[1, 3\] out of range: .*tiny_base has 3 blocks"
+    ):
+        planned(tiny_config)
 
 
 def test_an_unknown_card_is_refused(tiny_config: Config):

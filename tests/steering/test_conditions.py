@@ -1,9 +1,12 @@
 """Edits and what stands beside them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from sae_reasoning.config import AblateConfig
 from sae_reasoning.steering.conditions import (
     ABLATE,
     ADD,
@@ -27,6 +30,7 @@ from sae_reasoning.steering.conditions import (
     plan_conditions,
 )
 from sae_reasoning.steering.controls import LatentSizes
+from sae_reasoning.steering.edit_plans import edit_plans, num_conditions
 from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
 
 D_MODEL = 8
@@ -205,3 +209,35 @@ def test_the_plan_is_the_same_each_time():
             assert torch.equal(along, b.intervention.along[layer])
         for layer, removal in a.intervention.removals.items():
             assert torch.equal(removal.basis, b.intervention.removals[layer].basis)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"everywhere": True, "both": True, "singles": 2, "scales": [0.5], "additions": [2.0]},
+        {"where": "all", "set_sizes": [1, 2, 3], "recovery": False},
+        {"other_reader": True, "doses": [1.0], "controls": 5},
+    ],
+)
+@pytest.mark.parametrize("model", ["base", "rl"])
+def test_as_many_conditions_are_planned_for_as_are_made_of_full_lists(
+    options: dict[str, Any], model: str
+):
+    own = AblateConfig(**options)
+    moves = ("backtracking", "verification", "weighing")
+    most = max(own.num_latents, own.clamp_latents, *own.set_sizes)
+    lists = {m: [LatentId(0, most * n + i) for i in range(most)] for n, m in enumerate(moves)}
+    sizes = {0: sizes_of(20 * most)}
+    given = material(
+        ranked={"rl": lists, "base": lists},
+        sizes=dict.fromkeys(moves, sizes),
+        barred={move: set(found) for move, found in lists.items()},
+        decoders={0: torch.eye(20 * most)[:, : 2 * most]},
+        centres={0: torch.zeros(2 * most)},
+        vectors={move: {0: torch.eye(2 * most)[0]} for move in moves},
+        untaken={move: {0: torch.ones(2 * most)} for move in moves},
+        shares=dict.fromkeys(moves, 0.02),
+    )
+    made = plan_conditions(edit_plans(own, model), given, seed=0)
+    assert len(made) == num_conditions(own, model, len(moves))
