@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import one_of, other_run, positive, require
+from sae_reasoning.config.sampling import SamplingConfig
 
 
 @dataclass
-class AblateConfig:
+class AblateConfig(SamplingConfig):
     """Edits of the shortlist, with controls, on both models.
 
     The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
@@ -43,10 +44,7 @@ class AblateConfig:
         num_problems: Problems generated on.
         samples: Rollouts a problem and condition.
         base_samples: Rollouts a problem and condition of the base.
-        max_new_tokens: Tokens after which a rollout is cut.
-        temperature: Of sampling.
         batch_size: Rows at once; rows of one batch may carry different edits.
-        bootstrap: Resamples of problems.
         seed: Of controls and sampling noise.
     """
 
@@ -74,11 +72,6 @@ class AblateConfig:
     num_problems: int = 40
     samples: int = 1
     base_samples: int = 1
-    max_new_tokens: int = 280
-    temperature: float = 1.0
-    batch_size: int = 256
-    bootstrap: int = 2000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         prefix = "ablate"
@@ -87,8 +80,8 @@ class AblateConfig:
         one_of("ablate.where", self.where, ("opportunities", "all"))
         positive(self, prefix, "num_latents", "clamp_latents", "clamp_multiple", "controls")
         positive(self, prefix, "num_problems", "samples", "permutations")
-        positive(self, prefix, "base_samples", "max_new_tokens", "temperature", "batch_size")
-        positive(self, prefix, "bootstrap")
+        positive(self, prefix, "base_samples")
+        self.check_sampling(prefix)
         for name, example in (("set_sizes", "[1,2,5,10,20]"), ("doses", "[0.5,1,2,4,8]")):
             values = getattr(self, name)
             require(

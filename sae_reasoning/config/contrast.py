@@ -3,12 +3,13 @@
 from dataclasses import asdict, dataclass, field
 
 from sae_reasoning.config.checks import positive, require
+from sae_reasoning.config.sampling import SamplingConfig
 
 _TRIGGERS = ("mean-difference", "gradient", "ascent", "announcers")
 
 
 @dataclass
-class ContrastConfig:
+class ContrastConfig(SamplingConfig):
     """When and how: onset mass, execution validity, triggers, pass@k, weights.
 
     Attributes:
@@ -28,12 +29,8 @@ class ContrastConfig:
         pass_problems: Problems of pass@k.
         pass_samples: Rollouts a problem of pass@k.
         corrupted_traces: Thoughts that are corrupted.
-        max_new_tokens: Tokens after which a rollout is cut.
         move_tokens: Tokens after which a started move is cut.
-        temperature: Of sampling.
-        batch_size: Rows at once.
         token_budget: Tokens of one forward pass.
-        bootstrap: Resamples of problems.
         seed: Of places, draws and sampling noise.
     """
 
@@ -53,19 +50,16 @@ class ContrastConfig:
     corrupted_traces: int = 200
     max_new_tokens: int = 320
     move_tokens: int = 30
-    temperature: float = 1.0
     batch_size: int = 512
     token_budget: int = 4096
-    bootstrap: int = 2000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         prefix = "contrast"
         positive(self, prefix, "report_problems", "select_problems", "samples", "report_starts")
         positive(self, prefix, "select_starts", "best_of", "announcers", "controls")
         positive(self, prefix, "pass_problems", "pass_samples", "corrupted_traces")
-        positive(self, prefix, "max_new_tokens", "move_tokens", "temperature", "batch_size")
-        positive(self, prefix, "token_budget", "bootstrap")
+        positive(self, prefix, "move_tokens", "token_budget")
+        self.check_sampling(prefix)
         unknown = [kind for kind in self.triggers if kind not in _TRIGGERS]
         require(
             not unknown and bool(self.triggers),

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import positive, require
+from sae_reasoning.config.sampling import SamplingConfig
 
 MEANS = ("prompt", "tools", "critiques", "gate", "biases", "best-of", "hybrid")
 
 
 @dataclass
-class ElicitConfig:
+class ElicitConfig(SamplingConfig):
     """Cheap means that may recover what RL gained, on one table with their cost.
 
     Attributes:
@@ -40,10 +41,6 @@ class ElicitConfig:
         best_problems: Problems of best-of-k, the first of those reported on, at most.
         best_of: Numbers of samples of which the best counts; the largest is drawn.
         hybrid_budget: Share of tokens steered, up to which a row of the hybrid is taken.
-        max_new_tokens: Tokens after which a rollout is cut.
-        temperature: Of sampling.
-        batch_size: Rows at once.
-        bootstrap: Resamples of problems.
         seed: Of sampling noise, trainings and controls.
     """
 
@@ -68,11 +65,6 @@ class ElicitConfig:
     best_problems: int = 100
     best_of: list[int] = field(default_factory=lambda: [1, 4, 16, 64])
     hybrid_budget: float = 0.15
-    max_new_tokens: int = 280
-    temperature: float = 1.0
-    batch_size: int = 256
-    bootstrap: int = 2000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         prefix = "elicit"
@@ -83,8 +75,8 @@ class ElicitConfig:
         )
         positive(self, prefix, "report_problems", "select_problems", "choose_problems", "samples")
         positive(self, prefix, "attempts", "critique_batch", "gate_steps")
-        positive(self, prefix, "bias_steps", "best_problems", "max_new_tokens")
-        positive(self, prefix, "temperature", "batch_size", "bootstrap")
+        positive(self, prefix, "bias_steps", "best_problems")
+        self.check_sampling(prefix)
         for name in ("rl_prompts", "rl_samples"):
             value = getattr(self, name)
             require(value > 1, f"{prefix}.{name}={value} leaves nothing to compare; raise it to 2")

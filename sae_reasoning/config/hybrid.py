@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.checks import positive, require
+from sae_reasoning.config.sampling import SamplingConfig
 
 _VECTORS = ("sae", "mean-difference", "trained")
 
 
 @dataclass
-class HybridConfig:
+class HybridConfig(SamplingConfig):
     """The base writes, the RL model reads along, and a policy decides at every token.
 
     Attributes:
@@ -32,11 +33,7 @@ class HybridConfig:
         steps: Of a vector's training.
         lr: Of Adam, in multiples of the residual's norm.
         draws: Random directions, in the place of each vector.
-        max_new_tokens: Tokens after which a rollout is cut.
-        temperature: Of sampling.
-        batch_size: Rows at once.
         token_budget: Tokens of one forward pass.
-        bootstrap: Resamples of problems.
         seed: Of places, draws and sampling noise.
     """
 
@@ -56,19 +53,15 @@ class HybridConfig:
     steps: int = 50
     lr: float = 0.05
     draws: int = 2
-    max_new_tokens: int = 280
-    temperature: float = 1.0
     batch_size: int = 128
     token_budget: int = 4096
-    bootstrap: int = 2000
-    seed: int = 0
 
     def __post_init__(self) -> None:
         prefix = "hybrid"
         positive(self, prefix, "num_problems", "select_problems", "select_traces", "samples")
         positive(self, prefix, "end_samples", "announcers", "places", "horizon", "steps", "lr")
-        positive(self, prefix, "draws", "max_new_tokens", "temperature", "batch_size")
-        positive(self, prefix, "token_budget", "bootstrap")
+        positive(self, prefix, "draws", "token_budget")
+        self.check_sampling(prefix)
         unknown = [kind for kind in self.vectors if kind not in _VECTORS]
         require(
             not unknown and bool(self.vectors),

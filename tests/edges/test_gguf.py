@@ -190,7 +190,7 @@ def test_another_file_of_that_name_is_another_model(config, tokenizer, tmp_path)
 
 def test_a_file_without_some_weights_is_refused(model, tokenizer, tmp_path):
     write_gguf(tmp_path / "holed.gguf", model, tokenizer, drop="blk.1.ffn_up.weight")
-    with pytest.raises(ConfigError, match=r"lacks 1 weights .*layers\.1\.mlp\.up_proj"):
+    with pytest.raises(ConfigError, match=r"lacks 1 of its weights .*layers\.1\.mlp\.up_proj"):
         load(ModelConfig(path=str(tmp_path), gguf_file="holed.gguf"), "cpu")
 
 

@@ -170,7 +170,7 @@ def test_a_model_that_lacks_weights_is_refused(tiny_pair, tmp_path):
     weights = load_file(holed / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, holed / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ConfigError, match=r"lacks 1 of its weights .*drawn by lot"):
+    with pytest.raises(ConfigError, match=r"lacks 1 of its weights .*drawn at random"):
         load(ModelConfig(path=str(holed)), "cpu")
 
 

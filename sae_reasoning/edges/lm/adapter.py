@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.lm.refusals import first_line
 
 _CONFIG_FILE = "adapter_config.json"
 _WEIGHTS_FILE = "adapter_model.safetensors"
@@ -71,7 +72,7 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     except ConfigError:
         raise
     except Exception as error:  # Whatever PEFT raises where names or shapes don't fit.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{_named(config)} doesn't fit {config.named} ({reason}); name the base that it was "
             "trained on"

@@ -20,6 +20,7 @@ from transformers.utils import cached_file
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.lm.refusals import first_line, require_whole
 from sae_reasoning.edges.lock import Lock
 
 _FORMAT = 1
@@ -83,7 +84,7 @@ def _find(config: ModelConfig) -> Path:
         found = cached_file(config.path, config.gguf_file, revision=config.revision)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{_named(config)} can't be fetched from {config.named} ({_first_line(error)}); name "
+            f"{_named(config)} can't be fetched from {config.named} ({first_line(error)}); name "
             "a file of that repository while the hub can be reached, or a local folder"
         ) from error
     return Path(str(found))
@@ -116,15 +117,11 @@ def _unpack(config: ModelConfig, file: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # Whatever the reader of a cut-short or unknown file raises.
         raise ConfigError(
-            f"{_named(config)} can't be read by transformers ({_first_line(error)}); use a "
+            f"{_named(config)} can't be read by transformers ({first_line(error)}); use a "
             "whole file of an architecture that it supports"
         ) from error
     model, report = loaded
-    if absent := sorted(report["missing_keys"]):
-        raise ConfigError(
-            f"{_named(config)} lacks {len(absent)} weights of its architecture ({absent[0]}, …); "
-            "use a whole file"
-        )
+    require_whole(report, _named(config), "use a whole file")
     _forget_quantisation(model)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -153,7 +150,3 @@ def _forget_quantisation(model: Any) -> None:
 
 def _named(config: ModelConfig) -> str:
     return f"{config.option}.gguf_file={config.gguf_file}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -26,6 +26,7 @@ from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
 from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.gguf import content_of, unpacked
+from sae_reasoning.edges.lm.refusals import first_line, require_whole
 
 # Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
 transformers_logging.disable_progress_bar()
@@ -111,7 +112,7 @@ def describe(config: ModelConfig) -> ModelFacts:
     try:
         hf_config = AutoConfig.from_pretrained(**_source(config)).get_text_config()
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{config.named} can't be read ({reason}); name a model folder, or a hub "
             "id while the hub can be reached"
@@ -143,7 +144,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**source)
     except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(
             f"{named} has no readable tokenizer ({reason}); save one beside it"
         ) from error
@@ -267,7 +268,7 @@ def _load_weights(config: ModelConfig) -> PreTrainedModel:
             **_source(config), **options, output_loading_info=True
         )
     except Exception as error:  # Cut-short weights surface as whatever their reader raises.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if config.attention and isinstance(error, (ImportError, ValueError)):
             raise ConfigError(
                 f"{config.option}.attention={config.attention} can't be had for {config.path} "
@@ -283,11 +284,7 @@ def _load_weights(config: ModelConfig) -> PreTrainedModel:
             "save the model again"
         ) from error
     model, report = loaded
-    if absent := sorted(report["missing_keys"]):
-        raise ConfigError(
-            f"{config.named} lacks {len(absent)} of its weights ({absent[0]}, …), which would be "
-            "drawn by lot; save the model again, whole"
-        )
+    require_whole(report, config.named, "save the model again, whole")
     return cast(PreTrainedModel, model)
 
 
