@@ -8,8 +8,9 @@ import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
-from sae_reasoning.config import Config, ConfigError, TrackerConfig
+from sae_reasoning.config import DATASET_NAMES, Config, ConfigError, TrackerConfig
 
 STAGES = {
     "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
@@ -38,6 +39,24 @@ _CHEAP_INPUTS = {"cache": ("traces",), "elicit": ("traces",)}
 """Inputs worth making unasked: seconds to minutes, from what is on this machine."""
 
 
+_INPUTS: dict[str, tuple[str, ...]] = {
+    "export": ("traces",),
+    "cache": ("traces",),
+    "train": ("traces", "cache"),
+    "rank": ("traces", "cache", "train"),
+    "match": ("traces", "cache", "train", "rank"),
+    "ablate": ("traces", "cache", "train", "rank"),
+    "contrast": ("traces",),
+    "course": ("contrast",),
+    "hybrid": ("traces", "train", "rank"),
+    "elicit": ("traces",),
+    "report": ("contrast",),
+}
+"""What a stage can't be made without, of the same experiment and pair."""
+
+_OF_LAYERS = frozenset({"cache", "train", "rank", "match", "ablate", "contrast", "hybrid"})
+"""Stages that read or edit the models' `layers`."""
+
 _OF_PAIRS = frozenset({"contrast", "course", "hybrid", "elicit", "report", "calibrate"})
 """Stages that say what training changed, so that one model by itself isn't enough."""
 
@@ -51,6 +70,35 @@ def with_inputs(names: Sequence[str]) -> list[str]:
     return found
 
 
+def inputs_of(stage: str, config: Config) -> list[str]:
+    """The stages that a stage needs, and those that these need, in their order."""
+    direct = set(_INPUTS.get(stage, ()))
+    if stage == "ablate" and config.train.readers == "crosscoder":
+        direct.discard("rank")  # Which refuses crosscoders.
+    if stage == "contrast" and "announcers" in config.contrast.triggers:
+        direct |= {"train", "rank"}
+    found = direct.union(*(inputs_of(name, config) for name in direct))
+    return [name for name in STAGES if name in found]
+
+
+def refuse_early(names: Sequence[str], config: Config) -> None:
+    """Refuse what can be told to be wrong before anything heavy is imported.
+
+    Raises:
+        ConfigError: A stage needs two models and there is one; the source of traces isn't there; or
+            a model whose config is on this machine has fewer blocks than `layers` asks for.
+    """
+    from sae_reasoning.edges.lm.depth import check_layers, num_blocks_here
+
+    _refuse_single(names, config)
+    if "traces" in with_inputs(names):
+        config.traces.require_source()
+    if _OF_LAYERS.intersection(with_inputs(names)):
+        for model in config.pair.readers.values():
+            if (there := num_blocks_here(model)) is not None:
+                check_layers(config.layers, there, model.named)
+
+
 def module_of(stage: str) -> str:
     """The module that makes a stage."""
     return f"sae_reasoning.jobs.{stage}"
@@ -62,7 +110,7 @@ def run(names: Sequence[str], config: Config) -> str:
     from sae_reasoning.edges.lock import InUse
 
     try:
-        _refuse_single(names, config)
+        refuse_early(names, config)
         _set_up(config)
         for name in with_inputs(names):
             _run_stage(name, config)
@@ -96,10 +144,21 @@ def cannot_write(error: OSError, config: Config) -> str:
 
 def set_environment(config: Config) -> None:
     """Set what libraries read when they're first imported."""
+    from sae_reasoning.edges.hub import stay_offline_where_unreachable
+
+    if _asks_hub(config):
+        stay_offline_where_unreachable()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if config.threads:
         os.environ["OMP_NUM_THREADS"] = str(config.threads)
+
+
+def _asks_hub(config: Config) -> bool:
+    """Whether a model or a dataset is named by where it stands on the hub."""
+    models = (*config.pair.readers.values(), config.match.model)
+    paths = [path for m in models for path in (m.path, m.tokenizer, m.adapter) if path]
+    return config.traces.source in DATASET_NAMES or not all(Path(path).is_dir() for path in paths)
 
 
 def _set_up(config: Config) -> None:

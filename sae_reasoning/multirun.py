@@ -1,7 +1,8 @@
 """Many jobs from one command line: `-m`, with Hydra's sweeps and Hydra's launchers.
 
 1. Hydra's sweeper spells out the jobs, and each is composed and checked as a command of its own.
-2. Jobs that would write over each other's results are refused. Up to here nothing has run.
+2. Jobs that would write over each other's results are refused, and those that would read
+   different things at one place. Up to here nothing has run.
 3. The launcher that `hydra/launcher=` names runs them: `basic` one after another, others at the
    same time, here or elsewhere. Each runs in a process of its own, so that it is what it would be
    alone, and whatever ends it ends no other.
@@ -81,12 +82,14 @@ def multirun(names: Sequence[str], arguments: Sequence[str]) -> bool:
     """Run the stages named for each combination of values; whether all went well.
 
     Raises:
-        ConfigError: A combination is wrong, two would write to one place, or there is no such
-            launcher; nothing has run.
+        ConfigError: A combination is wrong, two would write to one place or read other things
+            there, or there is no such launcher; nothing has run.
     """
     options = [argument for argument in arguments if _is_for_hydra(argument)]
     jobs = plan([argument for argument in arguments if argument not in options])
     refuse_clashes(flow.with_inputs(names), jobs)
+    refuse_unmade_inputs(flow.with_inputs(names), jobs)
+    _refuse_early(names, jobs)
     folder = Path(jobs[0].config.runs) / ".sweeps" / f"{time.strftime('%F_%H-%M-%S')}_{os.getpid()}"
     try:
         endings = _launch(_Task(tuple(names), tuple(jobs), folder, Path.cwd(), _here()), options)
@@ -125,15 +128,62 @@ def refuse_clashes(stages: Sequence[str], jobs: Sequence[Job]) -> None:
         ConfigError: There are two of them; the message says how to give each a place.
     """
     for stage in stages:
-        first: dict[Path, tuple[Job, Any]] = {}
-        for job in jobs:
-            for place, content in job.config.writes(stage).items():
-                other, otherwise = first.setdefault(place.resolve(), (job, content))
-                if content != otherwise:
-                    raise ConfigError(
-                        f"the jobs {other.label} and {job.label} would both write {place}, with "
-                        f"different settings; {_remedy(stage, [one.config for one in jobs])}"
-                    )
+        found = _clash(stage, jobs)
+        if found is not None:
+            raise ConfigError(
+                f"the jobs {found.one.label} and {found.other.label} would both write "
+                f"{found.place}, with different settings; "
+                f"{_remedy(stage, [one.config for one in jobs])}"
+            )
+
+
+class _Clash(NamedTuple):
+    one: Job
+    other: Job
+    place: Path
+
+
+def _clash(stage: str, jobs: Sequence[Job]) -> _Clash | None:
+    """Two jobs that want different things of a stage at one place, if there are any."""
+    first: dict[Path, tuple[Job, Any]] = {}
+    for job in jobs:
+        for place, content in job.config.writes(stage).items():
+            other, otherwise = first.setdefault(place.resolve(), (job, content))
+            if content != otherwise:
+                return _Clash(other, job, place)
+    return None
+
+
+def refuse_unmade_inputs(stages: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Refuse jobs that would read different things at one place, which none of them makes.
+
+    Raises:
+        ConfigError: There are two of them, so that at most one finds what it asks for; the message
+            says what to add.
+    """
+    configs = [one.config for one in jobs]
+    for stage in stages:
+        inputs = flow.inputs_of(stage, configs[0])
+        for name in inputs:
+            if name in stages:
+                continue
+            found = _clash(name, jobs)
+            if found is not None:
+                missing = [one for one in inputs if one not in stages]
+                raise ConfigError(
+                    f"{stage} reads {name}, which the jobs {found.one.label} and "
+                    f"{found.other.label} set differently, but there is one {found.place} and "
+                    f"neither makes it; name {' '.join(missing)} too, before {stage}, and "
+                    f"{_remedy(name, configs)}"
+                )
+
+
+def _refuse_early(names: Sequence[str], jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        try:
+            flow.refuse_early(names, job.config)
+        except ConfigError as error:
+            raise ConfigError(f"{error} (in the job {job.label})") from error
 
 
 def _remedy(stage: str, configs: Sequence[Config]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import Project
 from safetensors.torch import load_file, save_file
+
+from sae_reasoning.compose import compose
+from sae_reasoning.config import Config
+from sae_reasoning.edges.artifacts import Manifest
+from sae_reasoning.flow import STAGES, inputs_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -90,6 +96,52 @@ def test_a_bad_command_line_is_refused(
 def test_a_layer_that_the_model_does_not_have(made_project: Project, tmp_path, untouched):
     project = untouched(made_project.copy(tmp_path, "traces", "cache"))
     assert "layers=" in project.run("cache", "layers=[0,7]").error
+
+
+def test_a_layer_that_is_not_there_is_refused_before_any_stage_runs(
+    made_project: Project, tmp_path
+):
+    error = Project(tmp_path, made_project.options).run("traces", "cache", "layers=[0,7]").error
+    assert re.search(r"layers=\[0, 7\] out of range: pair.base.path=.* has 3 blocks, 0..2", error)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("gms8k", "did you mean gsm8k? Or name JSON"),
+        ("gym", "did you mean gym:<task>?"),
+        ("mine.jsonl", "mine.jsonl is no file; name JSON"),
+        ("gsm8k:/no/such/folder", "/no/such/folder is no folder"),
+    ],
+)
+def test_a_misspelt_source_of_traces_waits_for_nothing(source: str, says: str):
+    program = (
+        "import sys; from sae_reasoning.__main__ import main\n"
+        f"try: main(['traces', 'pair=hub', 'traces.source={source}'])\n"
+        "except SystemExit as end: print(end.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert says in done.stderr
+    assert done.stdout == "2 False\n"
+
+
+def test_every_stage_reads_what_it_is_said_to_need(made_project: Project):
+    config = compose(list(made_project.options))
+    for stage in ("cache", "train", "rank", "ablate", "contrast", "report"):
+        manifest = Manifest.read(made_project.results / stage)
+        assert manifest is not None
+        read = set(STAGES) & set(manifest.inputs)
+        optional = {"rank", "ablate", "train", "cache"} if stage == "report" else set()
+        needed = set(inputs_of(stage, config))
+        assert read - optional <= needed
+        assert all(name in read or name in needs_of(needed, config) for name in needed)
+
+
+def needs_of(stages: set[str], config: Config) -> set[str]:
+    return {name for stage in stages for name in inputs_of(stage, config)}
 
 
 def test_a_missing_model_folder(made_project: Project, tmp_path, untouched):

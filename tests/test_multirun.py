@@ -16,7 +16,7 @@ from sae_reasoning import config as config_module
 from sae_reasoning.compose import compose, expand
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest
-from sae_reasoning.multirun import multirun, plan, refuse_clashes
+from sae_reasoning.multirun import multirun, plan, refuse_clashes, refuse_unmade_inputs
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ["pair=organism_created_llama", "pair=organism_created_neox"]
@@ -76,6 +76,10 @@ def test_a_job_is_configured_as_a_command_of_its_own():
         (["train.seed=1,2", "threads=1,2"], "'experiment=seed${train.seed}_threads${threads}'"),
         (["experiment=tiny", "layers=[0],[1]"], "'pair.name=organism_deployed_llama_layers${"),
         (["pair.base.path=/a,/b"], "sweep experiment= or pair= instead"),
+        (
+            ["layers=[1],[9]", "experiment=on${layers}"],
+            "choose layers below 4 (in the job layers=[9",
+        ),
         (["hydra/launcher=dask"], "isn't installed; choose one of basic"),
         (["hydra/launcher=basic,joblib"], "all jobs have one launcher"),
         (["hydra.launcher.n_jobs=2"], "leave it out"),
@@ -149,6 +153,44 @@ def test_jobs_that_write_apart_or_alike_may_run_together(stage: str, sweep: list
     refuse_clashes([stage], jobs)  # Raises where they clash.
 
 
+@pytest.mark.parametrize(
+    ("stage", "sweep", "says"),
+    [
+        ("ablate", ["train.seed=1,2"], "reads train, .* name traces cache train rank too"),
+        ("rank", ["train.seed=1,2", "train.sae.k=4,8"], "reads train, .* traces cache train too"),
+        ("contrast", ["traces.seed=1,2"], "reads traces, .* name traces too, before contrast"),
+        ("report", ["contrast.seed=1,2"], "reads contrast, .* name traces contrast too"),
+        ("contrast", ["contrast.triggers=[announcers]", "train.seed=1,2"], "reads train, "),
+    ],
+)
+def test_jobs_that_want_inputs_which_none_of_them_makes_are_refused(
+    stage: str, sweep: list[str], says: str
+):
+    jobs = plan(sweep)
+    refuse_clashes([stage], jobs)  # They'd write alike; it's what they read that differs.
+    with pytest.raises(ConfigError, match=f"{stage} {says}.*'experiment=") as refusal:
+        refuse_unmade_inputs([stage], jobs)
+    names = re.findall(r"name ([a-z ]+) too", str(refusal.value))[0].split()
+    remedy = re.findall(r"'([^']+)'", str(refusal.value))
+    mended = plan([*sweep, *remedy])
+    refuse_unmade_inputs([*names, stage], mended)
+    refuse_clashes([*names, stage], mended)
+
+
+@pytest.mark.parametrize(
+    ("stages", "sweep"),
+    [
+        (["rank"], ["train.seed=1,2", "experiment=seed${train.seed}"]),  # made before, it may be
+        (["ablate"], ["pair=glob(organism_*)"]),
+        (["ablate"], ["contrast.seed=1,2"]),  # which it doesn't read
+        (["ablate"], ["train.readers=crosscoder", "rank.seed=1,2"]),
+        (["contrast"], ["train.seed=1,2"]),
+    ],
+)
+def test_jobs_whose_inputs_can_be_there_may_run(stages: list[str], sweep: list[str]):
+    refuse_unmade_inputs(stages, plan(sweep))  # Raises where they can't.
+
+
 def test_jobs_that_make_parts_of_a_stage_share_its_folder(monkeypatch):
     jobs = plan(["rank.only=base/1,base/2,rl/1,rl/2"])
     assert len(jobs) == 4
@@ -190,9 +232,10 @@ def test_jobs_run_in_turn_and_keep_their_results_where_a_single_run_would(
 def test_jobs_at_the_same_time_by_joblib_do_not_share_each_others_fate(
     made_project: Project, tmp_path: Path
 ):
-    """One job asks for a layer that isn't there, one is killed, and one goes well."""
+    """One job asks for a move that nobody marks, one is killed, and one goes well."""
     options = without(made_project.options, "pair.name", "tracker")
-    options += ("tracker.mode=offline", "pair.name=talking${layers}", "layers=[7],[1],[0]")
+    options += ("tracker.mode=offline", "pair.name=talking_${behaviours.0}")
+    options += ("behaviours=[flying],[verification],[backtracking]",)
     command = [sys.executable, "-m", "sae_reasoning", "cache", "-m", *options]
     process = subprocess.Popen(
         [*command, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
@@ -203,23 +246,24 @@ def test_jobs_at_the_same_time_by_joblib_do_not_share_each_others_fate(
         text=True,
     )
     results = tmp_path / "runs" / "tiny"
-    kill_maker(results / "talking[1]" / "traces", process)
+    kill_maker(results / "talking_verification" / "traces", process)
     output, _ = process.communicate(timeout=180)
     assert process.returncode == 2, output
     assert output.splitlines()[-1].startswith("error: not all jobs went well")
     assert table_of(output) == [
-        ["1", "layers=[7]", "failed"], ["2", "layers=[1]", "failed"], ["3", "layers=[0]", "ok"],
-    ]  # fmt: skip
-    assert re.search(r"job 1 failed: .*layers=.* \(see runs/\.sweeps/.*/1\.log\)", output)
+        ["1", "behaviours=[flying]", "failed"],
+        ["2", "behaviours=[verification]", "failed"],
+        ["3", "behaviours=[backtracking]", "ok"],
+    ]
+    assert re.search(r"job 1 failed: .*names flying.* \(see runs/\.sweeps/.*/1\.log\)", output)
     assert "job 2 failed: killed" in output
-    manifest = Manifest.read(results / "talking[0]" / "cache")
+    manifest = Manifest.read(results / "talking_backtracking" / "traces")
     assert manifest is not None
-    assert manifest.config["layers"] == [0]
-    assert len(list((results / "talking[0]").glob("wandb/offline-run-*"))) == 2
-    assert len(list((results / "talking[7]").glob("wandb/offline-run-*"))) == 1
+    assert manifest.config["behaviours"] == ["backtracking"]
+    assert len(list((results / "talking_backtracking").glob("wandb/offline-run-*"))) == 2
     (logs,) = (tmp_path / "runs" / ".sweeps").iterdir()
     assert {path.name for path in logs.iterdir()} == {"1.log", "2.log", "3.log"}
-    assert "wrote runs/tiny/talking[0]/cache" in (logs / "3.log").read_text()
+    assert "wrote runs/tiny/talking_backtracking/cache" in (logs / "3.log").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"runs"}
     assert not list(tmp_path.rglob(".hydra"))
 

@@ -37,7 +37,12 @@ from sae_reasoning.config.stages import (
     TrackerConfig,
     TrainConfig,
 )
-from sae_reasoning.config.traces import DATASET_NAMES, ExportConfig, TracesConfig
+from sae_reasoning.config.traces import (
+    DATASET_NAMES,
+    ExportConfig,
+    TracesConfig,
+    require_file,
+)
 from sae_reasoning.config.transfer import TransferConfig
 
 __all__ = [
@@ -71,6 +76,7 @@ __all__ = [
     "TrackerConfig",
     "TrainConfig",
     "TransferConfig",
+    "require_file",
 ]
 
 

@@ -1,11 +1,29 @@
 """Options of the traces: which problems, who answers them, who marks the moves."""
 
+import difflib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sae_reasoning.config.checks import one_of, positive, require
 
 DATASET_NAMES = ("gsm8k", "math500", "aime", "countdown")
 """Datasets of problems that have a short name."""
+
+
+def require_file(option: str, path: str) -> None:
+    """Refuse what names no file, with the source that it may be a misspelling of.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    known = ("search", "gym", *DATASET_NAMES)
+    near = difflib.get_close_matches(path.partition(":")[0], known, n=1)
+    meant = f"did you mean {near[0]}{':<task>' if near == ['gym'] else ''}? Or " if near else ""
+    require(
+        Path(path).is_file(),
+        f"{option}={path} is no file; {meant}name JSON, JSON lines or Parquet (README, “Your own "
+        f"pair”), or take one of search, gym:<task>, {', '.join(DATASET_NAMES)}",
+    )
 
 
 @dataclass
@@ -111,6 +129,23 @@ class TracesConfig:
         if head == "gym" and rest:
             return "gym"
         return "dataset" if head in DATASET_NAMES else "file"
+
+    def require_source(self) -> None:
+        """Refuse a source that isn't there; nothing is fetched or read for it.
+
+        Raises:
+            ConfigError: It's no file, or no folder of a dataset.
+        """
+        name, _, folder = self.source.partition(":")
+        if self.kind == "file":
+            require_file("traces.source", self.source)
+        if self.base_source:
+            require_file("traces.base_source", self.base_source)
+        require(
+            self.kind != "dataset" or not folder or Path(folder).is_dir(),
+            f"traces.source={self.source}: {folder} is no folder; name the one that save_to_disk "
+            f"wrote, or traces.source={name} for the hub's",
+        )
 
     @property
     def annotators(self) -> tuple[str, ...]:

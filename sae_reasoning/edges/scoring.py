@@ -5,6 +5,7 @@ of sympy may take for ever. So a process of its own compares, whichever thread a
 late is ended, and the next question starts another.
 """
 
+import difflib
 import importlib.util
 import logging
 import multiprocessing
@@ -100,21 +101,31 @@ def gym_entries(task: str, count: int, seed: int) -> list[dict[str, Any]]:
     return [dict(made[index]) for index in range(count)]
 
 
-@cache
-def _gym_dataset(task: str, count: int = 1, seed: int = 0) -> Any:
+def check_gym_task(task: str) -> None:
+    """Refuse a task that reasoning-gym doesn't have.
+
+    Raises:
+        ConfigError: reasoning-gym isn't installed, or has no such task.
+    """
     try:
-        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
     except ImportError as error:
         raise ConfigError(
             f"traces.source=gym:{task} needs reasoning-gym; pip install 'sae_reasoning[gym]'"
         ) from error
-    try:
-        return reasoning_gym.create_dataset(task, size=count, seed=seed)
-    except ValueError as error:
+    if task not in DATASETS:
+        near = difflib.get_close_matches(task, DATASETS, n=1) or ["gsm_symbolic"]
         raise ConfigError(
-            f"traces.source=gym:{task} is no task of reasoning-gym ({error}); take another, as "
-            "gym:gsm_symbolic"
-        ) from error
+            f"traces.source=gym:{task} is no task of reasoning-gym; did you mean gym:{near[0]}?"
+        )
+
+
+@cache
+def _gym_dataset(task: str, count: int = 1, seed: int = 0) -> Any:
+    check_gym_task(task)
+    import reasoning_gym
+
+    return reasoning_gym.create_dataset(task, size=count, seed=seed)
 
 
 def _compare(pipe: Connection) -> None:

@@ -24,8 +24,9 @@ from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_s
 from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
 from sae_reasoning.edges.artifacts import Manifest, Part, Stage, require_stage
 from sae_reasoning.edges.console import Console, megabytes
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
-from sae_reasoning.edges.lm.read import check_layers, read_residuals
+from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker

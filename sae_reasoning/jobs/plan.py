@@ -17,8 +17,8 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_format import row_bytes
 from sae_reasoning.edges.artifacts import MissingInput, require_stage
 from sae_reasoning.edges.console import Console, megabytes
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import describe, encode_prompt, load_tokenizer
-from sae_reasoning.edges.lm.read import check_layers
 from sae_reasoning.edges.lm.shapes import ModelSize, size_of
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker

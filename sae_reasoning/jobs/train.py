@@ -35,6 +35,7 @@ from sae_reasoning.edges.crosscoder_checkpoint import (
     load_crosscoder,
     scales_of,
 )
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
     ModelFacts,
@@ -42,7 +43,6 @@ from sae_reasoning.edges.lm.load import (
     load,
     resolve_device,
 )
-from sae_reasoning.edges.lm.read import check_layers
 from sae_reasoning.edges.sae_checkpoint import (
     CONFIG_FILE,
     WEIGHTS_FILE,

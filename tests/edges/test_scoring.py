@@ -79,3 +79,5 @@ def test_gym_makes_the_same_problems_and_grades_them() -> None:
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(ConfigError, match="gym:telepathy is no task of reasoning-gym"):
         gym_entries("telepathy", 1, 0)
+    with pytest.raises(ConfigError, match=r"did you mean gym:gsm_symbolic\?"):
+        gym_entries("gsm_symbolc", 1, 0)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.branch import Branch, BranchingBatch, BranchingText, lay_out
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import LanguageModel
-from sae_reasoning.edges.lm.read import check_layers, pack
+from sae_reasoning.edges.lm.read import pack
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel
-from sae_reasoning.edges.lm.read import check_layers, watched
+from sae_reasoning.edges.lm.read import watched
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]

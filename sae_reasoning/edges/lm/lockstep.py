@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.generate import (
     Reader,
     Reading,
@@ -36,7 +37,7 @@ from sae_reasoning.edges.lm.generate import (
 )
 from sae_reasoning.edges.lm.kv_cache import last_again
 from sae_reasoning.edges.lm.load import LanguageModel
-from sae_reasoning.edges.lm.read import check_layers, watched
+from sae_reasoning.edges.lm.read import watched
 from sae_reasoning.edges.lm.same_tokens import differing_tokens
 
 

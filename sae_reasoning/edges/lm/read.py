@@ -16,8 +16,8 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks, vocabulary_size
+from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.kv_cache import after, is_plain, roomy_cache, takes_cache
 from sae_reasoning.edges.lm.load import LanguageModel
 
@@ -179,15 +179,6 @@ def token_log_probs(
             own = chosen[place, : len(sequences[row]) - 1].numpy()
             found[row] = np.concatenate([[np.nan], own])
     return [found[row] for row in range(len(sequences))]
-
-
-def check_layers(layers: Sequence[int], num_layers: int, model: str) -> None:
-    """Raise `ConfigError` unless the model has all `layers`."""
-    if any(not 0 <= layer < num_layers for layer in layers):
-        raise ConfigError(
-            f"layers={list(layers)} out of range: {model} has {num_layers} blocks, "
-            f"0..{num_layers - 1}; choose layers below {num_layers}"
-        )
 
 
 def pack(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:

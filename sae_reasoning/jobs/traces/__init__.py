@@ -18,7 +18,7 @@ from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
 from sae_reasoning.jobs.traces.marks import Marked, mark
-from sae_reasoning.jobs.traces.problems import draw_problems
+from sae_reasoning.jobs.traces.problems import check_source, draw_problems
 from sae_reasoning.jobs.traces.rollouts import roll_out
 from sae_reasoning.records import Trace
 from sae_reasoning.traces.agreement import agree
@@ -33,6 +33,7 @@ from sae_reasoning.traces.summary import summarise
 def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `traces/traces.parquet`: rows sorted by split, problem, writer and sample."""
     # First of all, as a name that is misspelt shouldn't wait for models.
+    check_source(cfg.traces)
     rows = read_source("traces.source", cfg.traces.source) if cfg.traces.kind == "file" else []
     with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg, rows)) as stage:
         if stage.is_current:

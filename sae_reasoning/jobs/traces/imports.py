@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config, require_file
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
 from sae_reasoning.edges.tables import is_parquet
 from sae_reasoning.edges.tables import read_rows as read_parquet_rows
@@ -28,12 +28,8 @@ def read_source(option: str, path: str) -> Rows:
     Raises:
         ConfigError: There is no such file, or it can't be read.
     """
+    require_file(option, path)
     file = Path(path)
-    if not file.is_file():
-        raise ConfigError(
-            f"{option}={path} is no file; name JSON, JSON lines or Parquet (README, “Your own "
-            "pair”), or take traces.source=search"
-        )
     if is_parquet(file):
         return [(f"row {n}", row) for n, row in enumerate(read_parquet_rows(file), start=1)]
     return [(where, row) for where, row in read_rows(file, option)]

@@ -1,18 +1,33 @@
 """The problems that the models are asked, from wherever `traces.source` says."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config, ConfigError, TracesConfig
 from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
-from sae_reasoning.edges.scoring import gym_entries
+from sae_reasoning.edges.scoring import check_gym_task, gym_entries
 from sae_reasoning.organisms.grammar import MOVES, NEW_REMARKS, REMARKS
 from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty
 from sae_reasoning.traces.problems import PosedProblem, draw_search_problems
 from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
+
+
+def check_source(part: TracesConfig) -> None:
+    """Refuse a source that isn't there, or a task that reasoning-gym doesn't have.
+
+    Raises:
+        ConfigError: It's the one or the other, or reasoning-gym isn't installed.
+    """
+    part.require_source()
+    if part.kind == "gym":
+        for task in _gym_tasks(part):
+            check_gym_task(task)
+
+
+def _gym_tasks(part: TracesConfig) -> list[str]:
+    return list(dict.fromkeys(filter(None, part.source.partition(":")[2].split(","))))
 
 
 def draw_problems(
@@ -32,7 +47,7 @@ def draw_problems(
         return _search_problems(cfg)
     draw = Draw(part.num_problems, part.report_share, part.instruction, part.seed)
     if part.kind == "gym":
-        tasks = list(dict.fromkeys(filter(None, part.source.partition(":")[2].split(","))))
+        tasks = _gym_tasks(part)
         each = -(-part.num_problems // len(tasks))
         # Some tasks make a problem twice, so a few more than are wanted.
         entries = {task: gym_entries(task, each + each // 4 + 2, part.seed) for task in tasks}
@@ -45,11 +60,6 @@ def draw_problems(
 def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
     name, _, folder = cfg.traces.source.partition(":")
     known = DATASETS[name]
-    if folder and not Path(folder).is_dir():
-        raise ConfigError(
-            f"traces.source={cfg.traces.source}: {folder} is no folder; name the one that "
-            f"save_to_disk wrote, or traces.source={name} for the hub's"
-        )
     return list(
         dataset_rows(
             f"traces.source={cfg.traces.source}",
