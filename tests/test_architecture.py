@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "compose": GROUND,
     "flow": {"config", "edges"},
     "multirun": {"compose", "config", "edges", "flow"},
-    "__main__": {"compose", "config", "flow", "multirun"},
+    "help": {"compose", "config", "flow"},
+    "__main__": {"compose", "config", "flow", "help", "multirun"},
     "__init__": set(),
 }
 """What a floor or room may import of the package; a job imports no other job."""

@@ -17,6 +17,7 @@ from sae_reasoning.compose import compose
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.flow import STAGES, inputs_of
+from sae_reasoning.help import stage_help
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,6 +63,27 @@ def test_help_comes_at_once_and_names_every_stage():
     assert seconds < 4
 
 
+def test_help_of_a_stage_tells_what_its_options_mean_and_what_they_would_be():
+    done = python_m("ablate", "train", "--help", "ablate.singles=3", "train.sae.k=8")
+    assert done.returncode == 0
+    assert "ablate: edit the shortlist in both models" in done.stdout
+    assert re.search(r"  ablate\.singles=3 +This many of a move's best latents", done.stdout)
+    assert re.search(r"  ablate\.temperature=1 +Of sampling\n", done.stdout)  # inherited
+    assert re.search(r"  train\.sae\.k=8 +Latents active a token", done.stdout)
+    assert "contrast." not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert python_m("train", "--help", "train.sae.k=999").stderr.count("lower k") == 1
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_option_of_every_stage_is_explained(stage: str):
+    shown = stage_help([stage])
+    for line in shown.splitlines():
+        if re.match(r"  [a-z_]+\.", line):
+            meaning = line[44:] or shown.split(f"{line}\n")[1][:44]
+            assert meaning.strip(), line
+
+
 def test_errors_in_the_config_come_before_anything_heavy():
     program = (
         "import sys; from sae_reasoning.__main__ import main\n"
@@ -82,13 +104,15 @@ def test_errors_in_the_config_come_before_anything_heavy():
         (["train", "train.sae.k=99"], "lower k"),
         (["cache", "experiment=../../elsewhere"], "leaves runs=runs"),
         (["fly"], "fly is no stage; choose of plan, traces, export, cache"),
+        (["trian"], "trian is no stage; did you mean train?"),
+        (["organism"], "did you mean organisms?"),
         (["layers=[1]"], "no stage is named"),
     ],
 )
 def test_a_bad_command_line_is_refused(
     made_project: Project, tmp_path: Path, arguments: list[str], says: str
 ):
-    project = Project(tmp_path, () if "fly" in arguments else made_project.options)
+    project = Project(tmp_path, () if "stage" in says else made_project.options)
     assert says in Project(tmp_path, ()).run(*project.options, *arguments).error
     assert not (tmp_path / "runs").exists()
 
