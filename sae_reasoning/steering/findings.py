@@ -35,6 +35,7 @@ _TELLING = ("control", "random")
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
 """Sizes of a control that is as large as its edit, in multiples of the edit's."""
+_ABSENT = "-"
 _OF_EDIT = ["model", *EDIT_KEYS]
 PER_OPPORTUNITY = "rate_per_opportunity"
 
@@ -75,7 +76,8 @@ def main_edits(found: pd.DataFrame) -> pd.DataFrame:
 def findings(found: pd.DataFrame) -> pd.DataFrame:
     """Each edit that has controls: its own move per opportunity, its controls' change, the damage.
 
-    Controls: the mean of their draws, and the largest change by any one draw.
+    All changes are differences in starts per opportunity. Controls: the mean of their draws, and
+    the largest change by any one draw.
     """
     rows = []
     for key, part in found.groupby(_OF_EDIT, sort=False):
@@ -91,7 +93,7 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                 "model": named["model"],
                 "move": named["behaviour"],
                 "edit": _edit_name(named),
-                "per opportunity": f"{values.value[NONE, rate]:.3f} > {edited.value:.3f}",
+                "per opportunity": _both(values.value[NONE, rate], edited.value),
                 "change": _change(edited),
                 **{
                     name: _control(values.loc[(kind, rate)])
@@ -105,9 +107,9 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                     )
                     if (kind, rate) in values.index
                 },
-                "per trace": f"{values.value[NONE, trace]:.2f} > {values.value[EDIT, trace]:.2f}",
-                "right answers": " > ".join(
-                    f"{values.value[kind, 'accuracy']:.2f}" for kind in (NONE, EDIT)
+                "per trace": _both(values.value[NONE, trace], values.value[EDIT, trace]),
+                "right answers": _both(
+                    values.value[NONE, "accuracy"], values.value[EDIT, "accuracy"]
                 ),
                 "coherent": bool(edited.coherent),
                 "stands": stands(edited),
@@ -264,7 +266,7 @@ def _cells(row: pd.Series, columns: Sequence[str]) -> Iterator[object]:
 
 
 def _with_interval(value: float, low: float, high: float) -> str:
-    return "-" if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return _ABSENT if value != value else f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def mismatched_controls(found: pd.DataFrame) -> list[str]:
@@ -282,17 +284,22 @@ def mismatched_controls(found: pd.DataFrame) -> list[str]:
 
 
 def _change(row: pd.Series) -> str:
-    """In percent of what there is without an edit, or plainly where that may be nothing."""
-    if np.isfinite(row.relative):
-        shown = [f"{x:+.0%}" for x in (row.relative, row.relative_low, row.relative_high)]
-    else:
-        shown = [f"{x:+.2f}" for x in (row.difference, row.low, row.high)]
-    value, low, high = shown
-    return f"{value} [unknown]" if "nan" in low else f"{value} [{low}, {high}]"
+    """A difference in starts per opportunity, with its interval."""
+    if row.difference != row.difference:
+        return _ABSENT
+    interval = "unknown" if row.low != row.low else f"{row.low:+.2f}, {row.high:+.2f}"
+    return f"{row.difference:+.2f} [{interval}]"
 
 
 def _control(row: pd.Series) -> str:
-    if np.isfinite(row.relative):
-        none = row.value - row.difference
-        return f"{row.relative:+.0%} (largest {row.largest_draw / none:+.0%})"
+    """The same of a control: the mean of its draws, and the one that differs most."""
+    if row.difference != row.difference:
+        return _ABSENT
     return f"{row.difference:+.2f} (largest {row.largest_draw:+.2f})"
+
+
+def _both(without: float, edited: float) -> str:
+    """A figure without and with the edit."""
+    if without != without and edited != edited:
+        return _ABSENT
+    return " > ".join(_ABSENT if x != x else f"{x:.2f}" for x in (without, edited))

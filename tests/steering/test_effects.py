@@ -163,7 +163,7 @@ def test_draws_that_cancel_leave_a_wide_interval_and_their_largest_change():
     edit = value(found, "edit", "rate_per_trace/backtracking")
     assert edit.control_high - edit.control_low > 1.8
     # Of four offers, at most four are taken.
-    assert findings(found).matched[0] == "-4% (largest -33%)"
+    assert findings(found).matched[0] == "-0.03 (largest -0.25)"
 
 
 def test_a_control_of_one_draw_has_no_q():
@@ -185,7 +185,6 @@ def test_a_baseline_that_may_be_nothing_gives_no_percent():
     assert np.isnan(value(found, "edit", "rate_per_trace/backtracking").relative)
     (row,) = findings(found).itertuples()
     assert row.change.startswith("+0.31 [+")
-    assert "%" not in row.matched
 
 
 def test_size_is_told_over_all_positions_and_unlike_controls_are_named(found):
@@ -205,12 +204,21 @@ def test_what_was_never_counted_is_unknown_not_zero(found):
     assert off_target.n == 0
 
 
-def test_findings_name_the_change_in_percent(found):
+def test_findings_name_every_change_in_starts_per_opportunity(found):
     (row,) = findings(found).to_dict("records")
-    assert row["per opportunity"] == "0.750 > 0.125"
+    assert row["per opportunity"] == "0.75 > 0.12"
     assert row["per trace"] == "3.00 > 0.50"
-    assert row["change"].startswith("-83%")
-    assert (row["matched"], row["random"]) == ("-8% (largest -8%)", "+0% (largest +0%)")
+    assert row["change"].startswith("-0.62 [-")
+    assert (row["matched"], row["random"]) == ("-0.06 (largest -0.06)", "+0.00 (largest +0.00)")
+
+
+def test_findings_show_what_is_not_there_as_such(found):
+    unknown = found.copy()
+    rates = unknown.outcome.str.startswith("rate_per_opportunity")
+    unknown.loc[rates, ["value", "difference", "low", "high", "largest_draw"]] = np.nan
+    (row,) = findings(unknown).to_dict("records")
+    assert {row[column] for column in ("per opportunity", "change", "matched", "random")} == {"-"}
+    assert "nan" not in " ".join(map(str, row.values()))
 
 
 def test_intervals_agree_with_scipy_on_a_mean():

@@ -101,7 +101,7 @@ def _show(
         title="change of starts per opportunity, by dose in multiples of the latents' maximum",
     )
     summary = findings(found)
-    title = f"main edits, starts per opportunity, on the {split} split"
+    title = f"edits with controls, changes in starts per opportunity, on the {split} split"
     console.table(title, list(summary.columns), summary.values.tolist())
     for name, columns, title in (
         ("sets", _SET_COLUMNS, "growing sets: ablated in the RL model, clamped in the base"),
