@@ -105,7 +105,7 @@ class EditPlan:
         dose: As a condition's.
         where: `all` or `opportunities`.
         found_by: Whose latents.
-        draws: By kind of what stands beside it, how many draws; of other moves, how many moves.
+        draws: By kind of what stands beside it, how many draws; of other moves each, if any.
         first: Place of the first latent in the list; others than 0 for single latents.
     """
 
@@ -124,7 +124,9 @@ class Material:
 
     Attributes:
         ranked: Latents of each move, the best first; by who found them. This run's own are `rl`'s.
-        sizes: By move and layer, where the edits act; clamps aim at multiples of `max_active`.
+        sizes: By move and layer, at the move's opportunities; clamps aim at multiples of
+            `max_active`.
+        overall: By layer, at all tokens.
         barred: By move, latents that may not serve as matched ones.
         decoders: Decoder rows by layer.
         centres: By layer, the residual of which no latent is active.
@@ -137,6 +139,7 @@ class Material:
 
     ranked: Mapping[str, Mapping[str, Sequence[LatentId]]]
     sizes: Mapping[str, Mapping[int, LatentSizes]]
+    overall: Mapping[int, LatentSizes]
     barred: Mapping[str, Collection[LatentId]]
     decoders: Mapping[int, Float[Tensor, "d_sae d_model"]]
     centres: Mapping[int, Float[Tensor, " d_model"]]
@@ -213,9 +216,9 @@ class _Beside:
     ) -> None:
         self._behaviour, self._latents = behaviour, latents
         self._plan, self._material, self._seed = plan, material, seed
-        self._sizes = material.sizes[behaviour]
-        self._changes = self._changes_of(latents)
         is_local = plan.where == OPPORTUNITIES
+        self._sizes = material.sizes[behaviour] if is_local else material.overall
+        self._changes = self._changes_of(latents)
         self.positions = Positions(plan.where, behaviour) if is_local else Positions()
         self.by_lot = Positions(LOT, behaviour, material.shares.get(behaviour, 0.0))
 
@@ -240,7 +243,7 @@ class _Beside:
 
     def _generators(self, kind: str) -> Iterator[tuple[int, np.random.Generator]]:
         for draw in range(self._plan.draws[kind]):
-            yield draw, np.random.default_rng([*self._seed, draw])
+            yield draw, np.random.default_rng([*self._seed, draw, *kind.encode()])
 
     @property
     def _as_large(self) -> dict[int, LatentChange]:
@@ -274,14 +277,14 @@ class _Beside:
             yield _Made(LOT, 0, self._latents, Intervention(self._changes))
 
     def _other_moves(self) -> Iterator[_Made]:
-        """Latents of the set's own size, without those that both moves share."""
+        """As many latents in the same layers, without those that both moves share."""
         own = set(self._latents)
         others = [
-            [latent for latent in ranked if latent not in own][: len(self._latents)]
+            [x for x in ranked if x not in own and x.layer in self._changes][: len(self._latents)]
             for move, ranked in self._material.ranked[self._plan.found_by].items()
             if move != self._behaviour
         ]
-        for draw, latents in enumerate(filter(None, others[: self._plan.draws[OTHER]])):
+        for draw, latents in enumerate(filter(None, others)):
             yield self._moved(OTHER, draw, latents)
 
     def _mean_difference(self) -> Iterator[_Made]:
@@ -333,12 +336,16 @@ class _Beside:
         found_by = self._plan.found_by
         own = self._material.ranked[found_by][self._behaviour]
         pool = set(self._material.pool[found_by]).difference(own)
+        pool = pool.difference(self._material.barred[self._behaviour])
         every = (
             LatentId(layer, latent)
             for layer, sizes in self._sizes.items()
             for latent in range(len(sizes.firing_rate))
         )
-        yield from self._as_big(PERMUTED, [latent for latent in every if latent not in pool])
+        try:
+            yield from self._as_big(PERMUTED, [latent for latent in every if latent not in pool])
+        except ValueError:
+            return  # Too few counterparts in one of the layers: what they'd do isn't known.
 
     def _own(self) -> Iterator[_Made]:
         own = self._material.ranked[OWN_READER].get(self._behaviour, ())

@@ -41,7 +41,7 @@ def _num_beside(plan: EditPlan, num_moves: int) -> int:
     """Controls, rivals and the like of one move's edit."""
     draws = dict(plan.draws)
     if OTHER in draws:
-        draws[OTHER] = min(draws[OTHER], num_moves - 1)
+        draws[OTHER] = num_moves - 1
     if plan.where != OPPORTUNITIES:
         draws.pop(LOT, None)  # Where every token is edited, there are no others.
     return sum(draws.values())
@@ -51,14 +51,14 @@ def edit_plans(own: AblateConfig, model: str, *, is_single: bool = False) -> lis
     """Edits of one model: the main one with all that stands beside it, then variations."""
     edit = MAIN_EDIT[model]
     if own.matches_of:
-        beside = {MATCHED: own.controls, RANDOM: own.controls, OTHER: own.controls}
+        beside = {MATCHED: own.controls, RANDOM: own.controls, OTHER: 1}
         beside |= {PERMUTED: own.permutations, OWN: 1}
         through = [
             _main(own, edit, num_latents=size, found_by=own.matches_of, draws=beside)
             for size in (0, *own.set_sizes)  # 0 is the main set.
         ]
         return list({_key(plan): plan for plan in through}.values())
-    beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: own.controls, MEAN: 1}
+    beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: 1, MEAN: 1}
     if own.recovery and edit == ABLATE:
         beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
     main = _main(own, edit)

@@ -44,6 +44,10 @@ AGAINST = {
 """Prefix of the columns that hold what is left of an edit after a control or rival."""
 DRAWN = (MATCHED, RANDOM, PERMUTED)
 """Controls of which there could be any number of draws."""
+CONTROLS = ("control", "random", "lot", "other", "permuted")
+"""Prefixes of what an effect must go further than; a rival need not be beaten."""
+TELLING = ("control", "random")
+"""Controls without which nothing is said."""
 GUARD = 0.85
 """Share of the other moves' validity that must be left, by the lower bound."""
 COHERENCE = "off_target/validity"
@@ -52,7 +56,7 @@ SHARES = ("accuracy", "truncated", "repetition", "rate_per_opportunity", "in_pla
 COLUMNS = [
     *("model", "split", *EDIT_KEYS, "layer", "latents", "condition", "outcome", "n"),
     *("value", "difference", "low", "high", "q", "relative", "relative_low", "relative_high"),
-    *("largest_draw", "coherent"),
+    *("largest_draw", "coherent", "stands_q"),
     *(
         column
         for name in AGAINST
@@ -84,12 +88,17 @@ def effects(
     latents, random directions and permuted matches are draws of many that there could be: the
     interval and q are against one more draw (`Bootstrap.beyond`), and a single draw has neither,
     since nothing tells how far draws differ. Other moves' latents are compared one move at a time,
-    and the comparison that is least sure stands for all. `<name>_draws` says how many were made (0:
-    none), `<name>_coherent` whether all of them are. `largest_draw` is the largest change by any
-    one draw: draws may cancel in their mean.
+    and the comparison that says least for the edit stands for all. `<name>_draws` says how many
+    were made (0: none), `<name>_coherent` whether they are. `largest_draw` is the largest change by
+    any one draw: draws may cancel in their mean.
+
+    `stands_q` is of an edit's effect on its own move: the largest p-value of all that it must
+    differ from, no edit and each control (1 where a control goes as far or farther), and
+    Benjamini-Hochberg over the edits of the table; none where matched latents or random directions
+    weren't made, or a control has no p-value.
 
     `coherent` is whether the condition is within the guard: the lower bound of the other moves'
-    validity lies above `GUARD` of what it is without an edit.
+    validity lies above `GUARD` of what it is without an edit. It isn't where nothing judges that.
 
     `edit_norm` is the mean norm where something was added, `edit_norm_per_token` over all generated
     positions, and `edited_share` the share of positions (of every edited layer) with an addition.
@@ -119,6 +128,9 @@ def effects(
     result = pd.concat(frames, ignore_index=True).reindex(columns=COLUMNS)
     for name in ("q", *(f"{name}_q" for name in AGAINST)):
         result[name] = benjamini_hochberg(result[name].to_numpy(np.float64))
+    for measure in dict.fromkeys(result.outcome.str.partition("/")[0]):
+        own = result.outcome == measure + "/" + result.behaviour
+        result.loc[own, "stands_q"] = benjamini_hochberg(result.stands_q[own].to_numpy(np.float64))
     kinds = {f"{n}_draws": "Int64" for n in AGAINST} | {f"{n}_coherent": "boolean" for n in AGAINST}
     return result.astype(kinds)
 
@@ -185,10 +197,11 @@ class _Model:
                     "largest_draw": _largest(found[kind].by_draw - found[NONE].value),
                 }
             if kind == EDIT:
+                surest = changes[EDIT].p  # Or rather the least sure so far.
                 for name, control in AGAINST.items():
                     frame[f"{name}_draws"] = len(sums.get(control, ()))
                     if control in sums:
-                        change = self._beyond(control, found[EDIT], sums[control], is_share)
+                        change = self._beyond(control, found, sums[control], is_share)
                         frame |= {
                             f"{name}_coherent": coherent[control],
                             f"difference_from_{name}": change.value,
@@ -196,22 +209,29 @@ class _Model:
                             f"{name}_high": change.high,
                             f"{name}_q": change.p,
                         }
+                        if name in CONTROLS:
+                            goes_further = change.value * changes[EDIT].value > 0
+                            p = np.where(goes_further, change.p, 1.0)
+                            surest = np.maximum(surest, np.where(np.isnan(change.p), np.nan, p))
+                is_told = all(AGAINST[name] in sums for name in TELLING)
+                frame["stands_q"] = surest if is_told else np.nan
             yield pd.DataFrame(frame)
 
     def _beyond(
         self,
         control: str,
-        edit: Ratios,
+        found: Mapping[str, Ratios],
         sums: Float[np.ndarray, "draw problem outcome 2"],
         is_share: Bool[np.ndarray, " outcome"],
     ) -> Differences:
         """The edit less what stands beside it."""
+        edit = found[EDIT]
         if control == OTHER:
             each = [
                 self._bootstrap.differences(edit, self._bootstrap.ratios(one[None]), is_share)
                 for one in sums
             ]
-            return _least_sure(each)
+            return _least(each, np.sign(edit.value - found[NONE].value))
         beside = self._bootstrap.ratios(sums)
         if control in DRAWN:
             return self._bootstrap.beyond(edit, beside, is_share)
@@ -230,10 +250,15 @@ class _Model:
         return np.stack(sums)
 
 
-def _least_sure(each: Sequence[Differences]) -> Differences:
-    """Of several comparisons, outcome by outcome, the one with the largest p-value or none."""
-    p = np.stack([one.p for one in each])
-    chosen = np.where(np.isnan(p), np.inf, p).argmax(0)[None]
+def _least(each: Sequence[Differences], way: Float[np.ndarray, " outcome"]) -> Differences:
+    """Of several comparisons, outcome by outcome, the one that says least for the edit.
+
+    That is the one that goes least surely the way of its effect; what goes the other way says less,
+    the surer the less, and an unknown least of all.
+    """
+    p, goes = np.stack([one.p for one in each]), np.sign([one.value for one in each]) * way > 0
+    against = np.where(goes, p, 2 - p)
+    chosen = np.where(np.isnan(against), np.inf, against).argmax(0)[None]
     return Differences(
         *(np.take_along_axis(np.stack(part), chosen, 0)[0] for part in zip(*each, strict=True))
     )
@@ -241,7 +266,7 @@ def _least_sure(each: Sequence[Differences]) -> Differences:
 
 def _is_coherent(change: Differences, outcomes: Sequence[str]) -> bool:
     if COHERENCE not in outcomes:
-        return True
+        return False  # No other move is there to be judged.
     return bool(change.relative_low[outcomes.index(COHERENCE)] >= GUARD - 1)
 
 

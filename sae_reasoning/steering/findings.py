@@ -1,9 +1,9 @@
 """Tables for people, made of the table of effects.
 
 An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
-edit, and goes further than every control that was made, all at q < 0.05. Where a control has no q
-(one draw, too few opportunities) that isn't known, so it doesn't stand; an edit without matched
-latents and random directions beside it is held against no edit alone, and neither stands nor fails.
+edit, and goes further than every control that was made, for sure (`stands_q` < 0.05, see
+effects.py). Where a control tells nothing (one draw, too few opportunities), or matched latents and
+random directions weren't made, it neither stands nor fails.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,12 +26,8 @@ from sae_reasoning.steering.conditions import (
     RESIDUAL,
     SPAN,
 )
-from sae_reasoning.steering.effects import EDIT_KEYS
+from sae_reasoning.steering.effects import CONTROLS, EDIT_KEYS
 
-_CONTROLS = ("control", "random", "lot", "other", "permuted")
-"""Prefixes of what an effect must differ from; a rival need not be beaten."""
-_TELLING = ("control", "random")
-"""Those without which nothing is said."""
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
 """Sizes of a control that is as large as its edit, in multiples of the edit's."""
@@ -47,16 +43,16 @@ def stands(row: pd.Series) -> bool | None:
         row: Of the table of effects: the edit's, for one outcome.
 
     Returns:
-        None where the controls that tell weren't made.
+        None where that can't be told.
     """
-    made = [name for name in _CONTROLS if row[f"{name}_draws"] > 0]
-    if not set(_TELLING) <= set(made):
+    if row.stands_q != row.stands_q:
         return None
-    goes_further = all(
-        row[f"{name}_q"] < _FOUND and row[f"difference_from_{name}"] * row.difference > 0
-        for name in made
-    )
-    return bool(row.coherent and row.q < _FOUND and goes_further)
+    return bool(row.coherent and row.stands_q < _FOUND)
+
+
+def held_against(row: pd.Series) -> str:
+    """The controls beside an edit, by their prefixes in the table of effects."""
+    return " ".join(name for name in CONTROLS if row[f"{name}_draws"] > 0)
 
 
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
@@ -67,10 +63,9 @@ def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataF
 
 
 def main_edits(found: pd.DataFrame) -> pd.DataFrame:
-    """Rows of each model's main edit: the first of those that have matched latents beside them."""
-    named = [key for key in _OF_EDIT if key != "behaviour"]
-    main = found[found.condition == MATCHED].drop_duplicates("model")[named]
-    return found.merge(main, on=named)
+    """Rows of each move's main edit, by model: the first that has matched latents beside it."""
+    controlled = found[found.condition == MATCHED]
+    return found.merge(controlled.drop_duplicates(["model", "behaviour"])[_OF_EDIT], on=_OF_EDIT)
 
 
 def findings(found: pd.DataFrame) -> pd.DataFrame:
@@ -127,9 +122,10 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
     """Necessity (ablated in the RL model) beside sufficiency (clamped in the base), by size.
 
     Columns `necessity*` and `sufficiency*`: starts per opportunity without and with the edit, their
-    difference with its interval and q, opportunities, whether it's coherent and whether it stands
-    as such: as a drop, or as a rise. Of clamps, those of the main dose: the one that has matched
-    latents beside it, or else comes with most sizes.
+    difference with its interval and q, opportunities, whether it's coherent, and whether it stands
+    as such, as a drop or as a rise, and against which controls (the main set has more). Of clamps,
+    those of the main dose: the one that has matched latents beside it, or else comes with most
+    sizes.
     """
     own = own_effects(found)
     own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
@@ -153,11 +149,13 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
             "n": edited.n,
             "coherent": edited.coherent,
             "stands": edited.stands & (sign * edited.difference > 0),
+            "held_against": [held_against(row) for _, row in edited.iterrows()],
             "latents": edited.latents,
         }
         table = pd.DataFrame(columns).reset_index()
         if len(table):
-            controlled = found[(found.model == model) & (found.condition == MATCHED)].dose
+            of_edit = (found.model == model) & (found.edit == edit)
+            controlled = found[of_edit & (found.condition == MATCHED)].dose
             table = table[
                 table.dose == (controlled.iloc[0] if len(controlled) else main_dose(table))
             ]
@@ -270,17 +268,21 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def mismatched_controls(found: pd.DataFrame) -> list[str]:
-    """Edits whose matched latents move a lot less or more, with how many times as much."""
+    """Edits whose other latents move a lot less or more, with how many times as much."""
     sizes = found.groupby([*_OF_EDIT, "condition"], sort=False)
     wide = sizes.edit_norm_per_token.first().unstack()
-    if MATCHED not in wide:
-        return []
-    times = (wide[MATCHED] / wide[EDIT]).dropna()
-    unlike = times[(times < _ALIKE[0]) | (times > _ALIKE[1])]
-    return [
-        f"{key[0]} {key[1]} {_edit_name(dict(zip(_OF_EDIT, key, strict=True)))} {size:.2g} times"
-        for key, size in unlike.items()
-    ]
+    said = []
+    for kind in (MATCHED, OTHER, PERMUTED):
+        if kind not in wide:
+            continue
+        times = (wide[kind] / wide[EDIT]).dropna()
+        unlike = times[(times < _ALIKE[0]) | (times > _ALIKE[1])]
+        said += [
+            f"{key[0]} {key[1]} {_edit_name(dict(zip(_OF_EDIT, key, strict=True)))} "
+            f"({kind.replace('_', ' ')}) {size:.2g} times"
+            for key, size in unlike.items()
+        ]
+    return said
 
 
 def _change(row: pd.Series) -> str:

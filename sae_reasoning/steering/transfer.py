@@ -59,7 +59,8 @@ likeness, same_word  medians over the source's latents they are counterparts of,
 n                    opportunities with the edit
 without, value, difference (low, high, q)    rate without and with it, and the change
 coherent             whether 85 % of the other moves' validity is left for sure
-carries_over         whether the effect stands and goes the way asked; missing on the diagonal
+carries_over         whether the effect stands and goes the way asked; missing on the diagonal, and
+                     where it can't be told
 validity (_without)  share of the move's starts that are carried out rightly
 others_valid (_low)  what is left of the other moves' validity, as a share
 accuracy (_without)  right answers
@@ -100,27 +101,39 @@ def cells(
         names = asked.other_layer.astype(str) + ":" + asked.other_latent.astype(str)
         alike = asked[names.isin(latents)]
         row = common | _change(outcomes[EDIT], move) | {"source": source}
+        own_latents = beside["own"].latents.split() if "own" in beside else []
         row |= {
-            "num_shared": len(set(latents) & set(beside["own"].latents.split())),
+            "num_shared": len(set(latents) & set(own_latents)),
             "likeness": alike.value.median(),
             "same_word": alike.same_word.median(),
-            "carries_over": bool(stands(edited)) and sign * edited.difference > 0,
-            "permuted_largest": beside["permuted"].largest_draw,
-            "permuted_draws": beside["permuted"].num_draws,
+            "carries_over": pd.NA,
+            "permuted_draws": 0,
         }
+        # Without the null, or with a control that tells nothing, it isn't known.
+        if "permuted" in beside:
+            is_apart = stands(edited)
+            row |= {
+                "carries_over": pd.NA
+                if is_apart is None
+                else is_apart and sign * edited.difference > 0,
+                "permuted_largest": beside["permuted"].largest_draw,
+                "permuted_draws": beside["permuted"].num_draws,
+            }
         for name, other in beside.items():
             row |= {name: other.difference, f"{name}_coherent": other.coherent}
             row |= {f"{name}_{part}": other[part] for part in _INTERVAL}
             before = _BEYOND[name]
             row[f"beyond_{name}"] = edited[f"difference_from_{before}"]
             row |= {f"beyond_{name}_{part}": edited[f"{before}_{part}"] for part in _INTERVAL}
-        rows += [row, common | _change(outcomes[OWN], move) | {"source": target}]
+        rows.append(row)
+        if "own" in beside:
+            rows.append(common | _change(outcomes[OWN], move) | {"source": target})
     return pd.DataFrame(rows).reindex(columns=CELLS).astype({"carries_over": "boolean"})
 
 
 def _change(outcomes: pd.DataFrame, move: str) -> dict[str, object]:
     """What one condition did; its rows by outcome."""
-    rate, others = outcomes.loc[f"{PER_OPPORTUNITY}/{move}"], outcomes.loc[COHERENCE]
+    rate, others = outcomes.loc[f"{PER_OPPORTUNITY}/{move}"], outcomes.reindex([COHERENCE]).iloc[0]
     kept = ("latents", "n", "num_problems", "value", "difference", "low", "high", "q", "coherent")
     return {name: rate[name] for name in kept} | {
         "set_size": len(rate.latents.split()),
@@ -162,5 +175,6 @@ def _cell(row: Any) -> str:
     damaged = "" if row.coherent else "!"
     if row.source == row.target:
         return f"{row.difference:+.2f}{damaged} (own)"
-    mark = "*" if row.carries_over else ""
-    return f"{row.difference:+.2f}{mark}{damaged} ({row.permuted:+.2f})"
+    mark = "" if pd.isna(row.carries_over) or not row.carries_over else "*"
+    null = "-" if pd.isna(row.permuted) else f"{row.permuted:+.2f}"
+    return f"{row.difference:+.2f}{mark}{damaged} ({null})"

@@ -56,6 +56,7 @@ def material(**changed: object) -> Material:
     own = {
         "ranked": {"rl": ranked},
         "sizes": dict.fromkeys(MOVES, SIZES),
+        "overall": SIZES,
         "barred": {move: {LatentId(0, 1)} for move in MOVES},
         "decoders": decoders,
         "centres": {x: torch.zeros(D_MODEL) for x in (0, 1)},
@@ -118,6 +119,59 @@ def test_only_what_can_be_made_as_large_as_the_edit_is():
         for kind in (MATCHED, OTHER):
             assert bool(one(conditions, kind)[0].intervention.norm_of) == is_fitted
         assert one(conditions, RANDOM)[0].intervention.norm_of
+
+
+def test_each_other_move_stands_beside_in_the_layers_of_the_edit():
+    ranked = {
+        "backtracking": [LatentId(0, 4)],
+        "weighing": [],
+        "verification": [LatentId(1, 9), LatentId(0, 7)],
+        "deduction": [LatentId(0, 8)],
+        "initializing": [LatentId(0, 4), LatentId(0, 9)],
+    }
+    made = plan(
+        edit_plan(ABLATE, 1, draws={OTHER: 1}),
+        ranked={"rl": ranked},
+        sizes=dict.fromkeys(ranked, SIZES),
+        barred={move: set() for move in ranked},
+    )
+    assert [c.latent_names for c in one(made, OTHER)] == ["0:7", "0:8", "0:9"]
+
+
+def test_controls_are_matched_where_the_edit_acts():
+    everywhere = {
+        x: LatentSizes(s.firing_rate[::-1], s.mean_active, s.max_active) for x, s in SIZES.items()
+    }
+    for where, sizes in ((ALL, everywhere[0]), (OPPORTUNITIES, SIZES[0])):
+        made = plan(edit_plan(ABLATE, 1, where=where, draws={MATCHED: 3}), overall=everywhere)
+        for control in one(made, MATCHED):
+            ((_, latent),) = control.latents
+            assert 0.4 < sizes.firing_rate[latent] / sizes.firing_rate[4] < 2.5
+
+
+def test_draws_of_one_kind_are_no_draws_of_another():
+    pool = [LatentId(0, i) for i in range(60)]
+    made = plan(edit_plan(ABLATE, 1, draws={MATCHED: 3, PERMUTED: 3}), pool={"rl": pool})
+    matched, permuted = ([c.latents for c in one(made, kind)] for kind in (MATCHED, PERMUTED))
+    assert matched != permuted
+
+
+def test_this_runs_own_latents_of_the_move_are_no_permuted_matches():
+    own = {LatentId(0, i) for i in range(50)}
+    pool = [LatentId(0, i) for i in range(60)]
+    made = plan(
+        edit_plan(ABLATE, 1, draws={PERMUTED: 3}),
+        pool={"rl": pool},
+        barred=dict.fromkeys(MOVES, own),
+    )
+    assert one(made, PERMUTED)
+    assert not {c.latents[0] for c in one(made, PERMUTED)} & own
+
+
+def test_where_a_layer_has_no_other_counterparts_there_is_no_null():
+    made = plan(edit_plan(ABLATE, draws={PERMUTED: 3}), pool={"rl": [LatentId(0, 30)]})
+    assert one(made, EDIT)
+    assert not one(made, PERMUTED)
 
 
 def test_another_moves_latents_leave_out_what_both_share():
@@ -232,6 +286,7 @@ def test_as_many_conditions_are_planned_for_as_are_made_of_full_lists(
     given = material(
         ranked={"rl": lists, "base": lists},
         sizes=dict.fromkeys(moves, sizes),
+        overall=sizes,
         barred={move: set(found) for move, found in lists.items()},
         decoders={0: torch.eye(20 * most)[:, : 2 * most]},
         centres={0: torch.zeros(2 * most)},

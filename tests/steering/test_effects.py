@@ -195,7 +195,9 @@ def test_size_is_told_over_all_positions_and_unlike_controls_are_named(found):
     rollouts, counts = generations(RATES)
     rollouts.loc[rollouts.condition == "matched_latent", "norm_sum"] = 3.0
     unlike = effects(rollouts, counts, num_resamples=50, seed=0)
-    assert mismatched_controls(unlike) == ["rl backtracking ablate, 1 of rl, all 0.5 times"]
+    assert mismatched_controls(unlike) == [
+        "rl backtracking ablate, 1 of rl, all (matched latent) 0.5 times"
+    ]
 
 
 def test_what_was_never_counted_is_unknown_not_zero(found):
@@ -239,12 +241,18 @@ def test_intervals_agree_with_scipy_on_a_mean():
 
 
 @pytest.mark.parametrize("num_draws", [2, 3, 5])
-def test_one_more_draw_of_a_control_is_seldom_beyond_it(num_draws):
-    """Edits that are no more than draws: called more at p < 0.05 in one of twenty at most."""
+@pytest.mark.parametrize(("is_normal", "most"), [(True, 0.07), (False, 0.15)])
+def test_one_more_draw_of_a_control_is_seldom_beyond_it(num_draws, is_normal, most):
+    """Edits that are no more than draws: called more at p < 0.05 in about one of twenty.
+
+    Where one draw of five does a lot and the others nothing, few draws say less of it.
+    """
     rng = np.random.default_rng(0)
     num_problems, p, excluded, means = 30, [], [], []
     for repeat in range(400):
         effect = rng.normal(0, 0.1, num_draws + 1)
+        if not is_normal:
+            effect = np.where(rng.random(num_draws + 1) < 0.2, 0.5, 0.0)
         moves = rng.normal(effect[:, None], 0.3, (num_draws + 1, num_problems))
         counted = np.stack([moves, np.ones_like(moves)], axis=-1)[:, :, None, :]
         bootstrap = Bootstrap(num_problems, 200, seed=repeat)
@@ -253,10 +261,10 @@ def test_one_more_draw_of_a_control_is_seldom_beyond_it(num_draws):
         p.append(found.p[0])
         excluded.append(found.low[0] > 0 or found.high[0] < 0)
         means.append(bootstrap.differences(edit, control, np.array([False])).p[0])
-    assert np.mean(np.array(p) < 0.05) < 0.07
-    assert np.mean(excluded) < 0.07
+    assert np.mean(np.array(p) < 0.05) < most
+    assert np.mean(excluded) < most
     # Held against the mean of the draws, far more would be called more.
-    assert np.mean(np.array(means) < 0.05) > 0.1
+    assert np.mean(np.array(means) < 0.05) > np.mean(np.array(p) < 0.05) + 0.04
 
 
 def test_a_prediction_by_hand():

@@ -39,7 +39,7 @@ def rollout(taken: int, right: int) -> Judged:
     )
 
 
-def experiment(*cells: dict) -> pd.DataFrame:
+def experiment(*cells: dict, moves: list[str] = MOVES) -> pd.DataFrame:
     """Effects of rollouts of a hundred problems; each cell says its condition, `taken`, `right`."""
     rows, counts = [], []
     rng = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def experiment(*cells: dict) -> pd.DataFrame:
         # Problems differ in what a condition does, or nothing could be resampled.
         for problem, noise in enumerate(rng.integers(-1, 2, 100)):
             taken = int(np.clip(filled["taken"] + noise, 0, 10))
-            counts.append(count(rollout(taken, filled["right"]), MOVES))
+            counts.append(count(rollout(taken, filled["right"]), moves))
             rows.append(
                 {k: v for k, v in filled.items() if k not in ("taken", "right")}
                 | {"problem_id": f"p{problem}", "norm_sum": 2.0, "num_edited": 1}
@@ -102,17 +102,48 @@ def test_an_effect_within_what_its_controls_draws_do_does_not_stand():
 
 
 def test_an_effect_must_go_further_than_each_other_moves_latents():
-    others = [{"condition": "other_move", "draw": d, "taken": t} for d, t in ((0, 8), (1, 4))]
-    row = edited(experiment({"taken": 4}, *controls(8), *others))
+    def others(*taken: int) -> list[dict]:
+        return [{"condition": "other_move", "draw": d, "taken": t} for d, t in enumerate(taken)]
+
+    row = edited(experiment({"taken": 4}, *controls(8), *others(8, 4)))
     assert row["other_draws"] == 2
     assert row["difference_from_other"] == pytest.approx(0, abs=0.05)
     assert not row["stands"]
-    assert edited(experiment({"taken": 1}, *controls(8), *others))["stands"]
+    # One goes farther for sure, another less far for sure.
+    between = edited(experiment({"taken": 4}, *controls(8), *others(6, 0)))
+    assert between["difference_from_other"] > 0.3
+    assert not between["stands"]
+    assert edited(experiment({"taken": 1}, *controls(8), *others(8, 4)))["stands"]
 
 
-def test_a_control_of_one_draw_or_of_no_opportunity_lets_nothing_stand():
-    row = edited(experiment({"taken": 2}, *controls(8)[:3]))
-    assert np.isnan(row["random_q"])
+def test_an_effect_that_the_same_edit_has_anywhere_does_not_stand():
+    lot = {"condition": "random_positions", "taken": 2}
+    assert not edited(experiment({"taken": 2}, *controls(8), lot))["stands"]
+    assert edited(experiment({"taken": 2}, *controls(8), lot | {"taken": 8}))["stands"]
+
+
+def test_a_control_of_one_draw_leaves_open_whether_an_effect_stands():
+    row = own_effects(experiment({"taken": 2}, *controls(8)[:3])).query("condition == 'edit'")
+    assert np.isnan(row.random_q.item())
+    assert row.stands.item() is pd.NA
+
+
+def test_whether_edits_stand_is_corrected_for_how_many_there_are():
+    """By the least sure of its comparisons each, over the edits of their own moves alone."""
+    some = [
+        [{"taken": taken, "set_size": size}, *controls(8, set_size=size)]
+        for size, taken in ((1, 2), (2, 8), (5, 8), (9, 8))
+    ]
+    own = own_effects(experiment(*(cell for part in some for cell in part)))
+    own = own[own.condition == "edit"].set_index("set_size")
+    assert own.stands.tolist() == [True, False, False, False]
+    alone = own_effects(experiment(*some[0])).query("condition == 'edit'").stands_q.item()
+    assert own.stands_q[1] == pytest.approx(4 * alone)
+
+
+def test_a_move_by_itself_has_no_guard_so_nothing_stands():
+    row = edited(experiment({"taken": 2}, *controls(8), moves=["backtracking"]))
+    assert not row["coherent"]
     assert not row["stands"]
 
 

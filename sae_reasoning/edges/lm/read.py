@@ -112,7 +112,8 @@ def read_continuations(
     check_layers(layers, lm.facts.num_layers, lm.facts.name)
     token_ids, _ = padded_right(lm, [prefix])
     _forward_to_deepest(lm, token_ids, [max(layers)], cache)
-    for rows in pack([len(own) for own in continuations], token_budget):
+    # Each row has keys of the prefix too.
+    for rows in pack([len(prefix) + len(own) for own in continuations], token_budget):
         token_ids, is_token = padded_right(lm, [continuations[row] for row in rows])
         yield ReadBatch(rows, _forward_to_deepest(lm, token_ids, layers, after(cache)), is_token)
 

@@ -118,7 +118,7 @@ def _show(
         )
     if unlike := mismatched_controls(found):
         console.warn(
-            "matched latents move the residual unlike the edit they control for, per token: "
+            "other latents move the residual unlike the edit they stand beside, per token: "
             f"{', '.join(unlike)} as far; judge these edits by the random directions, which move "
             "exactly as far"
         )

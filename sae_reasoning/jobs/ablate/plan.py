@@ -237,14 +237,14 @@ def _material(
     dictionaries, moves = choice.dictionaries[model], list(choice.ranked["rl"])
     overall = sizes_overall(cfg, choice.table, model, dictionaries)
     places = measure_places(cfg, model, moves, traces, dictionaries, overall)
-    at = places.sizes if cfg.ablate.where == OPPORTUNITIES else dict.fromkeys(moves, overall)
     found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
         barred = {move: own.union(matches.ranked[move]) for move, own in barred.items()}
     return Material(
         ranked=found,
-        sizes=at,
+        sizes=places.sizes,
+        overall=overall,
         barred=barred,
         decoders={layer: d.W_dec for layer, d in dictionaries.items()},
         centres={layer: d.b_dec for layer, d in dictionaries.items()},
