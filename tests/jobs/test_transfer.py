@@ -1,6 +1,7 @@
 """The transfer stage, on pairs that were edited through each other by hand."""
 
 import io
+import re
 import shutil
 
 import pandas as pd
@@ -70,6 +71,13 @@ def test_a_pair_that_was_not_edited_through_another_is_named_with_what_to_run(cf
         run(cfg)
     cfg.transfer, cfg.experiment = TransferConfig(), "empty"
     with pytest.raises(MissingInput, match="no pair that was edited through another's latents"):
+        run(cfg)
+
+
+def test_edits_of_another_version_are_refused_with_what_to_run(cfg):
+    file = cfg.folder.parent / "two" / "ablate_from_default_one" / "manifest.json"
+    file.write_text(re.sub(r'"version": \d+', '"version": 1', file.read_text()))
+    with pytest.raises(MissingInput, match="another version of ablate; run `make match"):
         run(cfg)
 
 
