@@ -94,9 +94,8 @@ def _edited(cfg: Config) -> list[_Edited]:
         made = Manifest.read(folder)
         if made is not None:
             if made.config.get("version") != cfg.settings("ablate")["version"]:
-                raise MissingInput(
-                    f"{folder} was made by another version of ablate; {_remedy(cfg, source, target)}"
-                )
+                said = f"{folder} was made by another version of ablate"
+                raise MissingInput(f"{said}; {_remedy(cfg, source, target)}")
             made = require_stage(root / target, folder.name, made.config, {})
             found.append(_Edited(source, target, folder, made))
         elif cfg.transfer.pairs:
