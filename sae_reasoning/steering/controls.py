@@ -18,8 +18,6 @@ from torch import Tensor
 
 NUM_NEAR = 8
 """Matches are drawn among this many nearest latents, so that draws differ."""
-_TRIES = 8
-"""Draws of a set before those that earlier sets took are left out."""
 CALIPER = float(np.log(2))
 """Of those, only among latents within this distance, a factor of two, if there are any."""
 
@@ -45,19 +43,22 @@ def match_latents(
     sizes: Mapping[int, LatentSizes],
     excluded: Collection[tuple[int, int]],
     rng: np.random.Generator,
+    used: Collection[tuple[int, int]] = (),
 ) -> list[tuple[int, int]]:
     """For each latent another of its layer, near in firing rate and mean active value.
 
     Distance is Euclidean in the logarithms of both, so a match is near in their product too. Each
-    match is drawn among the `NUM_NEAR` nearest that are left and lie within `CALIPER`, or else is
-    the nearest, in random order of the latents. Latents that fire, but never there, are drawn only
-    when no others are left.
+    match is drawn among the `NUM_NEAR` nearest that are left and lie within `CALIPER`, unused ones
+    if there are any, or else is the nearest, in random order of the latents. Latents that fire, but
+    never there, are drawn only when no others are left.
 
     Args:
         latents: (layer, latent) to find matches for.
         sizes: By layer.
         excluded: (layer, latent) that may not be chosen.
         rng: Of the draw.
+        used: (layer, latent) of earlier draws: draws that share latents tell little of how far
+            draws differ.
 
     Raises:
         ValueError: A layer has too few latents that fire and aren't excluded.
@@ -85,9 +86,11 @@ def match_latents(
                 for values in (sizes[layer].firing_rate, sizes[layer].mean_active)
             )
         )
-        nearest = np.argsort(distance, kind="stable")[:NUM_NEAR]
-        within = nearest[distance[nearest] <= CALIPER]
-        picked = rng.choice(within if len(within) else nearest[:1])
+        order = np.argsort(distance, kind="stable")
+        within = order[distance[order] <= CALIPER]
+        fresh = [i for i in within.tolist() if (layer, free[layer][i]) not in used]
+        near = (fresh or within.tolist() or order[:1].tolist())[:NUM_NEAR]
+        picked = rng.choice(near)
         chosen[layer, latent] = free[layer].pop(int(picked))
     return [(layer, chosen[layer, latent]) for layer, latent in latents]
 
@@ -98,11 +101,11 @@ def distinct_matches(
     excluded: Collection[tuple[int, int]],
     rngs: Iterable[np.random.Generator],
 ) -> list[list[tuple[int, int]]]:
-    """Matched sets, no two of the same latents: equal sets would make draws look alike.
+    """Matched sets that share as few latents as they can: shared ones would make draws look alike.
 
-    Each is drawn as `match_latents` says; where that gives a set that there is already, again, and
-    in the end without the latents of earlier sets, so farther away. Where too few are left for
-    that, there are fewer sets than draws.
+    Each is drawn as `match_latents` says, with unused latents where they match as well; where that
+    gives a set that there is already, without the latents of earlier sets, so farther away. Where
+    too few are left for that, there are fewer sets than draws.
 
     Args:
         latents: As for `match_latents`.
@@ -115,12 +118,9 @@ def distinct_matches(
     """
     sets: list[list[tuple[int, int]]] = []
     for rng in rngs:
-        for _ in range(_TRIES):
-            drawn = match_latents(latents, sizes, excluded, rng)
-            if set(drawn) not in map(set, sets):
-                break
-        else:
-            taken = {latent for one in sets for latent in one}
+        taken = {latent for one in sets for latent in one}
+        drawn = match_latents(latents, sizes, excluded, rng, taken)
+        if set(drawn) in map(set, sets):
             try:
                 drawn = match_latents(latents, sizes, taken.union(excluded), rng)
             except ValueError:

@@ -83,6 +83,10 @@ def test_no_two_matched_sets_are_the_same_while_there_are_others():
     drawn = [match for (match,) in sets_of(5, set())]
     assert len(set(drawn)) == 5
     assert set(drawn[:3]) == {(0, 1), (0, 2), (0, 3)}
+    wide = {0: LatentSizes(np.full(60, 0.1), np.ones(60), np.ones(60))}
+    rngs = (np.random.default_rng(draw) for draw in range(5))
+    apart = distinct_matches([(0, i) for i in range(5)], wide, set(), rngs)
+    assert len({latent for one in apart for latent in one}) == 5 * 5
     few = sets_of(5, {(0, i) for i in range(3, 12)})
     assert sorted(match for (match,) in few) == [(0, 1), (0, 2)]
 
