@@ -12,7 +12,7 @@ SEEDS ?=
 FAMILY ?=
 # Gemma reads what SmolLM2 read, moves included; its list is there to be matched, hardly attacked.
 OF_SMOLLM2 := traces.source=runs/real/smollm2/traces/traces.parquet traces.base_source= \
-    traces.annotator=imported traces.chat_template=false rank.random_traces=10 rank.injection_texts=2
+    traces.annotator=imported rank.random_traces=10 rank.injection_texts=2
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 

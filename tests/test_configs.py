@@ -1,5 +1,7 @@
 """Every YAML of conf/ composes, and what can't be composed says why in one line."""
 
+import shlex
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +25,23 @@ def test_every_group_has_files():
 def test_every_yaml_composes(group: str, choice: str):
     needs = OWN_PAIR[1:] if (group, choice) == ("pair", "local") else []
     assert isinstance(compose([f"{group}={choice}", *needs]), Config)
+
+
+def test_every_command_of_make_real_composes():
+    """An option that was renamed would fail there after half an hour."""
+    said = subprocess.run(
+        ["make", "-n", "real", "ARGS=threads=1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines = [line for line in said.replace("\\\n", " ").splitlines() if "-m sae_reasoning" in line]
+    assert len(lines) == 4
+    for line in lines:
+        words = shlex.split(line)
+        overrides = [word for word in words[words.index("sae_reasoning") + 1 :] if "=" in word]
+        assert compose(overrides).experiment == "real"
 
 
 def test_every_yaml_is_in_a_group_or_the_root():
