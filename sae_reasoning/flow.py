@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sae_reasoning.config import DATASET_NAMES, Config, ConfigError, TrackerConfig
+from sae_reasoning.config import (
+    DATASET_NAMES,
+    PARTIAL,
+    Config,
+    ConfigError,
+    TrackerConfig,
+)
 
 STAGES = {
     "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
@@ -104,8 +110,14 @@ def module_of(stage: str) -> str:
     return f"sae_reasoning.jobs.{stage}"
 
 
-def run(names: Sequence[str], config: Config) -> str:
-    """Run the stages named; what is wrong with their input, in one line, or ""."""
+def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> str:
+    """Run the stages named; what is wrong with their input, in one line, or "".
+
+    Args:
+        names: Of the stages.
+        config: What they are made from.
+        options: The overrides that `config` was composed of, for the command that comes next.
+    """
     from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
     from sae_reasoning.edges.lock import InUse
 
@@ -113,7 +125,7 @@ def run(names: Sequence[str], config: Config) -> str:
         refuse_early(names, config)
         _set_up(config)
         for name in with_inputs(names):
-            _run_stage(name, config)
+            _run_stage(name, config, options)
     except (ConfigError, MissingInput, BrokenArtifact, InUse) as error:
         return str(error)
     except OSError as error:
@@ -169,7 +181,7 @@ def _set_up(config: Config) -> None:
         torch.set_num_threads(config.threads)
 
 
-def _run_stage(name: str, config: Config) -> None:
+def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
     from sae_reasoning.edges.artifacts import Manifest
     from sae_reasoning.edges.console import Console
     from sae_reasoning.edges.tracker import open_tracker
@@ -184,8 +196,13 @@ def _run_stage(name: str, config: Config) -> None:
         config=asdict(config),
     )
     try:
-        made = job(config, tracker=tracker, console=Console())
+        made = job(config, tracker=tracker, console=Console(options=_without_parts(options)))
         if isinstance(made, Manifest) and has_artifact(made):
             tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
     finally:
         tracker.finish()
+
+
+def _without_parts(options: Sequence[str]) -> list[str]:
+    """Options that choose the run; which part of a stage is made is no business of the next."""
+    return [option for option in options if option.partition("=")[0] not in PARTIAL]

@@ -335,7 +335,7 @@ class _Task:
         console = Console()
         console.say(f"\n==== {title}" if log is None else f"{title}: started, see {log}")
         started = time.monotonic()
-        error = run_apart(self.names, job.config, log)
+        error = run_apart(self.names, job, log)
         seconds = time.monotonic() - started
         if log is not None:
             console.say(f"{title}: {'failed' if error else 'ok'} after {duration(seconds)}")
@@ -347,9 +347,9 @@ def log_of(folder: Path, number: int) -> Path:
     return folder / f"{number + 1}.log"
 
 
-def run_apart(names: Sequence[str], config: Config, log: Path | None) -> str:
+def run_apart(names: Sequence[str], job: Job, log: Path | None) -> str:
     """Run stages in a process of their own; what went wrong, or ""."""
-    flow.set_environment(config)
+    flow.set_environment(job.config)
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # joblib's workers are started in a way that only they know; their children fail over it.
         multiprocessing.set_start_method("forkserver", force=True)
@@ -361,7 +361,7 @@ def run_apart(names: Sequence[str], config: Config, log: Path | None) -> str:
     with env_override({"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
         forkserver.ensure_running()
     receiver, sender = processes.Pipe(duplex=False)
-    process = processes.Process(target=_run_here, args=(tuple(names), config, log, sender))
+    process = processes.Process(target=_run_here, args=(tuple(names), job, log, sender))
     process.start()
     sender.close()
     try:
@@ -377,14 +377,14 @@ def run_apart(names: Sequence[str], config: Config, log: Path | None) -> str:
         receiver.close()
 
 
-def _run_here(names: Sequence[str], config: Config, log: Path | None, sender: Connection) -> None:
+def _run_here(names: Sequence[str], job: Job, log: Path | None, sender: Connection) -> None:
     if log is not None:
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        sender.send(flow.run(names, config))
+        sender.send(flow.run(names, job.config, job.overrides))
     except KeyboardInterrupt:
         sys.exit(1)
     except Exception as error:

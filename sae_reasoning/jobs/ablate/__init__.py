@@ -66,7 +66,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
-    console.next("make contrast")
+    console.next("contrast")
     return manifest
 
 
