@@ -200,8 +200,8 @@ class Config:
         )
         require(
             re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
-            f"device={self.device} is unknown; choose one of auto, cpu, cuda, or one GPU of several "
-            "as cuda:0",
+            f"device={self.device} is unknown; choose one of auto, cpu, cuda, or one GPU of "
+            "several as cuda:0",
         )
         runs = Path(self.runs).resolve()
         require(
