@@ -7,6 +7,7 @@ inputs are missing or stale names the stage that makes them.
 import importlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -78,13 +79,25 @@ def with_inputs(names: Sequence[str]) -> list[str]:
 
 def inputs_of(stage: str, config: Config) -> list[str]:
     """The stages that a stage needs, and those that these need, in their order."""
+    direct = _read_by(stage, config)
+    found = direct.union(*(inputs_of(name, config) for name in direct))
+    return [name for name in STAGES if name in found]
+
+
+def unmade_inputs(stage: str, config: Config) -> list[str]:
+    """Of what a stage needs, what isn't there, and of what that needs likewise, in their order."""
+    unmade = {name for name in _read_by(stage, config) if not config.place(name).exists()}
+    found = unmade.union(*(unmade_inputs(name, config) for name in unmade))
+    return [name for name in STAGES if name in found]
+
+
+def _read_by(stage: str, config: Config) -> set[str]:
     direct = set(_INPUTS.get(stage, ()))
     if stage == "ablate" and config.train.readers == "crosscoder":
         direct.discard("rank")  # Which refuses crosscoders.
     if stage == "contrast" and "announcers" in config.contrast.triggers:
         direct |= {"train", "rank"}
-    found = direct.union(*(inputs_of(name, config) for name in direct))
-    return [name for name in STAGES if name in found]
+    return direct
 
 
 def refuse_early(names: Sequence[str], config: Config) -> None:
@@ -121,6 +134,11 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
     from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
     from sae_reasoning.edges.lock import InUse
 
+    new = [
+        folder
+        for folder in (config.folder, config.folder.parent, Path(config.runs))
+        if not folder.exists()
+    ]
     try:
         refuse_early(names, config)
         _set_up(config)
@@ -132,6 +150,10 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
         if error.errno is None:
             raise
         return cannot_write(error, config)
+    finally:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()  # Where whatever was refused has left nothing.
     return ""
 
 
@@ -182,7 +204,7 @@ def _set_up(config: Config) -> None:
 
 
 def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
-    from sae_reasoning.edges.artifacts import Manifest
+    from sae_reasoning.edges.artifacts import Manifest, NotMade
     from sae_reasoning.edges.console import Console
     from sae_reasoning.edges.tracker import open_tracker
     from sae_reasoning.edges.uploads import has_artifact, made_from, upload
@@ -199,6 +221,14 @@ def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
         made = job(config, tracker=tracker, console=Console(options=_without_parts(options)))
         if isinstance(made, Manifest) and has_artifact(made):
             tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
+    except NotMade as error:
+        unmade = unmade_inputs(name, config)
+        if len(unmade) < 2:
+            raise
+        raise NotMade(
+            f"{config.folder} lacks {', '.join(unmade)}, which {name} needs; run "
+            f"`make {' '.join(unmade)}` first, with the same options"
+        ) from error
     finally:
         tracker.finish()
 
