@@ -313,7 +313,7 @@ def _cell(value: Any, is_count: bool) -> str:
     if value is None:
         return "-"
     if not _is_number(value):
-        return str(value)
+        return str(value) or "-"
     number = float(value)
     if not math.isfinite(number):
         return "-" if math.isnan(number) else str(number)

@@ -67,7 +67,7 @@ def test_table_aligns_numbers_to_the_right_and_shows_what_is_missing():
     Console(stream).table(
         "best latents",
         ["behaviour", "auroc", "n"],
-        [["backtracking", 0.91234, 12345], ["x", float("nan"), 3]],
+        [["backtracking", 0.91234, 12345], ["x", float("nan"), 3], ["", None, 1]],
     )
     assert stream.getvalue().splitlines()[1:] == [
         "  best latents",
@@ -75,6 +75,7 @@ def test_table_aligns_numbers_to_the_right_and_shows_what_is_missing():
         "  ------------  -----  ------",
         "  backtracking  0.912  12,345",
         "  x                 -       3",
+        "  -                 -       1",
     ]
 
 
