@@ -133,7 +133,7 @@ def refuse_clashes(stages: Sequence[str], jobs: Sequence[Job]) -> None:
             raise ConfigError(
                 f"the jobs {found.one.label} and {found.other.label} would both write "
                 f"{found.place}, with different settings; "
-                f"{_remedy(stage, [one.config for one in jobs])}"
+                f"{_also(stage, stages, jobs)}{_remedy(stage, [one.config for one in jobs])}"
             )
 
 
@@ -169,12 +169,10 @@ def refuse_unmade_inputs(stages: Sequence[str], jobs: Sequence[Job]) -> None:
                 continue
             found = _clash(name, jobs)
             if found is not None:
-                missing = [one for one in inputs if one not in stages]
                 raise ConfigError(
                     f"{stage} reads {name}, which the jobs {found.one.label} and "
                     f"{found.other.label} set differently, but there is one {found.place} and "
-                    f"neither makes it; name {' '.join(missing)} too, before {stage}, and "
-                    f"{_remedy(name, configs)}"
+                    f"neither makes it; {_also(stage, stages, jobs)}{_remedy(name, configs)}"
                 )
 
 
@@ -184,6 +182,12 @@ def _refuse_early(names: Sequence[str], jobs: Sequence[Job]) -> None:
             flow.refuse_early(names, job.config)
         except ConfigError as error:
             raise ConfigError(f"{error} (in the job {job.label})") from error
+
+
+def _also(stage: str, stages: Sequence[str], jobs: Sequence[Job]) -> str:
+    """What must be made too where each job has a place of its own: there, nothing is made yet."""
+    missing = [one for one in flow.inputs_of(stage, jobs[0].config) if one not in stages]
+    return f"name {' '.join(missing)} too, before {stage}, and " if missing else ""
 
 
 def _remedy(stage: str, configs: Sequence[Config]) -> str:

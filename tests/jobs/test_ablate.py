@@ -109,8 +109,8 @@ def test_options_that_ask_for_more_latents_than_there_are_say_how_many_there_are
     (line,) = [x for x in console.stream.getvalue().splitlines() if "more than there are" in x]
     assert line == (
         "  warning: ablate.num_latents=5, ablate.clamp_latents=2: more than there are "
-        "(2 for backtracking, 1 for verification), so sets end there; rank.announcers=3 lists all that "
-        "there are, so lower the set"
+        "(2 for backtracking, 1 for verification), so sets end there; rank.announcers=3 lists all "
+        "that there are, so lower the set"
     )
     chosen = {"backtracking": [LatentId(0, 3), LatentId(1, 5)]}
     cfg.rank.announcers = 2
