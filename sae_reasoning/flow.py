@@ -218,7 +218,9 @@ def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
         config=asdict(config),
     )
     try:
-        made = job(config, tracker=tracker, console=Console(options=_without_parts(options)))
+        made = job(
+            config, tracker=tracker, console=Console(options=options_of_run(options, config))
+        )
         if isinstance(made, Manifest) and has_artifact(made):
             tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
     except NotMade as error:
@@ -233,6 +235,22 @@ def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
         tracker.finish()
 
 
-def _without_parts(options: Sequence[str]) -> list[str]:
-    """Options that choose the run; which part of a stage is made is no business of the next."""
-    return [option for option in options if option.partition("=")[0] not in PARTIAL]
+def options_of_run(options: Sequence[str], config: Config) -> list[str]:
+    """Of the options of a stage, what the next one needs to find the same run.
+
+    Which part of a stage is made is no business of the next. A value that refers to others, as
+    those of a sweep's jobs do, is written out.
+    """
+    return [
+        _written_out(option, config) if "$" in option else option
+        for option in options
+        if option.partition("=")[0] not in PARTIAL
+    ]
+
+
+def _written_out(option: str, config: Config) -> str:
+    name = option.partition("=")[0]
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return f"{name}={value}" if isinstance(value, (str, int, float)) else option

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from sae_reasoning.compose import compose
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest
-from sae_reasoning.flow import STAGES, inputs_of, unmade_inputs
+from sae_reasoning.flow import STAGES, inputs_of, options_of_run, unmade_inputs
 from sae_reasoning.help import stage_help
 
 ROOT = Path(__file__).parents[1]
@@ -258,6 +258,12 @@ def test_all_stages_that_are_missing_on_the_way_are_named(
     error = Project(tmp_path, made_project.options).run(stage).error
     assert f"run `make {missing}` first, with the same options" in error
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_comes_next_is_told_the_options_of_the_run_and_no_part_of_a_stage():
+    given = ["experiment=k${train.sae.k}", "rank.only=base/1", "train.sae.k=8", "cache.shard=0"]
+    found = options_of_run(given, compose([*given, "cache.num_shards=2"]))
+    assert found == ["experiment=k8", "train.sae.k=8"]
 
 
 def test_what_only_made_stages_have_read_need_not_be_there(made_project: Project, tmp_path):
