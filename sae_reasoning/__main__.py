@@ -69,7 +69,7 @@ def _run(names: Sequence[str], overrides: Sequence[str]) -> int:
         config = compose(overrides)
     except ConfigError as error:
         _fail(str(error))
-    if complaint := run(names, config):
+    if complaint := run(names, config, overrides):
         _fail(complaint)
     return 0
 

@@ -7,10 +7,17 @@ inputs are missing or stale names the stage that makes them.
 import importlib
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from sae_reasoning.config import DATASET_NAMES, Config, ConfigError, TrackerConfig
+from sae_reasoning.config import (
+    DATASET_NAMES,
+    PARTIAL,
+    Config,
+    ConfigError,
+    TrackerConfig,
+)
 
 STAGES = {
     "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
@@ -72,13 +79,25 @@ def with_inputs(names: Sequence[str]) -> list[str]:
 
 def inputs_of(stage: str, config: Config) -> list[str]:
     """The stages that a stage needs, and those that these need, in their order."""
+    direct = _read_by(stage, config)
+    found = direct.union(*(inputs_of(name, config) for name in direct))
+    return [name for name in STAGES if name in found]
+
+
+def unmade_inputs(stage: str, config: Config) -> list[str]:
+    """Of what a stage needs, what isn't there, and of what that needs likewise, in their order."""
+    unmade = {name for name in _read_by(stage, config) if not config.place(name).exists()}
+    found = unmade.union(*(unmade_inputs(name, config) for name in unmade))
+    return [name for name in STAGES if name in found]
+
+
+def _read_by(stage: str, config: Config) -> set[str]:
     direct = set(_INPUTS.get(stage, ()))
     if stage == "ablate" and config.train.readers == "crosscoder":
         direct.discard("rank")  # Which refuses crosscoders.
     if stage == "contrast" and "announcers" in config.contrast.triggers:
         direct |= {"train", "rank"}
-    found = direct.union(*(inputs_of(name, config) for name in direct))
-    return [name for name in STAGES if name in found]
+    return direct
 
 
 def refuse_early(names: Sequence[str], config: Config) -> None:
@@ -104,22 +123,37 @@ def module_of(stage: str) -> str:
     return f"sae_reasoning.jobs.{stage}"
 
 
-def run(names: Sequence[str], config: Config) -> str:
-    """Run the stages named; what is wrong with their input, in one line, or ""."""
+def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> str:
+    """Run the stages named; what is wrong with their input, in one line, or "".
+
+    Args:
+        names: Of the stages.
+        config: What they are made from.
+        options: The overrides that `config` was composed of, for the command that comes next.
+    """
     from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
     from sae_reasoning.edges.lock import InUse
 
+    new = [
+        folder
+        for folder in (config.folder, config.folder.parent, Path(config.runs))
+        if not folder.exists()
+    ]
     try:
         refuse_early(names, config)
         _set_up(config)
         for name in with_inputs(names):
-            _run_stage(name, config)
+            _run_stage(name, config, options)
     except (ConfigError, MissingInput, BrokenArtifact, InUse) as error:
         return str(error)
     except OSError as error:
         if error.errno is None:
             raise
         return cannot_write(error, config)
+    finally:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()  # Where whatever was refused has left nothing.
     return ""
 
 
@@ -169,8 +203,8 @@ def _set_up(config: Config) -> None:
         torch.set_num_threads(config.threads)
 
 
-def _run_stage(name: str, config: Config) -> None:
-    from sae_reasoning.edges.artifacts import Manifest
+def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
+    from sae_reasoning.edges.artifacts import Manifest, NotMade
     from sae_reasoning.edges.console import Console
     from sae_reasoning.edges.tracker import open_tracker
     from sae_reasoning.edges.uploads import has_artifact, made_from, upload
@@ -184,8 +218,39 @@ def _run_stage(name: str, config: Config) -> None:
         config=asdict(config),
     )
     try:
-        made = job(config, tracker=tracker, console=Console())
+        made = job(
+            config, tracker=tracker, console=Console(options=options_of_run(options, config))
+        )
         if isinstance(made, Manifest) and has_artifact(made):
             tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
+    except NotMade as error:
+        unmade = unmade_inputs(name, config)
+        if len(unmade) < 2:
+            raise
+        raise NotMade(
+            f"{config.folder} lacks {', '.join(unmade)}, which {name} needs; run "
+            f"`make {' '.join(unmade)}` first, with the same options"
+        ) from error
     finally:
         tracker.finish()
+
+
+def options_of_run(options: Sequence[str], config: Config) -> list[str]:
+    """Of the options of a stage, what the next one needs to find the same run.
+
+    Which part of a stage is made is no business of the next. A value that refers to others, as
+    those of a sweep's jobs do, is written out.
+    """
+    return [
+        _written_out(option, config) if "$" in option else option
+        for option in options
+        if option.partition("=")[0] not in PARTIAL
+    ]
+
+
+def _written_out(option: str, config: Config) -> str:
+    name = option.partition("=")[0]
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return f"{name}={value}" if isinstance(value, (str, int, float)) else option

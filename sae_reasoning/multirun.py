@@ -133,7 +133,7 @@ def refuse_clashes(stages: Sequence[str], jobs: Sequence[Job]) -> None:
             raise ConfigError(
                 f"the jobs {found.one.label} and {found.other.label} would both write "
                 f"{found.place}, with different settings; "
-                f"{_remedy(stage, [one.config for one in jobs])}"
+                f"{_also(stage, stages, jobs)}{_remedy(stage, [one.config for one in jobs])}"
             )
 
 
@@ -169,12 +169,10 @@ def refuse_unmade_inputs(stages: Sequence[str], jobs: Sequence[Job]) -> None:
                 continue
             found = _clash(name, jobs)
             if found is not None:
-                missing = [one for one in inputs if one not in stages]
                 raise ConfigError(
                     f"{stage} reads {name}, which the jobs {found.one.label} and "
                     f"{found.other.label} set differently, but there is one {found.place} and "
-                    f"neither makes it; name {' '.join(missing)} too, before {stage}, and "
-                    f"{_remedy(name, configs)}"
+                    f"neither makes it; {_also(stage, stages, jobs)}{_remedy(name, configs)}"
                 )
 
 
@@ -184,6 +182,12 @@ def _refuse_early(names: Sequence[str], jobs: Sequence[Job]) -> None:
             flow.refuse_early(names, job.config)
         except ConfigError as error:
             raise ConfigError(f"{error} (in the job {job.label})") from error
+
+
+def _also(stage: str, stages: Sequence[str], jobs: Sequence[Job]) -> str:
+    """What must be made too where each job has a place of its own: there, nothing is made yet."""
+    missing = [one for one in flow.inputs_of(stage, jobs[0].config) if one not in stages]
+    return f"name {' '.join(missing)} too, before {stage}, and " if missing else ""
 
 
 def _remedy(stage: str, configs: Sequence[Config]) -> str:
@@ -335,7 +339,7 @@ class _Task:
         console = Console()
         console.say(f"\n==== {title}" if log is None else f"{title}: started, see {log}")
         started = time.monotonic()
-        error = run_apart(self.names, job.config, log)
+        error = run_apart(self.names, job, log)
         seconds = time.monotonic() - started
         if log is not None:
             console.say(f"{title}: {'failed' if error else 'ok'} after {duration(seconds)}")
@@ -347,9 +351,9 @@ def log_of(folder: Path, number: int) -> Path:
     return folder / f"{number + 1}.log"
 
 
-def run_apart(names: Sequence[str], config: Config, log: Path | None) -> str:
+def run_apart(names: Sequence[str], job: Job, log: Path | None) -> str:
     """Run stages in a process of their own; what went wrong, or ""."""
-    flow.set_environment(config)
+    flow.set_environment(job.config)
     if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
         # joblib's workers are started in a way that only they know; their children fail over it.
         multiprocessing.set_start_method("forkserver", force=True)
@@ -361,7 +365,7 @@ def run_apart(names: Sequence[str], config: Config, log: Path | None) -> str:
     with env_override({"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}):
         forkserver.ensure_running()
     receiver, sender = processes.Pipe(duplex=False)
-    process = processes.Process(target=_run_here, args=(tuple(names), config, log, sender))
+    process = processes.Process(target=_run_here, args=(tuple(names), job, log, sender))
     process.start()
     sender.close()
     try:
@@ -377,14 +381,14 @@ def run_apart(names: Sequence[str], config: Config, log: Path | None) -> str:
         receiver.close()
 
 
-def _run_here(names: Sequence[str], config: Config, log: Path | None, sender: Connection) -> None:
+def _run_here(names: Sequence[str], job: Job, log: Path | None, sender: Connection) -> None:
     if log is not None:
         with log.open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        sender.send(flow.run(names, config))
+        sender.send(flow.run(names, job.config, job.overrides))
     except KeyboardInterrupt:
         sys.exit(1)
     except Exception as error:

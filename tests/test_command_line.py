@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from sae_reasoning.compose import compose
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest
-from sae_reasoning.flow import STAGES, inputs_of
+from sae_reasoning.flow import STAGES, inputs_of, options_of_run, unmade_inputs
 from sae_reasoning.help import stage_help
 
 ROOT = Path(__file__).parents[1]
@@ -242,6 +242,45 @@ def test_traces_that_are_empty_or_malformed(
     error = project.run("traces", f"traces.source={source}").error
     assert f"traces.source={source}" in error
     assert says in error
+
+
+@pytest.mark.parametrize(
+    ("stage", "missing"),
+    [
+        ("ablate", "traces cache train rank"),
+        ("report", "traces contrast"),
+        ("contrast", "traces"),
+    ],
+)
+def test_all_stages_that_are_missing_on_the_way_are_named(
+    made_project: Project, tmp_path, stage: str, missing: str
+):
+    error = Project(tmp_path, made_project.options).run(stage).error
+    assert f"run `make {missing}` first, with the same options" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_comes_next_is_told_the_options_of_the_run_and_no_part_of_a_stage():
+    given = ["experiment=k${train.sae.k}", "rank.only=base/1", "train.sae.k=8", "cache.shard=0"]
+    found = options_of_run(given, compose([*given, "cache.num_shards=2"]))
+    assert found == ["experiment=k8", "train.sae.k=8"]
+
+
+def test_what_only_made_stages_have_read_need_not_be_there(made_project: Project, tmp_path):
+    project = made_project.copy(tmp_path, "traces", "train", "rank")
+    config = compose([*project.options, f"runs={tmp_path / 'runs'}"])
+    assert unmade_inputs("hybrid", config) == []
+    assert unmade_inputs("ablate", config) == ["cache"]
+
+
+def test_refused_traces_leave_no_empty_folders(made_project: Project, tmp_path):
+    source = tmp_path / "annotated.jsonl"
+    span = {"behaviour": "backtracking", "char_start": 3, "char_end": 99}
+    source.write_text("".join(json.dumps(row) + "\n" for row in imported(spans=[span])))
+    project = Project(tmp_path, made_project.options)
+    assert "outside its text" in project.run("traces", f"traces.source={source}").error
+    assert "backtraking" in project.run("traces", "behaviours=[backtraking]").error
+    assert not (tmp_path / "runs").exists()
 
 
 def test_traces_that_do_not_exist(made_project: Project, tmp_path):

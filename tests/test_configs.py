@@ -226,6 +226,8 @@ def test_every_option_is_dotted_and_unique():
         ("match.other=neox", "must be <experiment>/<pair>"),
         ("match.other=../neox", "must be <experiment>/<pair>"),
         ("match.null_draws=5", "raise it to 20"),
+        ("device=cudda", "device=cudda is unknown; choose one of auto, cpu, cuda, or"),
+        ("device=cuda:x", "as cuda:0"),
         ("~pair", "can't be read"),
         ("train.steps", "can't be read"),
     ],

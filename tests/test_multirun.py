@@ -16,6 +16,7 @@ from sae_reasoning import config as config_module
 from sae_reasoning.compose import compose, expand
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest
+from sae_reasoning.flow import inputs_of
 from sae_reasoning.multirun import multirun, plan, refuse_clashes, refuse_unmade_inputs
 
 ROOT = Path(__file__).parents[1]
@@ -134,7 +135,13 @@ def test_the_remedy_for_a_clash_mends_it(stage: str, sweep: list[str]):
         refuse_clashes(stages, plan(sweep))
     remedy = re.findall(r"'([^']+)'", str(refusal.value))
     assert remedy
-    refuse_clashes(stages, plan([*sweep, *remedy]))
+    # Nothing is made yet in a place of one's own, so stages before it must be named.
+    also = re.findall(r"name ([a-z ]+) too, before", str(refusal.value))
+    mended = [*" ".join(also).split(), *stages]
+    jobs = plan([*sweep, *remedy])
+    assert set(inputs_of(stage, jobs[0].config)) <= set(mended)
+    refuse_clashes(mended, jobs)
+    refuse_unmade_inputs(mended, jobs)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ stand in each part's `__post_init__`, so a wrong value is one line that names op
 remedy.
 """
 
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ class Config:
         tracker: Logging.
         experiment: Names the folder of results.
         runs: Where experiments are kept.
-        device: `auto` is cuda where there is one, else cpu.
+        device: `cpu`, `cuda` or, of several, `cuda:1`; `auto` is cuda where there is one, else cpu.
         threads: CPU threads; 0 leaves PyTorch's default.
     """
 
@@ -196,6 +197,11 @@ class Config:
             self.rank.only in ("", *passes),
             f"rank.only={self.rank.only} is no pass; choose of {', '.join(passes)}, or leave it "
             "empty for all",
+        )
+        require(
+            re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device) is not None,
+            f"device={self.device} is unknown; choose one of auto, cpu, cuda, or one GPU of "
+            "several as cuda:0",
         )
         runs = Path(self.runs).resolve()
         require(

@@ -37,6 +37,10 @@ class MissingInput(ValueError):
     """An input that isn't there; the message names the target that makes it."""
 
 
+class NotMade(MissingInput):
+    """An input that isn't there at all; made from other things than now, or in parts, is else."""
+
+
 class BrokenArtifact(ValueError):
     """A file that is cut short, foreign or of another schema."""
 
@@ -323,15 +327,14 @@ def require_stage(
         models: Fingerprints of the models there are now, by reader.
 
     Raises:
-        MissingInput: The stage hasn't been run, or not with this config, or not on the inputs that
-            are there now; the message names its target.
+        NotMade: The stage hasn't been run; the message names its target.
+        MissingInput: It hasn't been run with this config, or not on the inputs that are there now;
+            likewise.
     """
     manifest = Manifest.read(root / name)
     if manifest is None:
         _refuse_parts(root, name)
-        raise MissingInput(
-            f"{root / name} is missing; run `make {name}` first, with the same options"
-        )
+        raise NotMade(f"{root / name} is missing; run `make {name}` first, with the same options")
     if change := _first_change(manifest.config, _plain(settings)):
         raise MissingInput(
             f"{root / name} was made with another config ({change}); run `make {name}` with the "

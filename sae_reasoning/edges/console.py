@@ -5,6 +5,8 @@ every few seconds, so that a log stays short and still shows that the stage live
 """
 
 import math
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -137,11 +139,18 @@ class Console:
     Args:
         stream: Where to; none for standard output.
         interval: Seconds between progress lines where there is no terminal.
+        options: That the next stage must be given, too, to find what this one makes.
     """
 
-    def __init__(self, stream: Stream | None = None, interval: float = 5.0) -> None:
+    def __init__(
+        self,
+        stream: Stream | None = None,
+        interval: float = 5.0,
+        options: Sequence[str] = (),
+    ) -> None:
         self._stream = stream
         self._interval = interval
+        self._options = options
 
     @property
     def stream(self) -> Stream:
@@ -247,9 +256,10 @@ class Console:
         """Print that a stage has nothing to do."""
         self.say(f"{stage}: {folder} is up to date")
 
-    def next(self, command: str) -> None:
-        """Print the command that comes next."""
-        self.say(f"  next: {command}")
+    def next(self, stages: str, when: str = "") -> None:
+        """Print the command that makes the next stages of the same run."""
+        arguments = f' ARGS="{_for_make(self._options)}"' if self._options else ""
+        self.say(f"  next: make {stages}{arguments}{when and f', {when}'}")
 
     def warn(self, text: str) -> None:
         """Print one line that a person should not miss."""
@@ -276,6 +286,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def _for_make(options: Sequence[str]) -> str:
+    """Options as they are typed between the double quotes of `make ARGS="…"`."""
+    for_recipe = " ".join(shlex.quote(option) for option in options).replace("$", "$$")
+    return re.sub(r'([\\"$`])', r"\\\1", for_recipe)
+
+
 def _rate(rate: float, unit: str) -> str:
     return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2f} {unit}/s"
 
@@ -297,7 +313,7 @@ def _cell(value: Any, is_count: bool) -> str:
     if value is None:
         return "-"
     if not _is_number(value):
-        return str(value)
+        return str(value) or "-"
     number = float(value)
     if not math.isfinite(number):
         return "-" if math.isnan(number) else str(number)

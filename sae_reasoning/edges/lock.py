@@ -12,12 +12,14 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 _log = logging.getLogger(__name__)
 
 _BETWEEN_TRIES = 0.2
+_TRIES_TO_OPEN = 3
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
@@ -61,8 +63,7 @@ class Lock:
 
     def take_at_once(self) -> bool:
         """Take it if nobody is in the way; whether it's taken."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("a+")
+        file = self._open()
         try:
             kind = fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX
             if not _flock(file, kind) or not self._is_seen(file):
@@ -86,6 +87,14 @@ class Lock:
             self.path.unlink(missing_ok=True)
         self._file.close()
         self._file = None
+
+    def _open(self) -> IO[str]:
+        for _ in range(_TRIES_TO_OPEN):
+            with suppress(FileNotFoundError):  # Another process has just left an empty folder.
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                return self.path.open("a+")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path.open("a+")
 
     def _is_seen(self, file: IO[str]) -> bool:
         """Whether `file` is still what stands under its name."""

@@ -82,7 +82,7 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None
     rows = [[name, *(one[column] for column in columns)] for name, one in counts.items()]
     console.table("activations by reader", ["reader", *columns], rows)
     console.wrote(stage.final, manifest)
-    console.next("make train")
+    console.next("train")
     return manifest
 
 
@@ -287,7 +287,7 @@ def _tell_part(cfg: Config, stage: Stage, console: Console) -> None:
     missing = stage.missing_parts()
     others = f"; {len(missing)} parts are not: {missing[0].options}, …" if missing else ""
     console.say(f"  this part is made, in {stage.folder}{others}")
-    console.next("make train, once the last worker has put all parts together")
+    console.next("train", "once the last worker has put all parts together")
 
 
 def _check_writable(folder: Path) -> None:

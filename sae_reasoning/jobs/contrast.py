@@ -117,7 +117,7 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         "what both models would do, report split", list(summary.columns), summary.values.tolist()
     )
     console.wrote(stage.final, manifest)
-    console.next("make report")
+    console.next("report")
     return manifest
 
 

@@ -93,7 +93,7 @@ def organisms(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     for seed, models in chosen.items():
         for model in models:
             manifest = _Making(cfg, seed, model, tracker, console).run()
-    console.next("make cache train rank ablate contrast report")
+    console.next("cache train rank ablate contrast report")
     return manifest
 
 

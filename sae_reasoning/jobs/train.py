@@ -127,7 +127,7 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         title = "latents by decoder norms, and what latent scaling makes of them"
         console.table(title, list(scaled.columns), scaled.values.tolist())
     console.wrote(stage.final, manifest)
-    console.next("make rank")
+    console.next("rank")
     return manifest
 
 

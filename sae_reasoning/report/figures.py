@@ -56,6 +56,7 @@ class Bar:
         margin: What the bound is held against.
         held: In words, such as `must be above 0.4`.
         passed: Whether it passed; none where nothing was asked.
+        absent: What is said where there is no estimate.
     """
 
     label: str
@@ -68,6 +69,7 @@ class Bar:
     margin: float | None = None
     held: str = ""
     passed: bool | None = None
+    absent: str = "not measured"
 
     @property
     def is_drawn(self) -> bool:
@@ -78,7 +80,7 @@ class Bar:
     def figure(self) -> str:
         """The estimate with its interval, as text."""
         if not math.isfinite(self.value):
-            return "not measured"
+            return self.absent
         if not self.is_drawn:
             return f"{number(self.value)} (no interval)"
         return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
@@ -176,12 +178,20 @@ class Table:
 
 
 def bars_on_one_axis(
-    figures: Sequence[tuple[str, str, float, float, float, int]], unit: str
+    figures: Sequence[tuple[str, str, float, float, float, int]],
+    unit: str,
+    absent: str = "not measured",
 ) -> tuple[Bar, ...]:
-    """Bars of (label, series, value, low, high, n) that share an axis which holds 0."""
+    """Bars of (label, series, value, low, high, n) that share an axis which holds 0.
+
+    Args:
+        figures: One a bar; `nan` where there is no estimate.
+        unit: What is measured, with its unit.
+        absent: What is said where there is no estimate.
+    """
     axis = Axis.of([0.0, *(x for figure in figures for x in figure[2:5])], unit)
     return tuple(
-        Bar(label, value, low, high, n, axis, series)
+        Bar(label, value, low, high, n, axis, series, absent=absent)
         for label, series, value, low, high, n in figures
     )
 

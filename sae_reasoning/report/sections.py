@@ -16,6 +16,7 @@ from sae_reasoning.behaviours.outcomes import (
     ANNOUNCERS,
     KILLED,
     KINDS,
+    LEFT_OUT,
     NOT_TESTABLE,
     TRACKERS,
     calls,
@@ -156,7 +157,8 @@ def attacks(found: pd.DataFrame) -> Section:
         "Each shortlisted latent is attacked by what a hostile reader would say: that it answers "
         "to a token, a wording, a place. The column `latents` is n; one latent may be killed by "
         "several. Bars are of the RL reader, over all moves, with Wilson's 95 % interval, n listed "
-        "latents; intervals of each attack stand on the latent's own page and in the rows.",
+        "latents that the attack could test; intervals of each attack stand on the latent's own "
+        "page and in the rows.",
         charts=tuple(charts),
         tables=tuple(tables),
         rows=found,
@@ -164,15 +166,21 @@ def attacks(found: pd.DataFrame) -> Section:
 
 
 def _killed(found: pd.DataFrame) -> tuple[Bar, ...]:
-    """Of each attack, the share killed of the listed latents that it could test, RL reader."""
-    own = found[(found.reader == RL) & (found.kind != ALL) & (found.outcome != NOT_TESTABLE)]
+    """Of each attack, the share killed of the listed latents that it could test, RL reader.
+
+    One that could test none of them has no share.
+    """
+    own = found[(found.reader == RL) & (found.kind != ALL)]
+    is_tested = ~own.outcome.isin([NOT_TESTABLE, LEFT_OUT])
     figures = []
     for kind in KINDS:
-        here = own[own.kind == kind]
+        here = own[(own.kind == kind) & is_tested]
         if len(here):
             share = wilson(int((here.outcome == KILLED).sum()), len(here))
             figures.append((kind, RL, share.value, share.low, share.high, len(here)))
-    return bars_on_one_axis(figures, "share killed") if figures else ()
+        elif (own.kind == kind).any():
+            figures.append((kind, RL, math.nan, math.nan, math.nan, 0))
+    return bars_on_one_axis(figures, "share killed", absent="not tested") if figures else ()
 
 
 def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:

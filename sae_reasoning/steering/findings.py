@@ -148,7 +148,8 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
             "q": edited.q,
             "n": edited.n,
             "coherent": edited.coherent,
-            "stands": edited.stands & (sign * edited.difference > 0),
+            # What can't be told doesn't fail, whichever way it went.
+            "stands": (edited.stands & (sign * edited.difference > 0)).mask(edited.stands.isna()),
             "held_against": [held_against(row) for _, row in edited.iterrows()],
             "latents": edited.latents,
         }
@@ -278,8 +279,8 @@ def mismatched_controls(found: pd.DataFrame) -> list[str]:
         times = (wide[kind] / wide[EDIT]).dropna()
         unlike = times[(times < _ALIKE[0]) | (times > _ALIKE[1])]
         said += [
-            f"{key[0]} {key[1]} {_edit_name(dict(zip(_OF_EDIT, key, strict=True)))} "
-            f"({kind.replace('_', ' ')}) {size:.2g} times"
+            f"{size:.2g} times as far: {kind.replace('_', ' ')} beside {key[0]} {key[1]} "
+            f"{_edit_name(dict(zip(_OF_EDIT, key, strict=True)))}"
             for key, size in unlike.items()
         ]
     return said

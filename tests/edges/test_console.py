@@ -1,6 +1,7 @@
 """The console shows plan, progress and findings, with and without a terminal."""
 
 import io
+import subprocess
 import time
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def test_table_aligns_numbers_to_the_right_and_shows_what_is_missing():
     Console(stream).table(
         "best latents",
         ["behaviour", "auroc", "n"],
-        [["backtracking", 0.91234, 12345], ["x", float("nan"), 3]],
+        [["backtracking", 0.91234, 12345], ["x", float("nan"), 3], ["", None, 1]],
     )
     assert stream.getvalue().splitlines()[1:] == [
         "  best latents",
@@ -74,6 +75,7 @@ def test_table_aligns_numbers_to_the_right_and_shows_what_is_missing():
         "  ------------  -----  ------",
         "  backtracking  0.912  12,345",
         "  x                 -       3",
+        "  -                 -       1",
     ]
 
 
@@ -100,7 +102,7 @@ def test_plan_current_and_next_are_one_line_each(capsys):
     console = Console()
     console.plan("cache", {"traces": "6,000", "disk": megabytes(2.5e6)})
     console.current("train", Path("runs/default/pair/train"))
-    console.next("make rank")
+    console.next("rank")
     assert capsys.readouterr().out.splitlines() == [
         "",
         "== cache",
@@ -109,6 +111,21 @@ def test_plan_current_and_next_are_one_line_each(capsys):
         "train: runs/default/pair/train is up to date",
         "  next: make rank",
     ]
+
+
+def test_what_comes_next_has_the_options_that_make_must_pass_on():
+    stream = io.StringIO()
+    options = ["experiment=tiny", "layers=[0,1]", "pair.name=k${train.sae.k}"]
+    Console(stream, options=options).next("train", "once all parts are")
+    (line,) = stream.getvalue().splitlines()
+    command = line.removeprefix("  next: ").removesuffix(", once all parts are")
+    assert command.startswith('make train ARGS="experiment=tiny ')
+    makefile = "train:\n\t@printf '%s\\n' $(ARGS)\n"
+    typed = command.replace("make ", "make --no-print-directory -f - ", 1)
+    found = subprocess.run(
+        ["bash", "-c", typed], input=makefile, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.splitlines() == options
 
 
 def test_durations_and_sizes_are_for_people():

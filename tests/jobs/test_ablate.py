@@ -27,7 +27,8 @@ from sae_reasoning.edges.lm.load import encode_prompt, load
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.jobs.ablate import rollouts
-from sae_reasoning.jobs.ablate.plan import Problem
+from sae_reasoning.jobs.ablate.plan import Problem, too_short
+from sae_reasoning.steering.conditions import LatentId
 from sae_reasoning.steering.noise import keyed_sampler
 
 
@@ -99,6 +100,23 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     assert set(found.layer) == {"0+1", "1", "0"}
     assert set(found.split) == {"report"}
     assert "matched" in console.stream.getvalue()
+
+
+def test_options_that_ask_for_more_latents_than_there_are_say_how_many_there_are(cfg):
+    cfg.ablate.num_latents, cfg.ablate.set_sizes = 5, [1]
+    console = quiet()
+    run(cfg, console)
+    (line,) = [x for x in console.stream.getvalue().splitlines() if "more than there are" in x]
+    assert line == (
+        "  warning: ablate.num_latents=5, ablate.clamp_latents=2: more than there are "
+        "(2 for backtracking, 1 for verification), so sets end there; rank.announcers=3 lists all "
+        "that there are, so lower the set"
+    )
+    chosen = {"backtracking": [LatentId(0, 3), LatentId(1, 5)]}
+    cfg.rank.announcers = 2
+    assert too_short(cfg, chosen).endswith("raise rank.announcers=2 to have more")
+    cfg.ablate.num_latents = 2
+    assert too_short(cfg, chosen) == ""
 
 
 def test_the_select_split_has_its_own_folder_and_leaves_the_reported_result(cfg):

@@ -7,6 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sae_reasoning.behaviours.outcomes import (
+    INJECTED,
+    KILLED,
+    LEFT_OUT,
+    NOT_TESTABLE,
+    PARAPHRASE,
+    SURVIVES,
+    TOKEN,
+    TRACKERS,
+)
 from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain
@@ -25,7 +35,7 @@ from sae_reasoning.report.examples import (
 from sae_reasoning.report.figures import Axis, number
 from sae_reasoning.report.latents import listing_rows, records
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
-from sae_reasoning.report.sections import gap_curve, onsets
+from sae_reasoning.report.sections import attacks, gap_curve, onsets
 from sae_reasoning.report.verdict import Evidence, Verdict
 from sae_reasoning.texts import shown
 
@@ -96,6 +106,27 @@ def test_a_measure_without_an_interval_is_shown_without_one():
     (chart,) = onsets(measures, ["x"]).charts
     assert [bar.is_drawn for bar in chart.bars] == [False, False]
     assert chart.bars[0].figure == "0.50 (no interval)"
+
+
+def test_the_share_killed_is_of_the_latents_that_the_attack_could_test():
+    outcomes = {
+        TOKEN: [KILLED, SURVIVES, NOT_TESTABLE],
+        INJECTED: [LEFT_OUT, LEFT_OUT, LEFT_OUT],
+        PARAPHRASE: [LEFT_OUT, NOT_TESTABLE, SURVIVES],
+    }
+    made = pd.DataFrame(
+        [
+            {"shortlist": TRACKERS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
+            | {"latent": latent, "kind": kind, "outcome": outcome, "called": "weak"}
+            for kind, those in outcomes.items()
+            for latent, outcome in enumerate(those)
+        ]
+    )
+    (chart,) = attacks(made).charts
+    found = {bar.label: (bar.n, bar.figure) for bar in chart.bars}
+    assert found[TOKEN] == (2, "0.50 [0.095, 0.91]")
+    assert found[INJECTED] == (0, "not tested")
+    assert found[PARAPHRASE] == (1, "0 [0, 0.79]")
 
 
 def test_the_gap_curve_is_of_all_problems_and_leaves_out_what_is_undefined():

@@ -152,6 +152,9 @@ def test_an_edit_with_nothing_beside_it_neither_stands_nor_fails():
     assert row["q"] < 0.05
     assert row["stands"] is pd.NA
     assert shown(row.to_frame().T, ["stands"]) == [[None]]  # Consoles write a dash.
+    for taken in (2, 8, 10):  # Be it a drop or not.
+        (side,) = growing_sets(experiment({"taken": taken})).itertuples()
+        assert side.necessity_stands is pd.NA
 
 
 @pytest.mark.parametrize(("right", "is_coherent"), [(9, True), (8, False)])

@@ -300,12 +300,18 @@ def resolve_device(device: str) -> str:
     """`auto` as cuda where there is one, else cpu.
 
     Raises:
-        ConfigError: A CUDA device is asked for, and there is none.
+        ConfigError: A CUDA device is asked for that isn't there.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device={device}, but torch finds no CUDA device here; set device=cpu")
+    number = device.partition(":")[2]
+    if number and int(number) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"device={device}, but torch finds {torch.cuda.device_count()} CUDA devices here, "
+            "cuda:0 the first; set one of them, or device=auto"
+        )
     return device
 
 

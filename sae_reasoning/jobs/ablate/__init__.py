@@ -10,7 +10,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.tables import write_table
 from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
-from sae_reasoning.jobs.ablate.plan import inputs_of, prepare
+from sae_reasoning.jobs.ablate.plan import inputs_of, prepare, too_short
 from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
@@ -41,6 +41,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             return stage.manifest
         experiment = prepare(cfg)
         console.plan(name, experiment.lines())
+        if said := too_short(cfg, experiment.chosen):
+            console.warn(said)
         rollouts = generations(cfg, experiment, stage.folder, console)
         found = effects(
             rollouts,
@@ -66,7 +68,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
-    console.next("make contrast")
+    console.next("contrast")
     return manifest
 
 
@@ -118,7 +120,8 @@ def _show(
         )
     if unlike := mismatched_controls(found):
         console.warn(
-            "other latents move the residual unlike the edit they stand beside, per token: "
-            f"{', '.join(unlike)} as far; judge these edits by the random directions, which move "
-            "exactly as far"
+            "other latents move the residual unlike the edit they stand beside; judge these edits "
+            "by the random directions, which move exactly as far. Per token they move"
         )
+        for edit in unlike:
+            console.say(f"    {edit}")

@@ -71,7 +71,7 @@ def open_dictionaries(
     return found
 
 
-def _list_name(cfg: Config) -> str:
+def list_name(cfg: Config) -> str:
     """The list of shortlist.json whose moves are edited; separators are an order of announcers."""
     return "announcers" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
 
@@ -89,7 +89,7 @@ def choose(
     Raises:
         ConfigError: A move has none.
     """
-    name = _list_name(cfg)
+    name = list_name(cfg)
     real = called_real(reviews) if reviews else None
 
     def is_wanted(behaviour: str, entry: Mapping[str, Any]) -> bool:
@@ -218,7 +218,7 @@ def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
     table = read_table(source / "match" / "matches.parquet")
     table = table[table.other_layer.isin(cfg.layers) & (table.by != "cosine")]
     best = table.loc[table.groupby(["layer", "latent"]).value.idxmax()]
-    lists = read_json(source / "rank" / "shortlist.json")[_list_name(cfg)]
+    lists = read_json(source / "rank" / "shortlist.json")[list_name(cfg)]
     keys = [(b, e["layer"], e["latent"]) for b in behaviours for e in lists.get(b, ())]
     listed = pd.DataFrame(keys, columns=["behaviour", "layer", "latent"]).drop_duplicates()
     found = listed.merge(best.drop(columns=["behaviours", "other_behaviours"]))

@@ -1,7 +1,7 @@
 """What is settled before a model is loaded: problems, latents, conditions."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sae_reasoning.jobs.ablate.latents import (
     Choice,
     Matches,
     choose_ranked,
+    list_name,
     read_matches,
     require_matches,
 )
@@ -214,6 +215,36 @@ def _annotators(cfg: Config) -> tuple[Annotator, Callable[[str], Hear]]:
 
 def _most(cfg: Config) -> int:
     return max(cfg.ablate.num_latents, cfg.ablate.clamp_latents, *cfg.ablate.set_sizes, 1)
+
+
+def too_short(cfg: Config, chosen: Mapping[str, Sequence[LatentId]]) -> str:
+    """Which options ask for more latents of a move than there are, in one line, or "".
+
+    Args:
+        cfg: The experiment.
+        chosen: Latents of each move to edit.
+    """
+    own = cfg.ablate
+    asked = {"num_latents": own.num_latents, "set_sizes": max(own.set_sizes, default=0)}
+    if own.both or not cfg.pair.is_single:
+        asked["clamp_latents"] = own.clamp_latents
+    fewest = min(map(len, chosen.values()))
+    options = [f"ablate.{name}={getattr(own, name)}" for name, n in asked.items() if n > fewest]
+    if not options:
+        return ""
+    short = {move: len(found) for move, found in chosen.items() if len(found) < max(asked.values())}
+    name = list_name(cfg)
+    limit = getattr(cfg.rank, name)
+    if own.matches_of:
+        remedy = f"raise rank.{name} of {own.matches_of} to have more"
+    elif own.reviews:
+        remedy = "review more of them to have more"
+    elif max(short.values()) >= limit:
+        remedy = f"raise rank.{name}={limit} to have more"
+    else:
+        remedy = f"rank.{name}={limit} lists all that there are, so lower the set"
+    counts = ", ".join(f"{count} for {move}" for move, count in short.items())
+    return f"{', '.join(options)}: more than there are ({counts}), so sets end there; {remedy}"
 
 
 def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:

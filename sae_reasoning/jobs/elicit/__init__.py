@@ -82,7 +82,7 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     if "hybrid" in cfg.elicit.means and "hybrid" not in manifest.inputs:
         console.say("elicit: without the hybrid; run `make hybrid`, then this again, to add it")
     console.wrote(stage.final, manifest)
-    console.next("make report")
+    console.next("report")
     return manifest
 
 

@@ -115,7 +115,7 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         summary.values.tolist(),
     )
     console.wrote(stage.final, manifest)
-    console.next("make report")
+    console.next("report")
     return manifest
 
 

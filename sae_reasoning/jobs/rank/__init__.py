@@ -88,7 +88,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
             score_store(cfg, data, reader, layer, parts, console)
         if is_part:
             console.say(f"  {cfg.rank.only} is scored, in {parts}")
-            console.next("make rank, once all parts are")
+            console.next("rank", "once all parts are")
             return None
         score_text(cfg, data, parts)
         random = random_reader(cfg, data, parts, console)
@@ -155,7 +155,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         tracker.table(name, table)
         console.table(title, list(table), table.values.tolist())
     console.wrote(stage.final, manifest)
-    console.next("make ablate")
+    console.next("ablate")
     return manifest
 
 

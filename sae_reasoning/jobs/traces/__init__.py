@@ -60,7 +60,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     if not cfg.pair.is_single:
         note_single_writer([trace.writer for trace in made], console.warn)
     console.wrote(stage.final, manifest)
-    console.next("make cache")
+    console.next("cache")
     return manifest
 
 
