@@ -10,9 +10,10 @@ VENV ?= .venv
 ARGS ?=
 SEEDS ?=
 FAMILY ?=
-# Gemma reads what SmolLM2 read, moves included; its list is there to be matched, hardly attacked.
+# Gemma reads what SmolLM2 read, moves included, with activations beyond float16; its list is there to
+# be matched, hardly attacked.
 OF_SMOLLM2 := traces.source=runs/real/smollm2/traces/traces.parquet traces.base_source= \
-    traces.annotator=imported rank.random_traces=10 rank.injection_texts=2
+    traces.annotator=imported cache.dtype=bfloat16 rank.random_traces=10 rank.injection_texts=2
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
