@@ -3,6 +3,7 @@
 import os
 import random
 import tempfile
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,7 +209,8 @@ def made_project(talking_pair: PairConfig, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def tiny_config(tmp_path: Path, tiny_pair: PairConfig) -> Config:
     """An experiment of seconds on the tiny pair, with results below the test's own folder."""
-    config = Config(pair=tiny_pair, behaviours=list(grammar.MOVES), runs=str(tmp_path / "runs"))
+    pair = deepcopy(tiny_pair)  # A test may change its own.
+    config = Config(pair=pair, behaviours=list(grammar.MOVES), runs=str(tmp_path / "runs"))
     config.layers = [0, 1]
     config.device = "cpu"
     config.tracker.kind = "none"

@@ -195,9 +195,8 @@ def test_size_is_told_over_all_positions_and_unlike_controls_are_named(found):
     rollouts, counts = generations(RATES)
     rollouts.loc[rollouts.condition == "matched_latent", "norm_sum"] = 3.0
     unlike = effects(rollouts, counts, num_resamples=50, seed=0)
-    assert mismatched_controls(unlike) == [
-        "rl backtracking ablate, 1 of rl, all (matched latent) 0.5 times"
-    ]
+    (said,) = mismatched_controls(unlike)
+    assert said == "0.5 times as far: matched latent beside rl backtracking ablate, 1 of rl, all"
 
 
 def test_what_was_never_counted_is_unknown_not_zero(found):
