@@ -12,7 +12,6 @@ import logging
 import os
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,12 +88,14 @@ class Lock:
         self._file = None
 
     def _open(self) -> IO[str]:
-        for _ in range(_TRIES_TO_OPEN):
-            with suppress(FileNotFoundError):  # Another process has just left an empty folder.
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+        for tries_left in reversed(range(_TRIES_TO_OPEN)):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
                 return self.path.open("a+")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.path.open("a+")
+            except FileNotFoundError:  # Another process has just removed the folder, empty.
+                if not tries_left:
+                    raise
+        raise AssertionError("it was opened, or the last try has raised")
 
     def _is_seen(self, file: IO[str]) -> bool:
         """Whether `file` is still what stands under its name."""

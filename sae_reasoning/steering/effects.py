@@ -197,7 +197,7 @@ class _Model:
                     "largest_draw": _largest(found[kind].by_draw - found[NONE].value),
                 }
             if kind == EDIT:
-                surest = changes[EDIT].p  # Or rather the least sure so far.
+                least_sure = changes[EDIT].p
                 for name, control in AGAINST.items():
                     frame[f"{name}_draws"] = len(sums.get(control, ()))
                     if control in sums:
@@ -212,9 +212,10 @@ class _Model:
                         if name in CONTROLS:
                             goes_further = change.value * changes[EDIT].value > 0
                             p = np.where(goes_further, change.p, 1.0)
-                            surest = np.maximum(surest, np.where(np.isnan(change.p), np.nan, p))
+                            p = np.where(np.isnan(change.p), np.nan, p)
+                            least_sure = np.maximum(least_sure, p)
                 is_told = all(AGAINST[name] in sums for name in TELLING)
-                frame["stands_q"] = surest if is_told else np.nan
+                frame["stands_q"] = least_sure if is_told else np.nan
             yield pd.DataFrame(frame)
 
     def _beyond(

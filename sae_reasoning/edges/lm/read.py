@@ -93,7 +93,7 @@ def read_continuations(
         prefix: Token ids that all begin with, BOS included where the tokenizer adds one.
         continuations: Token ids after it; at least one each.
         layers: As for `read_residuals`.
-        token_budget: Likewise; of continuations.
+        token_budget: Likewise; the prefix counts in every row.
 
     Yields:
         Residuals of the continuations alone.
@@ -112,7 +112,6 @@ def read_continuations(
     check_layers(layers, lm.facts.num_layers, lm.facts.name)
     token_ids, _ = padded_right(lm, [prefix])
     _forward_to_deepest(lm, token_ids, [max(layers)], cache)
-    # Each row has keys of the prefix too.
     for rows in pack([len(prefix) + len(own) for own in continuations], token_budget):
         token_ids, is_token = padded_right(lm, [continuations[row] for row in rows])
         yield ReadBatch(rows, _forward_to_deepest(lm, token_ids, layers, after(cache)), is_token)
