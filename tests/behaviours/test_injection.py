@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from behaviours.examples import made_up_trace, rows_of
@@ -62,23 +63,21 @@ def test_an_ngram_that_is_rare_or_spans_two_traces_is_not_put_in() -> None:
     assert top_ngrams(np.ones(8), rows_of(four), 1, (), fewest=5) is None
 
 
+def carriers_of(trace: Trace, kind: str, **options: Any) -> list[Carrier]:
+    """Of one trace, for windows of four tokens."""
+    any_place = {"num": 1, "most_tokens": 0, "is_junction": lambda before, after: True, "seed": 0}
+    writer = options.pop("writer", trace.writer)
+    return carriers([trace], "a", kind, "select", writer, length=4, **any_place | options)
+
+
 def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() -> None:
     ids = tuple(range(60))
     trace = _trace(0, ids, [("a", 20, 30), ("b", 30, 36)])
     trace = replace(trace, opportunities=(TokenOpportunity("b", 0, 44, False),))
     seen: set[int] = set()
     for seed in range(40):
-        (found,) = carriers(
-            [trace],
-            "a",
-            RESPONSE,
-            "select",
-            trace.writer,
-            num=5,
-            length=4,
-            most_tokens=0,
-            is_junction=lambda before, after: after % 2 == 0,
-            seed=seed,
+        (found,) = carriers_of(
+            trace, RESPONSE, num=5, is_junction=lambda before, after: after % 2 == 0, seed=seed
         )
         seen.update(found.places)
         assert found.token_ids == ids[: found.places[-1] + 4]
@@ -89,48 +88,15 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
     assert not touching
     assert 30 not in seen  # There another move begins.
     assert 45 not in seen
-    (prompt,) = carriers(
-        [replace(trace, num_prompt_tokens=40)],
-        "a",
-        PROMPT,
-        "select",
-        trace.writer,
-        num=1,
-        length=4,
-        most_tokens=0,
-        is_junction=lambda before, after: True,
-        seed=0,
-    )
+    (prompt,) = carriers_of(replace(trace, num_prompt_tokens=40), PROMPT)
     assert max(prompt.places) + 4 < 40
-    assert not carriers(
-        [trace],
-        "a",
-        RESPONSE,
-        "select",
-        "nobody",
-        num=5,
-        length=4,
-        most_tokens=0,
-        is_junction=lambda before, after: True,
-        seed=0,
-    )
+    assert not carriers_of(trace, RESPONSE, num=5, writer="nobody")
 
 
 def test_places_are_among_the_first_tokens_of_their_kind_where_those_are_asked_for() -> None:
-    trace = _trace(0, tuple(range(60)), [("a", 20, 30)])
+    trace = replace(_trace(0, tuple(range(60)), [("a", 20, 30)]), num_prompt_tokens=31)
     for kind, begin in ((PROMPT, 1), (RESPONSE, 31)):
-        (found,) = carriers(
-            [replace(trace, num_prompt_tokens=31)],
-            "a",
-            kind,
-            "select",
-            trace.writer,
-            num=1,
-            length=4,
-            most_tokens=12,
-            is_junction=lambda before, after: True,
-            seed=0,
-        )
+        (found,) = carriers_of(trace, kind, most_tokens=12)
         assert found.first == begin
         assert found.places[-1] + 4 <= begin + 12
 
