@@ -82,6 +82,8 @@ def _child(
 
     from sae_reasoning.__main__ import main
 
+    for name in [name for name in os.environ if name.startswith("WANDB_SERVICE")]:
+        del os.environ[name]  # Of a run that a test opened itself; a command starts its own.
     os.chdir(folder)
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)

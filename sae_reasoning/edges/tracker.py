@@ -14,7 +14,7 @@ import logging
 import math
 import netrc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ VERDICTS, LATENTS, DOSE_CURVES, GAP_CURVE = "verdicts", "latents", "dose curves"
 HTML_COLUMN = "evidence"
 """Column of a table whose cells are pages."""
 _MAX_CELL = 2000
+_MAX_REASON = 300
 
 
 @runtime_checkable
@@ -191,7 +192,7 @@ class WandbTracker:
             send(self._run)
         except Exception as error:  # wandb, its service process, the network and the disk may fail
             self._failed = True
-            reason = str(error).strip().split("\n")[0] or type(error).__name__
+            reason = shown(" ".join(str(error).split()), _MAX_REASON) or type(error).__name__
             _log.warning(
                 "W&B failed (%s); the results are in %s, and tracker=none turns it off",
                 reason,
@@ -291,8 +292,18 @@ LINES = "wandb/lineseries/v0"
 def _table(frame: pd.DataFrame) -> Any:
     import wandb
 
-    rows = [[_cell(value) for value in row] for row in frame.head(MAX_TABLE_ROWS).values]
+    columns = [_column(frame.iloc[:MAX_TABLE_ROWS, at]) for at in range(frame.shape[1])]
+    rows = [list(row) for row in zip(*columns, strict=True)]
     return wandb.Table(columns=[shown(str(name)) for name in frame.columns], data=rows)
+
+
+def _column(values: Iterable[Any]) -> list[Any]:
+    """Cells of a column, of the one kind that W&B takes: words among numbers make all words."""
+    cells = [_cell(value) for value in values]
+    kinds = {float if type(cell) is int else type(cell) for cell in cells if cell is not None}
+    if len(kinds) < 2:
+        return cells
+    return [cell if cell is None or isinstance(cell, str) else f"{cell}" for cell in cells]
 
 
 def _artifact(one: Upload) -> Any:

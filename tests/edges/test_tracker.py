@@ -49,6 +49,7 @@ def offline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "context": [PLAIN_TEXT, None],
             "p": [0.5, float("nan")],
             "stands": pd.array([True, None], dtype="boolean"),
+            "killed": pd.Series([3, "left out"], dtype=object),
         }
     )
     tracker.table("latents", frame)
@@ -90,8 +91,8 @@ def test_a_figure_reads_back(offline_folder: Path, records):
 def test_text_of_models_stays_text(offline_folder: Path):
     (table,) = offline_folder.glob("wandb/offline-run-*/files/media/table/*.json")
     content = json.loads(table.read_text())
-    assert content["columns"] == ["latent", "context", "p", "stands"]
-    assert content["data"] == [[7, PLAIN_TEXT, 0.5, True], [8, None, None, None]]
+    assert content["columns"] == ["latent", "context", "p", "stands", "killed"]
+    assert content["data"] == [[7, PLAIN_TEXT, 0.5, True, "3"], [8, None, None, None, "left out"]]
     assert not list(offline_folder.rglob("*.html"))
 
 
