@@ -263,15 +263,16 @@ def call(
 def toll(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
     """Per behaviour and reader: how many of a list were attacked, and how many each attack killed.
 
-    One latent may be killed by several. Attacks that killed none anywhere aren't shown; one that a
-    dictionary couldn't read the text of says so.
+    One latent may be killed by several. Attacks that killed none anywhere aren't shown; one that
+    decided nothing, its text being such as a dictionary couldn't read, says so.
     """
     own = attacks[(attacks.shortlist == shortlist) & (attacks.kind != ALL)]
     shown = own[own.outcome.isin([KILLED, LEFT_OUT])]
     made = [kind for kind in KINDS if (shown.kind == kind).any()]
 
     def killed(here: pd.DataFrame) -> int | str:
-        is_left_out = len(here) > 0 and bool((here.outcome == LEFT_OUT).all())
+        decided = here.outcome.isin([KILLED, SURVIVES]).any()
+        is_left_out = bool((here.outcome == LEFT_OUT).any()) and not decided
         return LEFT_OUT if is_left_out else int((here.outcome == KILLED).sum())
 
     return _by_reader(own, lambda here: {kind: killed(here[here.kind == kind]) for kind in made})
@@ -280,7 +281,8 @@ def toll(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
 def calls(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
     """Per behaviour and reader: how many of a list are called what; names of none are left out.
 
-    The last column counts latents that are contextual in base and RL reader.
+    The last column counts latents that are contextual in base and RL reader; where one of them is
+    all there is, it tells nothing.
     """
     own = attacks[attacks.shortlist == shortlist]
     given = [name for name in NAMES if (own.called == name).any()]
@@ -295,8 +297,9 @@ def calls(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
         [trained.behaviour, trained.layer, trained.latent]
     )
     in_both = is_contextual.all().groupby("behaviour").sum()
+    is_pair = trained.reader.nunique() == 2
     both = [
-        int(in_both.get(row.behaviour, 0)) if row.reader != RANDOM else None
+        int(in_both.get(row.behaviour, 0)) if is_pair and row.reader != RANDOM else None
         for row in table.itertuples()
     ]
     return table.assign(**{"contextual in both": pd.Series(both, table.index, object)})

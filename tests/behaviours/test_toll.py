@@ -66,6 +66,10 @@ def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobo
         ("b", "rl"): LEFT_OUT,
     }
     assert found.token["a", "base"] == 1
+    # The one left out, the other not testable: nothing was decided there either.
+    unread.loc[unread.latent == 2, "outcome"] = NOT_TESTABLE
+    found = toll(pd.concat([attacks, unread]), "trackers").set_index(["behaviour", "reader"])
+    assert found.loc[("a", "rl"), INJECTED] == LEFT_OUT
 
 
 def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> None:
@@ -75,6 +79,8 @@ def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> N
     assert found.loc[("a", "rl")].tolist() == [2, 2, 0, 0, 1]
     assert found.loc[("b", "rl")].tolist() == [1, 0, 0, 1, 0]
     assert found.loc[("a", RANDOM), "contextual in both"] is None
+    alone = calls(_attacks().query("reader != 'base'"), "trackers")
+    assert alone["contextual in both"].isna().all()
 
 
 def _judged(low: float, high: float, **changed: float) -> str:

@@ -68,7 +68,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
-    console.next("contrast")
+    if not cfg.pair.is_single:
+        console.next("contrast")
     return manifest
 
 
