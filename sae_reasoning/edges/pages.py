@@ -7,6 +7,7 @@ remember it; cells that go to W&B are pages like any other.
 import gzip
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from sae_reasoning.edges.artifacts import publish
 from sae_reasoning.texts import MAX_CHARS, shown
@@ -97,6 +98,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     found.globals["figure"] = _figure
+    found.filters["with_code"] = _with_code
     found.filters["inert_json"] = lambda content: Markup(inert_json(content))
     # Style sheets and scripts are the package's own, and stand within the page as they are.
     found.globals["own_file"] = lambda name: Markup((TEMPLATES / name).read_text("utf-8"))
@@ -107,6 +109,11 @@ def _fit(value: Any) -> Any:
     """A template's value without what acts unseen; the package's own markup stays as it is."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return shown(value, _MAX_SHOWN) if is_text else value
+
+
+def _with_code(text: str) -> Markup:
+    """What stands between backticks as code; the rest is escaped as ever."""
+    return Markup(re.sub("`([^`\\n]+)`", r"<code>\1</code>", str(escape(_fit(text)))))
 
 
 def _figure(value: float | None) -> str:

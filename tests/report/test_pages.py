@@ -19,7 +19,7 @@ from sae_reasoning.behaviours.outcomes import (
 )
 from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import PER_TRACE
-from sae_reasoning.edges.pages import inert_json, plain
+from sae_reasoning.edges.pages import inert_json, plain, write_page
 from sae_reasoning.records import TokenSpan, Trace
 from sae_reasoning.report.cards import calibration_line, card, headline
 from sae_reasoning.report.examples import (
@@ -96,6 +96,23 @@ def test_an_inconclusive_card_says_that_it_is_not_sure():
 
 def test_without_a_calibration_the_page_names_the_target_that_makes_it():
     assert "`make calibrate`" in calibration_line(None)
+
+
+def test_what_stands_between_backticks_is_code_and_stays_text(tmp_path):
+    hostile = "`<img src=x>` and `one\u202e` and ` alone <b>"
+    values = {"pair": "p", "headline": "h", "summaries": [], "facts": [], "cards": []}
+    values |= {
+        "title": "t",
+        "has_latents": False,
+        "num_latents": 0,
+        "sections": [],
+        "made_from": "m",
+    }
+    write_page(tmp_path / "page.html", "overview.html", values | {"calibration": hostile})
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert "<code>&lt;img src=x&gt;</code> and <code>one" in page
+    assert "\u202e" not in page
+    assert "` alone &lt;b&gt;" in page
 
 
 def test_a_measure_without_an_interval_is_shown_without_one():
