@@ -90,6 +90,10 @@ class Progress(Generic[Item]):
             self._printed = now
             self._line(self._state(now))
 
+    def reach(self, done: int, note: str = "") -> None:
+        """Count all up to `done`; what was there before counts for nothing more."""
+        self.advance(max(done - self._done, 0), note)
+
     def __iter__(self) -> Iterator[Item]:
         if self._items is None:
             raise TypeError("progress over a total has no items; enter it and call advance()")

@@ -263,9 +263,7 @@ def _train_layer(
         def on_step(record: StepRecord) -> None:
             metrics = {k: v for k, v in asdict(record).items() if k != "step"}
             tracker.log({f"layer_{layer}/{k}": v for k, v in metrics.items()}, step=record.step)
-            last = max(curve[-1].step if curve else 0, done)
-            note = f"loss {record.loss:.3f}, FVU {record.fvu:.3f}"
-            progress.advance(max(record.step - last, 0), note)
+            progress.reach(record.step, f"loss {record.loss:.3f}, FVU {record.fvu:.3f}")
             curve.append(record)
 
         fit = partial(

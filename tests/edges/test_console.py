@@ -52,6 +52,16 @@ def test_resumed_work_does_not_count_towards_the_rate():
     assert float(stream.getvalue().split("(")[-1].split()[0].replace(",", "")) < 11
 
 
+def test_progress_counts_up_to_what_was_reached_and_nothing_twice():
+    stream = io.StringIO()
+    with Console(stream, interval=0).progress(10, "steps", "x", done=4) as progress:
+        progress.reach(3)
+        progress.reach(7)
+        progress.reach(7)
+    assert "4/10" in stream.getvalue() and "7/10" in stream.getvalue()
+    assert "8/10" not in stream.getvalue()
+
+
 def test_an_unfinished_progress_does_not_claim_to_be_done():
     stream = io.StringIO()
     try:

@@ -312,8 +312,12 @@ def residuals_in_memory(
     first: Int64[np.ndarray, " sequence"],
     layers: Sequence[int],
     token_budget: int,
+    on_read: Callable[[int], None] = lambda num_tokens: None,
 ) -> dict[int, Float[Tensor, "row d_model"]]:
-    """Residuals of each sequence from its `first` token on, one after the other, by layer."""
+    """Residuals of each sequence from its `first` token on, one after the other, by layer.
+
+    `on_read` is told how many tokens each batch was.
+    """
     sizes = [len(ids) - int(skip) for ids, skip in zip(sequences, first, strict=True)]
     ends = np.cumsum(sizes)
     held = {layer: torch.empty(int(ends[-1]), lm.facts.d_model) for layer in layers}
@@ -322,4 +326,5 @@ def residuals_in_memory(
             for layer in layers:
                 own = batch.residuals[layer][place, first[row] : len(sequences[row])]
                 held[layer][ends[row] - sizes[row] : ends[row]] = own.float().cpu()
+        on_read(sum(len(sequences[row]) for row in batch.rows))
     return held

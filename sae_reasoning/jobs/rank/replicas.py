@@ -73,9 +73,9 @@ def _dictionary(
             d_in=stores[0].d_model,
             seed=seed,
             checkpoint=checkpoint,
+            on_step=lambda record: bar.reach(record.step),
             device=device,
         )
-        bar.advance(cfg.train.steps - done)
     made.save(folder)
     return made
 

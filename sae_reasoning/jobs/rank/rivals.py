@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 
 from sae_reasoning.behaviours.baselines import (
     NGRAM,
@@ -113,24 +114,19 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
     }
     missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
     if missing:
-        residuals = residuals_in_memory(
-            twin,
-            [t.token_ids for t in traces],
-            rows.first_position,
-            missing,
-            cfg.cache.token_budget,
-        )
+        sequences = [trace.token_ids for trace in traces]
+        with console.progress(sum(map(len, sequences)), "tokens", "random reader reads") as bar:
+            residuals = residuals_in_memory(
+                twin,
+                sequences,
+                rows.first_position,
+                missing,
+                cfg.cache.token_budget,
+                on_read=bar.advance,
+            )
         num_select = int(rows.row_of_trace[sum(trace.split == "select" for trace in traces)])
     for layer in missing:
-        with console.progress(cfg.train.steps, "steps", f"random reader layer {layer}") as bar:
-            dictionary = train_sae(
-                cfg.train,
-                _shuffled(residuals[layer][:num_select], cfg.train.batch_size, cfg.rank.seed),
-                d_in=twin.facts.d_model,
-                seed=cfg.rank.seed,
-                device=resolve_device(cfg.device),
-            )
-            bar.advance(cfg.train.steps)
+        dictionary = _trained(cfg, layer, residuals[layer][:num_select], console)
         dictionary.save(_folder(parts, layer))
         streams = {
             kind: MaximaStream(intervals, dictionary.d_sae) for kind, intervals in compared.items()
@@ -165,6 +161,20 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
         for layer, dictionary in dictionaries.items()
     }
     return RandomReader(twin, traces, rows, drawn, dictionaries, maxima)
+
+
+def _trained(
+    cfg: Config, layer: int, rows: Float[torch.Tensor, "row d_model"], console: Console
+) -> Dictionary:
+    with console.progress(cfg.train.steps, "steps", f"random reader layer {layer}") as bar:
+        return train_sae(
+            cfg.train,
+            _shuffled(rows, cfg.train.batch_size, cfg.rank.seed),
+            d_in=rows.shape[1],
+            seed=cfg.rank.seed,
+            on_step=lambda record: bar.reach(record.step),
+            device=resolve_device(cfg.device),
+        )
 
 
 def _folder(parts: Path, layer: int) -> Path:
