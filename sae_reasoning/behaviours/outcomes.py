@@ -15,7 +15,8 @@ same token, at a like place, in traces of like length. The first name that appli
 * `lexical` again: by wordings that it wasn't chosen on, or by a paraphrase;
 * `positional`: killed by the place in the response, or by the length of the trace;
 * `not replicated`: SAEs from other seeds have nothing like it;
-* `unclear`: an outcome of these is;
+* `unclear`: an outcome of these is, or its words were put into text that its dictionary can read
+  none of, so that nobody knows what they do;
 * `contextual`: it survives its token, where that stands outside the move by itself, or else put
   into every kind of text that its dictionary can read; and its pair of tokens, unseen wordings or a
   paraphrase. Of an announcer the token before the move is enough;
@@ -235,6 +236,8 @@ def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
     if shortlist == ANNOUNCERS:
         return CONTEXTUAL if TOKEN in survived else NOT_TESTABLE
     elsewhere = {kind for kind in (INJECTED, PLANTED) if outcomes.get(kind) != LEFT_OUT}
+    if not elsewhere and TOKEN in survived:
+        return UNCLEAR
     is_more_than_its_token = TOKEN in survived or bool(elsewhere and elsewhere <= survived)
     if is_more_than_its_token and survived & {WORDING, PARAPHRASE, BIGRAM}:
         return CONTEXTUAL

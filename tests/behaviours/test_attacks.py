@@ -224,6 +224,9 @@ def test_what_cannot_be_compared_is_not_called_contextual() -> None:
     assert name_of(outcomes | unread | {PLANTED: NOT_TESTABLE}) == ANY_WORDING
     assert name_of(outcomes | unread | {PLANTED: LEFT_OUT}) == ANY_WORDING
     assert name_of(outcomes | unread | {PLANTED: "killed"}) == LEXICAL
+    read_nowhere = dict.fromkeys((INJECTED, PLANTED), LEFT_OUT)
+    assert name_of(outcomes | read_nowhere) == "unclear"  # By text alone it'd be contextual.
+    assert name_of(outcomes | read_nowhere | {BIGRAM: "killed"}) == PARTLY_LEXICAL
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere | words) == NOT_TESTABLE
     assert name_of(outcomes | words) == NOT_TESTABLE
     assert name_of(outcomes | {BIGRAM: "unclear"}) == "unclear"
