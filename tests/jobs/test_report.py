@@ -87,9 +87,9 @@ def test_without_latents_the_overview_stands_and_names_what_makes_the_rest(
     assert outcome.code == 0, outcome.output
     report = project.results / "report"
     assert not (report / "latents.html").exists()
-    text = words(report / "index.html")
+    page = (report / "index.html").read_text("utf-8")
     for target in ("hybrid", "rank", "train"):
-        assert f"`make {target}`" in text
+        assert f"<code>make {target}</code>" in page
     manifest = Manifest.read(report)
     assert manifest and set(manifest.inputs) >= {"traces", "contrast"}
     assert "rank" not in manifest.inputs
