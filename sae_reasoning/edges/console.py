@@ -260,9 +260,10 @@ class Console:
         """Print that a stage has nothing to do."""
         self.say(f"{stage}: {folder} is up to date")
 
-    def next(self, stages: str, when: str = "") -> None:
-        """Print the command that makes the next stages of the same run."""
-        arguments = f' ARGS="{_for_make(self._options)}"' if self._options else ""
+    def next(self, stages: str, when: str = "", options: Sequence[str] | None = None) -> None:
+        """Print the command that makes the next stages of the same run, or one with `options`."""
+        options = self._options if options is None else options
+        arguments = f' ARGS="{_for_make(options)}"' if options else ""
         self.say(f"  next: make {stages}{arguments}{when and f', {when}'}")
 
     def warn(self, text: str) -> None:

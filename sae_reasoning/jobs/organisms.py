@@ -12,7 +12,14 @@ from typing import Any
 
 import torch
 
-from sae_reasoning.config import Config, ConfigError, GrpoConfig, ModelConfig, PretrainConfig
+from sae_reasoning.config import (
+    Config,
+    ConfigError,
+    GrpoConfig,
+    ModelConfig,
+    OrganismConfig,
+    PretrainConfig,
+)
 from sae_reasoning.edges.artifacts import (
     Manifest,
     Stage,
@@ -44,7 +51,7 @@ from sae_reasoning.edges.lm.write import write
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.card import making_of, write_card
-from sae_reasoning.organisms.cells import JUDGED, PRETRAINED, REINFORCED, Organism, grid
+from sae_reasoning.organisms.cells import JUDGED, PAIRS, PRETRAINED, REINFORCED, Organism, grid
 from sae_reasoning.organisms.corpus import CorpusConfig, example, excerpt, full_traces
 from sae_reasoning.organisms.forced import Continue
 from sae_reasoning.organisms.grpo import (
@@ -93,8 +100,25 @@ def organisms(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     for seed, models in chosen.items():
         for model in models:
             manifest = _Making(cfg, seed, model, tracker, console).run()
-    console.next("cache train rank ablate contrast report")
+    for seed, models in chosen.items():
+        _tell_next(own, seed, {model.name for model in models}, console)
     return manifest
+
+
+def _tell_next(own: OrganismConfig, seed: int, made: set[str], console: Console) -> None:
+    """The command that runs the first pair whose two models were made; a base alone has none."""
+    for name, ends in PAIRS.items():
+        base, second = (f"search_{end}_{own.family}" for end in ends)
+        if {base, second} <= made:
+            folder = own.folder_of(seed)
+            options = [
+                "pair=local",
+                f"pair.name=organism_{name}_{own.family}_seed{seed}",
+                f"pair.base.path={folder / base}",
+                f"pair.rl.path={folder / second}",
+            ]
+            console.next("traces cache train rank ablate contrast report", options=options)
+            return
 
 
 def _chosen(cfg: Config, seed: int) -> list[Organism]:

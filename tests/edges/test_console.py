@@ -113,6 +113,7 @@ def test_plan_current_and_next_are_one_line_each(capsys):
     console.plan("cache", {"traces": "6,000", "disk": megabytes(2.5e6)})
     console.current("train", Path("runs/default/pair/train"))
     console.next("rank")
+    console.next("report", options=["pair=local"])
     assert capsys.readouterr().out.splitlines() == [
         "",
         "== cache",
@@ -120,6 +121,7 @@ def test_plan_current_and_next_are_one_line_each(capsys):
         "  disk    2.5 MB",
         "train: runs/default/pair/train is up to date",
         "  next: make rank",
+        '  next: make report ARGS="pair=local"',
     ]
 
 

@@ -82,7 +82,13 @@ def test_organisms_load_like_any_model_and_carry_their_figures(cfg: Config) -> N
         assert "right answers, made to answer directly" in card
         assert ("pass@k" in card) == (name == BASE)
         assert not (folder / "training.safetensors").exists()
-    assert "up to date" in run(cfg, NullTracker())
+    said = run(cfg, NullTracker())
+    assert "up to date" in said
+    (command,) = [line for line in said.splitlines() if line.startswith("  next: ")]
+    assert f"pair.rl.path={cfg.organism.folder}/{RL}" in command
+    assert "organism.only" not in command
+    cfg.organism.only = [BASE]
+    assert "next:" not in run(cfg, NullTracker())
 
 
 @pytest.mark.parametrize("family", ["llama", "neox"])

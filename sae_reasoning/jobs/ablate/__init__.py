@@ -25,6 +25,7 @@ from sae_reasoning.steering.findings import (
     shown,
 )
 from sae_reasoning.steering.outcomes import judged_counts
+from sae_reasoning.traces.annotate import annotator_for
 
 
 def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -68,7 +69,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
-    if not cfg.pair.is_single:
+    if not cfg.pair.is_single and annotator_for(cfg.traces.source):
         console.next("contrast")
     return manifest
 
