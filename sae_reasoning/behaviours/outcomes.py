@@ -15,8 +15,8 @@ same token, at a like place, in traces of like length. The first name that appli
 * `lexical` again: by wordings that it wasn't chosen on, or by a paraphrase;
 * `positional`: killed by the place in the response, or by the length of the trace;
 * `not replicated`: SAEs from other seeds have nothing like it;
-* `unclear`: an outcome of these is, or its words were put into text that its dictionary can read
-  none of, so that nobody knows what they do;
+* `unclear`: an outcome of these is, or its words could be put into no text (its dictionary reads
+  none of them, or too few are left), so that nobody knows what they do;
 * `contextual`: it survives its token, where that stands outside the move by itself, or else put
   into every kind of text that its dictionary can read; and its pair of tokens, unseen wordings or a
   paraphrase. Of an announcer the token before the move is enough;
@@ -236,9 +236,10 @@ def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
     if shortlist == ANNOUNCERS:
         return CONTEXTUAL if TOKEN in survived else NOT_TESTABLE
     elsewhere = {kind for kind in (INJECTED, PLANTED) if outcomes.get(kind) != LEFT_OUT}
-    if not elsewhere and TOKEN in survived:
+    was_put_elsewhere = bool(survived & {INJECTED, PLANTED})
+    if TOKEN in survived and not was_put_elsewhere:
         return UNCLEAR
-    is_more_than_its_token = TOKEN in survived or bool(elsewhere and elsewhere <= survived)
+    is_more_than_its_token = TOKEN in survived or (was_put_elsewhere and elsewhere <= survived)
     if is_more_than_its_token and survived & {WORDING, PARAPHRASE, BIGRAM}:
         return CONTEXTUAL
     return ANY_WORDING if survived & {WORDING, PARAPHRASE} else NOT_TESTABLE

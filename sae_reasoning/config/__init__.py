@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 3, "rank": 12, "contrast": 2, "report": 3}
+_VERSIONS = {"ablate": 3, "rank": 13, "contrast": 2, "report": 3}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {

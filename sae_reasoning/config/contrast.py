@@ -166,4 +166,10 @@ class CalibrateConfig:
     def __post_init__(self) -> None:
         positive(self, "calibrate", "bootstrap")
         for name in ("seeds", "families", "pairs"):
-            require(bool(getattr(self, name)), f"calibrate.{name}=[] names none; give at least one")
+            given = getattr(self, name)
+            require(bool(given), f"calibrate.{name}=[] names none; give at least one")
+            require(
+                len(set(given)) == len(given),
+                f"calibrate.{name}={given} names one twice, which would be counted twice; "
+                "name each once",
+            )

@@ -260,9 +260,19 @@ class Console:
         """Print that a stage has nothing to do."""
         self.say(f"{stage}: {folder} is up to date")
 
-    def next(self, stages: str, when: str = "", options: Sequence[str] | None = None) -> None:
-        """Print the command that makes the next stages of the same run, or one with `options`."""
-        options = self._options if options is None else options
+    def next(
+        self, stages: str, when: str = "", *, without: str = "", added: Sequence[str] = ()
+    ) -> None:
+        """Print the command that makes the next stages of the same run.
+
+        Args:
+            stages: As make calls them.
+            when: What it waits for.
+            without: A group whose options have no part in it.
+            added: Options that it needs beside the others.
+        """
+        given = [o for o in self._options if not (without and re.match(rf"{without}[.=]", o))]
+        options = [*given, *added]
         arguments = f' ARGS="{_for_make(options)}"' if options else ""
         self.say(f"  next: make {stages}{arguments}{when and f', {when}'}")
 

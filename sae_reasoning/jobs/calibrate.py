@@ -7,6 +7,7 @@ Every pair is run as anybody would run it, by the command line, so what is calib
 used. Truth was measured when the organisms were made, and isn't read before the verdict stands.
 """
 
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import read_json, write_json
+from sae_reasoning.edges.artifacts import Manifest, read_json, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms.cells import PAIRS, absent_move, grid
@@ -40,7 +41,7 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
     own = cfg.calibrate
     pairs = _pairs(cfg)
     settings = _settings(cfg)
-    earlier = _earlier(Path(own.output), settings, {pair.name for pair in pairs})
+    earlier, judged = _earlier(Path(own.output), settings, {pair.name for pair in pairs})
     console.plan(
         "calibrate",
         {
@@ -53,11 +54,16 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
     cells = list(earlier)
     with console.progress(len(pairs), "pairs", "verdicts") as bar:
         for pair in pairs:
-            cells += _cells(pair, _verdicts(cfg, pair))
+            command = _command(cfg, pair)
+            cells += _cells(pair, _verdicts(cfg, pair, command))
+            judged[pair.name] = {
+                "command": shlex.join(["python", *command]),
+                "revision": _revision(cfg, pair),
+            }
             bar.advance(1)
     found = calibration(cells, own.bootstrap, own.seed)
     output = Path(own.output)
-    write_json(output, settings | {"calibration": found})
+    write_json(output, settings | {"judged": judged, "calibration": found})
     _tell(found, console)
     console.say(f"  wrote {output}")
 
@@ -72,14 +78,16 @@ def _settings(cfg: Config) -> dict[str, Any]:
     }
 
 
-def _earlier(output: Path, settings: dict[str, Any], anew: set[str]) -> list[Cell]:
-    """Cells in the file of pairs that aren't judged anew.
+def _earlier(
+    output: Path, settings: dict[str, Any], anew: set[str]
+) -> tuple[list[Cell], dict[str, dict[str, str | None]]]:
+    """Cells in the file of pairs that aren't judged anew; by pair, its command and revision.
 
     Raises:
         ConfigError: They were judged under other margins or options.
     """
     if not output.exists():
-        return []
+        return [], {}
     content = read_json(output)
     for name, value in settings.items():
         if not _agrees(content.get(name), value):
@@ -88,7 +96,7 @@ def _earlier(output: Path, settings: dict[str, Any], anew: set[str]) -> list[Cel
                 "which can't be counted with these; name another file, or delete it"
             )
     cells = [Cell(**cell) for cell in content["calibration"]["cells"]]
-    return [cell for cell in cells if cell.pair not in anew]
+    return [cell for cell in cells if cell.pair not in anew], content.get("judged", {})
 
 
 def _agrees(before: Any, now: Any) -> bool:
@@ -127,12 +135,8 @@ def _pairs(cfg: Config) -> list[_Pair]:
     return found
 
 
-def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
-    """The verdicts on one pair, made by the command line where they aren't up to date.
-
-    Raises:
-        ConfigError: The run failed; its last line says why.
-    """
+def _command(cfg: Config, pair: _Pair) -> list[str]:
+    """What python is given to judge one pair."""
     options = [
         "pair=local",
         f"pair.name={pair.name}",
@@ -145,13 +149,30 @@ def _verdicts(cfg: Config, pair: _Pair) -> list[dict]:
         "tracker=none",
         *_options(cfg, pair.seed),
     ]
-    command = [sys.executable, "-m", "sae_reasoning", *_STAGES, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ["-m", "sae_reasoning", *_STAGES, *options]
+
+
+def _verdicts(cfg: Config, pair: _Pair, command: list[str]) -> list[dict]:
+    """The verdicts on one pair, made by the command line where they aren't up to date.
+
+    Raises:
+        ConfigError: The run failed; its last line says why.
+    """
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ConfigError(f"{pair.name} failed ({last}); run it by itself to see more")
-    path = Path(cfg.runs) / cfg.calibration / pair.name / "report" / "verdict.json"
-    return read_json(path)["verdicts"]
+    return read_json(_results(cfg, pair) / "report" / "verdict.json")["verdicts"]
+
+
+def _results(cfg: Config, pair: _Pair) -> Path:
+    return Path(cfg.runs) / cfg.calibration / pair.name
+
+
+def _revision(cfg: Config, pair: _Pair) -> str | None:
+    """Of the code that measured what the verdict rests on."""
+    manifest = Manifest.read(_results(cfg, pair) / "contrast")
+    return manifest.git_revision if manifest else None
 
 
 def _options(cfg: Config, seed: int) -> list[str]:

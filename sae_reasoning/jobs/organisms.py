@@ -100,24 +100,25 @@ def organisms(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     for seed, models in chosen.items():
         for model in models:
             manifest = _Making(cfg, seed, model, tracker, console).run()
-    for seed, models in chosen.items():
-        _tell_next(own, seed, {model.name for model in models}, console)
+    for seed in own.seeds:
+        _tell_next(own, seed, console)
     return manifest
 
 
-def _tell_next(own: OrganismConfig, seed: int, made: set[str], console: Console) -> None:
-    """The command that runs the first pair whose two models were made; a base alone has none."""
+def _tell_next(own: OrganismConfig, seed: int, console: Console) -> None:
+    """The command that runs the first pair whose second model was asked for; a base has none."""
     for name, ends in PAIRS.items():
         base, second = (f"search_{end}_{own.family}" for end in ends)
-        if {base, second} <= made:
+        if not own.only or second in own.only:
             folder = own.folder_of(seed)
-            options = [
+            added = [
                 "pair=local",
                 f"pair.name=organism_{name}_{own.family}_seed{seed}",
                 f"pair.base.path={folder / base}",
                 f"pair.rl.path={folder / second}",
             ]
-            console.next("traces cache train rank ablate contrast report", options=options)
+            stages = "traces cache train rank ablate contrast report"
+            console.next(stages, without="organism", added=added)
             return
 
 

@@ -1,8 +1,10 @@
 """How often the verdict is right on models whose answer is known.
 
-The moves of one pair share models and problems, and the pairs of one family and seed share bases
-and problems. Intervals resample pairs, and beside them families and seeds, which is the honest unit
-where those are enough. Wilson's, with the cells as n, are too narrow and stand for comparison.
+The moves of one pair share models and problems, the pairs of one family and seed share bases, and
+those of one seed problems. Intervals resample pairs, and beside them families and seeds, which is
+the honest unit where those are enough. Neither end is nearer than Wilson's on as many units: few
+units that agree would resample to themselves, and a mistake among them must not make an interval
+better. Wilson's with the cells as n are too narrow and stand for comparison.
 
 Truth and verdict share the program that judges a move, and their bars are alike; what is calibrated
 is whether the verdict finds from some hundred problems, and from pushes, what thousands of counted
@@ -12,13 +14,13 @@ that the base never met can't be deployed, and one that it met can't be created.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sae_reasoning.organisms.truth import UNCLEAR
 from sae_reasoning.report.verdict import CREATED, DEPLOYED, INCONCLUSIVE
-from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat, wilson
+from sae_reasoning.stats import Estimate, bootstrap_of_sums, wilson
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Share:
 
     Attributes:
         value: The share; NaN without cells.
-        low: Lower bound, pairs resampled.
+        low: Lower bound, the further one of pairs resampled and Wilson's on pairs.
         high: Upper bound.
-        group_low: Lower bound, families and seeds resampled.
+        group_low: Lower bound, likewise of families and seeds.
         group_high: Upper bound.
         wilson_low: Wilson's lower bound on the cells.
         wilson_high: Wilson's upper bound.
@@ -164,7 +166,7 @@ def _share(of: Sequence[Cell], counted: Sequence[bool], num_resamples: int, seed
 def _resampled(
     units: Sequence[str], counted: Sequence[bool], num_resamples: int, seed: int
 ) -> Estimate:
-    """A share with an interval over resampled units."""
+    """A share with the wider ends of its interval over resampled units and of Wilson's on them."""
     names = sorted(set(units))
     if not names:
         return Estimate(float("nan"), 0.0, 1.0, 0)
@@ -175,4 +177,6 @@ def _resampled(
     def quotient(total: np.ndarray) -> np.ndarray:
         return total[..., 0] / total[..., 1]
 
-    return widen_flat(bootstrap_of_sums(sums, quotient, num_resamples, seed), len(names))
+    found = bootstrap_of_sums(sums, quotient, num_resamples, seed)
+    bounds = wilson(found.value * len(names), len(names))
+    return replace(found, low=min(found.low, bounds.low), high=max(found.high, bounds.high))

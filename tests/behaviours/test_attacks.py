@@ -216,7 +216,10 @@ def test_what_cannot_be_compared_is_not_called_contextual() -> None:
     assert name_of(outcomes | {WORDING: NOT_TESTABLE}) == CONTEXTUAL
     assert name_of(outcomes | {BIGRAM: NOT_TESTABLE}) == CONTEXTUAL
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE}) == CONTEXTUAL
-    assert name_of(outcomes | elsewhere) == CONTEXTUAL
+    assert name_of(outcomes | elsewhere) == "unclear"  # Its words could be tried nowhere.
+    assert name_of(outcomes | elsewhere | {INJECTED: LEFT_OUT}) == "unclear"
+    assert name_of({k: o for k, o in outcomes.items() if k not in elsewhere}) == "unclear"
+    assert name_of(outcomes | {INJECTED: LEFT_OUT, PLANTED: NOT_TESTABLE}) == "unclear"
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE, PLANTED: NOT_TESTABLE}) == ANY_WORDING
     assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere) == ANY_WORDING
     unread = {TOKEN: NOT_TESTABLE, INJECTED: LEFT_OUT, PHRASE_INJECTED: LEFT_OUT}

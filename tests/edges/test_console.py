@@ -113,7 +113,7 @@ def test_plan_current_and_next_are_one_line_each(capsys):
     console.plan("cache", {"traces": "6,000", "disk": megabytes(2.5e6)})
     console.current("train", Path("runs/default/pair/train"))
     console.next("rank")
-    console.next("report", options=["pair=local"])
+    console.next("report", added=["pair=local"])
     assert capsys.readouterr().out.splitlines() == [
         "",
         "== cache",
@@ -128,7 +128,8 @@ def test_plan_current_and_next_are_one_line_each(capsys):
 def test_what_comes_next_has_the_options_that_make_must_pass_on():
     stream = io.StringIO()
     options = ["experiment=tiny", "layers=[0,1]", "pair.name=k${train.sae.k}"]
-    Console(stream, options=options).next("train", "once all parts are")
+    given = ["organism=neox", *options, "organism.only=[a]"]
+    Console(stream, options=given).next("train", "once all parts are", without="organism")
     (line,) = stream.getvalue().splitlines()
     command = line.removeprefix("  next: ").removesuffix(", once all parts are")
     assert command.startswith('make train ARGS="experiment=tiny ')

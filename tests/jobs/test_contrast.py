@@ -10,6 +10,7 @@ from conftest import Project
 
 from sae_reasoning.compose import compose
 from sae_reasoning.config import ConfigError, PairConfig
+from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
@@ -139,14 +140,24 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
     found = json.loads((tmp_path / "calibration.json").read_text())
     calibrated = found["calibration"]
     assert calibrated["unclear"] == 1
-    assert calibrated["right"]["all"]["pairs"] <= 1
+    (cell,) = [cell for cell in calibrated["cells"] if cell["truth"] == "deployed"]
+    given = cell["verdict"] != "inconclusive"
+    assert calibrated["right"]["all"]["pairs"] == given
+    pair = "organism_deployed_llama_seed1"
+    command = found["judged"][pair]["command"]
+    assert f"pair.name={pair}" in command and "contrast.report_problems=" in command
+    (contrast,) = (tmp_path / "runs").glob(f"*/{pair}/contrast")
+    made = Manifest.read(contrast)
+    assert made and found["judged"][pair]["revision"] == made.git_revision
     assert sum(calibrated["confusion"]["deployed"].values()) == 1
     assert {cell["measured"] for cell in calibrated["cells"]} == {"0.1 → 0.9", ""}
     shutil.copytree(folder, folder.parent / "seed_2")
     later = Project(tmp_path, (*project.options, "calibrate.seeds=[2]"))
     outcome = later.run("calibrate")
     assert outcome.code == 0, outcome.output
-    grown = json.loads((tmp_path / "calibration.json").read_text())["calibration"]
+    later_found = json.loads((tmp_path / "calibration.json").read_text())
+    grown = later_found["calibration"]
+    assert later_found["judged"].keys() == {pair, pair.replace("seed1", "seed2")}
     assert grown["cells"][: len(calibrated["cells"])] == calibrated["cells"]
     assert sum(grown["confusion"]["deployed"].values()) == 2
     refused = later.run("calibrate", "report.able=0.5")

@@ -1,12 +1,13 @@
 """The verdict's lines, one by one, and its calibration."""
 
 from collections.abc import Mapping
+from inspect import signature
 
 import pytest
 
 from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast.measures import Measure
-from sae_reasoning.report.calibration import Cell, calibration
+from sae_reasoning.report.calibration import Calibration, Cell, calibration
 from sae_reasoning.report.verdict import verdict
 
 MOVE = "backtracking"
@@ -151,8 +152,9 @@ def test_too_little_is_inconclusive_however_large_the_effect(items: int, n: int)
 
 
 def test_the_verdict_never_reads_how_a_pair_was_made() -> None:
-    fields = set(Measure.__dataclass_fields__)
-    assert not fields & {"arm", "pair", "recipe", "name"}
+    assert list(signature(verdict).parameters) == ["behaviour", "measures", "bars"]
+    for read in (Measure, ReportConfig):
+        assert not set(read.__dataclass_fields__) & {"arm", "pair", "recipe", "name", "lacks"}
 
 
 def test_calibration_counts_what_is_right_by_class_and_leaves_unclear_truth_out() -> None:
@@ -181,3 +183,38 @@ def test_calibration_counts_what_is_right_by_class_and_leaves_unclear_truth_out(
     assert found.right["all"].groups == 1
     assert found.right["unchanged"].low < 1.0
     assert found.right["all"].pairs == 3
+
+
+def test_a_mistake_among_few_pairs_makes_no_interval_better() -> None:
+    def found(mistakes: int) -> Calibration:
+        return calibration(
+            [
+                Cell(
+                    pair=f"pair {pair}",
+                    group=f"llama/seed {pair // 2}",
+                    is_lacking=move == "a",
+                    behaviour=move,
+                    truth="created" if move == "a" else "deployed",
+                    measured="",
+                    verdict="created" if move == "a" or pair < mistakes else "deployed",
+                    qualifier="",
+                    reason="",
+                )
+                for pair in range(6)
+                for move in ("a", "b")
+            ],
+            500,
+            0,
+        )
+
+    before = found(0)
+    for mistakes in (1, 2, 3):
+        after = found(mistakes)
+        for share, earlier in ((after.right["all"], before.right["all"]),):
+            assert share.low < earlier.low
+            assert share.group_low < earlier.group_low
+            assert share.group_low <= share.low
+        assert after.confused.high > before.confused.high
+        assert after.against_recipe.value == pytest.approx(mistakes / 12)
+        before = after
+    assert found(1).right["all"].high == 1.0
