@@ -209,13 +209,30 @@ def _at_its_folder(line: str) -> str:
     return re.sub(r"^(train\.)?sae=", "sae@train.sae=", line)
 
 
+def _check_experiment(name: str) -> None:
+    """Refuse a misspelt experiment, which would run all of it with the default options.
+
+    A number or a mark in a name makes it one of its own, as in `tiny2`.
+    """
+    there = _options("experiment")
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.75)
+    if near and name not in there and name.isalpha():
+        raise ConfigError(
+            f"experiment={name} is nearly {near[0]}, which has options of its own; did you mean "
+            f"{near[0]}? For a folder of yours with the default options take another name, as "
+            f"{name}1"
+        )
+
+
 def _check(override: Override) -> None:
     """Refuse what isn't an option, with the nearest one."""
     name = override.key_or_group
     if override.is_hydra_override():
         raise ConfigError(f"{override.input_line} is for several jobs; add -m, or leave it out")
     groups = {"sae": _options("sae")} | group_options()
-    if name in groups and name != "experiment" and not isinstance(override.value(), (list, dict)):
+    if name == "experiment":
+        _check_experiment(str(override.value()))
+    elif name in groups and not isinstance(override.value(), (list, dict)):
         choice = str(override.value())
         if override.is_add() or choice not in groups[name]:
             near = difflib.get_close_matches(choice, groups[name], n=1)

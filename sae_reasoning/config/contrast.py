@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
-from sae_reasoning.config.checks import positive, require
+from sae_reasoning.config.checks import one_of, positive, require
 from sae_reasoning.config.sampling import SamplingConfig
 
 _TRIGGERS = ("mean-difference", "gradient", "ascent", "announcers")
@@ -173,3 +173,10 @@ class CalibrateConfig:
                 f"calibrate.{name}={given} names one twice, which would be counted twice; "
                 "name each once",
             )
+        for family in self.families:
+            one_of("calibrate.families", family, ("llama", "neox"))
+        require(
+            min(self.seeds) > 0,
+            f"calibrate.seeds={self.seeds} must be from 1 on; on seed 0 margins were fitted, and a "
+            "verdict isn't held against what it was fitted on; use others",
+        )

@@ -127,7 +127,8 @@ def _pairs(cfg: Config) -> list[_Pair]:
                     if not model.exists():
                         raise ConfigError(
                             f"{model.parent} isn't made; run `make organisms SEEDS={seed} "
-                            f"FAMILY={family}` first, or leave it out"
+                            f"FAMILY={family} ARGS=organism.only=[{second.name}]` first, or leave "
+                            f"{name} out of calibrate.pairs"
                         )
                 recipe = {o.name: o for o in grid(family, seed)}[base.name]
                 title = f"organism_{name}_{family}_seed{seed}"

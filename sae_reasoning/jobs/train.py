@@ -127,7 +127,8 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         title = "latents by decoder norms, and what latent scaling makes of them"
         console.table(title, list(scaled.columns), scaled.values.tolist())
     console.wrote(stage.final, manifest)
-    console.next("rank")
+    if not (cfg.rank.gate and any(failed)):  # Which rank refuses; what helps was said above.
+        console.next("rank")
     return manifest
 
 

@@ -166,4 +166,5 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
     other = Project(tmp_path, (*project.options, "calibrate.pairs=[created]"))
     missing = other.run("calibrate")
     assert missing.code == 2
-    assert "run `make organisms SEEDS=1 FAMILY=llama` first" in missing.output
+    made_by = "`make organisms SEEDS=1 FAMILY=llama ARGS=organism.only=[search_sft_lacking_llama]`"
+    assert made_by in missing.output

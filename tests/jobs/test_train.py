@@ -153,6 +153,10 @@ def test_a_sae_over_the_l0_bar_is_warned_of(cfg: Config) -> None:
     printed = run(cfg)
     assert "fails the transfer gate: l0 12 is over train.gate_l0=0.125 of d_model=32" in printed
     assert "lower train.sae.k" in printed
+    assert ("next: make rank" in printed) == (not cfg.rank.gate)
+    cfg.rank.gate = not cfg.rank.gate
+    cfg.train.seed += 1
+    assert ("next: make rank" in run(cfg)) == (not cfg.rank.gate)
 
 
 def test_cache_of_another_model_is_refused_by_fingerprint(cfg: Config) -> None:
