@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 
 from sae_reasoning.config.checks import one_of, positive, require
+from sae_reasoning.config.organisms import FAMILIES
 from sae_reasoning.config.sampling import SamplingConfig
 
 _TRIGGERS = ("mean-difference", "gradient", "ascent", "announcers")
@@ -148,7 +149,7 @@ class CalibrateConfig:
     """
 
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3])
-    families: list[str] = field(default_factory=lambda: ["llama", "neox"])
+    families: list[str] = field(default_factory=lambda: list(FAMILIES))
     pairs: list[str] = field(
         default_factory=lambda: [
             "deployed",
@@ -174,7 +175,7 @@ class CalibrateConfig:
                 "name each once",
             )
         for family in self.families:
-            one_of("calibrate.families", family, ("llama", "neox"))
+            one_of("calibrate.families", family, FAMILIES)
         require(
             min(self.seeds) > 0,
             f"calibrate.seeds={self.seeds} must be from 1 on; on seed 0 margins were fitted, and a "

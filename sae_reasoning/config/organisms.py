@@ -5,6 +5,9 @@ from pathlib import Path
 
 from sae_reasoning.config.checks import one_of, positive, require
 
+FAMILIES = ("llama", "neox")
+"""Architectures and tokenizers of the organisms."""
+
 
 @dataclass
 class PretrainConfig:
@@ -116,7 +119,7 @@ class OrganismConfig:
     pass_samples: int = 64
 
     def __post_init__(self) -> None:
-        one_of("organism.family", self.family, ("llama", "neox"))
+        one_of("organism.family", self.family, FAMILIES)
         positive(self, "organism", "d_model", "num_layers", "num_heads", "d_mlp", "vocab_size")
         positive(self, "organism", "measure_problems", "compelled_problems", "forced_starts")
         positive(self, "organism", "pass_problems", "pass_samples")

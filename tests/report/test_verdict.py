@@ -210,10 +210,10 @@ def test_a_mistake_among_few_pairs_makes_no_interval_better() -> None:
     before = found(0)
     for mistakes in (1, 2, 3):
         after = found(mistakes)
-        for share, earlier in ((after.right["all"], before.right["all"]),):
-            assert share.low < earlier.low
-            assert share.group_low < earlier.group_low
-            assert share.group_low <= share.low
+        share, earlier = after.right["all"], before.right["all"]
+        assert share.low < earlier.low
+        assert share.group_low < earlier.group_low
+        assert share.group_low <= share.low
         assert after.confused.high > before.confused.high
         assert after.against_recipe.value == pytest.approx(mistakes / 12)
         before = after
