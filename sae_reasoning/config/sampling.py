@@ -12,7 +12,7 @@ class SamplingConfig:
     Attributes:
         max_new_tokens: Tokens after which a rollout is cut.
         temperature: Of sampling.
-        batch_size: Rows at once.
+        batch_size: Rows at once; `contrast` takes at most 128 on a CPU, where processes share them.
         bootstrap: Resamples of problems.
         seed: Of sampling noise, and of all else that is drawn at random.
     """

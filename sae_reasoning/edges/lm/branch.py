@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt
 from sae_reasoning.edges.lm.read import pack
+from sae_reasoning.edges.workers import shared_out
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,14 @@ def branch_log_probs(
         token_budget: Tokens of one pass, padding and branches included.
     """
     found: list[list[float]] = [[] for _ in texts]
-    for rows in pack([text.num_tokens for text in texts], token_budget):
-        for row, values in zip(rows, _read(lm, [texts[row] for row in rows]), strict=True):
+    batches = list(pack([text.num_tokens for text in texts], token_budget))
+
+    def read(rows: Sequence[int]) -> list[list[float]]:
+        with torch.inference_mode():
+            return list(_read(lm, [texts[row] for row in rows]))
+
+    for rows, read_of in zip(batches, shared_out(read, batches, lm.device), strict=True):
+        for row, values in zip(rows, read_of, strict=True):
             found[row] = values
     return found
 

@@ -22,6 +22,7 @@ from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import watched
+from sae_reasoning.edges.workers import shared_out
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
@@ -210,6 +211,7 @@ def generate(
     edits: Mapping[int, ResidualEdit] | None = None,
     stop_ids: Sequence[int] = (),
     beside: Beside | None = None,
+    shared: bool = False,
 ) -> Iterator[Rollout]:
     """Roll out every prompt, in batches; rollouts come as they end, not in order.
 
@@ -224,14 +226,25 @@ def generate(
             and the rows it belongs to; what it returns takes its place.
         stop_ids: Tokens that end a rollout beside EOS.
         beside: Another model that reads each position before the edits of it are made.
+        shared: Whether processes may share the batches (see `shared_out`): what sampler and edits
+            remember of a batch is lost then.
 
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.
     """
-    for batch in batches(prompts, batch_size):
-        yield from roll_out(
-            _Edited(lm, edits or {}, beside), prompts, batch, sampler, max_new_tokens, stop_ids
-        )
+
+    def rolled(batch: list[int]) -> Iterator[Rollout]:
+        predictor = _Edited(lm, edits or {}, beside)
+        return roll_out(predictor, prompts, batch, sampler, max_new_tokens, stop_ids)
+
+    def all_of(batch: list[int]) -> list[Rollout]:
+        with torch.inference_mode():
+            return list(rolled(batch))
+
+    every = list(batches(prompts, batch_size))
+    found = shared_out(all_of, every[::-1], lm.device) if shared else map(rolled, every)
+    for rollouts in found:
+        yield from rollouts
 
 
 def batches(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

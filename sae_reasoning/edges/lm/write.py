@@ -40,10 +40,12 @@ def write(
     """Continue every prompt with its beginning of a response, in the prompts' order.
 
     `until` is a word that ends a response, beside EOS. `batch_size` is what suits the device if not
-    given: on a CPU, keys and values of more rows outgrow its cache.
+    given, and at most that on a CPU: keys and values of more rows outgrow its cache. Processes
+    share the batches, so `sampler` and `edits` must remember nothing.
     """
-    if batch_size is None:
-        batch_size = 512 if lm.device.type == "cuda" else 128
+    suits = 512 if lm.device.type == "cuda" else 128
+    if batch_size is None or lm.device.type == "cpu":
+        batch_size = min(batch_size or suits, suits)
     stop_ids = [continuation_ids(lm, until)[-1]] if until else []
     prompt_ids = [
         encode_prompt(lm.tokenizer, prompt, beginning)
@@ -58,6 +60,7 @@ def write(
         batch_size=batch_size,
         edits=edits,
         stop_ids=stop_ids,
+        shared=True,
     ):
         added = lm.decode(list(rollout.token_ids))
         made[rollout.row] = Written(

@@ -1,7 +1,8 @@
 """Rollouts of both models under every condition, resumable."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import Beside, Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.edges.tables import read_table, write_table
+from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.jobs.ablate.joint import is_joint
 from sae_reasoning.jobs.ablate.places import MODELS
 from sae_reasoning.jobs.ablate.plan import Experiment, Problem
@@ -61,10 +63,12 @@ def generations(
         lm = load(getattr(cfg.pair, model), cfg.device)
         beside = _beside(cfg, experiment, model)
         made: dict[int, list[dict[str, Any]]] = {}
+        rolled = partial(_roll_out, cfg, experiment, lm, beside, model)
         done = len(rows) - sum(map(len, missing))
         with console.progress(len(rows), "rollouts", f"{model} edited", done=done) as bar:
-            for batch in missing:
-                for row, record in _roll_out(cfg, experiment, lm, beside, model, batch):
+            found = shared_out(rolled, missing, lm.device)
+            for batch, records_made in zip(missing, found, strict=True):
+                for row, record in zip(batch, records_made, strict=True):
                     made.setdefault(row.number, []).append(record)
                 for number in sorted({row.number for row in batch}):
                     records = made[number]
@@ -95,8 +99,8 @@ def _roll_out(
     beside: Beside | None,
     model: str,
     batch: Sequence[_Row],
-) -> Iterator[tuple[_Row, dict[str, Any]]]:
-    """One batch; its rows may be under different conditions."""
+) -> list[dict[str, Any]]:
+    """One batch, in the rows' order; they may be under different conditions."""
     begun = experiment.begun[model]
     conditions = list(dict.fromkeys(row.condition for row in batch))
     which = torch.tensor([conditions.index(row.condition) for row in batch])
@@ -137,15 +141,14 @@ def _roll_out(
     norm_sums, num_edited = edits.norms(
         torch.tensor([len(r.token_ids) + (not r.truncated) for r in rollouts])
     )
-    for rollout, norm_sum, times in zip(
-        rollouts, norm_sums.tolist(), num_edited.tolist(), strict=True
+    made = []
+    for row, rollout, norm_sum, times in zip(
+        batch, rollouts, norm_sums.tolist(), num_edited.tolist(), strict=True
     ):
-        row = batch[rollout.row]
         text = f"{begun} {lm.decode(list(rollout.token_ids)).strip()}".strip()
         judged = experiment.annotate(row.problem.prompt, text, rollout.truncated)
         condition = row.condition
-        yield (
-            row,
+        made.append(
             {
                 "model": model,
                 "layer": condition.layers,
@@ -171,5 +174,6 @@ def _roll_out(
                 "opportunities": [asdict(opportunity) for opportunity in judged.opportunities],
                 "norm_sum": norm_sum,
                 "num_edited": times,
-            },
+            }
         )
+    return made

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from sae_reasoning.behaviours.attacks import attack_announcer
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, Attack, Bars, Target, call
@@ -13,7 +14,9 @@ from sae_reasoning.behaviours.windows import POSITIONAL, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Endpoint
+from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.tables import read_table, write_table
+from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.injected import Injection, attack_with_words
 from sae_reasoning.jobs.rank.replicas import attack_with_seeds
@@ -48,8 +51,13 @@ def attack_shortlists(
 ) -> Attacked:
     """Make every attack that hasn't been made."""
     bars = Bars(cfg.rank.attacks, cfg.rank.bootstrap, cfg.rank.seed)
-    for subject in subjects(cfg, data, lists, random, parts):
-        _attack_trackers(cfg, data, subject, bars, parts, console)
+    list(
+        shared_out(
+            lambda subject: _attack_trackers(cfg, data, subject, bars, parts, console),
+            subjects(cfg, data, lists, random, parts),
+            torch.device(resolve_device(cfg.device)),
+        )
+    )
     announcers = parts / f"{ANNOUNCERS}_attacks.parquet"
     if not announcers.exists():
         write_table(announcers, _frame(_attack_announcers(cfg, data, lists, bars, parts), Attack))

@@ -31,6 +31,7 @@ from sae_reasoning.edges.lm.load import LanguageModel, load, random_twin, resolv
 from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.sae_training import train_sae
+from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.jobs.rank.data import (
     BATCH_ROWS,
     RankData,
@@ -125,7 +126,8 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
                 on_read=bar.advance,
             )
         num_select = int(rows.row_of_trace[sum(trace.split == "select" for trace in traces)])
-    for layer in missing:
+
+    def learn(layer: int) -> None:
         dictionary = _trained(cfg, layer, residuals[layer][:num_select], console)
         dictionary.save(_folder(parts, layer))
         streams = {
@@ -149,6 +151,8 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
             steps=cfg.train.steps,
         )
         write_baselines(parts / f"random_{layer}_baselines.parquet", scored)
+
+    list(shared_out(learn, missing, twin.device))
     device = resolve_device(cfg.device)
     dictionaries = {x: load_dictionary(_folder(parts, x), device) for x in cfg.layers}
     maxima = {

@@ -95,4 +95,5 @@ def _generated(
         sampler=keyed_sampler(torch.tensor(keys), temperature),
         max_new_tokens=most,
         batch_size=cfg.traces.batch_size,
+        shared=True,
     )
