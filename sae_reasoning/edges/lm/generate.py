@@ -7,7 +7,7 @@ short ones. Where prompts repeat within a batch, each is read once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from transformers import DynamicCache
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.attention import is_quick_for_one_query, quick_for_one_query
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel
@@ -93,20 +94,22 @@ class Reader:
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
-        self.cache = roomy_cache(lm.model.config)
+        self._is_quick = is_quick_for_one_query(lm.model)
+        self.cache = roomy_cache(lm.model.config, whole=self._is_quick)
 
     def read(
         self, read: Reading, cache: DynamicCache | None = None
     ) -> Float[Tensor, "batch vocab"]:
         """Logits after the last position."""
-        out = self.lm.model(
-            input_ids=read.token_ids,
-            attention_mask=read.mask,
-            position_ids=read.position,
-            past_key_values=self.cache if cache is None else cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with quick_for_one_query(self.lm.model) if self._is_quick else nullcontext():
+            out = self.lm.model(
+                input_ids=read.token_ids,
+                attention_mask=read.mask,
+                position_ids=read.position,
+                past_key_values=self.cache if cache is None else cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
         return out.logits[:, -1].float()
 
     def read_once(self, read: Reading) -> bool:
