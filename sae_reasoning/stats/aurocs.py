@@ -156,14 +156,13 @@ def bootstrap_auroc(
     stratum = np.zeros(len(scores), int) if stratum is None else stratum
     _, cluster = np.unique(cluster, return_inverse=True)
     num_clusters = int(cluster.max()) + 1 if len(cluster) else 0
-    concordant, pairs = _pair_tables(scores, is_positive, cluster, stratum, num_clusters)
-    total = pairs.sum()
-    if not total:
+    table = _pair_table(scores, is_positive, cluster, stratum, num_clusters)
+    if np.isnan(table.share):
         return Estimate(float("nan"), float("nan"), float("nan"), num_clusters)
-    (draws,) = _drawn_shares([(concordant, pairs)], num_resamples, seed)
+    (draws,) = _drawn_shares([table], num_clusters, num_resamples, seed)
     low, high = np.nanquantile(draws, [0.025, 0.975])
-    found = Estimate(float(concordant.sum() / total), float(low), float(high), num_clusters)
-    return widen_flat(found, int(min(pairs.any(0).sum(), pairs.any(1).sum())))
+    found = Estimate(table.share, float(low), float(high), num_clusters)
+    return widen_flat(found, min(len(table.rows), len(table.columns)))
 
 
 @dataclass(frozen=True)
@@ -233,7 +232,7 @@ def kept_auroc(
     ):
         used = positives | negatives
         tables.append(
-            _pair_tables(
+            _pair_table(
                 scores[used],
                 positives[used],
                 cluster[used],
@@ -242,11 +241,11 @@ def kept_auroc(
                 each_positive=True,
             )
         )
-    within, plain = _drawn_shares(tables, num_resamples, seed)
-    values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
+    within, plain = _drawn_shares(tables, num_clusters, num_resamples, seed)
+    values = [table.share for table in tables]
 
     used = usable | is_negative
-    by_pair = _pair_tables(
+    by_pair = _pair_table(
         scores[used], usable[used], cluster[used], stratum[used], num_clusters, each_positive=False
     )
     margin = (values[0] - 0.5) - keep * (values[1] - 0.5)
@@ -255,7 +254,7 @@ def kept_auroc(
         plain=widen_flat(between(values[1], plain, n), n),
         margin=between(margin, (within - 0.5) - keep * (plain - 0.5), n),
         comparable=comparable,
-        pair_weighted=float(by_pair[0].sum() / by_pair[1].sum()),
+        pair_weighted=by_pair.share,
     )
 
 
@@ -293,7 +292,7 @@ def compare_aurocs(first: Ranked, second: Ranked, num_resamples: int, seed: int)
     """
     clusters = np.unique(np.concatenate([first.cluster, second.cluster]))
     tables = [
-        _pair_tables(
+        _pair_table(
             own.scores,
             own.is_positive,
             np.searchsorted(clusters, own.cluster),
@@ -303,11 +302,11 @@ def compare_aurocs(first: Ranked, second: Ranked, num_resamples: int, seed: int)
         for own in (first, second)
     ]
     n = len(clusters)
-    if not all(pairs.sum() for _, pairs in tables):
+    values = [table.share for table in tables]
+    if np.isnan(values).any():
         unknown = Estimate(float("nan"), float("nan"), float("nan"), n)
         return Compared(unknown, unknown, unknown)
-    values = [float(concordant.sum() / pairs.sum()) for concordant, pairs in tables]
-    drawn = _drawn_shares(tables, num_resamples, seed)
+    drawn = _drawn_shares(tables, n, num_resamples, seed)
     estimates = [
         widen_flat(between(value, draws, n), n) for value, draws in zip(values, drawn, strict=True)
     ]
@@ -315,26 +314,54 @@ def compare_aurocs(first: Ranked, second: Ranked, num_resamples: int, seed: int)
     return Compared(estimates[0], estimates[1], gap)
 
 
-def _drawn_shares(
-    tables: Sequence[tuple[Float[np.ndarray, "cluster cluster"], ...]],
-    num_resamples: int,
-    seed: int,
-) -> list[Float[np.ndarray, " resample"]]:
-    """Share of concordant pairs of each table in resampled clusters, the same for all tables.
+@dataclass(frozen=True)
+class _PairTable:
+    """Pairs within strata by the clusters of their positive and negative, those without left out.
 
-    A resample weighs a table with the times its clusters were drawn; NaN where that leaves no pair.
+    Attributes:
+        rows: Clusters that hold positives of a pair.
+        columns: Clusters that hold negatives of a pair.
+        concordant: Pairs whose positive scores higher, ties half.
+        positives: Positives of each stratum.
+        negatives: What each positive of a stratum is compared with; a table of all pairs is the
+            sum over strata of positives times negatives.
     """
+
+    rows: Int[np.ndarray, " row"]
+    columns: Int[np.ndarray, " column"]
+    concordant: Float[np.ndarray, "row column"]
+    positives: Float[np.ndarray, "stratum row"]
+    negatives: Float[np.ndarray, "stratum column"]
+
+    @property
+    def share(self) -> float:
+        """Share of concordant pairs; NaN where there is none."""
+        pairs = self.positives.sum(1) @ self.negatives.sum(1)
+        return float(self.concordant.sum() / pairs) if pairs else float("nan")
+
+    def shares(
+        self, weights: Float[np.ndarray, "resample cluster"]
+    ) -> Float[np.ndarray, " resample"]:
+        """The same with each cluster counted so often; NaN where that leaves no pair."""
+        of_rows, of_columns = weights[:, self.rows], weights[:, self.columns]
+        above = np.einsum("rc,rc->r", of_rows @ self.concordant, of_columns)
+        below = np.einsum("rs,rs->r", of_rows @ self.positives.T, of_columns @ self.negatives.T)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(below > 0, above / below, np.nan)
+
+
+def _drawn_shares(
+    tables: Sequence[_PairTable], num_clusters: int, num_resamples: int, seed: int
+) -> list[Float[np.ndarray, " resample"]]:
+    """Share of concordant pairs of each table in resampled clusters, the same for all tables."""
     drawn: list[list[np.ndarray]] = [[] for _ in tables]
-    for weights in resample_weights(len(tables[0][0]), num_resamples, seed):
-        for (concordant, pairs), shares in zip(tables, drawn, strict=True):
-            above = np.einsum("rc,rc->r", weights @ concordant, weights)
-            below = np.einsum("rc,rc->r", weights @ pairs, weights)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                shares.append(np.where(below > 0, above / below, np.nan))
+    for weights in resample_weights(num_clusters, num_resamples, seed):
+        for table, shares in zip(tables, drawn, strict=True):
+            shares.append(table.shares(weights))
     return [np.concatenate(shares) for shares in drawn]
 
 
-def _pair_tables(
+def _pair_table(
     scores: Float[np.ndarray, " item"],
     is_positive: Bool[np.ndarray, " item"],
     cluster: Int[np.ndarray, " item"],
@@ -342,28 +369,35 @@ def _pair_tables(
     num_clusters: int,
     *,
     each_positive: bool = False,
-) -> tuple[Float[np.ndarray, "cluster cluster"], Float[np.ndarray, "cluster cluster"]]:
-    """Concordant pairs (ties half) and pairs within strata, by clusters of positive and negative.
+) -> _PairTable:
+    """Pairs within strata; with `each_positive`, a stratum's are divided by its negatives."""
+    both = np.intersect1d(stratum[is_positive], stratum[~is_positive])
+    compared = np.flatnonzero(np.isin(stratum, both))
+    compared = compared[np.lexsort((scores[compared], stratum[compared]))]
+    group, y = np.searchsorted(both, stratum[compared]), is_positive[compared]
+    rows, row = np.unique(cluster[compared[y]], return_inverse=True)
+    columns, column = np.unique(cluster[compared[~y]], return_inverse=True)
+    # Runs of equal scores, each within its stratum, and the first run of each stratum.
+    first = tie_runs(group, scores[compared])
+    run = np.repeat(np.arange(len(first)), np.diff(first, append=len(group)))
+    begins = tie_runs(group[first])
 
-    With `each_positive`, a stratum's pairs are divided by its negatives.
-    """
-    concordant = np.zeros((num_clusters, num_clusters))
-    pairs = np.zeros((num_clusters, num_clusters))
-    for value in np.unique(stratum[is_positive]):
-        here = stratum == value
-        s, c, y = scores[here], cluster[here], is_positive[here]
-        if y.all():
-            continue
-        levels, level = np.unique(s, return_inverse=True)
-        shape = (len(levels), num_clusters)
-        negatives = _counts(level[~y], c[~y], shape).toarray()
-        beaten = np.cumsum(negatives, 0) - negatives / 2
-        positives = _counts(level[y], c[y], shape)
-        # Counts are exact until they're divided, so that all of them is 1 and not a little more.
-        shared = (~y).sum() if each_positive else 1
-        concordant += (positives.T @ beaten) / shared
-        pairs += np.outer(np.asarray(positives.sum(0)), negatives.sum(0)) / shared
-    return concordant, pairs
+    upto = np.zeros((len(first) + 1, len(columns)))
+    np.add.at(upto, (run[~y] + 1, column), 1)
+    np.cumsum(upto, 0, out=upto)
+    negatives = np.diff(upto[[*begins, len(first)]], axis=0)
+    # Counts are whole until they're divided.
+    shared = negatives.sum(1, keepdims=True) if each_positive else np.ones((len(both), 1))
+    held, of_held = np.unique(run[y], return_inverse=True)
+    beaten = (upto[held] + upto[held + 1]) / 2 - upto[begins][group[first[held]]]
+    beaten /= shared[group[first[held]]]
+    return _PairTable(
+        rows,
+        columns,
+        _counts(of_held, row, (len(held), len(rows))).T @ beaten,
+        _counts(group[y], row, (len(both), len(rows))).toarray(),
+        negatives / shared,
+    )
 
 
 def _counts(
