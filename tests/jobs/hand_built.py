@@ -44,6 +44,7 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.sae_training import train_sae
 from sae_reasoning.jobs.rank.attacked import attack_by_text
 from sae_reasoning.jobs.rank.data import active
+from sae_reasoning.jobs.rank.injected import attack_with_words
 from sae_reasoning.jobs.rank.subjects import Subject
 from sae_reasoning.records import Annotation, Opportunity, Span, Trace
 from sae_reasoning.traces.align import build_trace
@@ -371,13 +372,10 @@ def names(config: Config, trained: Path, folder: Path, seed: int) -> dict[str, s
     traces = write_traces(lm, roles, rng)
     dictionary = append_latents(trained, folder, lm, roles, rng)
     config.rank.seed = seed
-    attacks, _ = attack_by_text(
-        config,
-        subject_of(lm, traces, dictionary, seed),
-        paraphraser(roles),
-        Bars(config.rank.attacks, config.rank.bootstrap, seed),
-        Console(io.StringIO()),
-    )
+    subject = subject_of(lm, traces, dictionary, seed)
+    bars, console = Bars(config.rank.attacks, config.rank.bootstrap, seed), Console(io.StringIO())
+    attacks = attack_by_text(config, subject, paraphraser(roles), bars, console)
+    attacks += attack_with_words(config, subject, lm, bars, console)[0]
     found = call(pd.DataFrame([asdict(attack) for attack in attacks]))
     called = found.drop_duplicates("latent").sort_values("latent").called
     return dict(zip(KINDS, called, strict=True))

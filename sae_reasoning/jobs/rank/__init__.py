@@ -1,9 +1,13 @@
 """Score every latent for every behaviour, with baselines; draw up both lists and attack them."""
 
 import shutil
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import torch
 
 from sae_reasoning.behaviours.baselines import RANDOM_READER, SPARSE_PROBE
 from sae_reasoning.behaviours.beaten import beaten_by, count_beaten
@@ -22,10 +26,11 @@ from sae_reasoning.behaviours.windows import NO_SPANS
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.lm.load import describe, resolve_device
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.jobs.rank.attacked import attack_shortlists
+from sae_reasoning.edges.workers import shared_out
+from sae_reasoning.jobs.rank.attacked import attack_shortlists, gather_attacks
 from sae_reasoning.jobs.rank.beaten import hold_shortlists
 from sae_reasoning.jobs.rank.data import RankData, open_data, saved_maxima
 from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
@@ -82,10 +87,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         _plan(cfg, data, stage, console)
         parts = stage.folder / "parts"
         parts.mkdir(exist_ok=True)
-        for reader, layer in _passes(cfg):
-            if layer == cfg.layers[0]:
-                attribute_onsets(cfg, data, reader, parts, console)
-            score_store(cfg, data, reader, layer, parts, console)
+        _shared_out(cfg, _passes(cfg, data, parts, console))
         if is_part:
             console.say(f"  {cfg.rank.only} is scored, in {parts}")
             console.next("rank", "once all parts are")
@@ -110,13 +112,17 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         write_table(stage.folder / "scores.parquet", scores[_ORDER])
         write_table(stage.folder / "latents.parquet", latents)
         write_table(stage.folder / "baselines.parquet", baselines)
-        attacked = attack_shortlists(cfg, data, lists, random, parts, console)
-        for name, table in vars(attacked).items():
+        *_, beaten, grid = _shared_out(
+            cfg,
+            [
+                *attack_shortlists(cfg, data, lists, random, parts, console),
+                partial(hold_shortlists, cfg, data, lists, random, parts),
+                partial(_grid, cfg, data, lists, parts),
+            ],
+        )
+        attacked = gather_attacks(data, parts)
+        for name, table in (vars(attacked) | {"grid": grid, "beaten": beaten}).items():
             write_table(stage.folder / f"{name}.parquet", table)
-        grid = _grid(cfg, data, lists, parts)
-        write_table(stage.folder / "grid.parquet", grid)
-        beaten = hold_shortlists(cfg, data, lists, random, parts)
-        write_table(stage.folder / "beaten.parquet", beaten)
         content = shortlist_content(
             lists,
             data.known(cfg),
@@ -159,10 +165,27 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     return manifest
 
 
-def _passes(cfg: Config) -> list[tuple[str, int]]:
-    """Reader and layer of each pass over a store."""
+def _shared_out(cfg: Config, pieces: Sequence[Callable[[], Any]]) -> list[Any]:
+    """What each piece of work gives, done by processes where there are cores for them."""
+    device = torch.device(resolve_device(cfg.device))
+    return list(shared_out(lambda piece: piece(), pieces, device))
+
+
+def _passes(cfg: Config, data: RankData, parts: Path, console: Console) -> list[Callable[[], None]]:
+    """What is read of each reader's onsets, and of each store; of one of them with `rank.only`."""
     every = [(reader, layer) for reader in cfg.pair.readers for layer in cfg.layers]
-    return [(r, x) for r, x in every if cfg.rank.only in ("", f"{r}/{x}")]
+    chosen = [(r, x) for r, x in every if cfg.rank.only in ("", f"{r}/{x}")]
+    return [
+        *(
+            partial(attribute_onsets, cfg, data, reader, parts, console)
+            for reader, layer in chosen
+            if layer == cfg.layers[0]
+        ),
+        *(
+            partial(score_store, cfg, data, reader, layer, parts, console)
+            for reader, layer in chosen
+        ),
+    ]
 
 
 def _plan(cfg: Config, data: RankData, stage: Stage, console: Console) -> None:

@@ -1,10 +1,11 @@
 """What is left of both shortlists when they are attacked, in every reader."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from sae_reasoning.behaviours.attacks import attack_announcer
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, Attack, Bars, Target, call
@@ -14,9 +15,7 @@ from sae_reasoning.behaviours.windows import POSITIONAL, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Endpoint
-from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.tables import read_table, write_table
-from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.injected import Injection, attack_with_words
 from sae_reasoning.jobs.rank.replicas import attack_with_seeds
@@ -48,57 +47,58 @@ def attack_shortlists(
     random: RandomReader,
     parts: Path,
     console: Console,
-) -> Attacked:
-    """Make every attack that hasn't been made."""
+) -> list[Callable[[], None]]:
+    """Every attack, in pieces that leave their tables in `parts`; largest first."""
     bars = Bars(cfg.rank.attacks, cfg.rank.bootstrap, cfg.rank.seed)
-    list(
-        shared_out(
-            lambda subject: _attack_trackers(cfg, data, subject, bars, parts, console),
-            subjects(cfg, data, lists, random, parts),
-            torch.device(resolve_device(cfg.device)),
-        )
-    )
-    announcers = parts / f"{ANNOUNCERS}_attacks.parquet"
-    if not announcers.exists():
-        write_table(announcers, _frame(_attack_announcers(cfg, data, lists, bars, parts), Attack))
+    attacked = [s for s in subjects(cfg, data, lists, random, parts) if s.targets]
+    by_words = [partial(_by_words, cfg, subject, bars, parts, console) for subject in attacked]
+    by_text = [partial(_by_text, cfg, data, subject, bars, parts, console) for subject in attacked]
+    return [*by_words, *by_text, partial(_announcers, cfg, data, lists, bars, parts)]
+
+
+def gather_attacks(data: RankData, parts: Path) -> Attacked:
+    """What the pieces have left, with what each latent is called."""
     positional = {key for key, status in data.labels.status.items() if status == POSITIONAL}
     return Attacked(
-        call(_joined(parts, "attacks"), positional),
-        _joined(parts, "injections"),
-        _joined(parts, "replicas"),
+        call(_joined(parts, "attacks", Attack), positional),
+        _joined(parts, "injections", Injection),
+        _joined(parts, "replicas", Replica),
     )
 
 
-def _attack_trackers(
+def _by_words(cfg: Config, subject: Subject, bars: Bars, parts: Path, console: Console) -> None:
+    """A reader's trackers attacked by their own words put elsewhere."""
+    path = parts / f"{subject.name}_injected_attacks.parquet"
+    if path.exists():
+        return
+    attacks, injections = attack_with_words(cfg, subject, subject.lm(), bars, console)
+    write_table(parts / f"{subject.name}_injections.parquet", _frame(injections, Injection))
+    write_table(path, _frame(attacks, Attack))
+
+
+def _by_text(
     cfg: Config, data: RankData, subject: Subject, bars: Bars, parts: Path, console: Console
 ) -> None:
-    """All attacks on one reader's trackers; the attacks are written last."""
+    """All other attacks on a reader's trackers."""
     path = parts / f"{subject.name}_attacks.parquet"
     if path.exists():
         return
-    attacks: list[Attack] = []
-    injections: list[Injection] = []
-    replicas: list[Replica] = []
-    if subject.targets:
-        attacks, injections = attack_by_text(cfg, subject, _paraphraser(cfg), bars, console)
-        if cfg.rank.replicas and subject.name in cfg.pair.readers:
-            killed_by_seeds, replicas = attack_with_seeds(cfg, data, subject, parts, console)
-            attacks += killed_by_seeds
-    write_table(parts / f"{subject.name}_injections.parquet", _frame(injections, Injection))
-    write_table(parts / f"{subject.name}_replicas.parquet", _frame(replicas, Replica))
+    attacks = attack_by_text(cfg, subject, _paraphraser(cfg), bars, console)
+    if cfg.rank.replicas and subject.name in cfg.pair.readers:
+        killed_by_seeds, replicas = attack_with_seeds(cfg, data, subject, parts, console)
+        attacks += killed_by_seeds
+        write_table(parts / f"{subject.name}_replicas.parquet", _frame(replicas, Replica))
     write_table(path, _frame(attacks, Attack))
 
 
 def attack_by_text(
     cfg: Config, subject: Subject, paraphraser: Paraphraser | None, bars: Bars, console: Console
-) -> tuple[list[Attack], list[Injection]]:
-    """Every attack on a reader's trackers that asks for nothing but it: as read, and read anew."""
-    lm = subject.lm()
-    by_words, injections = attack_with_words(cfg, subject, lm, bars, console)
-    attacks = [*subject.by_text(cfg.behaviours, bars), *by_words]
+) -> list[Attack]:
+    """The attacks on a reader's trackers by the text as it stands, and said in other words."""
+    attacks = [*subject.by_text(cfg.behaviours, bars)]
     if paraphraser is not None:
-        attacks += attack_with_paraphrase(cfg, subject, lm, paraphraser, bars, console)
-    return attacks, injections
+        attacks += attack_with_paraphrase(cfg, subject, subject.lm(), paraphraser, bars, console)
+    return attacks
 
 
 def _paraphraser(cfg: Config) -> Paraphraser | None:
@@ -108,9 +108,11 @@ def _paraphraser(cfg: Config) -> Paraphraser | None:
     return paraphraser_for(cfg.traces.source)
 
 
-def _attack_announcers(
-    cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path
-) -> list[Attack]:
+def _announcers(cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path) -> None:
+    """All attacks on the announcers, in both readers."""
+    path = parts / f"{ANNOUNCERS}_attacks.parquet"
+    if path.exists():
+        return
     onsets_of = saved_maxima(data, parts, "onsets")
     targets = [
         Target(ANNOUNCERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
@@ -118,7 +120,7 @@ def _attack_announcers(
         for reader in cfg.pair.readers
         for entry in entries
     ]
-    return [
+    attacks = [
         attack
         for reader in cfg.pair.readers
         for target, latents in by_layer([t for t in targets if t.reader == reader])
@@ -131,12 +133,13 @@ def _attack_announcers(
             bars,
         )
     ]
+    write_table(path, _frame(attacks, Attack))
 
 
 def _frame(rows: list, kind: type) -> pd.DataFrame:
     return pd.DataFrame(list(map(asdict, rows)), columns=[field.name for field in fields(kind)])
 
 
-def _joined(parts: Path, what: str) -> pd.DataFrame:
+def _joined(parts: Path, what: str, kind: type) -> pd.DataFrame:
     tables = [read_table(path) for path in sorted(parts.glob(f"*_{what}.parquet"))]
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables or [_frame([], kind)], ignore_index=True)
