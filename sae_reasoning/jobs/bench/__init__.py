@@ -8,7 +8,9 @@ machine does meanwhile hits all of them. Models are random, since speed doesn't 
    that layer, on the same weights and batches, its result kept in memory, with and without its
    `stop_at_layer`.
 2. Training: our loop fed from HDF5, against sae-lens's trainer fed from tensors in memory.
-3. Editing: generation in which most rows of a batch undergo an edit of their own, against the same
+3. Generation: a batch against transformers' own `generate`; the same shared among processes of one
+   thread each, against all threads in one (of one thread or on a GPU the two are the same).
+   Editing: generation in which most rows of a batch undergo an edit of their own, against the same
    generation without; and a grid of conditions and problems, against as many plain generations in
    the batch size that suits these best.
 4. Lockstep: generation while another model reads along and a tenth of the tokens is pushed, against
@@ -42,6 +44,8 @@ PAIRS = {
     "cache_over_transformer_lens": ("cache", "transformer_lens"),
     "cache_over_transformer_lens_stopped": ("cache", "transformer_lens_stopped"),
     "train_over_sae_lens": ("train", "sae_lens"),
+    "generate_over_transformers": ("generate", "transformers"),
+    "shared_over_generate": ("shared", "generate"),
     "edit_over_generate": ("edit", "generate"),
     "grid_over_generate": ("grid", "plain_grid"),
     "lockstep_over_sum": ("lockstep", "both_alone"),
@@ -57,6 +61,8 @@ GOALS = {
     "cache_over_transformer_lens": 1.4,
     "cache_over_transformer_lens_stopped": 1.0,
     "train_over_sae_lens": 0.95,
+    "generate_over_transformers": 1.5,
+    "shared_over_generate": 1.2,
     "edit_over_generate": 0.9,
     "grid_over_generate": 0.8,
     "lockstep_over_sum": 0.83,

@@ -1,6 +1,7 @@
-"""Editing: generation in which most rows undergo an edit of their own, against none.
+"""Generation: against the library's own, shared among processes, and with edits of its rows.
 
-One batch with a few edits, and a grid: every problem under every condition, cut into batches.
+Edits are those of one batch, most of its rows with one of their own; and of a grid, every problem
+under every condition, cut into batches.
 """
 
 import random
@@ -13,8 +14,10 @@ import torch
 from torch import nn
 
 from sae_reasoning.config import SaeConfig
-from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.generate import generate, padded_left
+from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
+from sae_reasoning.edges.workers import num_workers
 from sae_reasoning.jobs.bench.material import language_model
 from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.steering.edits import NO_EDIT, Intervention, LatentChange, RowEdits
@@ -22,7 +25,10 @@ from sae_reasoning.steering.noise import keyed_sampler
 
 
 def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
-    """Generation with edits and without, of one batch and of a grid; amounts are tokens."""
+    """Generation by others and by us, with edits and without, of one batch and of a grid.
+
+    Amounts are tokens.
+    """
     lm = language_model(
         scratch / "writer", sizes.edited_d_model, 4, device, max_positions=256 + sizes.new_tokens
     )
@@ -42,7 +48,10 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
     ]
 
     def roll_out(
-        prompts: Sequence[list[int]], batch_size: int, edits: Mapping[int, Any] | None = None
+        prompts: Sequence[list[int]],
+        batch_size: int,
+        edits: Mapping[int, Any] | None = None,
+        shared: bool = False,
     ) -> int:
         rollouts = generate(
             lm,
@@ -51,6 +60,7 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             max_new_tokens=sizes.new_tokens,
             batch_size=batch_size,
             edits=edits,
+            shared=shared,
         )
         return sum(len(rollout.token_ids) for rollout in rollouts)
 
@@ -63,6 +73,13 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
 
     def plain() -> int:
         return roll_out(distinct[: sizes.rows], sizes.rows)
+
+    def shared() -> int:
+        count = num_workers(lm.device, sizes.rows)
+        return roll_out(distinct[: sizes.rows], -(-sizes.rows // count), shared=True)
+
+    def peer() -> int:
+        return _sampled_by_transformers(lm, distinct[: sizes.rows], sizes.new_tokens)
 
     many = _interventions(sizes, layers, moves=sizes.grid_conditions)[: sizes.grid_conditions]
     problems = distinct[: sizes.grid_problems]
@@ -89,7 +106,33 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             for start in range(0, len(prompts), batch_size)
         )
 
-    return {"edit": edit, "generate": plain, "grid": grid, "plain_grid": plain_grid}
+    return {
+        "edit": edit,
+        "generate": plain,
+        "shared": shared,
+        "transformers": peer,
+        "grid": grid,
+        "plain_grid": plain_grid,
+    }
+
+
+def _sampled_by_transformers(
+    lm: LanguageModel, prompts: Sequence[list[int]], new_tokens: int
+) -> int:
+    token_ids, mask = padded_left(lm, prompts)
+    model: Any = lm.model
+    made = model.generate(
+        token_ids,
+        attention_mask=mask,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=new_tokens,
+        eos_token_id=lm.tokenizer.eos_token_id,
+        pad_token_id=lm.tokenizer.pad_token_id,
+    )[:, token_ids.shape[1] :]
+    return int(((made == lm.tokenizer.eos_token_id).cumsum(1) == 0).sum())
 
 
 def _fastest(roll_out: Callable[[int], int], most: int) -> int:
