@@ -10,6 +10,9 @@ from scipy import sparse, stats
 from sae_reasoning.stats.estimates import Estimate, widen_flat, wilson
 from sae_reasoning.stats.resampling import between, resample_weights
 
+_DECIMALS = 12
+"""Of a share of pairs: beyond them is rounding, which would have all pairs be a little over 1."""
+
 
 @dataclass(frozen=True)
 class AurocEstimates:
@@ -337,7 +340,7 @@ class _PairTable:
     def share(self) -> float:
         """Share of concordant pairs; NaN where there is none."""
         pairs = self.positives.sum(1) @ self.negatives.sum(1)
-        return float(self.concordant.sum() / pairs) if pairs else float("nan")
+        return round(float(self.concordant.sum() / pairs), _DECIMALS) if pairs else float("nan")
 
     def shares(
         self, weights: Float[np.ndarray, "resample cluster"]
@@ -347,7 +350,7 @@ class _PairTable:
         above = np.einsum("rc,rc->r", of_rows @ self.concordant, of_columns)
         below = np.einsum("rs,rs->r", of_rows @ self.positives.T, of_columns @ self.negatives.T)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(below > 0, above / below, np.nan)
+            return np.where(below > 0, np.round(above / below, _DECIMALS), np.nan)
 
 
 def _drawn_shares(
