@@ -138,7 +138,7 @@ class Config:
         experiment: Names the folder of results.
         runs: Where experiments are kept.
         device: `cpu`, `cuda` or, of several, `cuda:1`; `auto` is cuda where there is one, else cpu.
-        threads: CPU threads; 0 leaves PyTorch's default.
+        threads: CPU threads, and processes where these share work; 0 leaves PyTorch's default.
     """
 
     pair: PairConfig = field(default_factory=PairConfig)

@@ -60,7 +60,7 @@ def gather_attacks(data: RankData, parts: Path) -> Attacked:
     """What the pieces have left, with what each latent is called."""
     positional = {key for key, status in data.labels.status.items() if status == POSITIONAL}
     return Attacked(
-        call(_joined(parts, "attacks", Attack), positional),
+        call(_joined(parts, "attacked", Attack), positional),
         _joined(parts, "injections", Injection),
         _joined(parts, "replicas", Replica),
     )
@@ -68,7 +68,7 @@ def gather_attacks(data: RankData, parts: Path) -> Attacked:
 
 def _by_words(cfg: Config, subject: Subject, bars: Bars, parts: Path, console: Console) -> None:
     """A reader's trackers attacked by their own words put elsewhere."""
-    path = parts / f"{subject.name}_injected_attacks.parquet"
+    path = parts / f"{subject.name}_words_attacked.parquet"
     if path.exists():
         return
     attacks, injections = attack_with_words(cfg, subject, subject.lm(), bars, console)
@@ -80,7 +80,7 @@ def _by_text(
     cfg: Config, data: RankData, subject: Subject, bars: Bars, parts: Path, console: Console
 ) -> None:
     """All other attacks on a reader's trackers."""
-    path = parts / f"{subject.name}_attacks.parquet"
+    path = parts / f"{subject.name}_text_attacked.parquet"
     if path.exists():
         return
     attacks = attack_by_text(cfg, subject, _paraphraser(cfg), bars, console)
@@ -110,7 +110,7 @@ def _paraphraser(cfg: Config) -> Paraphraser | None:
 
 def _announcers(cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path) -> None:
     """All attacks on the announcers, in both readers."""
-    path = parts / f"{ANNOUNCERS}_attacks.parquet"
+    path = parts / f"{ANNOUNCERS}_attacked.parquet"
     if path.exists():
         return
     onsets_of = saved_maxima(data, parts, "onsets")
