@@ -41,6 +41,7 @@ ONE_PLACE = {
     "fcntl": {"edges/lock.py"},
     "tqdm": {"edges/console.py"},
     "matplotlib": {"edges/plots.py"},
+    "threadpoolctl": {"edges/workers.py"},
     "openai": {"edges/endpoint.py"},
     "datasets": {"edges/hub_datasets.py"},
     "math_verify": {"edges/scoring.py"},

@@ -12,6 +12,7 @@ from sae_reasoning.stats import (
     benjamini_hochberg,
     bootstrap_auroc,
     clustered_auroc,
+    kept_auroc,
     paired_bootstrap,
     sparse_concordance,
     tie_runs,
@@ -161,3 +162,21 @@ def test_wilson_equals_scipy() -> None:
     found = wilson(7, 20)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert wilson(0, 0).n == 0
+
+
+def test_each_positive_counts_the_same_however_many_negatives_its_stratum_holds() -> None:
+    """One loses to nine negatives, another beats its only one."""
+    scores = np.array([0.0, *[5.0] * 9, 5.0, 0.0])
+    is_positive = np.array([True, *[False] * 9, True, False])
+    found = kept_auroc(
+        scores,
+        is_positive,
+        ~is_positive,
+        np.arange(12),
+        np.array([0] * 10 + [1] * 2),
+        keep=0.5,
+        num_resamples=20,
+        seed=0,
+    )
+    assert found.within.value == 0.5
+    assert found.pair_weighted == 0.1

@@ -21,6 +21,15 @@ from sae_reasoning.edges.artifacts import Manifest
 
 Item = TypeVar("Item")
 
+_DRAWS = True
+
+
+def draw_no_bars() -> None:
+    """Print lines from now on, as processes that share a terminal must: bars would overlap."""
+    global _DRAWS
+    _DRAWS = False
+
+
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -64,7 +73,7 @@ class Progress(Generic[Item]):
         self._started = self._printed = time.monotonic()
         self._note = ""
         self._bar: tqdm[Any] | None = None
-        if stream.isatty():
+        if stream.isatty() and _DRAWS:
             self._bar = tqdm(
                 total=total,
                 initial=done,

@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import logging
 import multiprocessing
+import os
 import threading
 from functools import cache
 from multiprocessing.connection import Connection
@@ -33,6 +34,7 @@ class OutsideScorers:
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._owner = os.getpid()
         self.has_algebra = importlib.util.find_spec("math_verify") is not None
 
     def __enter__(self) -> "OutsideScorers":
@@ -71,6 +73,8 @@ class OutsideScorers:
             self._end()
 
     def _started(self) -> Connection:
+        if self._owner != os.getpid():  # A fork's answers would be another's; it asks its own.
+            self._process, self._pipe, self._owner = None, None, os.getpid()
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, other = context.Pipe()

@@ -1,5 +1,6 @@
 """Attention of one query a row against torch's own kernel, and where it is used."""
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -91,6 +92,20 @@ def test_a_model_is_read_so_only_while_it_is_read(tiny_pair: PairConfig) -> None
     with pytest.raises(ZeroDivisionError), quick_for_one_query(lm.model):
         1 / 0  # noqa: B018
     assert lm.model.config._attn_implementation == "sdpa"
+
+
+def test_configs_within_a_config_are_left_alone(tiny_pair: PairConfig) -> None:
+    model = load(tiny_pair.base, "cpu").model
+    inner = copy.deepcopy(model.config)
+    inner._attn_implementation = "eager"
+    type(model.config).sub_configs = {"inner": type(inner)}
+    try:
+        model.config.inner = inner
+        with quick_for_one_query(model):
+            assert inner._attn_implementation == "eager"
+        assert inner._attn_implementation == "eager"
+    finally:
+        type(model.config).sub_configs = {}
 
 
 def test_a_model_that_attends_otherwise_is_left_alone(tiny_pair: PairConfig) -> None:

@@ -1,5 +1,6 @@
 """Outside programs that judge answers, from any thread, and only so long."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
@@ -38,6 +39,27 @@ def test_expressions_are_equal_whatever_they_look_like(
     scorers: OutsideScorers, reference: str, answer: str, found: Comparison
 ) -> None:
     assert scorers.compare(reference, answer) is found
+
+
+def test_a_fork_asks_a_process_of_its_own(scorers: OutsideScorers) -> None:
+    assert scorers.compare("2x", "x+x") is Comparison.EQUAL
+    assert scorers._process is not None
+    fork = multiprocessing.get_context("fork")
+    there, here = fork.Pipe()
+
+    def ask() -> None:
+        found = scorers.compare("2x", "x+x")
+        assert scorers._process is not None
+        there.send((found, scorers._process.pid))
+        scorers.close()
+
+    child = fork.Process(target=ask)
+    child.start()
+    found, asked = here.recv()
+    child.join()
+    assert found is Comparison.EQUAL
+    assert asked != scorers._process.pid
+    assert scorers.compare("x^2", "x^3") is Comparison.DIFFERENT
 
 
 def test_without_math_verify_nothing_is_decided() -> None:

@@ -36,7 +36,8 @@ def test_bench_writes_every_ratio_with_its_goal(tiny_config, tmp_path, monkeypat
     stream = io.StringIO()
     bench(tiny_config, tracker=NullTracker(), console=Console(stream), sizes=SIZES)
     written = json.loads((tmp_path / "bench.json").read_text())
-    assert {name: ratio["goal"] for name, ratio in written.items()} == GOALS
+    alone = {name: goal for name, goal in GOALS.items() if name != "shared_over_generate"}
+    assert {name: ratio["goal"] for name, ratio in written.items()} == alone  # Of one thread.
     for name, ratio in written.items():
         assert set(ratio) == {"value", "goal", "n", "spread", "reached"}
         assert ratio["n"] == 2

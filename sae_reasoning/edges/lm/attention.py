@@ -32,11 +32,11 @@ def is_quick_for_one_query(model: PreTrainedModel) -> bool:
 def quick_for_one_query(model: PreTrainedModel) -> Iterator[None]:
     """Within it, such a model attends by `_attend`."""
     config: Any = model.config
-    config._attn_implementation = _NAME
+    config._attn_implementation = {"": _NAME}  # Not of configs within it.
     try:
         yield
     finally:
-        config._attn_implementation = "sdpa"
+        config._attn_implementation = {"": "sdpa"}
 
 
 def _attend(

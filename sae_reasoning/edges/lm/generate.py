@@ -229,8 +229,9 @@ def generate(
             and the rows it belongs to; what it returns takes its place.
         stop_ids: Tokens that end a rollout beside EOS.
         beside: Another model that reads each position before the edits of it are made.
-        shared: Whether processes may share the batches (see `shared_out`): what sampler and edits
-            remember of a batch is lost then.
+        shared: Whether processes may share the batches (see `shared_out`): rollouts come batch by
+            batch then, the longest prompts first, and what sampler and edits remember of a batch
+            is lost after it.
 
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.

@@ -51,10 +51,13 @@ class RoomyLayer(DynamicLayer):
         self.keys, self.values = keys[:, :, :end], values[:, :, :end]
         return (keys, values) if self._whole and done else (self.keys, self.values)
 
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """How many keys a mask is for once so many are appended, and the first of them."""
+    def get_mask_sizes(self, query_length: int | Tensor) -> tuple[int, int]:
+        """How many keys a mask is for once so many are appended, and the first of them.
+
+        Older versions of the library give the new tokens' positions.
+        """
         done = self.get_seq_length()
-        end = done + query_length
+        end = done + (query_length if isinstance(query_length, int) else len(query_length))
         return (_capacity(end) if self._whole and done else end), 0
 
     def batch_select_indices(self, indices: Tensor) -> None:

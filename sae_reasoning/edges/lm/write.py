@@ -41,7 +41,7 @@ def write(
 
     `until` is a word that ends a response, beside EOS. `batch_size` is what suits the device if not
     given, and at most that on a CPU: keys and values of more rows outgrow its cache. Processes
-    share the batches, so `sampler` and `edits` must remember nothing.
+    share the batches, so `sampler` and `edits` may remember things of a batch only.
     """
     suits = 512 if lm.device.type == "cuda" else 128
     if batch_size is None or lm.device.type == "cpu":

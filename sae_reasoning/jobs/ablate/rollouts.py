@@ -34,6 +34,21 @@ class _Row:
     sample: int
 
 
+@dataclass(frozen=True)
+class _RolledOut:
+    """What came of a row.
+
+    Attributes:
+        rollout: Its tokens.
+        norm_sum: Summed norms of its edits.
+        num_edited: Positions that were edited.
+    """
+
+    rollout: Rollout
+    norm_sum: float
+    num_edited: int
+
+
 def generations(
     cfg: Config, experiment: Experiment, folder: Path, console: Console
 ) -> pd.DataFrame:
@@ -67,8 +82,10 @@ def generations(
         done = len(rows) - sum(map(len, missing))
         with console.progress(len(rows), "rollouts", f"{model} edited", done=done) as bar:
             found = shared_out(rolled, missing, lm.device)
-            for batch, records_made in zip(missing, found, strict=True):
-                for row, record in zip(batch, records_made, strict=True):
+            for batch, rolled_out in zip(missing, found, strict=True):
+                for row, one in zip(batch, rolled_out, strict=True):
+                    # Here and not by a worker: answers are graded by a process of this one.
+                    record = _record(experiment, lm, model, row, one)
                     made.setdefault(row.number, []).append(record)
                 for number in sorted({row.number for row in batch}):
                     records = made[number]
@@ -99,7 +116,7 @@ def _roll_out(
     beside: Beside | None,
     model: str,
     batch: Sequence[_Row],
-) -> list[dict[str, Any]]:
+) -> list[_RolledOut]:
     """One batch, in the rows' order; they may be under different conditions."""
     begun = experiment.begun[model]
     conditions = list(dict.fromkeys(row.condition for row in batch))
@@ -141,39 +158,44 @@ def _roll_out(
     norm_sums, num_edited = edits.norms(
         torch.tensor([len(r.token_ids) + (not r.truncated) for r in rollouts])
     )
-    made = []
-    for row, rollout, norm_sum, times in zip(
-        batch, rollouts, norm_sums.tolist(), num_edited.tolist(), strict=True
-    ):
-        text = f"{begun} {lm.decode(list(rollout.token_ids)).strip()}".strip()
-        judged = experiment.annotate(row.problem.prompt, text, rollout.truncated)
-        condition = row.condition
-        made.append(
-            {
-                "model": model,
-                "layer": condition.layers,
-                "latents": condition.latent_names,
-                "edit": condition.edit,
-                "dose": condition.dose,
-                "set_size": condition.set_size,
-                "first": condition.first,
-                "where": condition.where,
-                "found_by": condition.found_by,
-                "condition": condition.kind,
-                "draw": condition.draw,
-                "behaviour": condition.behaviour,
-                "problem_id": row.problem.problem_id,
-                "sample": row.sample,
-                "prompt": row.problem.prompt,
-                "text": text,
-                "correct": judged.correct,
-                "truncated": rollout.truncated,
-                "num_tokens": len(rollout.token_ids),
-                "spans": [asdict(span) for span in judged.spans],
-                "is_right": list(judged.is_right),
-                "opportunities": [asdict(opportunity) for opportunity in judged.opportunities],
-                "norm_sum": norm_sum,
-                "num_edited": times,
-            }
+    return [
+        _RolledOut(rollout, norm_sum, times)
+        for rollout, norm_sum, times in zip(
+            rollouts, norm_sums.tolist(), num_edited.tolist(), strict=True
         )
-    return made
+    ]
+
+
+def _record(
+    experiment: Experiment, lm: LanguageModel, model: str, row: _Row, made: _RolledOut
+) -> dict[str, Any]:
+    """A row of the table."""
+    rollout, condition = made.rollout, row.condition
+    text = f"{experiment.begun[model]} {lm.decode(list(rollout.token_ids)).strip()}".strip()
+    judged = experiment.annotate(row.problem.prompt, text, rollout.truncated)
+    return {
+        "model": model,
+        "layer": condition.layers,
+        "latents": condition.latent_names,
+        "edit": condition.edit,
+        "dose": condition.dose,
+        "set_size": condition.set_size,
+        "first": condition.first,
+        "where": condition.where,
+        "found_by": condition.found_by,
+        "condition": condition.kind,
+        "draw": condition.draw,
+        "behaviour": condition.behaviour,
+        "problem_id": row.problem.problem_id,
+        "sample": row.sample,
+        "prompt": row.problem.prompt,
+        "text": text,
+        "correct": judged.correct,
+        "truncated": rollout.truncated,
+        "num_tokens": len(rollout.token_ids),
+        "spans": [asdict(span) for span in judged.spans],
+        "is_right": list(judged.is_right),
+        "opportunities": [asdict(opportunity) for opportunity in judged.opportunities],
+        "norm_sum": made.norm_sum,
+        "num_edited": made.num_edited,
+    }

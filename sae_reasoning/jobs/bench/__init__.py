@@ -8,8 +8,8 @@ machine does meanwhile hits all of them. Models are random, since speed doesn't 
    that layer, on the same weights and batches, its result kept in memory, with and without its
    `stop_at_layer`.
 2. Training: our loop fed from HDF5, against sae-lens's trainer fed from tensors in memory.
-3. Generation: a batch against transformers' own `generate`; the same shared among processes of one
-   thread each, against all threads in one (of one thread or on a GPU the two are the same).
+3. Generation: a batch against transformers' own `generate`; where processes can
+   share it, the same by as many of one thread each as one process has threads.
    Editing: generation in which most rows of a batch undergo an edit of their own, against the same
    generation without; and a grid of conditions and problems, against as many plain generations in
    the batch size that suits these best.
@@ -137,6 +137,7 @@ def bench(
     ratios = {
         name: _ratio(rates[ours], rates[theirs], GOALS[name])
         for name, (ours, theirs) in PAIRS.items()
+        if ours in rates
     }
     if of_smollm2:
         goal = GOALS["cache_over_forward"]

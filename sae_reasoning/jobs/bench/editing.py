@@ -74,9 +74,10 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
     def plain() -> int:
         return roll_out(distinct[: sizes.rows], sizes.rows)
 
+    processes = num_workers(lm.device, sizes.rows)
+
     def shared() -> int:
-        count = num_workers(lm.device, sizes.rows)
-        return roll_out(distinct[: sizes.rows], -(-sizes.rows // count), shared=True)
+        return roll_out(distinct[: sizes.rows], -(-sizes.rows // processes), shared=True)
 
     def peer() -> int:
         return _sampled_by_transformers(lm, distinct[: sizes.rows], sizes.new_tokens)
@@ -106,14 +107,14 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             for start in range(0, len(prompts), batch_size)
         )
 
-    return {
+    contest = {
         "edit": edit,
         "generate": plain,
-        "shared": shared,
         "transformers": peer,
         "grid": grid,
         "plain_grid": plain_grid,
     }
+    return contest | ({"shared": shared} if processes > 1 else {})
 
 
 def _sampled_by_transformers(

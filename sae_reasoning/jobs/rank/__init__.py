@@ -112,14 +112,12 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         write_table(stage.folder / "scores.parquet", scores[_ORDER])
         write_table(stage.folder / "latents.parquet", latents)
         write_table(stage.folder / "baselines.parquet", baselines)
-        *_, beaten, grid = _shared_out(
-            cfg,
-            [
-                *attack_shortlists(cfg, data, lists, random, parts, console),
-                partial(hold_shortlists, cfg, data, lists, random, parts),
-                partial(_grid, cfg, data, lists, parts),
-            ],
-        )
+        others = [
+            partial(hold_shortlists, cfg, data, lists, random, parts),
+            partial(_grid, cfg, data, lists, parts),
+        ]
+        attacks = attack_shortlists(cfg, data, lists, random, parts, console)
+        *_, beaten, grid = _shared_out(cfg, [*attacks, *others])
         attacked = gather_attacks(data, parts)
         for name, table in (vars(attacked) | {"grid": grid, "beaten": beaten}).items():
             write_table(stage.folder / f"{name}.parquet", table)

@@ -16,6 +16,7 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Endpoint
 from sae_reasoning.edges.tables import read_table, write_table
+from sae_reasoning.edges.workers import num_workers
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.injected import Injection, attack_with_words
 from sae_reasoning.jobs.rank.replicas import attack_with_seeds
@@ -48,12 +49,30 @@ def attack_shortlists(
     parts: Path,
     console: Console,
 ) -> list[Callable[[], None]]:
-    """Every attack, in pieces that leave their tables in `parts`; largest first."""
+    """Every attack, in pieces that leave their tables in `parts`.
+
+    Where processes share them, models are loaded before they part, and the largest comes first;
+    else one reader comes after another.
+    """
     bars = Bars(cfg.rank.attacks, cfg.rank.bootstrap, cfg.rank.seed)
-    attacked = [s for s in subjects(cfg, data, lists, random, parts) if s.targets]
-    by_words = [partial(_by_words, cfg, subject, bars, parts, console) for subject in attacked]
-    by_text = [partial(_by_text, cfg, data, subject, bars, parts, console) for subject in attacked]
-    return [*by_words, *by_text, partial(_announcers, cfg, data, lists, bars, parts)]
+    is_shared = num_workers(random.lm.device, 2 * (len(cfg.pair.readers) + 1)) > 1
+    readers = subjects(cfg, data, lists, random, parts, is_shared=is_shared)
+    pieces = [
+        (
+            partial(_by_words, cfg, subject, bars, parts, console),
+            partial(_by_text, cfg, data, subject, bars, parts, console),
+        )
+        for subject in readers
+        if subject.targets
+    ]
+    if is_shared:
+        for subject in readers:
+            subject.lm()
+        pieces = list(zip(*pieces, strict=True))
+    return [
+        *(piece for group in pieces for piece in group),
+        partial(_announcers, cfg, data, lists, bars, parts),
+    ]
 
 
 def gather_attacks(data: RankData, parts: Path) -> Attacked:

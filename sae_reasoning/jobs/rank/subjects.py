@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -72,15 +73,28 @@ def by_layer(targets: Sequence[Target]) -> list[tuple[Target, list[int]]]:
 
 
 def subjects(
-    cfg: Config, data: RankData, lists: Shortlist, random: RandomReader, parts: Path
+    cfg: Config,
+    data: RankData,
+    lists: Shortlist,
+    random: RandomReader,
+    parts: Path,
+    *,
+    is_shared: bool,
 ) -> list[Subject]:
-    """The models with the shortlisted trackers, and the untrained one with its own."""
+    """The models with the shortlisted trackers, and the untrained one with its own.
+
+    One model stays loaded at a time; both where processes are to share them.
+    """
     alike_of = saved_maxima(data, parts, "alike")
+
+    @lru_cache(maxsize=len(cfg.pair.readers) if is_shared else 1)
+    def loaded(reader: str) -> LanguageModel:
+        return load(getattr(cfg.pair, reader), cfg.device)
 
     def trained(reader: str) -> Subject:
         return Subject(
             name=reader,
-            lm=lambda: load(getattr(cfg.pair, reader), cfg.device),
+            lm=partial(loaded, reader),
             traces=data.traces,
             rows=data.rows,
             drawn=data.labels.alike,
