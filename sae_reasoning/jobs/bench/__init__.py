@@ -8,11 +8,11 @@ machine does meanwhile hits all of them. Models are random, since speed doesn't 
    that layer, on the same weights and batches, its result kept in memory, with and without its
    `stop_at_layer`.
 2. Training: our loop fed from HDF5, against sae-lens's trainer fed from tensors in memory.
-3. Generation: a batch against transformers' own `generate`; where processes can
-   share it, the same by as many of one thread each as one process has threads.
-   Editing: generation in which most rows of a batch undergo an edit of their own, against the same
-   generation without; and a grid of conditions and problems, against as many plain generations in
-   the batch size that suits these best.
+3. Generation: a batch against transformers' own `generate`; generation in which most rows of a
+   batch undergo an edit of their own, against the same generation without; a grid of conditions and
+   problems, against as many plain generations in the batch size that suits these best; and where
+   processes of one thread each can share these, as many rows at once in all, against one process
+   with as many threads.
 4. Lockstep: generation while another model reads along and a tenth of the tokens is pushed, against
    both models generating by themselves, one after the other.
 5. Ranking: all point estimates in one pass over a store, against the bare pass, scikit-learn, and
@@ -45,7 +45,7 @@ PAIRS = {
     "cache_over_transformer_lens_stopped": ("cache", "transformer_lens_stopped"),
     "train_over_sae_lens": ("train", "sae_lens"),
     "generate_over_transformers": ("generate", "transformers"),
-    "shared_over_generate": ("shared", "generate"),
+    "shared_over_generate": ("shared", "plain_grid"),
     "edit_over_generate": ("edit", "generate"),
     "grid_over_generate": ("grid", "plain_grid"),
     "lockstep_over_sum": ("lockstep", "both_alone"),

@@ -74,11 +74,6 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
     def plain() -> int:
         return roll_out(distinct[: sizes.rows], sizes.rows)
 
-    processes = num_workers(lm.device, sizes.rows)
-
-    def shared() -> int:
-        return roll_out(distinct[: sizes.rows], -(-sizes.rows // processes), shared=True)
-
     def peer() -> int:
         return _sampled_by_transformers(lm, distinct[: sizes.rows], sizes.new_tokens)
 
@@ -106,6 +101,11 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             roll_out(prompts[start : start + batch_size], batch_size)
             for start in range(0, len(prompts), batch_size)
         )
+
+    processes = num_workers(lm.device, len(prompts))
+
+    def shared() -> int:
+        return roll_out(prompts, -(-batch_size // processes), shared=True)
 
     contest = {
         "edit": edit,
