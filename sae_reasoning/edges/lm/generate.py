@@ -23,12 +23,15 @@ from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import watched
-from sae_reasoning.edges.workers import shared_out
+from sae_reasoning.edges.workers import num_workers, shared_out
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
 ]
 Sampler = Callable[[Float[Tensor, "batch vocab"], Int[Tensor, "batch"], int], Int[Tensor, "batch"]]
+
+_WORTH_A_PROCESS = 8
+"""Prompts: fewer take less time than a process to begin."""
 
 
 @dataclass(frozen=True)
@@ -229,9 +232,9 @@ def generate(
             and the rows it belongs to; what it returns takes its place.
         stop_ids: Tokens that end a rollout beside EOS.
         beside: Another model that reads each position before the edits of it are made.
-        shared: Whether processes may share the batches (see `shared_out`): rollouts come batch by
-            batch then, the longest prompts first, and what sampler and edits remember of a batch
-            is lost after it.
+        shared: Whether processes may share the batches (see `shared_out`), which are made as small
+            as gives each process as many as any other: rollouts come batch by batch then, the
+            longest prompts first, and what sampler and edits remember of a batch is lost after it.
 
     Raises:
         ConfigError: A logit is NaN; text sampled from it would look like any other.
@@ -245,10 +248,18 @@ def generate(
         with torch.inference_mode():
             return list(rolled(batch))
 
+    if shared and prompts:
+        batch_size = even_batch_size(len(prompts), batch_size, lm.device)
     every = list(batches(prompts, batch_size))
     found = shared_out(all_of, every[::-1], lm.device) if shared else map(rolled, every)
     for rollouts in found:
         yield from rollouts
+
+
+def even_batch_size(num_prompts: int, most: int, device: torch.device) -> int:
+    """Prompts a batch, at most `most`, so that processes that share them end together."""
+    processes = num_workers(device, num_prompts // _WORTH_A_PROCESS)
+    return -(-num_prompts // (processes * -(-num_prompts // (processes * most))))
 
 
 def batches(prompts: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
