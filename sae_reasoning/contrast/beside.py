@@ -1,7 +1,6 @@
-"""What stands beside the verdict's measures: pass@k, corrupted thoughts, content, weights."""
+"""What stands beside the verdict's measures: corrupted thoughts, content, weights."""
 
 from collections.abc import Mapping, Sequence
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,6 @@ from sae_reasoning.contrast.measures import (
     Measure,
     Resampling,
     by_problem,
-    quotient,
     share,
 )
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
@@ -27,50 +25,12 @@ from sae_reasoning.records import Trace
 
 _MANY = 1000
 """Times as often, beyond which the base doesn't make the move and the figure says no more."""
-PASS_AT, CORRUPTED, CONTENT_GAP = "pass@k", "accuracy/after_thought", "content_gap"
+CORRUPTED, CONTENT_GAP = "accuracy/after_thought", "content_gap"
 
 
 def is_right(prompt: str, text: str) -> bool:
     """Whether a response answers its prompt rightly."""
     return parse_prompt(prompt).grade(answered_path(text))
-
-
-def pass_at_k(grades: Mapping[str, Sequence[Sequence[bool]]], how: Resampling) -> list[Measure]:
-    """Unbiased pass@k (Chen et al. 2107.03374, §2.1) by model, with the difference of the two.
-
-    Args:
-        grades: Of each model and problem, of every rollout; k runs over powers of 2 up to them.
-        how: Makes intervals.
-    """
-    most = min(len(own) for rows in grades.values() for own in rows)
-    found = []
-    for k in (1 << power for power in range(most.bit_length())):
-        by_model = {
-            model: np.array(
-                [1 - comb(len(own) - sum(own), k) / comb(len(own), k) for own in rows], float
-            )
-            for model, rows in grades.items()
-        }
-        problems = [str(index) for index in range(len(next(iter(by_model.values()))))]
-        for model, values in by_model.items():
-            found.append(share(how, "", PASS_AT, model, str(k), values, problems))
-        gap = by_model[RL] - by_model[BASE]
-        estimate = how.estimate(np.stack([gap, np.ones(len(gap))], axis=1), quotient)
-        found.append(
-            Measure(
-                "",
-                PASS_AT,
-                DIFFERENCE,
-                str(k),
-                estimate.value,
-                estimate.low,
-                estimate.high,
-                0.95,
-                estimate.n,
-                len(gap),
-            )
-        )
-    return found
 
 
 def accuracy_after(

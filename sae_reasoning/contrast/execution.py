@@ -20,6 +20,7 @@ from sae_reasoning.organisms.forced import (
     random_continuation,
 )
 from sae_reasoning.organisms.grammar import ALL_OPENINGS
+from sae_reasoning.organisms.parser import match_move
 from sae_reasoning.records import Trace
 
 _LOTS = 16
@@ -116,6 +117,11 @@ def own_openings(
 def judge(start: Start, opening: str, continuation: str) -> bool:
     """Whether the move, begun with `opening`, was carried out rightly."""
     return is_valid(start.forced(opening), continuation)
+
+
+def is_move(start: Start, opening: str, continuation: str) -> bool:
+    """Whether what follows `opening` has the form of the move, rightly filled or not."""
+    return match_move(start.behaviour, f"{opening} {continuation}") is not None
 
 
 def judge_free(start: Start, text: str) -> tuple[bool, bool]:

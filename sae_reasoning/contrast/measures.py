@@ -15,7 +15,8 @@ from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat, wilson
 BASE, RL = "base", "rl"
 MODELS = (BASE, RL)
 RATIO, DIFFERENCE = "rl/base", "rl-base"
-_FEW = 10
+FEW = 10
+"""Problems that say otherwise than the rest: fewer, and resamples don't show how many might."""
 EQUIVALENCE_LEVEL = 0.9
 """Two one-sided tests at 5 % are a 90 % interval within the margin (Schuirmann 1987)."""
 
@@ -143,7 +144,7 @@ def difference(
     sums = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
     estimate = how.estimate(sums, quotient)
     more, less = (int((sign * sums[:, 0] > 0).sum()) for sign in (1, -1))
-    if estimate.n and more + less < _FEW:
+    if estimate.n and more + less < FEW:
         up, down = wilson(more, estimate.n), wilson(less, estimate.n)
         estimate = replace(
             estimate,

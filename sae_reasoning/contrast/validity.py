@@ -4,7 +4,8 @@ A model is started in words of its own: an opening drawn from its own distributi
 that place. A base whose own words fail may still know others, so its best trigger is looked for
 beside them: the wording that does best on the select split, and the best of several tries. Levels
 that need no ability: slots filled by lot, the best fixed rule, and a thought whose sentences are
-shuffled before the start.
+shuffled before the start. How often what follows has the move's form at all tells a model that
+chooses wrongly from one that doesn't write the move.
 """
 
 import random
@@ -17,6 +18,7 @@ from sae_reasoning.contrast.execution import (
     Start,
     best_fixed_rule,
     chances,
+    is_move,
     judge,
     own_openings,
     shuffled,
@@ -39,7 +41,8 @@ Continue = Callable[[str, Sequence[str], Sequence[str], Sequence[tuple[int, int]
 
 OWN_WORDS, BEST_WORDS, BEST_OF = "own words", "best words", "best of tries"
 SHUFFLED, BY_LOT, FIXED_RULE = "shuffled thought", "by lot", "best fixed rule"
-VALIDITY, SKILL = "validity", "skill"
+WHERE_RULE_FAILS = "own words where the best fixed rule is wrong"
+VALIDITY, SKILL, OVER_RULE, WELL_FORMED = "validity", "skill", "validity_over", "well_formed"
 
 
 def validity(
@@ -68,26 +71,36 @@ def validity(
     found: list[Measure] = []
 
     def run(model: str, openings: Sequence[str], sample: int) -> Float[np.ndarray, " start"]:
-        return _run(continue_, model, report, openings, sample)
+        return _valid(report, openings, _continued(continue_, model, report, openings, sample))
 
     def add(model: str, condition: str, valid: np.ndarray, chance: np.ndarray) -> None:
         found.append(share(how, move, VALIDITY, model, condition, valid, problems))
         found.append(skill(how, move, SKILL, model, condition, valid, chance, problems))
 
     words = {model: own_openings(report, log_probs[model], seed) for model in MODELS}
-    own = {model: run(model, words[model], 0) for model in MODELS}
+    texts = {m: _continued(continue_, m, report, words[m], 0) for m in MODELS}
+    own = {model: _valid(report, words[model], texts[model]) for model in MODELS}
+    rule = best_fixed_rule(report)
     for model in MODELS:
         add(model, OWN_WORDS, own[model], lot)
+        found += _beside_a_rule(how, move, model, own[model], rule, problems)
+        formed = [
+            is_move(s, o, t) for s, o, t in zip(report, words[model], texts[model], strict=True)
+        ]
+        found.append(
+            share(how, move, WELL_FORMED, model, OWN_WORDS, np.array(formed, float), problems)
+        )
         rng = random.Random(f"shuffled/{seed}/{move}")
         mixed = [shuffled(start.before, rng) for start in report]
-        texts = continue_(
-            model,
-            [start.prompt for start in report],
-            [f"{before} {o}" for before, o in zip(mixed, words[model], strict=True)],
-            [(start.place, 1000) for start in report],
-        )
-        valid = np.array(
-            [judge(s, o, t) for s, o, t in zip(report, words[model], texts, strict=True)], float
+        valid = _valid(
+            report,
+            words[model],
+            continue_(
+                model,
+                [start.prompt for start in report],
+                [f"{before} {o}" for before, o in zip(mixed, words[model], strict=True)],
+                [(start.place, 1000) for start in report],
+            ),
         )
         found.append(share(how, move, VALIDITY, model, SHUFFLED, valid, problems))
     found.append(
@@ -102,23 +115,45 @@ def validity(
         any_valid = np.maximum(any_valid, run(BASE, again, sample))
     add(BASE, BEST_OF, any_valid, chances(report, tries, seed))
     found.append(share(how, move, VALIDITY, BASE, BY_LOT, lot, problems))
-    found.append(share(how, move, VALIDITY, BASE, FIXED_RULE, best_fixed_rule(report), problems))
+    found.append(share(how, move, VALIDITY, BASE, FIXED_RULE, rule, problems))
     return found
 
 
-def _run(
+def _beside_a_rule(
+    how: Resampling,
+    move: str,
+    model: str,
+    own: Float[np.ndarray, " start"],
+    rule: Float[np.ndarray, " start"],
+    problems: Sequence[str],
+) -> list[Measure]:
+    """How much better than the best fixed rule, and what comes of starts where that is wrong."""
+    wrong = np.flatnonzero(rule == 0)
+    found = [difference(how, move, OVER_RULE, model, FIXED_RULE, own, rule, problems)]
+    if len(wrong):
+        there = [problems[index] for index in wrong.tolist()]
+        found.append(share(how, move, VALIDITY, model, WHERE_RULE_FAILS, own[wrong], there))
+    return found
+
+
+def _continued(
     continue_: Continue,
     model: str,
     starts: Sequence[Start],
     openings: Sequence[str],
     sample: int,
-) -> Float[np.ndarray, " start"]:
-    texts = continue_(
+) -> list[str]:
+    return continue_(
         model,
         [start.prompt for start in starts],
         [f"{start.before} {opening}" for start, opening in zip(starts, openings, strict=True)],
         [(start.place, sample) for start in starts],
     )
+
+
+def _valid(
+    starts: Sequence[Start], openings: Sequence[str], texts: Sequence[str]
+) -> Float[np.ndarray, " start"]:
     return np.array(
         [judge(s, o, text) for s, o, text in zip(starts, openings, texts, strict=True)], float
     )
@@ -130,5 +165,6 @@ def _best_opening(starts: Sequence[Start], continue_: Continue) -> str | None:
         return None
     openings = ALL_OPENINGS[starts[0].behaviour]
     rows = [(start, opening) for opening in openings for start in starts]
-    valid = _run(continue_, BASE, [start for start, _ in rows], [opening for _, opening in rows], 0)
+    begun, said = [start for start, _ in rows], [opening for _, opening in rows]
+    valid = _valid(begun, said, _continued(continue_, BASE, begun, said, 0))
     return openings[int(valid.reshape(len(openings), len(starts)).mean(1).argmax())]

@@ -26,6 +26,7 @@ from sae_reasoning.contrast import beside, triggers
 from sae_reasoning.contrast.execution import Start, corrupted, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
 from sae_reasoning.contrast.rates import Place, places_of, rates
+from sae_reasoning.contrast.reach import Tries, pass_summary, reach, walked
 from sae_reasoning.contrast.triggers import Chosen
 from sae_reasoning.contrast.validity import validity
 from sae_reasoning.contrast.weights import weight_changes
@@ -49,7 +50,6 @@ from sae_reasoning.edges.tables import read_traces, write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.grammar import ALL_OPENINGS
-from sae_reasoning.organisms.measure import random_walks
 from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
@@ -66,13 +66,13 @@ from sae_reasoning.steering.triggers import (
 )
 from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.annotate import annotator_for
-from sae_reasoning.traces.problems import posed_in
+from sae_reasoning.traces.problems import PosedProblem, posed_in
 
 _SPLITS = ("select", "report")
 
 
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `contrast.parquet`, `triggers.json` and `thoughts.parquet` in `contrast`."""
+    """Make `contrast.parquet`, `pass.parquet`, `triggers.json` and `thoughts.parquet`."""
     inputs = _inputs(cfg)
     with Stage(cfg.folder / "contrast", cfg.settings("contrast"), inputs) as stage:
         if stage.is_current:
@@ -89,7 +89,7 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             "rates": lambda: lab.rates(thoughts, places, log_probs),
             "validity": lambda: lab.validity(starts, log_probs),
             "triggers": lambda: lab.triggers(thoughts, places, starts, stage),
-            "pass@k": lab.pass_at_k,
+            "pass@k": lambda: lab.reach(stage),
             "corrupted thoughts": lambda: lab.corrupted(thoughts),
             "nats on content": lambda: lab.content_gap(thoughts),
             "weights": lab.weights,
@@ -112,10 +112,9 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         )
     tracker.table("contrast", table)
     tracker.summary(manifest.counts)
-    summary = beside.summary(found, cfg.contrast.behaviours or cfg.behaviours)
-    console.table(
-        "what both models would do, report split", list(summary.columns), summary.values.tolist()
-    )
+    moves = beside.summary(found, cfg.contrast.behaviours or cfg.behaviours)
+    for title, said in (("what both models would do", moves), ("pass@k", pass_summary(found))):
+        console.table(f"{title}, report split", list(said.columns), said.values.tolist())
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest
@@ -421,30 +420,35 @@ class _Lab:
                 found.append(Direction(ANNOUNCERS, dictionary.layer, unit(rows.mean(0))))
         return found
 
-    def pass_at_k(self) -> list[Measure]:
-        """pass@k of both models and of random descents, on report problems."""
+    def reach(self, stage: Stage) -> list[Measure]:
+        """pass@k of both models and of walks by chance, on report problems."""
         problems = self._problems["report"][: self._own.pass_problems]
-        grades: dict[str, list[list[bool]]] = {}
-        size = self._own.pass_samples
+        tries = walked({p.problem_id: parse_prompt(p.prompt) for p in problems})
         for model in MODELS:
-            rows = [(p, s) for p in problems for s in range(size)]
-            made = self._write(
-                model,
-                [problem.prompt for problem, _ in rows],
-                [""] * len(rows),
-                [(problem.number, 20_000 + sample) for problem, sample in rows],
-                max_new_tokens=self._own.max_new_tokens,
-            )
-            right = [
-                beside.is_right(problem.prompt, one.text)
-                for (problem, _), one in zip(rows, made, strict=True)
-            ]
-            grades[model] = [right[i : i + size] for i in range(0, len(right), size)]
-        rng = random.Random(f"walk/{self._own.seed}")
-        grades["random descents"] = [
-            random_walks(parse_prompt(problem.prompt), size, rng) for problem in problems
-        ]
-        return beside.pass_at_k(grades, self._how)
+            made = self.part(f"tries_{model}", partial(self._tries, model, problems))
+            tries += [Tries(**row) for row in made]
+        write_table(stage.folder / "pass.parquet", pd.DataFrame([asdict(one) for one in tries]))
+        return reach(tries, self._how)
+
+    def _tries(self, model: str, problems: Sequence[PosedProblem]) -> list[dict[str, Any]]:
+        size = self._own.pass_samples
+        rows = [(problem, sample) for problem in problems for sample in range(size)]
+        made = self._write(
+            model,
+            [problem.prompt for problem, _ in rows],
+            [""] * len(rows),
+            [(problem.number, 20_000 + sample) for problem, sample in rows],
+            max_new_tokens=self._own.max_new_tokens,
+        )
+        found = []
+        for number, problem in enumerate(problems):
+            own = made[number * size : (number + 1) * size]
+            right = sum(beside.is_right(problem.prompt, one.text) for one in own)
+            cut = sum(one.truncated for one in own)
+            tokens = sum(len(one.token_ids) for one in own) / size
+            one = problem.problem_id
+            found.append(asdict(Tries(model, one, size, right, cut, tokens, right / size)))
+        return found
 
     def corrupted(self, thoughts: Sequence[Trace]) -> list[Measure]:
         """What the RL model answers after its own thoughts, whole and corrupted."""

@@ -229,6 +229,41 @@ def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
     assert found["validity", "rl-base", "own words"].value == 1.0
     assert found["validity", "base", "best of tries"].high < 0.2
     assert found["validity", "base", "own words"].n == 32
+    assert found["well_formed", "base", "own words"].value == 1.0  # It chooses wrongly.
+
+
+def test_validity_beside_a_rule_that_reads_nothing() -> None:
+    """The nearest fork is right at 20 starts and the start at 12; one model knows, one doesn't."""
+    prompt = PROMPT.replace("cedar: gold", "cedar: none").replace("elm: none", "elm: gold")
+    before = (
+        "<think> the task is gold from ash . at ash: either birch or cedar . so cedar . "
+        "at cedar: none . stuck here , back up to ash . at ash: either birch or cedar . so birch . "
+        "at birch: either dale or elm . so dale . at dale: none ."
+    )
+    starts = [Start(f"p{i}", "report", BACKTRACKING, prompt, before, i, (1, 2)) for i in range(20)]
+    starts += [left(f"p{i}", i) for i in range(20, 32)]
+    log_probs = {m: [[-5.0] * len(ALL_OPENINGS[BACKTRACKING])] * 32 for m in ("base", "rl")}
+
+    def continue_(
+        model: str, prompts: Sequence[str], before: Sequence[str], keys: Sequence[tuple[int, int]]
+    ) -> list[str]:
+        tried = ["elm: none" in text for text in before]
+        if model == "base":
+            return ["birch ." if place % 2 else "oh" for place, _ in keys]
+        return ["ash ." if is_tried else "birch ." for is_tried in tried]
+
+    found = {
+        (m.measure, m.model, m.condition): m
+        for m in validity(starts, log_probs, continue_, tries=2, how=Resampling(200, 0))
+    }
+    over = {model: found["validity_over", model, "best fixed rule"] for model in ("base", "rl")}
+    assert over["rl"].value == pytest.approx(12 / 32)
+    assert over["rl"].low > 0.2
+    assert over["base"].value == pytest.approx(-10 / 32)
+    there = "own words where the best fixed rule is wrong"
+    assert (found["validity", "rl", there].value, found["validity", "rl", there].n) == (1.0, 12)
+    assert found["validity", "base", there].value == 0.0
+    assert found["well_formed", "base", "own words"].value == 0.5
 
 
 def test_mean_difference_points_from_elsewhere_to_the_onsets() -> None:

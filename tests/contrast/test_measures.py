@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_reasoning.contrast.beside import content_gap, pass_at_k
+from sae_reasoning.contrast.beside import content_gap
 from sae_reasoning.contrast.measures import Resampling, compared, share, skill
 from sae_reasoning.contrast.rates import (
     ENTRY,
@@ -103,15 +103,6 @@ def test_a_share_is_bootstrapped_over_problems_not_items() -> None:
     together = share(HOW, "", "m", "base", "", values, [f"p{i % 2}" for i in range(20)])
     assert together.n == 2
     assert together.high - together.low > apart.high - apart.low
-
-
-def test_pass_at_k_of_one_right_in_four() -> None:
-    grades = {"base": [[True, False, False, False]] * 5, "rl": [[True] * 4] * 5}
-    found = {(m.model, m.condition): m.value for m in pass_at_k(grades, HOW)}
-    assert found["base", "1"] == pytest.approx(0.25)
-    assert found["base", "2"] == pytest.approx(0.5)
-    assert found["base", "4"] == 1.0
-    assert found["rl-base", "1"] == pytest.approx(0.75)
 
 
 def test_content_gap_takes_off_what_is_harder_everywhere() -> None:

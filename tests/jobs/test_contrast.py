@@ -78,11 +78,11 @@ def test_a_killed_contrast_goes_on_and_ends_the_same(
     again = project.copy(tmp_path / "again", "traces")
     run(project)
 
-    def killed(_lab: object) -> None:
+    def killed(_lab: object, _stage: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job._Lab, "pass_at_k", killed)
+        patch.setattr(job._Lab, "reach", killed)
         with pytest.raises(KeyboardInterrupt):
             run(again)
     parts = next(again.results.glob("contrast.partial-*")) / "parts"

@@ -1,0 +1,183 @@
+"""What can be reached in k tries: pass@k of both models beside walks that know nothing but the map.
+
+Where chance alone gets there within k tries, pass@k says nothing of either model; so its floors
+stand beside it, exact: a walk from the start that takes any way at random, and one that also keeps
+off shut places.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import comb
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from sae_reasoning.contrast.measures import (
+    BASE,
+    DIFFERENCE,
+    FEW,
+    MODELS,
+    RL,
+    Measure,
+    Resampling,
+    measure_of,
+    quotient,
+)
+from sae_reasoning.organisms.world import SHUT, Problem
+from sae_reasoning.stats import Estimate, wilson
+
+PASS_AT, CATCH_UP = "pass@k", "pass@k/catch_up"
+DESCENTS, OPEN_DESCENTS = "random descents", "random descents past open places"
+WALKS = {DESCENTS: False, OPEN_DESCENTS: True}
+
+
+@dataclass(frozen=True)
+class Tries:
+    """What came of the tries at one problem.
+
+    Attributes:
+        model: `base`, `rl`, or a walk.
+        problem_id: The problem.
+        samples: Tries; 0 of a walk, whose chance is exact.
+        right: Right answers among them.
+        truncated: How many were cut.
+        tokens: Mean number of tokens written.
+        odds: Share of tries that is right; of a walk, the chance of it.
+    """
+
+    model: str
+    problem_id: str
+    samples: int
+    right: int
+    truncated: int
+    tokens: float
+    odds: float
+
+
+def walked(problems: Mapping[str, Problem]) -> list[Tries]:
+    """Every walk on problems, by their ids."""
+    return [
+        Tries(name, one, 0, 0, 0, 0.0, descent_odds(problem, keeps_off_shut=keeps_off_shut))
+        for name, keeps_off_shut in WALKS.items()
+        for one, problem in problems.items()
+    ]
+
+
+def descent_odds(problem: Problem, *, keeps_off_shut: bool) -> float:
+    """Chance that a walk from the start to a leaf, any way at random at each fork, is right.
+
+    Args:
+        problem: The map.
+        keeps_off_shut: Whether it takes no way to a place that is shut, where there is another.
+    """
+
+    def onwards(path: tuple[str, ...]) -> float:
+        ways = problem.children(path[-1])
+        if not ways:
+            return float(problem.grade(path))
+        if keeps_off_shut:
+            ways = tuple(way for way in ways if problem.notes.get(way) != SHUT) or ways
+        return sum(onwards((*path, way)) for way in ways) / len(ways)
+
+    return onwards((problem.start,))
+
+
+def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:
+    """pass@k for k in powers of 2 up to the samples: levels, paired differences, the k of catch-up.
+
+    Unbiased (Chen et al. 2107.03374, §2.1). The k of catch-up is the first at which the base
+    reaches as many problems as the RL model; twice the largest k stands for none.
+
+    Args:
+        tries: Of both models and every walk, on the same problems.
+        how: Makes intervals.
+    """
+    most = min(one.samples for one in tries if one.model in MODELS)
+    ks = [1 << power for power in range(most.bit_length())]
+    names = list(dict.fromkeys(one.model for one in tries))
+    by_model = {name: [one for one in tries if one.model == name] for name in names}
+    posed = [[one.problem_id for one in own] for own in by_model.values()]
+    assert all(own == posed[0] for own in posed), "models tried different problems"
+    values = {
+        name: np.array([[_pass_at(one, k) for k in ks] for one in own])
+        for name, own in by_model.items()
+    }
+    items = {name: sum(one.samples for one in own) for name, own in by_model.items()}
+    pairs = {DIFFERENCE: (RL, BASE)}
+    pairs |= {f"{model}-{walk}": (model, walk) for walk in WALKS for model in MODELS}
+    found = []
+    for column, k in enumerate(ks):
+        for name in names:
+            estimate = _mean(how, values[name][:, column], can_be_negative=False)
+            found.append(measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[name]))
+        for name, (one, other) in pairs.items():
+            gap = values[one][:, column] - values[other][:, column]
+            estimate = _mean(how, gap, can_be_negative=True)
+            found.append(
+                measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[one] + items[other])
+            )
+
+    def catch_up(of: np.ndarray) -> np.ndarray:
+        has_caught_up = of[..., : len(ks)] <= of[..., len(ks) : 2 * len(ks)] + 1e-9
+        return np.where(
+            has_caught_up.any(-1), np.array(ks)[has_caught_up.argmax(-1)], 2 * ks[-1]
+        ).astype(float)
+
+    # The column of ones keeps problems that nobody ever solves.
+    columns = [values[RL], values[BASE], np.ones((len(posed[0]), 1))]
+    estimate = how.estimate(np.concatenate(columns, axis=1), catch_up)
+    found.append(
+        measure_of(
+            "", CATCH_UP, DIFFERENCE, f"of {ks[-1]}", estimate, 0.95, items[RL] + items[BASE]
+        )
+    )
+    return found
+
+
+def _pass_at(one: Tries, k: int) -> float:
+    if not one.samples:
+        return 1 - (1 - one.odds) ** k
+    return 1 - comb(one.samples - one.right, k) / comb(one.samples, k)
+
+
+def _mean(
+    how: Resampling, values: Float[np.ndarray, " problem"], *, can_be_negative: bool
+) -> Estimate:
+    """Mean over problems; where nearly all say the same, bounds reach to Wilson's."""
+    estimate = how.estimate(np.stack([values, np.ones(len(values))], axis=1), quotient)
+    _, counts = np.unique(values.round(9), return_counts=True)
+    if len(values) - counts.max() >= FEW:
+        return estimate
+    up = wilson(values.clip(min=0).sum(), len(values))
+    low, high = up.low, up.high
+    if can_be_negative:
+        down = wilson(-values.clip(max=0).sum(), len(values))
+        low, high = low - down.high, high - down.low
+    return replace(estimate, low=min(estimate.low, low), high=max(estimate.high, high))
+
+
+def pass_summary(found: Sequence[Measure]) -> pd.DataFrame:
+    """pass@k for people: every other k, with both floors."""
+    by: Mapping[tuple[str, str], Measure] = {
+        (m.condition, m.model): m for m in found if m.measure == PASS_AT
+    }
+    ks = list(dict.fromkeys(condition for condition, _ in by))
+
+    def cell(k: str, model: str) -> str:
+        one = by[k, model]
+        return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+
+    return pd.DataFrame(
+        [
+            {
+                "k": k,
+                "base": cell(k, BASE),
+                "rl": cell(k, RL),
+                "rl-base": cell(k, DIFFERENCE),
+                "at random": cell(k, DESCENTS),
+                "at random, open places": cell(k, OPEN_DESCENTS),
+            }
+            for k in dict.fromkeys([*ks[::2], ks[-1]])
+        ]
+    )

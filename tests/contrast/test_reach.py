@@ -1,0 +1,92 @@
+"""pass@k beside walks by chance, against what can be counted by hand or drawn by lot."""
+
+import random
+
+import numpy as np
+import pytest
+
+from sae_reasoning.contrast.measures import Resampling
+from sae_reasoning.contrast.reach import (
+    CATCH_UP,
+    DESCENTS,
+    OPEN_DESCENTS,
+    Tries,
+    descent_odds,
+    pass_summary,
+    reach,
+    walked,
+)
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.measure import random_walks
+from sae_reasoning.organisms.world import LONGER, parse_prompt, sample_problem
+
+HOW = Resampling(num_resamples=400, seed=0)
+FORK = parse_prompt(
+    "map ash: either birch or cedar , birch: either dale or elm , dale: none , elm: gold , "
+    "cedar: gold ; notes birch# open cedar# shut elm# real ; from ash find gold ?"
+)
+
+
+def tries(model: str, right: list[int], samples: int) -> list[Tries]:
+    return [
+        Tries(model, f"p{index}", samples, one, 0, 9.0, one / samples)
+        for index, one in enumerate(right)
+    ]
+
+
+def test_chances_of_a_walk_are_those_of_its_forks() -> None:
+    assert descent_odds(FORK, keeps_off_shut=False) == 0.25
+    assert descent_odds(FORK, keeps_off_shut=True) == 0.5
+
+
+def test_chances_are_what_walks_by_lot_come_to() -> None:
+    rng = random.Random(5)
+    for _ in range(20):
+        problem = sample_problem(rng, LONGER, grammar.REMARKS)
+        odds = descent_odds(problem, keeps_off_shut=False)
+        drawn = np.mean(random_walks(problem, 4000, rng))
+        assert abs(drawn - odds) < 4 * (odds * (1 - odds) / 4000) ** 0.5
+        assert descent_odds(problem, keeps_off_shut=True) >= odds > 0
+
+
+def test_pass_at_k_levels_and_differences_by_hand() -> None:
+    floor = walked({f"p{index}": FORK for index in range(5)})
+    made = reach([*tries("base", [1] * 5, 4), *tries("rl", [4] * 5, 4), *floor], HOW)
+    found = {(m.model, m.condition): m.value for m in made}
+    assert [found["base", k] for k in "124"] == pytest.approx([0.25, 0.5, 1.0])
+    assert found["rl-base", "1"] == pytest.approx(0.75)
+    assert found[DESCENTS, "2"] == pytest.approx(1 - 0.75**2)
+    assert found[OPEN_DESCENTS, "2"] == pytest.approx(1 - 0.5**2)
+    assert found[f"base-{DESCENTS}", "1"] == pytest.approx(0)
+    assert found[f"rl-{OPEN_DESCENTS}", "1"] == pytest.approx(0.5)
+    assert {m.value for m in made if m.measure == CATCH_UP} == {4}
+    shown = pass_summary(made)
+    assert list(shown.k) == ["1", "4"]
+    assert shown["at random"][0].startswith("0.25 [")
+
+
+def test_a_base_that_never_catches_up_is_twice_the_largest_k() -> None:
+    floor = walked({f"p{index}": FORK for index in range(30)})
+    base = tries("base", [0] * 15 + [2] * 15, 8)
+    made = reach([*base, *tries("rl", [5] * 30, 8), *floor], HOW)
+    found = next(m for m in made if m.measure == CATCH_UP)
+    assert (found.value, found.low, found.high) == (16, 16, 16)
+    assert found.condition == "of 8"
+
+
+def test_where_nearly_all_problems_agree_bounds_reach_to_wilsons() -> None:
+    floor = walked({f"p{index}": FORK for index in range(60)})
+    made = reach([*tries("base", [2] * 59 + [0], 2), *tries("rl", [2] * 60, 2), *floor], HOW)
+    found = {(m.model, m.condition): m for m in made if m.condition == "2"}
+    assert found["rl", "2"].high == 1.0
+    assert 0.93 < found["rl", "2"].low < 0.95
+    assert 0.90 < found["base", "2"].low < 0.93
+    assert found["rl-base", "2"].low < 0 < found["rl-base", "2"].value
+    assert found["rl-base", "2"].high > 0.08
+
+
+def test_models_that_tried_different_problems_are_not_compared() -> None:
+    floor = walked({"p0": FORK, "p1": FORK})
+    other = [Tries("rl", f"q{index}", 2, 1, 0, 9.0, 0.5) for index in range(2)]
+    with pytest.raises(AssertionError, match="different problems"):
+        reach([*tries("base", [1, 1], 2), *other, *floor], HOW)
