@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.stats import Estimate, bootstrap_of_sums, widen_flat, wilson
+from sae_reasoning.stats import Estimate, bootstrap_of_sums, wilson
 
 BASE, RL = "base", "rl"
 MODELS = (BASE, RL)
@@ -118,11 +118,32 @@ def share(
     values: Float[np.ndarray, " item"],
     problems: Sequence[str],
 ) -> Measure:
-    """Mean of 0/1 outcomes, with Wilson's interval on the problems where all agree."""
+    """Mean of 0/1 outcomes; bounds reach to Wilson's on the problems where nearly all agree."""
     sums = by_problem(problems, np.stack([values, np.ones(len(values))], axis=1))
-    estimate = how.estimate(sums, quotient)
-    return measure_of(
-        behaviour, measure, model, condition, widen_flat(estimate, estimate.n), 0.95, len(values)
+    estimate = to_wilson(how.estimate(sums, quotient), sums[:, 0] / sums[:, 1])
+    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(values))
+
+
+def few_differ(values: Float[np.ndarray, " problem"]) -> bool:
+    """Whether fewer than ten problems say anything but what most say."""
+    _, counts = np.unique(values.round(9), return_counts=True)
+    return 0 < len(values) < counts.max(initial=0) + FEW
+
+
+def to_wilson(estimate: Estimate, shares: Float[np.ndarray, " problem"]) -> Estimate:
+    """A mean of shares whose bounds reach to Wilson's where fewer than ten problems differ.
+
+    Resamples of problems that nearly all say the same can't show how many others might not.
+
+    Args:
+        estimate: The mean, with its interval over problems.
+        shares: Of each problem, from 0 to 1.
+    """
+    if not few_differ(shares):
+        return estimate
+    bounds = wilson(estimate.value * estimate.n, estimate.n)
+    return replace(
+        estimate, low=min(estimate.low, bounds.low), high=max(estimate.high, bounds.high)
     )
 
 
@@ -136,22 +157,27 @@ def difference(
     other: Float[np.ndarray, " item"],
     problems: Sequence[str],
 ) -> Measure:
-    """Mean of `one - other`, at most 1 in size, over the same items.
-
-    Where fewer than ten problems differ, resamples can't show how many more might: the bounds then
-    reach at least to Wilson's for the problems that differ one way, less those of the other.
-    """
+    """Mean of `one - other`, at most 1 in size, over the same items."""
     sums = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
-    estimate = how.estimate(sums, quotient)
-    more, less = (int((sign * sums[:, 0] > 0).sum()) for sign in (1, -1))
-    if estimate.n and more + less < FEW:
-        up, down = wilson(more, estimate.n), wilson(less, estimate.n)
-        estimate = replace(
-            estimate,
-            low=min(estimate.low, up.low - down.high),
-            high=max(estimate.high, up.high - down.low),
-        )
+    estimate = gap_to_wilson(how.estimate(sums, quotient), sums[:, 0] / sums[:, 1])
     return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(one))
+
+
+def gap_to_wilson(estimate: Estimate, gaps: Float[np.ndarray, " problem"]) -> Estimate:
+    """As `to_wilson`, of a mean of differences: Wilson's up one way, less Wilson's the other way.
+
+    Args:
+        estimate: The mean, with its interval over problems.
+        gaps: Of each problem, from -1 to 1.
+    """
+    if not few_differ(gaps):
+        return estimate
+    up, down = (wilson(part.clip(min=0).sum(), len(gaps)) for part in (gaps, -gaps))
+    return replace(
+        estimate,
+        low=min(estimate.low, up.low - down.high),
+        high=max(estimate.high, up.high - down.low),
+    )
 
 
 def skill(
@@ -170,21 +196,22 @@ def skill(
     Where a move may not start at all, `started` says where it did; chance earns nothing elsewhere.
 
     The form of Cohen's kappa (1960): moves whose slots can be filled rightly by lot are comparable
-    with those where they can't; undefined where lots are always right. Where all items agree the
-    bounds come from Wilson's interval of validity, on the problems.
+    with those where they can't; undefined where lots are always right. Where fewer than ten
+    problems differ the bounds reach to those of Wilson's interval of validity.
     """
     earned = chance if started is None else chance * started
     sums = by_problem(problems, np.stack([valid - earned, 1 - chance], axis=1))
     estimate = how.estimate(sums, quotient)
-    if len(valid) and (valid == valid[0]).all() and chance.mean() < 1:
-        bounds = widen_flat(
-            Estimate(float(valid[0]), float(valid[0]), float(valid[0]), estimate.n), estimate.n
+    if len(valid) and chance.mean() < 1:
+        shares = by_problem(problems, np.stack([valid, np.ones(len(valid))], axis=1))
+        share = float(valid.mean())
+        flat = Estimate(share, share, share, len(shares))
+        bounds = to_wilson(flat, shares[:, 0] / shares[:, 1])
+        low, high = (
+            estimate.value + (bound - share) / (1 - float(chance.mean()))
+            for bound in (bounds.low, bounds.high)
         )
-        level = float(earned.mean())
-        low, high = ((b - level) / (1 - float(chance.mean())) for b in (bounds.low, bounds.high))
-        estimate = Estimate(
-            estimate.value, min(low, estimate.low), max(high, estimate.high), estimate.n
-        )
+        estimate = replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))
     return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(valid))
 
 

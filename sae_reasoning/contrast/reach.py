@@ -6,7 +6,7 @@ off shut places.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import comb
 
 import numpy as np
@@ -16,16 +16,17 @@ from jaxtyping import Float
 from sae_reasoning.contrast.measures import (
     BASE,
     DIFFERENCE,
-    FEW,
     MODELS,
     RL,
     Measure,
     Resampling,
+    gap_to_wilson,
     measure_of,
     quotient,
+    to_wilson,
 )
 from sae_reasoning.organisms.world import SHUT, Problem
-from sae_reasoning.stats import Estimate, wilson
+from sae_reasoning.stats import Estimate
 
 PASS_AT, CATCH_UP = "pass@k", "pass@k/catch_up"
 DESCENTS, OPEN_DESCENTS = "random descents", "random descents past open places"
@@ -109,11 +110,11 @@ def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:
     found = []
     for column, k in enumerate(ks):
         for name in names:
-            estimate = _mean(how, values[name][:, column], can_be_negative=False)
+            estimate = to_wilson(_mean(how, values[name][:, column]), values[name][:, column])
             found.append(measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[name]))
         for name, (one, other) in pairs.items():
             gap = values[one][:, column] - values[other][:, column]
-            estimate = _mean(how, gap, can_be_negative=True)
+            estimate = gap_to_wilson(_mean(how, gap), gap)
             found.append(
                 measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[one] + items[other])
             )
@@ -141,20 +142,8 @@ def _pass_at(one: Tries, k: int) -> float:
     return 1 - comb(one.samples - one.right, k) / comb(one.samples, k)
 
 
-def _mean(
-    how: Resampling, values: Float[np.ndarray, " problem"], *, can_be_negative: bool
-) -> Estimate:
-    """Mean over problems; where nearly all say the same, bounds reach to Wilson's."""
-    estimate = how.estimate(np.stack([values, np.ones(len(values))], axis=1), quotient)
-    _, counts = np.unique(values.round(9), return_counts=True)
-    if len(values) - counts.max() >= FEW:
-        return estimate
-    up = wilson(values.clip(min=0).sum(), len(values))
-    low, high = up.low, up.high
-    if can_be_negative:
-        down = wilson(-values.clip(max=0).sum(), len(values))
-        low, high = low - down.high, high - down.low
-    return replace(estimate, low=min(estimate.low, low), high=max(estimate.high, high))
+def _mean(how: Resampling, values: Float[np.ndarray, " problem"]) -> Estimate:
+    return how.estimate(np.stack([values, np.ones(len(values))], axis=1), quotient)
 
 
 def pass_summary(found: Sequence[Measure]) -> pd.DataFrame:

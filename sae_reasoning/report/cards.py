@@ -16,6 +16,7 @@ from sae_reasoning.report.verdict import (
     DEPLOYED,
     GATEWAY,
     INCONCLUSIVE,
+    RARER,
     REDUCED,
     UNCHANGED,
     Evidence,
@@ -25,6 +26,7 @@ from sae_reasoning.report.verdict import (
 _MEANS = {
     DEPLOYED: "The base could do it already; training taught the model when to.",
     GATEWAY: "Training taught the model to think; within thought, the move is no more frequent.",
+    RARER: "Training taught the model to think; within thought, it makes the move less often.",
     CREATED: "The base can't do it, however it is started; training made the move.",
     UNCHANGED: "The model does it as often as its base.",
     REDUCED: "The model does it less often than its base.",
@@ -33,6 +35,7 @@ _MEANS = {
 _IN_SHORT = {
     DEPLOYED: "the base could, training taught when",
     GATEWAY: "training taught to think, and with it the move",
+    RARER: "training taught to think; in thought the move is rarer",
     CREATED: "the base can't, training made it",
     UNCHANGED: "as often as in the base",
     REDUCED: "rarer than in the base",
@@ -61,7 +64,7 @@ class Card:
     Attributes:
         behaviour: The move.
         verdict: As `report.verdict` gives it.
-        qualifier: `gateway` or "".
+        qualifier: Of a deployed move, or "".
         means: What the verdict means.
         reason: What it rests on, in words with figures.
         sure: How far the decisive figures are from turning.
@@ -86,7 +89,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         groups.setdefault(one.qualifier or one.verdict, []).append(one.behaviour)
     said = [
         f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} "
-        f"{DEPLOYED if name == GATEWAY else name} ({_IN_SHORT[name]})"
+        f"{DEPLOYED if name in (GATEWAY, RARER) else name} ({_IN_SHORT[name]})"
         for name, moves in groups.items()
     ]
     text = "; ".join(said)
@@ -148,7 +151,7 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
         behaviour=one.behaviour,
         verdict=f"{one.verdict} ({one.qualifier})" if one.qualifier else one.verdict,
         kind=one.verdict,
-        means=_IN_SHORT[GATEWAY if one.qualifier == GATEWAY else one.verdict],
+        means=_IN_SHORT[one.qualifier or one.verdict],
         starts=(figure(PER_TRACE, BASE), figure(PER_TRACE, RL)),
         executed=(figure(VALIDITY, BASE, OWN_WORDS), figure(VALIDITY, RL, OWN_WORDS)),
         checks=f"{passed} of {len(deciding)} checks pass" if deciding else "nothing to check",
@@ -163,7 +166,7 @@ def card(one: Verdict) -> Card:
         behaviour=one.behaviour,
         verdict=one.verdict,
         qualifier=one.qualifier,
-        means=_MEANS[GATEWAY if one.qualifier == GATEWAY else one.verdict],
+        means=_MEANS[one.qualifier or one.verdict],
         reason=f"{one.reason[:1].upper()}{one.reason[1:]}.",
         sure=_sure(one, deciding),
         deciding=tuple(map(_evidence_bar, deciding)),

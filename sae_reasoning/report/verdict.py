@@ -5,8 +5,9 @@
    fallen and the rate per opportunity isn't up.
 3. `deployed`: the rate per trace is up, both models execute the move once it's started, the base as
    well as the RL model, and a push of the residual makes the base carry it out, beyond chance, more
-   often than every control. Qualifier `gateway` where the rate per opportunity, given that the
-   trace is thinking, is level: what was taught is to think.
+   often than every control. Qualifier by the rate per opportunity, given that the trace is
+   thinking: `gateway` where it's level, so what was taught is to think; `rarer in thought` where
+   it's down.
 4. `created`: the rate per trace is up, the RL model executes the move, and the base is unable under
    every trigger: its own words, its best wording, the best of several tries, the best push.
 5. `inconclusive`: anything else.
@@ -45,7 +46,7 @@ CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
     "inconclusive",
 )
 VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
-GATEWAY = "gateway"
+GATEWAY, RARER = "gateway", "rarer in thought"
 _NEVER = 0.0005
 """Times a trace, below which people say never."""
 
@@ -80,7 +81,7 @@ class Verdict:
     Attributes:
         behaviour: The move.
         verdict: `deployed`, `created`, `unchanged`, `reduced` or `inconclusive`.
-        qualifier: `gateway` or "".
+        qualifier: `gateway`, `rarer in thought` or "".
         reason: The verdict in plain words.
         evidence: Every figure that was held against a margin.
     """
@@ -198,17 +199,12 @@ def _judge(case: _Case) -> Verdict:
     base = case.get(VALIDITY, BASE, OWN_WORDS).value
     executed = f"executes it in {base:.0%} of starts (the model in {own.value:.0%})"
     if executes and is_equal and is_able and is_pushed:
-        is_gateway = given_level
-        how = (
-            "training taught it to think; within thought the move is no more frequent"
-            if is_gateway
-            else "training taught it when"
-        )
+        taught, qualifier = _taught(case, given_level)
         return case.says(
             DEPLOYED,
             f"{often}; the base {executed} and a push of its residual makes it carry the move out: "
-            f"{how}",
-            GATEWAY if is_gateway else "",
+            f"training taught it {taught}",
+            qualifier,
         )
     lacking = [
         case.below(case.get(SKILL, BASE, words), bars.unable)
@@ -224,6 +220,17 @@ def _judge(case: _Case) -> Verdict:
     return case.says(
         INCONCLUSIVE, _unsettled(often, executes, is_equal and is_able, is_pushed, executed)
     )
+
+
+def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
+    """What a deployed move was taught by the rate within thought, in words, and the qualifier."""
+    if _is_up(case, GIVEN_THINKING):
+        return "when", ""
+    if is_level:
+        return "to think; within thought the move is no more frequent", GATEWAY
+    if _is_down(case, GIVEN_THINKING):
+        return "to think, where it makes the move less often than its base would", RARER
+    return "to think, or when: the rate within thought is neither clearly up nor level", ""
 
 
 def _often(case: _Case) -> str:

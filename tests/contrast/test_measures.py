@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sae_reasoning.contrast.beside import content_gap
-from sae_reasoning.contrast.measures import Resampling, compared, share, skill
+from sae_reasoning.contrast.measures import Resampling, compared, difference, share, skill
 from sae_reasoning.contrast.rates import (
     ENTRY,
     GIVEN_THINKING,
@@ -16,6 +16,7 @@ from sae_reasoning.contrast.rates import (
 )
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
+from sae_reasoning.stats import wilson
 
 HOW = Resampling(num_resamples=400, seed=0)
 
@@ -103,6 +104,33 @@ def test_a_share_is_bootstrapped_over_problems_not_items() -> None:
     together = share(HOW, "", "m", "base", "", values, [f"p{i % 2}" for i in range(20)])
     assert together.n == 2
     assert together.high - together.low > apart.high - apart.low
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 9, 10])
+def test_where_fewer_than_ten_problems_differ_bounds_reach_to_wilsons(wrong: int) -> None:
+    values = np.array([0.0] * wrong + [1.0] * (60 - wrong))
+    problems = [f"p{i}" for i in range(60)]
+    bounds = wilson(60 - wrong, 60)
+    one = share(HOW, "", "m", "base", "", values, problems)
+    chance = np.full(60, 0.5)
+    level = skill(HOW, "", "m", "base", "", values, chance, problems)
+    if wrong < 10:
+        assert one.low <= bounds.low + 1e-9
+        assert one.high >= bounds.high - 1e-9
+    else:
+        assert one.high < bounds.high + 0.01
+    assert level.low == pytest.approx(2 * one.low - 1)
+    assert level.high == pytest.approx(2 * one.high - 1)
+
+
+def test_a_difference_that_nearly_all_problems_have_is_not_sure_of_all() -> None:
+    problems = [f"p{i}" for i in range(200)]
+    ones, zeros = np.ones(200), np.zeros(200)
+    for one, other, side in ((ones, zeros, 1), (zeros, ones, -1), (ones, ones, 0)):
+        found = difference(HOW, "", "m", "rl-base", "", one, other, problems)
+        assert found.value == side
+        assert 0.01 < found.high - found.low < 0.08
+        assert found.low <= side <= found.high
 
 
 def test_content_gap_takes_off_what_is_harder_everywhere() -> None:

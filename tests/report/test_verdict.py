@@ -93,6 +93,11 @@ def judged(
         # Up a trace, down an opportunity: deployed, but thinking isn't all that changed.
         (
             {"given ratio": (0.4, 0.3, 0.5), "given difference": (-0.3, -0.4, -0.2)},
+            ("deployed", "rarer in thought"),
+        ),
+        # Up a trace, neither for sure an opportunity.
+        (
+            {"given ratio": (1.3, 0.9, 1.7), "given difference": (0.1, -0.05, 0.2)},
             ("deployed", ""),
         ),
         # The base never makes it, so there's no ratio: differences decide.
