@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 3, "rank": 13, "contrast": 2, "report": 3}
+_VERSIONS = {"ablate": 3, "rank": 13, "contrast": 3, "report": 4}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {
@@ -281,7 +281,7 @@ class Config:
             "transfer": {},
             "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
-            "course": {},
+            "course": {"enough": [self.report.min_problems, self.report.min_starts]},
             "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }

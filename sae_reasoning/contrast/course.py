@@ -30,6 +30,7 @@ def course_of(
     sums: Float[np.ndarray, "problem model 2"],
     items: int,
     how: Resampling,
+    bars: ReportConfig,
 ) -> list[Measure]:
     """A quantity at every step, its change from first to last, and the mean step of the change.
 
@@ -40,6 +41,7 @@ def course_of(
         sums: Of each problem and model: numerator and denominator.
         items: Items behind it.
         how: Makes intervals.
+        bars: Say how much is enough.
     """
     found = []
     for index, model in enumerate(steps):
@@ -48,7 +50,7 @@ def course_of(
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items))
     change = how.estimate(_flat(sums), lambda flat: _change(_values(flat)))
     found.append(measure_of(behaviour, measure, "last-first", "", change, 0.95, items))
-    if is_sure(change, items):
+    if is_sure(change, items, bars):
         when = how.estimate(_flat(sums), _mean_step_of(list(steps.values())))
         found.append(measure_of(behaviour, f"{MEAN_STEP}/{measure}", "", "", when, 0.95, items))
     return found
@@ -61,6 +63,7 @@ def lead(
     late: Float[np.ndarray, "problem model 2"],
     items: int,
     how: Resampling,
+    bars: ReportConfig,
 ) -> Measure | None:
     """Steps by which the first of two quantities changed before the second, paired by problem.
 
@@ -69,7 +72,7 @@ def lead(
     changes = [
         how.estimate(_flat(sums), lambda flat: _change(_values(flat))) for sums in (early, late)
     ]
-    if not all(is_sure(change, items) for change in changes):
+    if not all(is_sure(change, items, bars) for change in changes):
         return None
     size = early[0].size
     when = _mean_step_of(steps)
@@ -93,9 +96,9 @@ def mean_step(
     return found
 
 
-def is_sure(change: Estimate, items: int) -> bool:
+def is_sure(change: Estimate, items: int, bars: ReportConfig) -> bool:
     """Whether an interval of a change leaves 0 out, and rests on enough to say so."""
-    is_enough = change.n >= ReportConfig.min_problems and items >= ReportConfig.min_starts
+    is_enough = change.n >= bars.min_problems and items >= bars.min_starts
     return is_enough and (change.low > 0 or change.high < 0)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sae_reasoning.config import Config, ConfigError, ModelConfig
+from sae_reasoning.config import Config, ConfigError, ModelConfig, ReportConfig
 from sae_reasoning.contrast.course import LEAD, MEAN_STEP, course_of, lead
 from sae_reasoning.contrast.execution import Start, judge, own_openings, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
@@ -67,7 +67,8 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
                 console.say(f"course: {name}")
                 write_json(path, _look(load(config, cfg.device), sight, cfg))
             seen.append(read_json(path))
-        found = _measures(sight, seen, steps, Resampling(cfg.contrast.bootstrap, cfg.contrast.seed))
+        how = Resampling(cfg.contrast.bootstrap, cfg.contrast.seed)
+        found = _measures(sight, seen, steps, how, cfg.report)
         table = pd.DataFrame(
             [asdict(measure) | {"step": steps.get(measure.model)} for measure in found]
         )
@@ -218,13 +219,17 @@ def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
 
 
 def _measures(
-    sight: _Sight, seen: Sequence[dict[str, Any]], steps: dict[str, int], how: Resampling
+    sight: _Sight,
+    seen: Sequence[dict[str, Any]],
+    steps: dict[str, int],
+    how: Resampling,
+    bars: ReportConfig,
 ) -> list[Measure]:
     row = {problem: index for index, problem in enumerate(sight.problems)}
     shape = (len(row), len(seen), 2)
     entry = np.ones(shape)
     entry[:, :, 0] = np.array([one["entry"] for one in seen]).T
-    found = course_of("", ENTRY, steps, entry, len(row), how)
+    found = course_of("", ENTRY, steps, entry, len(row), how, bars)
     masses = np.array([one["mass"] for one in seen])
     valid = np.array([one["valid"] for one in seen], float)
     for behaviour in sight.behaviours:
@@ -248,8 +253,8 @@ def _measures(
                 count += 1
                 execution[row[start.problem_id], :, 0] += valid[:, index]
                 execution[row[start.problem_id], :, 1] += 1
-        found += course_of(behaviour, GIVEN_THINKING, steps, onset, int(offered.sum()), how)
-        found += course_of(behaviour, VALIDITY, steps, execution, count, how)
-        ahead = lead(behaviour, list(steps.values()), execution, onset, count, how)
+        found += course_of(behaviour, GIVEN_THINKING, steps, onset, int(offered.sum()), how, bars)
+        found += course_of(behaviour, VALIDITY, steps, execution, count, how, bars)
+        ahead = lead(behaviour, list(steps.values()), execution, onset, count, how, bars)
         found += [ahead] if ahead else []
     return found

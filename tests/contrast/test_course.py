@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 
+from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast.course import MEAN_STEP, course_of, lead, mean_step
 from sae_reasoning.contrast.measures import Resampling
 from sae_reasoning.contrast.validity import VALIDITY
 
 HOW = Resampling(200, 0)
+BARS = ReportConfig()
 STEPS = {"base": 0, "step_10": 10, "step_20": 20, "rl": 40}
 STEP_ARRAY = np.array(list(STEPS.values()), float)
 
@@ -49,12 +51,15 @@ def test_what_ends_as_it_began_has_no_mean_step() -> None:
 
 
 def test_a_quantity_that_does_not_change_for_sure_has_no_mean_step() -> None:
-    flat = course_of("m", VALIDITY, STEPS, sums([0.8, 0.8, 0.8, 0.8]), 300, HOW)
-    risen = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9]), 300, HOW)
+    flat = course_of("m", VALIDITY, STEPS, sums([0.8, 0.8, 0.8, 0.8]), 300, HOW, BARS)
+    risen = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9]), 300, HOW, BARS)
     assert [m.model for m in flat] == [*STEPS, "last-first"]
     half = risen[-1]
-    few = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW)
+    few = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW, BARS)
     assert [m.model for m in few] == [*STEPS, "last-first"]
+    less = ReportConfig(min_problems=10)
+    found = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW, less)
+    assert found[-1].measure == half.measure
     assert half.measure == f"{MEAN_STEP}/{VALIDITY}"
     assert 10 < half.low <= half.value <= half.high < 20
 
@@ -62,16 +67,16 @@ def test_a_quantity_that_does_not_change_for_sure_has_no_mean_step() -> None:
 def test_the_lead_has_the_sign_of_what_came_first() -> None:
     early, late = sums([0.1, 0.9, 0.9, 0.9]), sums([0.1, 0.1, 0.1, 0.9])
     steps = list(STEPS.values())
-    ahead = lead("m", steps, early, late, 300, HOW)
-    behind = lead("m", steps, late, early, 300, HOW)
+    ahead = lead("m", steps, early, late, 300, HOW, BARS)
+    behind = lead("m", steps, late, early, 300, HOW, BARS)
     assert ahead is not None
     assert behind is not None
     assert ahead.low > 20
     assert behind.value == pytest.approx(-ahead.value)
-    assert lead("m", steps, sums([0.8] * 4), late, 300, HOW) is None
+    assert lead("m", steps, sums([0.8] * 4), late, 300, HOW, BARS) is None
 
 
 def test_a_share_on_which_all_agree_keeps_an_interval() -> None:
-    first = course_of("m", VALIDITY, STEPS, sums([0.0, 0.5, 0.9, 1.0]), 300, HOW)[0]
+    first = course_of("m", VALIDITY, STEPS, sums([0.0, 0.5, 0.9, 1.0]), 300, HOW, BARS)[0]
     assert (first.value, first.low) == (0.0, 0.0)
     assert first.high > 0.02
