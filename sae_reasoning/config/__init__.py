@@ -281,7 +281,7 @@ class Config:
             "transfer": {},
             "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
             "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
-            "course": {"enough": [self.report.min_problems, self.report.min_starts]},
+            "course": {name: getattr(self.report, name) for name in ("min_problems", "min_starts")},
             "elicit": behaviours | dtypes | {"source": self.traces.source},
             "report": {},
         }

@@ -17,6 +17,7 @@ MODELS = (BASE, RL)
 RATIO, DIFFERENCE = "rl/base", "rl-base"
 FEW = 10
 """Problems that say otherwise than the rest: fewer, and resamples don't show how many might."""
+_NEXT_TO, _FLAT = 0.05, 1e-9
 EQUIVALENCE_LEVEL = 0.9
 """Two one-sided tests at 5 % are a 90 % interval within the margin (Schuirmann 1987)."""
 
@@ -124,10 +125,12 @@ def share(
     return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(values))
 
 
-def few_differ(values: Float[np.ndarray, " problem"]) -> bool:
-    """Whether fewer than ten problems say anything but what most say."""
-    _, counts = np.unique(values.round(9), return_counts=True)
-    return 0 < len(values) < counts.max(initial=0) + FEW
+def few_differ(values: Float[np.ndarray, " problem"], poles: Sequence[float]) -> bool:
+    """Whether values are all alike, or all but fewer than ten are next to one pole."""
+    if not len(values):
+        return False
+    away = min(int((np.abs(values - pole) > _NEXT_TO).sum()) for pole in poles)
+    return away < FEW or float(np.ptp(values)) < _FLAT
 
 
 def to_wilson(estimate: Estimate, shares: Float[np.ndarray, " problem"]) -> Estimate:
@@ -139,7 +142,7 @@ def to_wilson(estimate: Estimate, shares: Float[np.ndarray, " problem"]) -> Esti
         estimate: The mean, with its interval over problems.
         shares: Of each problem, from 0 to 1.
     """
-    if not few_differ(shares):
+    if not few_differ(shares, (0, 1)):
         return estimate
     bounds = wilson(estimate.value * estimate.n, estimate.n)
     return replace(
@@ -170,7 +173,7 @@ def gap_to_wilson(estimate: Estimate, gaps: Float[np.ndarray, " problem"]) -> Es
         estimate: The mean, with its interval over problems.
         gaps: Of each problem, from -1 to 1.
     """
-    if not few_differ(gaps):
+    if not few_differ(gaps, (-1, 0, 1)):
         return estimate
     up, down = (wilson(part.clip(min=0).sum(), len(gaps)) for part in (gaps, -gaps))
     return replace(
@@ -203,9 +206,10 @@ def skill(
     sums = by_problem(problems, np.stack([valid - earned, 1 - chance], axis=1))
     estimate = how.estimate(sums, quotient)
     if len(valid) and chance.mean() < 1:
-        shares = by_problem(problems, np.stack([valid, np.ones(len(valid))], axis=1))
         share = float(valid.mean())
-        flat = Estimate(share, share, share, len(shares))
+        shares = by_problem(problems, np.stack([valid, np.ones(len(valid))], axis=1))
+        shares = shares[np.abs(sums).sum(1) > 0]  # Elsewhere lots are always right.
+        flat = Estimate(share, share, share, estimate.n)
         bounds = to_wilson(flat, shares[:, 0] / shares[:, 1])
         low, high = (
             estimate.value + (bound - share) / (1 - float(chance.mean()))

@@ -28,7 +28,7 @@ from sae_reasoning.contrast.measures import (
 from sae_reasoning.organisms.world import SHUT, Problem
 from sae_reasoning.stats import Estimate
 
-PASS_AT, CATCH_UP = "pass@k", "pass@k/catch_up"
+PASS_AT = "pass@k"
 DESCENTS, OPEN_DESCENTS = "random descents", "random descents past open places"
 WALKS = {DESCENTS: False, OPEN_DESCENTS: True}
 
@@ -85,10 +85,9 @@ def descent_odds(problem: Problem, *, keeps_off_shut: bool) -> float:
 
 
 def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:
-    """pass@k for k in powers of 2 up to the samples: levels, paired differences, the k of catch-up.
+    """pass@k for k in powers of 2 up to the samples, and paired differences of all.
 
-    Unbiased (Chen et al. 2107.03374, §2.1). The k of catch-up is the first at which the base
-    reaches as many problems as the RL model; twice the largest k stands for none.
+    Unbiased (Chen et al. 2107.03374, §2.1).
 
     Args:
         tries: Of both models and every walk, on the same problems.
@@ -118,21 +117,6 @@ def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:
             found.append(
                 measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[one] + items[other])
             )
-
-    def catch_up(of: np.ndarray) -> np.ndarray:
-        has_caught_up = of[..., : len(ks)] <= of[..., len(ks) : 2 * len(ks)] + 1e-9
-        return np.where(
-            has_caught_up.any(-1), np.array(ks)[has_caught_up.argmax(-1)], 2 * ks[-1]
-        ).astype(float)
-
-    # The column of ones keeps problems that nobody ever solves.
-    columns = [values[RL], values[BASE], np.ones((len(posed[0]), 1))]
-    estimate = how.estimate(np.concatenate(columns, axis=1), catch_up)
-    found.append(
-        measure_of(
-            "", CATCH_UP, DIFFERENCE, f"of {ks[-1]}", estimate, 0.95, items[RL] + items[BASE]
-        )
-    )
     return found
 
 
@@ -169,4 +153,19 @@ def pass_summary(found: Sequence[Measure]) -> pd.DataFrame:
             }
             for k in dict.fromkeys([*ks[::2], ks[-1]])
         ]
+    )
+
+
+def catch_up(found: Sequence[Measure]) -> str:
+    """From which k on the base is no longer surely behind, in words, with the floor there."""
+    by = {(m.model, int(m.condition)): m for m in found if m.measure == PASS_AT}
+    ks = sorted({k for _, k in by})
+    behind = [k for k in ks if by[DIFFERENCE, k].low > 0]
+    level = [k for k in ks if k > max(behind, default=0)]
+    if not level:
+        return f"the base is behind at every k up to {ks[-1]}"
+    floor = by[OPEN_DESCENTS, level[0]].value
+    return (
+        f"the base isn't surely behind from k = {level[0]} on, where a walk past open places "
+        f"answers {floor:.0%}"
     )

@@ -41,7 +41,8 @@ Continue = Callable[[str, Sequence[str], Sequence[str], Sequence[tuple[int, int]
 
 OWN_WORDS, BEST_WORDS, BEST_OF = "own words", "best words", "best of tries"
 SHUFFLED, BY_LOT, FIXED_RULE = "shuffled thought", "by lot", "best fixed rule"
-WHERE_RULE_FAILS = "own words where the best fixed rule is wrong"
+RULE_FAILS = "own words where the best fixed rule is wrong"
+LOT_THERE = "by lot where the best fixed rule is wrong"
 VALIDITY, SKILL, OVER_RULE, WELL_FORMED = "validity", "skill", "validity_over", "well_formed"
 
 
@@ -80,10 +81,8 @@ def validity(
     words = {model: own_openings(report, log_probs[model], seed) for model in MODELS}
     texts = {m: _continued(continue_, m, report, words[m], 0) for m in MODELS}
     own = {model: _valid(report, words[model], texts[model]) for model in MODELS}
-    rule = best_fixed_rule(report)
     for model in MODELS:
         add(model, OWN_WORDS, own[model], lot)
-        found += _beside_a_rule(how, move, model, own[model], rule, problems)
         formed = [
             is_move(s, o, t) for s, o, t in zip(report, words[model], texts[model], strict=True)
         ]
@@ -115,24 +114,32 @@ def validity(
         any_valid = np.maximum(any_valid, run(BASE, again, sample))
     add(BASE, BEST_OF, any_valid, chances(report, tries, seed))
     found.append(share(how, move, VALIDITY, BASE, BY_LOT, lot, problems))
-    found.append(share(how, move, VALIDITY, BASE, FIXED_RULE, rule, problems))
-    return found
+    return found + _beside_a_rule(how, own, report, lot)
 
 
 def _beside_a_rule(
     how: Resampling,
-    move: str,
-    model: str,
-    own: Float[np.ndarray, " start"],
-    rule: Float[np.ndarray, " start"],
-    problems: Sequence[str],
+    own: Mapping[str, Float[np.ndarray, " start"]],
+    starts: Sequence[Start],
+    lot: Float[np.ndarray, " start"],
 ) -> list[Measure]:
-    """How much better than the best fixed rule, and what comes of starts where that is wrong."""
+    """How much better models are than the best fixed rule, and what comes where that is wrong.
+
+    The rule is the best on these very starts, which favours it. Moves without rules have nothing.
+    """
+    rule = best_fixed_rule(starts)
+    if not rule.any():
+        return []
+    move, problems = starts[0].behaviour, [start.problem_id for start in starts]
+    found = [share(how, move, VALIDITY, BASE, FIXED_RULE, rule, problems)]
     wrong = np.flatnonzero(rule == 0)
-    found = [difference(how, move, OVER_RULE, model, FIXED_RULE, own, rule, problems)]
+    there = [problems[index] for index in wrong.tolist()]
+    for model, valid in own.items():
+        found.append(difference(how, move, OVER_RULE, model, FIXED_RULE, valid, rule, problems))
+        if len(wrong):
+            found.append(share(how, move, VALIDITY, model, RULE_FAILS, valid[wrong], there))
     if len(wrong):
-        there = [problems[index] for index in wrong.tolist()]
-        found.append(share(how, move, VALIDITY, model, WHERE_RULE_FAILS, own[wrong], there))
+        found.append(share(how, move, VALIDITY, BASE, LOT_THERE, lot[wrong], there))
     return found
 
 

@@ -59,6 +59,9 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
             judged[pair.name] = {
                 "command": shlex.join(["python", *command]),
                 "revision": _revision(cfg, pair),
+                "versions": ", ".join(
+                    f"{stage} {cfg.settings(stage)['version']}" for stage in ("contrast", "report")
+                ),
             }
             bar.advance(1)
     found = calibration(cells, own.bootstrap, own.seed)

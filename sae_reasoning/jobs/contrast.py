@@ -26,7 +26,7 @@ from sae_reasoning.contrast import beside, triggers
 from sae_reasoning.contrast.execution import Start, corrupted, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
 from sae_reasoning.contrast.rates import Place, places_of, rates
-from sae_reasoning.contrast.reach import Tries, pass_summary, reach, walked
+from sae_reasoning.contrast.reach import Tries, catch_up, pass_summary, reach, walked
 from sae_reasoning.contrast.triggers import Chosen
 from sae_reasoning.contrast.validity import validity
 from sae_reasoning.contrast.weights import weight_changes
@@ -115,6 +115,7 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     moves = beside.summary(found, cfg.contrast.behaviours or cfg.behaviours)
     for title, said in (("what both models would do", moves), ("pass@k", pass_summary(found))):
         console.table(f"{title}, report split", list(said.columns), said.values.tolist())
+    console.say(f"  {catch_up(found)}")
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest

@@ -19,14 +19,17 @@ from sae_reasoning.report.verdict import (
     RARER,
     REDUCED,
     UNCHANGED,
+    UNSETTLED,
     Evidence,
     Verdict,
 )
 
 _MEANS = {
     DEPLOYED: "The base could do it already; training taught the model when to.",
-    GATEWAY: "Training taught the model to think; within thought, the move is no more frequent.",
-    RARER: "Training taught the model to think; within thought, it makes the move less often.",
+    GATEWAY: "Training taught the model to think more; in thought, the move is no more frequent.",
+    RARER: "Training taught the model to think more; in thought, it makes the move less often.",
+    UNSETTLED: "The base could do it already; whether training taught it when, or only to think "
+    "more, isn't settled.",
     CREATED: "The base can't do it, however it is started; training made the move.",
     UNCHANGED: "The model does it as often as its base.",
     REDUCED: "The model does it less often than its base.",
@@ -34,8 +37,9 @@ _MEANS = {
 }
 _IN_SHORT = {
     DEPLOYED: "the base could, training taught when",
-    GATEWAY: "training taught to think, and with it the move",
-    RARER: "training taught to think; in thought the move is rarer",
+    GATEWAY: "training taught to think more, and with it the move",
+    RARER: "training taught to think more; in thought the move is rarer",
+    UNSETTLED: "the base could; whether training taught when isn't settled",
     CREATED: "the base can't, training made it",
     UNCHANGED: "as often as in the base",
     REDUCED: "rarer than in the base",
@@ -89,7 +93,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
         groups.setdefault(one.qualifier or one.verdict, []).append(one.behaviour)
     said = [
         f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} "
-        f"{DEPLOYED if name in (GATEWAY, RARER) else name} ({_IN_SHORT[name]})"
+        f"{DEPLOYED if name in (GATEWAY, RARER, UNSETTLED) else name} ({_IN_SHORT[name]})"
         for name, moves in groups.items()
     ]
     text = "; ".join(said)

@@ -6,8 +6,8 @@
 3. `deployed`: the rate per trace is up, both models execute the move once it's started, the base as
    well as the RL model, and a push of the residual makes the base carry it out, beyond chance, more
    often than every control. Qualifier by the rate per opportunity, given that the trace is
-   thinking: `gateway` where it's level, so what was taught is to think; `rarer in thought` where
-   it's down.
+   thinking: `gateway` where it's level, so what was taught is to think more; `rarer in thought`
+   where it's down; `when unclear` where that isn't settled.
 4. `created`: the rate per trace is up, the RL model executes the move, and the base is unable under
    every trigger: its own words, its best wording, the best of several tries, the best push.
 5. `inconclusive`: anything else.
@@ -21,7 +21,7 @@ unable below `unable`. Bars apply to bounds, never to points. Nothing that says 
 made is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sae_reasoning.config import ReportConfig
@@ -46,7 +46,7 @@ CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
     "inconclusive",
 )
 VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
-GATEWAY, RARER = "gateway", "rarer in thought"
+GATEWAY, RARER, UNSETTLED = "gateway", "rarer in thought", "when unclear"
 _NEVER = 0.0005
 """Times a trace, below which people say never."""
 
@@ -81,7 +81,7 @@ class Verdict:
     Attributes:
         behaviour: The move.
         verdict: `deployed`, `created`, `unchanged`, `reduced` or `inconclusive`.
-        qualifier: `gateway`, `rarer in thought` or "".
+        qualifier: `gateway`, `rarer in thought`, `when unclear` or "".
         reason: The verdict in plain words.
         evidence: Every figure that was held against a margin.
     """
@@ -144,6 +144,14 @@ class _Case:
             Evidence(_name(one), one.value, one.low, one.high, one.n, margin, passed)
         )
         return passed
+
+    def holds(self, check: Callable[[], bool]) -> bool:
+        """Whether all of a check's figures pass; those of one that fails aren't evidence."""
+        before = len(self.evidence)
+        if passed := check():
+            return passed
+        del self.evidence[before:]
+        return False
 
     def says(self, verdict: str, reason: str, qualifier: str = "") -> Verdict:
         return Verdict(self.behaviour, verdict, qualifier, reason, self.evidence)
@@ -224,13 +232,16 @@ def _judge(case: _Case) -> Verdict:
 
 def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
     """What a deployed move was taught by the rate within thought, in words, and the qualifier."""
-    if _is_up(case, GIVEN_THINKING):
+    if case.holds(lambda: _is_up(case, GIVEN_THINKING)):
         return "when", ""
     if is_level:
-        return "to think; within thought the move is no more frequent", GATEWAY
-    if _is_down(case, GIVEN_THINKING):
-        return "to think, where it makes the move less often than its base would", RARER
-    return "to think, or when: the rate within thought is neither clearly up nor level", ""
+        return "to think more; within thought the move is no more frequent", GATEWAY
+    if case.holds(lambda: _is_down(case, GIVEN_THINKING)):
+        return "to think more; within thought it makes the move less often", RARER
+    return (
+        "to think more, or when: the rate within thought is neither clearly up nor down nor level",
+        UNSETTLED,
+    )
 
 
 def _often(case: _Case) -> str:

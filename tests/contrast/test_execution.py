@@ -263,6 +263,8 @@ def test_validity_beside_a_rule_that_reads_nothing() -> None:
     there = "own words where the best fixed rule is wrong"
     assert (found["validity", "rl", there].value, found["validity", "rl", there].n) == (1.0, 12)
     assert found["validity", "base", there].value == 0.0
+    lot = found["validity", "base", "by lot where the best fixed rule is wrong"]
+    assert 0.2 < lot.value < 0.8
     assert found["well_formed", "base", "own words"].value == 0.5
 
 

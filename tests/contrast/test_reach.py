@@ -7,10 +7,10 @@ import pytest
 
 from sae_reasoning.contrast.measures import Resampling
 from sae_reasoning.contrast.reach import (
-    CATCH_UP,
     DESCENTS,
     OPEN_DESCENTS,
     Tries,
+    catch_up,
     descent_odds,
     pass_summary,
     reach,
@@ -50,8 +50,8 @@ def test_chances_are_what_walks_by_lot_come_to() -> None:
 
 
 def test_pass_at_k_levels_and_differences_by_hand() -> None:
-    floor = walked({f"p{index}": FORK for index in range(5)})
-    made = reach([*tries("base", [1] * 5, 4), *tries("rl", [4] * 5, 4), *floor], HOW)
+    floor = walked({f"p{index}": FORK for index in range(40)})
+    made = reach([*tries("base", [1] * 40, 4), *tries("rl", [4] * 40, 4), *floor], HOW)
     found = {(m.model, m.condition): m.value for m in made}
     assert [found["base", k] for k in "124"] == pytest.approx([0.25, 0.5, 1.0])
     assert found["rl-base", "1"] == pytest.approx(0.75)
@@ -59,19 +59,41 @@ def test_pass_at_k_levels_and_differences_by_hand() -> None:
     assert found[OPEN_DESCENTS, "2"] == pytest.approx(1 - 0.5**2)
     assert found[f"base-{DESCENTS}", "1"] == pytest.approx(0)
     assert found[f"rl-{OPEN_DESCENTS}", "1"] == pytest.approx(0.5)
-    assert {m.value for m in made if m.measure == CATCH_UP} == {4}
+    assert catch_up(made).startswith("the base isn't surely behind from k = 4 on, where")
     shown = pass_summary(made)
     assert list(shown.k) == ["1", "4"]
     assert shown["at random"][0].startswith("0.25 [")
 
 
-def test_a_base_that_never_catches_up_is_twice_the_largest_k() -> None:
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ([0] * 15 + [2] * 15, "behind at every k up to 8"),
+        ([2] * 15 + [3] * 15, "from k = 8 on, where a walk past open places answers 100%"),
+        ([4] * 15 + [5] * 15, "from k = 4 on, where a walk past open places answers 94%"),
+        ([7] * 30, "from k = 1 on, where a walk past open places answers 50%"),
+    ],
+)
+def test_the_base_catches_up_where_it_is_no_longer_surely_behind(
+    base: list[int], said: str
+) -> None:
     floor = walked({f"p{index}": FORK for index in range(30)})
-    base = tries("base", [0] * 15 + [2] * 15, 8)
-    made = reach([*base, *tries("rl", [5] * 30, 8), *floor], HOW)
-    found = next(m for m in made if m.measure == CATCH_UP)
-    assert (found.value, found.low, found.high) == (16, 16, 16)
-    assert found.condition == "of 8"
+    made = reach([*tries("base", base, 8), *tries("rl", [6] * 30, 8), *floor], HOW)
+    assert said in catch_up(made)
+
+
+def test_differences_next_to_none_of_few_problems_are_not_sure() -> None:
+    """At many tries all problems are nearly solved, each by its own odds."""
+    rng = random.Random(3)
+    floor = walked({f"p{index}": FORK for index in range(60)})
+    base = tries("base", [rng.randrange(15, 70) for _ in range(60)], 256)
+    made = reach([*base, *tries("rl", [230] * 60, 256), *floor], HOW)
+    found = {(m.model, m.condition): m for m in made}
+    for k in ("128", "256"):
+        assert found["base", k].value > 0.99
+        assert found["base", k].low < 0.95
+        assert found["rl-base", k].low < 0 < found["rl-base", k].high
+    assert found["rl-base", "1"].low > 0.6
 
 
 def test_where_nearly_all_problems_agree_bounds_reach_to_wilsons() -> None:

@@ -1,12 +1,13 @@
 """Batched generation against transformers' own, and edits that stay in their rows."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from sae_reasoning.config import ConfigError, PairConfig
-from sae_reasoning.edges.lm.generate import Beside, Rollout, generate
+from sae_reasoning.edges.lm.generate import Beside, Rollout, even_batch_size, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.steering.edits import (
@@ -160,6 +161,34 @@ def test_prompts_that_repeat_are_read_once_and_continued_as_if_read_alone(
         shared = run(everything, len(prompts))
         assert shared == run(everything, 1)
         assert len({shared[row] for row in range(4)}) > 1
+
+
+@pytest.mark.parametrize(
+    ("num_prompts", "threads", "device", "size"),
+    [
+        (384, 2, "cpu", 96),  # Four of 96, and not three of 128.
+        (129, 2, "cpu", 65),
+        (24, 2, "cpu", 12),
+        (15, 2, "cpu", 15),  # Not worth a second process.
+        (384, 1, "cpu", 128),
+        (1000, 16, "cpu", 63),
+        (1, 2, "cpu", 1),
+        (384, 2, "cuda", 128),
+    ],
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody is forked")
+def test_batches_that_processes_share_are_even(
+    num_prompts: int, threads: int, device: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: device == "cuda")
+    assert even_batch_size(num_prompts, 128, torch.device(device)) == size
+
+
+def test_nothing_to_write_is_nothing_written(tiny_pair: PairConfig) -> None:
+    lm = load(tiny_pair.base, "cpu")
+    made = generate(lm, [], sampler=greedy, max_new_tokens=4, batch_size=3, shared=True)
+    assert list(made) == []
 
 
 def test_a_stop_token_ends_a_rollout_and_stays_in_it(tiny_pair: PairConfig) -> None:

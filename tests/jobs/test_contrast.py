@@ -96,6 +96,32 @@ def test_a_killed_contrast_goes_on_and_ends_the_same(
     assert "up to date" in run(again)
 
 
+def test_a_contrast_killed_after_its_tries_has_every_problems(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_lab: object, _thoughts: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job._Lab, "corrupted", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(project)
+    said = run(project)
+    tries = read_table(project.results / "contrast" / "pass.parquet")
+    walks = {"random descents", "random descents past open places"}
+    assert set(tries.model) == {"base", "rl"} | walks
+    assert tries.groupby("problem_id").size().eq(4).all()
+    models = tries[~tries.model.isin(walks)]
+    assert (models.samples > 0).all() and (models.right <= models.samples).all()
+    assert (models.tokens > 0).all()
+    assert tries[tries.model.isin(walks)].odds.between(0, 1).all()
+    table = read_table(project.results / "contrast" / "contrast.parquet")
+    once = table[(table.measure == "pass@k") & (table.condition == "1")].set_index("model").value
+    for model, odds in tries.groupby("model").odds.mean().items():
+        assert once[model] == pytest.approx(odds)
+    assert "pass@k, report split" in said and "behind" in said
+
+
 def test_announcers_of_the_shortlist_can_be_triggers(project: Project) -> None:
     run(project, "contrast.triggers=[announcers]")
     chosen = json.loads((project.results / "contrast" / "triggers.json").read_text())

@@ -8,7 +8,8 @@ import pytest
 from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.report.calibration import Calibration, Cell, calibration
-from sae_reasoning.report.verdict import verdict
+from sae_reasoning.report.cards import card, headline
+from sae_reasoning.report.verdict import Verdict, verdict
 
 MOVE = "backtracking"
 DEPLOYED = {
@@ -54,6 +55,13 @@ LACKING = {
 def judged(
     changes: Mapping[str, tuple[float, float, float] | None], items: int = 1000, n: int = 200
 ) -> tuple[str, str]:
+    found = full(changes, items, n)
+    return found.verdict, found.qualifier
+
+
+def full(
+    changes: Mapping[str, tuple[float, float, float] | None], items: int = 1000, n: int = 200
+) -> Verdict:
     measures = []
     for name, value in {**DEPLOYED, **changes}.items():
         if value is None:
@@ -69,7 +77,7 @@ def judged(
         )
     found = verdict(MOVE, measures, ReportConfig())
     assert found.reason and all(e.n == n for e in found.evidence)
-    return found.verdict, found.qualifier
+    return found
 
 
 @pytest.mark.parametrize(
@@ -98,7 +106,7 @@ def judged(
         # Up a trace, neither for sure an opportunity.
         (
             {"given ratio": (1.3, 0.9, 1.7), "given difference": (0.1, -0.05, 0.2)},
-            ("deployed", ""),
+            ("deployed", "when unclear"),
         ),
         # The base never makes it, so there's no ratio: differences decide.
         (LACKING | {"trace ratio": (float("nan"),) * 3}, ("created", "")),
@@ -149,6 +157,27 @@ def test_the_first_line_that_applies_is_the_verdict(
     changes: Mapping[str, tuple[float, float, float] | None], expected: tuple[str, str]
 ) -> None:
     assert judged(changes) == expected
+
+
+def test_pages_tell_how_a_deployed_move_goes_within_thought() -> None:
+    def found(ratio: tuple[float, float, float], gap: tuple[float, float, float]) -> Verdict:
+        return full({"given ratio": ratio, "given difference": gap})
+
+    when = found((4.0, 3.5, 4.5), (0.5, 0.4, 0.6))
+    rarer = found((0.4, 0.3, 0.5), (-0.3, -0.4, -0.2))
+    unclear = found((0.78, 0.74, 0.82), (-0.06, -0.08, -0.04))
+    assert [one.qualifier for one in (when, rarer, unclear)] == [
+        "",
+        "rarer in thought",
+        "when unclear",
+    ]
+    told = [headline([one]) for one in (when, rarer, unclear)]
+    assert all("is deployed (" in text for text in told)
+    assert len({*told}) == len({card(one).means for one in (when, rarer, unclear)}) == 3
+    assert "less often" in rarer.reason
+    held = {bar.label for bar in card(unclear).deciding}
+    assert not any("within thought" in label for label in held)
+    assert any("within thought" in bar.label for bar in card(rarer).deciding)
 
 
 @pytest.mark.parametrize(("items", "n"), [(40, 200), (1000, 20)])
