@@ -125,6 +125,11 @@ class ReportConfig:
         positive(self, prefix, "rate_difference", "validity_margin", "min_opportunities")
         positive(self, prefix, "min_starts", "min_problems")
         require(
+            self.validity_margin < 1,
+            f"{prefix}.validity_margin={self.validity_margin} is a share, below 1; 15 points are "
+            "0.15",
+        )
+        require(
             self.rate_ratio > 1,
             f"{prefix}.rate_ratio={self.rate_ratio} must be above 1; try 1.25",
         )

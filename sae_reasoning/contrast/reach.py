@@ -28,8 +28,8 @@ from sae_reasoning.contrast.measures import (
 from sae_reasoning.organisms.world import SHUT, Problem
 from sae_reasoning.stats import Estimate
 
-PASS_AT = "pass@k"
-DESCENTS, OPEN_DESCENTS = "random descents", "random descents past open places"
+PASS_AT, CUT, TOKENS = "pass@k", "tries/cut", "tries/tokens"
+DESCENTS, OPEN_DESCENTS = "random descents", "random open descents"
 WALKS = {DESCENTS: False, OPEN_DESCENTS: True}
 
 
@@ -117,6 +117,14 @@ def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:
             found.append(
                 measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[one] + items[other])
             )
+    for model in MODELS:
+        cut = np.array([one.truncated / one.samples for one in by_model[model]])
+        tokens = np.array([one.tokens for one in by_model[model]])
+        for name, estimate in (
+            (CUT, to_wilson(_mean(how, cut), cut)),
+            (TOKENS, _mean(how, tokens)),
+        ):
+            found.append(measure_of("", name, model, "", estimate, 0.95, items[model]))
     return found
 
 
@@ -131,41 +139,37 @@ def _mean(how: Resampling, values: Float[np.ndarray, " problem"]) -> Estimate:
 
 
 def pass_summary(found: Sequence[Measure]) -> pd.DataFrame:
-    """pass@k for people: every other k, with both floors."""
-    by: Mapping[tuple[str, str], Measure] = {
-        (m.condition, m.model): m for m in found if m.measure == PASS_AT
-    }
-    ks = list(dict.fromkeys(condition for condition, _ in by))
+    """pass@k for people, with both floors."""
+    by = {(m.condition, m.model): m for m in found if m.measure == PASS_AT}
 
     def cell(k: str, model: str) -> str:
         one = by[k, model]
         return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
 
-    return pd.DataFrame(
-        [
-            {
-                "k": k,
-                "base": cell(k, BASE),
-                "rl": cell(k, RL),
-                "rl-base": cell(k, DIFFERENCE),
-                "at random": cell(k, DESCENTS),
-                "at random, open places": cell(k, OPEN_DESCENTS),
-            }
-            for k in dict.fromkeys([*ks[::2], ks[-1]])
-        ]
-    )
+    columns = (BASE, RL, DIFFERENCE, DESCENTS, OPEN_DESCENTS)
+    ks = dict.fromkeys(k for k, _ in by)
+    return pd.DataFrame([{"k": k} | {name: cell(k, name) for name in columns} for k in ks])
 
 
-def catch_up(found: Sequence[Measure]) -> str:
-    """From which k on the base is no longer surely behind, in words, with the floor there."""
+def pass_told(found: Sequence[Measure]) -> list[str]:
+    """Up to which k the base is surely behind, with the floor there, and what tries were like."""
     by = {(m.model, int(m.condition)): m for m in found if m.measure == PASS_AT}
-    ks = sorted({k for _, k in by})
-    behind = [k for k in ks if by[DIFFERENCE, k].low > 0]
-    level = [k for k in ks if k > max(behind, default=0)]
-    if not level:
-        return f"the base is behind at every k up to {ks[-1]}"
-    floor = by[OPEN_DESCENTS, level[0]].value
-    return (
-        f"the base isn't surely behind from k = {level[0]} on, where a walk past open places "
-        f"answers {floor:.0%}"
-    )
+    behind = [k for _, k in by if by[DIFFERENCE, k].low > 0]
+    count = f"{by[BASE, 1].n} problems"
+    if behind:
+        most = max(behind)
+        said = (
+            f"the base is surely behind up to k = {most} ({count}), where a random descent that "
+            f"keeps to open places is right on {by[OPEN_DESCENTS, most].value:.0%}"
+        )
+    else:
+        said = f"the base is surely behind at no k ({count})"
+    tries = {(m.measure, m.model): m.value for m in found if m.measure in (CUT, TOKENS)}
+    return [
+        said,
+        "a try: "
+        + ", ".join(
+            f"{model} {tries[TOKENS, model]:.0f} tokens, {tries[CUT, model]:.0%} cut"
+            for model in MODELS
+        ),
+    ]

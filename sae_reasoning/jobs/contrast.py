@@ -26,7 +26,7 @@ from sae_reasoning.contrast import beside, triggers
 from sae_reasoning.contrast.execution import Start, corrupted, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
 from sae_reasoning.contrast.rates import Place, places_of, rates
-from sae_reasoning.contrast.reach import Tries, catch_up, pass_summary, reach, walked
+from sae_reasoning.contrast.reach import Tries, pass_summary, pass_told, reach, walked
 from sae_reasoning.contrast.triggers import Chosen
 from sae_reasoning.contrast.validity import validity
 from sae_reasoning.contrast.weights import weight_changes
@@ -66,7 +66,7 @@ from sae_reasoning.steering.triggers import (
 )
 from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.annotate import annotator_for
-from sae_reasoning.traces.problems import PosedProblem, posed_in
+from sae_reasoning.traces.problems import posed_in
 
 _SPLITS = ("select", "report")
 
@@ -102,20 +102,15 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         write_table(stage.folder / "contrast.parquet", table)
         write_traces(stage.folder / "thoughts.parquet", thoughts)
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
-        manifest = stage.finish(
-            {
-                "measures": len(found),
-                "thoughts": len(thoughts),
-                "opportunities": len(places),
-                "starts": len(starts),
-            }
-        )
+        counts = {"measures": len(found), "thoughts": len(thoughts), "starts": len(starts)}
+        manifest = stage.finish(counts | {"opportunities": len(places)})
     tracker.table("contrast", table)
     tracker.summary(manifest.counts)
     moves = beside.summary(found, cfg.contrast.behaviours or cfg.behaviours)
     for title, said in (("what both models would do", moves), ("pass@k", pass_summary(found))):
         console.table(f"{title}, report split", list(said.columns), said.values.tolist())
-    console.say(f"  {catch_up(found)}")
+    for line in pass_told(found):
+        console.say(f"  {line}")
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest
@@ -127,6 +122,11 @@ def _inputs(cfg: Config) -> dict[str, str]:
         raise ConfigError(
             f"traces.source={cfg.traces.source} has no annotator for new text, so thoughts can't "
             "be read; use traces.source=search"
+        )
+    if not {*cfg.contrast.behaviours} <= {*grammar.MOVES}:
+        raise ConfigError(
+            f"contrast.behaviours={cfg.contrast.behaviours} has what the search world's grammar "
+            f"doesn't mark; choose of {', '.join(grammar.MOVES)}"
         )
     models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
     needed = ["traces"]
@@ -150,6 +150,7 @@ class _Lab:
         most = {"select": self._own.select_problems, "report": self._own.report_problems}
         traces = read_traces(cfg.folder / "traces" / "traces.parquet")
         self._problems = posed_in(traces, most, cfg.traces.report_share)
+        self._tried = self._problems["report"][: self._own.pass_problems]
 
     def lines(self) -> dict[str, Any]:
         """The plan."""
@@ -159,7 +160,7 @@ class _Lab:
             "problems": ", ".join(f"{s}: {len(p)}" for s, p in self._problems.items()),
             "thoughts": f"{own.samples} a problem and model",
             "triggers": f"{', '.join(own.triggers)}; doses {own.doses}",
-            "pass@k": f"{own.pass_problems} problems × {own.pass_samples}",
+            "pass@k": f"{len(self._tried)} problems × {own.pass_samples}",
         }
 
     @cached_property
@@ -423,16 +424,15 @@ class _Lab:
 
     def reach(self, stage: Stage) -> list[Measure]:
         """pass@k of both models and of walks by chance, on report problems."""
-        problems = self._problems["report"][: self._own.pass_problems]
-        tries = walked({p.problem_id: parse_prompt(p.prompt) for p in problems})
+        tries = walked({p.problem_id: parse_prompt(p.prompt) for p in self._tried})
         for model in MODELS:
-            made = self.part(f"tries_{model}", partial(self._tries, model, problems))
+            made = self.part(f"tries_{model}", partial(self._tries, model))
             tries += [Tries(**row) for row in made]
         write_table(stage.folder / "pass.parquet", pd.DataFrame([asdict(one) for one in tries]))
         return reach(tries, self._how)
 
-    def _tries(self, model: str, problems: Sequence[PosedProblem]) -> list[dict[str, Any]]:
-        size = self._own.pass_samples
+    def _tries(self, model: str) -> list[dict[str, Any]]:
+        problems, size = self._tried, self._own.pass_samples
         rows = [(problem, sample) for problem in problems for sample in range(size)]
         made = self._write(
             model,

@@ -179,7 +179,8 @@ def _judge(case: _Case) -> Verdict:
     if met < bars.min_opportunities or given.n < bars.min_problems:
         return case.says(
             INCONCLUSIVE,
-            f"{met} opportunities for {move} on {given.n} problems are too few to judge a rate",
+            f"{met} opportunities for {move} on {given.n} problems are too few to judge a rate; "
+            f"{bars.min_opportunities} on {bars.min_problems} are asked for",
         )
     trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, GIVEN_THINKING)
     often = _often(case)
@@ -196,7 +197,7 @@ def _judge(case: _Case) -> Verdict:
         return case.says(
             INCONCLUSIVE,
             f"{often}, but {own.items} starts on {own.n} problems are too few to judge how it's "
-            "carried out",
+            f"carried out; {bars.min_starts} on {bars.min_problems} are asked for",
         )
     executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.able)
     is_equal = case.below(case.get(VALIDITY, DIFFERENCE, OWN_WORDS), bars.validity_margin)

@@ -10,9 +10,9 @@ from sae_reasoning.contrast.reach import (
     DESCENTS,
     OPEN_DESCENTS,
     Tries,
-    catch_up,
     descent_odds,
     pass_summary,
+    pass_told,
     reach,
     walked,
 )
@@ -59,27 +59,25 @@ def test_pass_at_k_levels_and_differences_by_hand() -> None:
     assert found[OPEN_DESCENTS, "2"] == pytest.approx(1 - 0.5**2)
     assert found[f"base-{DESCENTS}", "1"] == pytest.approx(0)
     assert found[f"rl-{OPEN_DESCENTS}", "1"] == pytest.approx(0.5)
-    assert catch_up(made).startswith("the base isn't surely behind from k = 4 on, where")
     shown = pass_summary(made)
-    assert list(shown.k) == ["1", "4"]
-    assert shown["at random"][0].startswith("0.25 [")
+    assert list(shown.k) == ["1", "2", "4"]
+    assert shown[DESCENTS][0].startswith("0.25 [")
+    assert pass_told(made)[1] == "a try: base 9 tokens, 0% cut, rl 9 tokens, 0% cut"
 
 
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ([0] * 15 + [2] * 15, "behind at every k up to 8"),
-        ([2] * 15 + [3] * 15, "from k = 8 on, where a walk past open places answers 100%"),
-        ([4] * 15 + [5] * 15, "from k = 4 on, where a walk past open places answers 94%"),
-        ([7] * 30, "from k = 1 on, where a walk past open places answers 50%"),
+        ([0] * 15 + [2] * 15, "up to k = 8 (30 problems), where a random descent"),
+        ([2] * 15 + [3] * 15, "up to k = 4 (30 problems)"),
+        ([4] * 15 + [5] * 15, "that keeps to open places is right on 75%"),
+        ([7] * 30, "surely behind at no k (30 problems)"),
     ],
 )
-def test_the_base_catches_up_where_it_is_no_longer_surely_behind(
-    base: list[int], said: str
-) -> None:
+def test_how_far_the_base_is_surely_behind(base: list[int], said: str) -> None:
     floor = walked({f"p{index}": FORK for index in range(30)})
     made = reach([*tries("base", base, 8), *tries("rl", [6] * 30, 8), *floor], HOW)
-    assert said in catch_up(made)
+    assert said in pass_told(made)[0]
 
 
 def test_differences_next_to_none_of_few_problems_are_not_sure() -> None:

@@ -1,6 +1,7 @@
 """The first page, from what there is."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from sae_reasoning.report import cards, sections
 from sae_reasoning.report.figures import number
 from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.sections import Section
-from sae_reasoning.report.verdict import Verdict
+from sae_reasoning.report.verdict import Evidence, Verdict
 
 
 def write_overview(
@@ -51,7 +52,8 @@ def write_overview(
         for one in verdicts
         for figure in one.evidence
     ]
-    write_rows(folder / "rows" / "evidence.csv", pd.DataFrame(evidence))
+    columns = ["behaviour", "verdict", *(one.name for one in fields(Evidence))]
+    write_rows(folder / "rows" / "evidence.csv", pd.DataFrame(evidence, columns=columns))
     write_page(
         folder / "index.html",
         "overview.html",
