@@ -5,7 +5,7 @@ on from its last checkpoint.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,19 @@ from sae_reasoning.edges.lm.load import (
 )
 from sae_reasoning.edges.lm.write import write
 from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.edges.workers import num_workers, shared_out
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.card import making_of, write_card
 from sae_reasoning.organisms.cells import JUDGED, PAIRS, PRETRAINED, REINFORCED, Organism, grid
 from sae_reasoning.organisms.corpus import CorpusConfig, example, excerpt, full_traces
 from sae_reasoning.organisms.forced import Continue
 from sae_reasoning.organisms.grpo import (
+    Deal,
     Episode,
     RollOut,
+    Slope,
     any_of,
+    at_once,
     path_validity,
     random_reward,
     reinforce,
@@ -254,6 +258,8 @@ class _Making:
             reward=random_reward if recipe.random_reward else path_validity,
             pad_id=learner.tokenizer.pad_token_id,
             state_path=state,
+            # A fork would compile anew.
+            deal=at_once if self.own.compiled else _dealt_among_processes(learner.device),
         )
 
     def _is_kept(self, progress: Progress) -> bool:
@@ -373,6 +379,17 @@ def _roll_out(lm: LanguageModel) -> RollOut:
         ]
 
     return roll_out
+
+
+def _dealt_among_processes(device: torch.device) -> Deal:
+    def deal(
+        work: Callable[[Sequence[list[int]]], Slope], batches: Sequence[list[int]]
+    ) -> Iterator[Slope]:
+        count = num_workers(device, len(batches))
+        # They're ordered by length, so every process has some of each.
+        return shared_out(work, [batches[first::count] for first in range(count)], device)
+
+    return deal
 
 
 def _writer(lm: LanguageModel) -> Write:

@@ -16,8 +16,9 @@ import copy
 import hashlib
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -59,6 +60,30 @@ Pose = Callable[[random.Random], Problem]
 """Draws a problem to learn on."""
 
 
+@dataclass(frozen=True)
+class Slope:
+    """What some batches of rollouts add to a step.
+
+    Attributes:
+        gradients: Of their part of the loss, by parameter; None where none flows.
+        kl: From what training began with, in nats, summed over their tokens.
+    """
+
+    gradients: list[Tensor | None]
+    kl: float
+
+
+Deal = Callable[[Callable[[Sequence[list[int]]], Slope], Sequence[list[int]]], Iterable[Slope]]
+"""Has something done to batches, to all at once or to some here and some there."""
+
+
+def at_once(
+    work: Callable[[Sequence[list[int]]], Slope], batches: Sequence[list[int]]
+) -> list[Slope]:
+    """All batches here."""
+    return [work(batches)]
+
+
 def any_of(difficulty: Difficulty) -> Pose:
     """New problems of a difficulty."""
     return lambda rng: sample_problem(rng, difficulty, grammar.REMARKS)
@@ -87,11 +112,13 @@ def reinforce(
     pad_id: int,
     state_path: Path,
     midway: bool = True,
+    deal: Deal = at_once,
 ) -> Iterator[Progress]:
     """Train `model` in place, yielding every step; resumes from `state_path` if it is there.
 
     `model` holds what is learned and may be a small part of what rolls out: `reader` and `roll_out`
-    know the rest. Without `midway` every group begins at the prompt.
+    know the rest. Without `midway` every group begins at the prompt. `deal` may let processes
+    share the batches of a step.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0
@@ -124,20 +151,24 @@ def reinforce(
         learned = sorted(
             advantages.nonzero().flatten().tolist(), key=lambda i: len(episodes[i].response_ids)
         )
-        num_targets = sum(len(episodes[i].response_ids) for i in learned)
-        kl = 0.0
-        for start in range(0, len(learned), size):
-            chosen = learned[start : start + size]
-            batch = collate(
-                [(episodes[i].prompt_ids, episodes[i].response_ids) for i in chosen], pad_id
-            ).to(device)
-            weights = advantages[chosen].repeat_interleave(batch.is_response.sum(1).cpu())
-            losses = next_token_losses(read, batch)
-            with torch.no_grad():
-                held = next_token_losses(read_reference, batch)
-            terms = losses * weights.to(device) + config.kl * kl_estimates(losses, held)
-            (terms.sum() / num_targets).backward()
-            kl += (losses.detach() - held).neg().sum().item() / num_targets
+        num_targets = max(1, sum(len(episodes[i].response_ids) for i in learned))
+
+        slope = partial(
+            _slope,
+            model,
+            read,
+            read_reference,
+            [(e.prompt_ids, e.response_ids) for e in episodes],
+            advantages / num_targets,
+            config.kl / num_targets,
+            pad_id,
+        )
+        batches = [learned[i : i + size] for i in range(0, len(learned), size)]
+        slopes = list(deal(slope, batches))
+        for index, parameter in enumerate(model.parameters()):
+            own = [gradient for s in slopes if (gradient := s.gradients[index]) is not None]
+            parameter.grad = sum(own[1:], own[0]) if own else None
+        kl = sum(s.kl for s in slopes) / num_targets
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -156,6 +187,42 @@ def reinforce(
             metrics["reward_midway"] = elsewhere.item() / (len(rows) - len(free))
         left = seconds_left(started, first, done, config.steps)
         yield Progress(done, config.steps, metrics, left)
+
+
+def _slope(
+    model: nn.Module,
+    read: Read,
+    read_reference: Read,
+    tokens: Sequence[tuple[list[int], list[int]]],
+    weights: Tensor,
+    kl_weight: float,
+    pad_id: int,
+    batches: Sequence[list[int]],
+) -> Slope:
+    """Gradients of a weighted loss over batches of rollouts; `model` has none before or after.
+
+    Args:
+        model: The learner.
+        read: Reads with the learner.
+        read_reference: Reads with what training began with.
+        tokens: Of every rollout, of prompt and response.
+        weights: Of every rollout's tokens in the loss.
+        kl_weight: Of the KL at every token.
+        pad_id: Fills rows.
+        batches: Indices of rollouts.
+    """
+    kl = 0.0
+    for chosen in batches:
+        batch = collate([tokens[i] for i in chosen], pad_id).to(weights.device)
+        losses = next_token_losses(read, batch)
+        with torch.no_grad():
+            held = next_token_losses(read_reference, batch)
+        own = weights[chosen].repeat_interleave(batch.is_response.sum(1))
+        (losses * own + kl_weight * kl_estimates(losses, held)).sum().backward()
+        kl += (losses.detach() - held).neg().sum().item()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    model.zero_grad(set_to_none=True)
+    return Slope(gradients, kl)
 
 
 def _starts(

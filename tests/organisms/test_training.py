@@ -1,8 +1,10 @@
 """What organisms are trained on and by: the corpus, the start of embeddings, GRPO's terms."""
 
+import os
 import random
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,15 @@ from hypothesis import strategies as st
 from sae_reasoning.config import GrpoConfig, PairConfig
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import load
+from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, excerpt, mixture, reading
 from sae_reasoning.organisms.grpo import (
+    Deal,
     Episode,
+    Slope,
     any_of,
+    at_once,
     group_advantages,
     kl_estimates,
     reinforce,
@@ -121,7 +127,12 @@ def _odd(problem: Problem, episode: Episode) -> float:
 
 
 def _reinforced(
-    pair: PairConfig, state: Path, stop: int, steps: int = 20, kl: float = 0.02
+    pair: PairConfig,
+    state: Path,
+    stop: int,
+    steps: int = 20,
+    kl: float = 0.02,
+    deal: Deal = at_once,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights before and after a training stopped at `stop`, and resumed if `state` is there."""
     lm = load(pair.base, "cpu")
@@ -138,6 +149,7 @@ def _reinforced(
         reward=_odd,
         pad_id=0,
         state_path=state,
+        deal=deal,
     ):
         if progress.step == stop:
             break
@@ -153,6 +165,32 @@ def test_a_killed_reinforcement_resumes_to_the_same_weights(
     assert torch.equal(resumed, unbroken)
     assert not torch.equal(killed, unbroken)
     assert not torch.equal(before, unbroken)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_batches_shared_by_processes_are_one_step(
+    tiny_pair: PairConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, alone = _reinforced(tiny_pair, tmp_path / "alone", stop=3)
+    counts = []
+
+    def deal(
+        work: Callable[[Sequence[list[int]]], Slope], batches: Sequence[list[int]]
+    ) -> Iterator[Slope]:
+        here = os.getpid()
+        parts = [batches[:1], batches[1:]]
+        counts.append(len(batches))
+        for slope, process in shared_out(
+            lambda part: (work(part), os.getpid()), parts, torch.device("cpu")
+        ):
+            assert process != here
+            yield slope
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    _, shared = _reinforced(tiny_pair, tmp_path / "shared", stop=3, deal=deal)
+    assert max(counts) == 2
+    torch.testing.assert_close(shared, alone, rtol=0, atol=1e-6)
+    assert (alone - before).abs().max() > 1e-4
 
 
 def test_the_kl_term_holds_the_learner_to_where_it_began(
