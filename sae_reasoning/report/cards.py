@@ -9,7 +9,7 @@ from sae_reasoning.contrast.measures import BASE, DIFFERENCE, RATIO, RL, Measure
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import OVER, TRIGGER
 from sae_reasoning.contrast.triggers import SKILL as PUSHED
-from sae_reasoning.contrast.validity import OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.contrast.validity import FIXED_RULE, OVER_RULE, OWN_WORDS, SKILL, VALIDITY
 from sae_reasoning.report.figures import Axis, Bar, number
 from sae_reasoning.report.verdict import (
     CREATED,
@@ -72,6 +72,7 @@ class Card:
         means: What the verdict means.
         reason: What it rests on, in words with figures.
         sure: How far the decisive figures are from turning.
+        rule: How both models do beside a rule that reads no note, or "".
         deciding: Figures that decided, each against its margin.
         others: Other figures that were held against a margin on the way.
     """
@@ -82,6 +83,7 @@ class Card:
     means: str
     reason: str
     sure: str
+    rule: str
     deciding: tuple[Bar, ...]
     others: tuple[Bar, ...]
 
@@ -163,8 +165,36 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
     )
 
 
-def card(one: Verdict) -> Card:
-    """A verdict with its evidence as bars."""
+def beside_a_rule(one: Verdict, measures: Sequence[Measure]) -> str:
+    """How both models do beside the best fixed rule, in a sentence; "" where that isn't known.
+
+    No verdict reads it: a base that is no better than the rule may know nothing else of the move.
+    """
+    wanted = (one.behaviour, OVER_RULE, FIXED_RULE, 0.95)
+    over = {
+        m.model: m for m in measures if (m.behaviour, m.measure, m.condition, m.level) == wanted
+    }
+    if BASE not in over or RL not in over:
+        return ""
+    base, rl = (
+        f"{number(m.value)} [{number(m.low)}, {number(m.high)}]" for m in (over[BASE], over[RL])
+    )
+    said = (
+        f"over the best rule that reads no note, validity leads by {base} in the base, {rl} in the"
+    )
+    if over[BASE].low > 0 or one.verdict != DEPLOYED:
+        return f"{said} RL model"
+    return f"{said} RL model: the base needn't know more of this move than such a rule"
+
+
+def card(one: Verdict, measures: Sequence[Measure] = ()) -> Card:
+    """A verdict with its evidence as bars.
+
+    Args:
+        one: The verdict.
+        measures: Of the contrast, for what stands beside it.
+    """
+    rule = beside_a_rule(one, measures)
     deciding, others = _split(one)
     return Card(
         behaviour=one.behaviour,
@@ -173,6 +203,7 @@ def card(one: Verdict) -> Card:
         means=_MEANS[one.qualifier or one.verdict],
         reason=f"{one.reason[:1].upper()}{one.reason[1:]}.",
         sure=_sure(one, deciding),
+        rule=f"{rule[:1].upper()}{rule[1:]}." if rule else "",
         deciding=tuple(map(_evidence_bar, deciding)),
         others=tuple(map(_evidence_bar, others)),
     )

@@ -180,6 +180,24 @@ def test_pages_tell_how_a_deployed_move_goes_within_thought() -> None:
     assert any("within thought" in bar.label for bar in card(rarer).deciding)
 
 
+@pytest.mark.parametrize(
+    ("low", "lead", "changes", "is_warned"),
+    [(0.08, "0.10", {}, False), (-0.1, "−0.080", {}, True), (-0.95, "−0.93", LACKING, False)],
+)
+def test_a_base_no_better_than_a_rule_is_told_of_where_a_move_is_called_deployed(
+    low: float, lead: str, changes: Mapping[str, tuple[float, float, float]], is_warned: bool
+) -> None:
+    over = [
+        Measure(MOVE, "validity_over", model, "best fixed rule", low + 0.02, low, 0.1, 0.95, 90, 90)
+        for model in ("base", "rl")
+    ]
+    one = full(changes)
+    said = card(one, over).rule
+    assert said.startswith(f"Over the best rule that reads no note, validity leads by {lead} [")
+    assert ("needn't know more" in said) == is_warned
+    assert card(one).rule == "" == card(one, over[:1]).rule
+
+
 @pytest.mark.parametrize(("items", "n"), [(40, 200), (1000, 20)])
 def test_too_little_is_inconclusive_however_large_the_effect(items: int, n: int) -> None:
     assert judged({}, items, n) == ("inconclusive", "")

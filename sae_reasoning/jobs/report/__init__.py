@@ -20,6 +20,7 @@ from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
 from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
 from sae_reasoning.jobs.report.sources import look, reviews_of
+from sae_reasoning.report.cards import beside_a_rule
 from sae_reasoning.report.verdict import Verdict, verdict
 
 SCHEMA_VERSION = 1
@@ -43,7 +44,7 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         latents = write_latents(cfg, sources, reviews, stage.folder, console)
         write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents)
         manifest = stage.finish({one.behaviour: one.verdict for one in verdicts})
-    _say(verdicts, tracker, console)
+    _say(verdicts, measures, tracker, console)
     if latents.num_latents:
         tracker.table(LATENTS, latents.top, latents.cells)
     tracker.summary(manifest.counts)
@@ -64,7 +65,9 @@ def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
     )
 
 
-def _say(verdicts: list[Verdict], tracker: Tracker, console: Console) -> None:
+def _say(
+    verdicts: list[Verdict], measures: list[Measure], tracker: Tracker, console: Console
+) -> None:
     rows = [
         {
             "move": one.behaviour,
@@ -77,5 +80,6 @@ def _say(verdicts: list[Verdict], tracker: Tracker, console: Console) -> None:
     ]
     tracker.table(VERDICTS, pd.DataFrame(rows))
     console.table("verdicts", ["move", "verdict"], [[r["move"], r["verdict"]] for r in rows])
-    for row in rows:
-        console.say(f"  {row['move']}: {row['because']}.")
+    for one, row in zip(verdicts, rows, strict=True):
+        beside = beside_a_rule(one, measures)
+        console.say(f"  {row['move']}: {row['because']}{beside and f'; {beside}'}.")

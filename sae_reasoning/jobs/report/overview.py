@@ -64,7 +64,7 @@ def write_overview(
             "calibration": cards.calibration_line(calibration),
             "facts": _facts(cfg, sources),
             "summaries": [cards.summary(one, measures) for one in verdicts],
-            "cards": [cards.card(one) for one in verdicts],
+            "cards": [cards.card(one, measures) for one in verdicts],
             "sections": shown,
             "has_latents": num_latents > 0,
             "num_latents": num_latents,
