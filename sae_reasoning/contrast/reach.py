@@ -7,7 +7,6 @@ off shut places.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ from sae_reasoning.contrast.measures import (
     to_wilson,
 )
 from sae_reasoning.organisms.world import SHUT, Problem
-from sae_reasoning.stats import Estimate
+from sae_reasoning.stats import Estimate, pass_at
 
 PASS_AT, CUT, TOKENS = "pass@k", "tries/cut", "tries/tokens"
 DESCENTS, OPEN_DESCENTS = "random descents", "random open descents"
@@ -131,7 +130,7 @@ def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:
 def _pass_at(one: Tries, k: int) -> float:
     if not one.samples:
         return 1 - (1 - one.odds) ** k
-    return 1 - comb(one.samples - one.right, k) / comb(one.samples, k)
+    return pass_at(one.right, one.samples, k)
 
 
 def _mean(how: Resampling, values: Float[np.ndarray, " problem"]) -> Estimate:

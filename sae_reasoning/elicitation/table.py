@@ -5,12 +5,12 @@ are paired by problem.
 """
 
 from collections.abc import Mapping, Sequence
-from math import comb
 
 import numpy as np
 import pandas as pd
 
 from sae_reasoning.stats import Estimate, gap_recovered, paired_bootstrap, widen_flat
+from sae_reasoning.stats import pass_at as pass_of_problem
 
 COSTS = ("training_tokens", "gradient_steps", "trained_values")
 _COLUMNS = [
@@ -124,8 +124,7 @@ def pass_at(grades: pd.Series, k: int) -> pd.Series:
     """Unbiased pass@k of each problem (Chen et al. 2107.03374, §2.1), from grades by problem."""
 
     def of(own: pd.Series) -> float:
-        n, right = len(own), int(own.sum())
-        return 1 - comb(n - right, k) / comb(n, k)
+        return pass_of_problem(int(own.sum()), len(own), k)
 
     return grades.groupby(level=0).agg(of).astype(float)
 

@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from sae_reasoning.stats import (
     Estimate,
     bootstrap_of_sums,
     paired_bootstrap,
+    pass_at,
     widen_flat,
     wilson,
 )
@@ -234,7 +234,7 @@ def pass_at_k(
     """
     estimates = {}
     for k in ks:
-        values = [1 - comb(len(c) - sum(c), k) / comb(len(c), k) for c in correct]
+        values = [pass_at(sum(c), len(c), k) for c in correct]
         found = paired_bootstrap(np.array(values), _RESAMPLES, seed)
         estimates[k] = widen_flat(found, len(values))
     return estimates

@@ -17,7 +17,7 @@ from sae_reasoning.stats.aurocs import (
     sparse_concordance,
     tie_runs,
 )
-from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, widen_flat, wilson
+from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, pass_at, widen_flat, wilson
 from sae_reasoning.stats.gaps import gap_between, gap_recovered, is_gap, level_of
 from sae_reasoning.stats.resampling import bootstrap_of_sums, paired_bootstrap
 
@@ -40,6 +40,7 @@ __all__ = [
     "kept_auroc",
     "level_of",
     "paired_bootstrap",
+    "pass_at",
     "sparse_concordance",
     "tie_runs",
     "widen_flat",

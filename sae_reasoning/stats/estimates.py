@@ -1,6 +1,7 @@
 """A number with its interval, shares, and many tests at once."""
 
 from dataclasses import dataclass, replace
+from math import comb
 
 import numpy as np
 from jaxtyping import Float
@@ -26,6 +27,11 @@ class Estimate:
     high: float
     n: int
     p: float = float("nan")
+
+
+def pass_at(right: int, samples: int, k: int) -> float:
+    """Unbiased pass@k of one problem (Chen et al. 2107.03374, §2.1); `k` at most `samples`."""
+    return 1 - comb(samples - right, k) / comb(samples, k)
 
 
 def wilson(successes: float, n: int) -> Estimate:

@@ -31,6 +31,18 @@ def run(project: Project, *options: str) -> str:
     return out.getvalue()
 
 
+def killed_at(step: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run until a step of the contrast begins."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job._Lab, step, killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(project)
+
+
 def test_every_measure_carries_n_and_an_interval(made_project: Project) -> None:
     table = read_table(made_project.results / "contrast" / "contrast.parquet")
     assert {
@@ -78,13 +90,7 @@ def test_a_killed_contrast_goes_on_and_ends_the_same(
     again = project.copy(tmp_path / "again", "traces")
     run(project)
 
-    def killed(_lab: object, _stage: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job._Lab, "reach", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(again)
+    killed_at("reach", again, monkeypatch)
     parts = next(again.results.glob("contrast.partial-*")) / "parts"
     thoughts = read_traces(parts / "report_rl.parquet")
     assert all(thought.text.startswith(grammar.THINK) for thought in thoughts)
@@ -99,13 +105,7 @@ def test_a_killed_contrast_goes_on_and_ends_the_same(
 def test_a_contrast_killed_after_its_tries_has_every_problems(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_lab: object, _thoughts: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(job._Lab, "corrupted", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run(project)
+    killed_at("corrupted", project, monkeypatch)
     said = run(project)
     tries = read_table(project.results / "contrast" / "pass.parquet")
     walks = {"random descents", "random open descents"}
