@@ -69,8 +69,8 @@ bench: $(READY)  ## our speed against the peers', to bench.json
 $(STAGES):
 	@$(PYTHON_BIN) -m sae_reasoning $@ $(ARGS)
 
-test: $(READY)  ## all tests; offline, no GPU; ARGS="-k tracker" chooses
-	@$(PYTHON_BIN) -m pytest $(ARGS)
+test: $(READY)  ## the tests, on all cores; offline, no GPU; ARGS="-k tracker" chooses
+	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(READY)  ## format, lint, types
 	@$(PYTHON_BIN) -m ruff format --check --quiet . || { echo 'run `make format`'; exit 1; }

@@ -10,7 +10,9 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -18,6 +20,16 @@ _SERVER.set_forkserver_preload(
     [f"sae_reasoning.jobs.{job}" for job in ("traces", "cache", "train", "rank", "ablate")]
     + ["sae_lens", "matplotlib.figure", "sae_reasoning.__main__", "sae_reasoning.compose"]
 )
+
+_spent = 0.0
+
+
+def seconds_of_commands() -> float:
+    """CPU seconds of all commands so far: they're the server's children, and not of this process.
+
+    One that was killed from outside isn't counted.
+    """
+    return _spent
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,14 @@ def run_command(
             its final name for this many-th time.
         max_file_bytes: Size at which the disk is full for any one file.
     """
+    global _spent
     log = folder / "output.txt"
+    receiver, spent = _SERVER.Pipe(duplex=False)
     process = _SERVER.Process(
-        target=_child, args=(list(arguments), str(folder), str(log), die_at, max_file_bytes)
+        target=_child, args=(list(arguments), str(folder), str(log), spent, die_at, max_file_bytes)
     )
     process.start()
+    spent.close()
     process.join(600)  # Far beyond what any takes, on a busy machine too.
     if process.is_alive():
         process.kill()
@@ -71,12 +86,19 @@ def run_command(
     code = process.exitcode
     output = log.read_text()
     process.close()
+    with receiver, suppress(EOFError):
+        _spent += receiver.recv() if receiver.poll() else 0.0
     assert code is not None
     return Outcome(code, output)
 
 
 def _child(
-    arguments: list[str], folder: str, log: str, die_at: int | None, max_file_bytes: int | None
+    arguments: list[str],
+    folder: str,
+    log: str,
+    spent: Connection,
+    die_at: int | None,
+    max_file_bytes: int | None,
 ) -> None:
     import torch
 
@@ -91,16 +113,22 @@ def _child(
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     torch.set_num_threads(1)
     if die_at is not None:
-        _die_at_rename(die_at)
+        _die_at_rename(die_at, spent)
     if max_file_bytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     code = main(arguments)
     sys.stdout.flush()
+    _tell_seconds(spent)
     os._exit(code)
 
 
-def _die_at_rename(count: int) -> None:
+def _tell_seconds(spent: Connection) -> None:
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    spent.send(sum(one.ru_utime + one.ru_stime for one in usage))
+
+
+def _die_at_rename(count: int, spent: Connection) -> None:
     seen = 0
 
     def watch(event: str, details: tuple[object, ...]) -> None:
@@ -108,6 +136,7 @@ def _die_at_rename(count: int) -> None:
         if event == "os.rename" and ".partial-" in str(details[1]):
             seen += 1
             if seen == count:
+                _tell_seconds(spent)
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)

@@ -1,10 +1,13 @@
-"""What every test stands on: shapes checked at run time, no network, tiny real models."""
+"""What every test stands on: no network, one thread, tiny real models that all processes share.
+
+`SHAPES=1` checks shapes and types of the rooms that hold tensors at run time. Nothing heavy is
+imported here, as the process that hands out the tests has no use for it.
+"""
 
 import os
-import random
 import tempfile
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 # Before any library reads them: tests never reach for a hub, a server or the user's folders.
@@ -27,183 +30,125 @@ import shutil  # noqa: E402
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-# The rooms that hold tensors; the organisms' world is plain Python called a million times.
-install_import_hook(
-    [f"sae_reasoning.{room}" for room in ("behaviours", "edges", "jobs", "stats", "steering")],
-    "shape_checker.checked",
-)
+if os.environ.get("SHAPES", "0") != "0":
+    # The organisms' world is plain Python called a million times.
+    install_import_hook(
+        [f"sae_reasoning.{room}" for room in ("behaviours", "edges", "jobs", "stats", "steering")],
+        "shape_checker.checked",
+    )
 
 import pytest  # noqa: E402
-import torch  # noqa: E402
-from command_runner import Outcome, run_command  # noqa: E402
+from cpu_limit import CpuLimit  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+from projects import STAGES, Project  # noqa: E402
 
-from sae_reasoning.config import Config, ModelConfig, PairConfig, PretrainConfig  # noqa: E402
-from sae_reasoning.edges.lm.create import (  # noqa: E402
-    Shape,
-    SpecialTokens,
-    bpe_tokenizer,
-    new_gpt_neox,
-    new_llama,
-    save_model,
-    word_tokenizer,
-)
-from sae_reasoning.edges.lm.learn import plain_reader  # noqa: E402
-from sae_reasoning.edges.lm.load import encode_prompt, encode_response  # noqa: E402
+from sae_reasoning.config import Config, ModelConfig, PairConfig  # noqa: E402
 from sae_reasoning.organisms import grammar  # noqa: E402
-from sae_reasoning.organisms.corpus import (  # noqa: E402
-    CorpusConfig,
-    Share,
-    example,
-    full_traces,
-)
-from sae_reasoning.organisms.narrator import MoveRates  # noqa: E402
-from sae_reasoning.organisms.pretrain import pretrain  # noqa: E402
 
-torch.set_num_threads(1)
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("suite")
 
 
-SPECIAL = SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--cpu", type=int, default=0, help="show the N with the most CPU seconds")
 
 
-def _new_tiny(seed: int) -> LlamaForCausalLM:
-    shape = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)
-    return new_llama(shape, _tokenizer(), seed)
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(CpuLimit(config.getoption("--cpu")), "cpu_limit")
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
-    return word_tokenizer(grammar.vocabulary(), SPECIAL)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """A process for each core; more than eight would wait for the longest file."""
+    may_use = getattr(os, "sched_getaffinity", None)
+    return min(8, len(may_use(0)) if may_use else os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long files first; while one process makes the project, others have something else to do."""
+    if not hasattr(config, "workerinput"):
+        return
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    on_project = [path for path, own in files.items() if any(map(_needs_project, own))]
+    jobs = [path for path in files if path.parent.name == "jobs" and path not in on_project]
+    order = dict.fromkeys([*on_project[:1], *jobs, *on_project[1:], *files])
+    items[:] = [item for path in order for item in files[path]]
+
+
+def _needs_project(item: pytest.Item) -> bool:
+    return "made_project" in getattr(item, "fixturenames", ())
+
+
+def _shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process makes for all; nobody sees it before it's whole."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # A worker's own folder is in that of the session.
+    folder, is_whole = root / name, root / f"{name}.whole"
+    with FileLock(root / f"{name}.lock"):
+        if not is_whole.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            is_whole.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
     """Two random Llamas of three blocks that speak the organisms' words, saved as folders."""
-    root = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("tiny_base", "tiny_rl")):
-        save_model(_new_tiny(seed), _tokenizer(), root / name, torch.float32)
-    return PairConfig(
-        name="tiny",
-        base=ModelConfig(path=str(root / "tiny_base")),
-        rl=ModelConfig(path=str(root / "tiny_rl")),
-    )
+    from tiny_models import save_tiny
+
+    return _pair("tiny", "tiny", _shared(tmp_path_factory, "tiny", save_tiny))
 
 
 @pytest.fixture(scope="session")
 def tiny_neox_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
     """Two random GPT-NeoXes of three blocks with a byte-pair tokenizer, saved as folders."""
-    root = tmp_path_factory.mktemp("neox")
-    rng = random.Random(0)
-    texts = [text for _ in range(40) for text in example(rng, full_traces(), 0.0)]
-    tokenizer = bpe_tokenizer(texts, 260, SPECIAL)
-    shape = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)
-    for seed, name in enumerate(("tiny_base", "tiny_rl")):
-        save_model(new_gpt_neox(shape, tokenizer, seed), tokenizer, root / name, torch.float32)
-    return PairConfig(
-        name="tiny_neox",
-        base=ModelConfig(path=str(root / "tiny_base")),
-        rl=ModelConfig(path=str(root / "tiny_rl")),
-    )
+    from tiny_models import save_tiny_neox
+
+    return _pair("tiny_neox", "tiny", _shared(tmp_path_factory, "tiny_neox", save_tiny_neox))
 
 
 @pytest.fixture(scope="session")
 def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
     """Two stages of one short training: they babble, with moves in it, and find nothing."""
-    root = tmp_path_factory.mktemp("talking")
-    tokenizer, model = _tokenizer(), _new_tiny(0)
-    config = PretrainConfig(
-        steps=150,
-        batch_size=12,
-        lr=1e-2,
-        warmup=10,
-        checkpoint_every=150,
-    )
-    corpus = CorpusConfig(
-        reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
-        thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
-        rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
-    )
-    for progress in pretrain(
-        model,
-        config,
-        corpus,
-        seed=0,
-        reader=plain_reader,
-        encode_prompt=lambda text: encode_prompt(tokenizer, text),
-        encode_response=lambda text: [
-            *encode_response(tokenizer, text)[0],
-            tokenizer.eos_token_id,
-        ],
-        pad_id=tokenizer.pad_token_id,
-        state_path=root / "state",
-    ):
-        name = {100: "talking_base", 150: "talking_rl"}.get(progress.step)
-        if name:
-            save_model(model, tokenizer, root / name, torch.float32)
-    return PairConfig(
-        name="talking",
-        base=ModelConfig(path=str(root / "talking_base")),
-        rl=ModelConfig(path=str(root / "talking_rl")),
-    )
+    from tiny_models import save_talking
+
+    return _pair("talking", "talking", _shared(tmp_path_factory, "talking", save_talking))
 
 
-@dataclass(frozen=True)
-class Project:
-    """A folder in which commands are run, and the options that make them small.
-
-    Attributes:
-        folder: Where the commands are run.
-        options: Of every command.
-    """
-
-    folder: Path
-    options: tuple[str, ...]
-
-    @property
-    def results(self) -> Path:
-        """Where the stages are."""
-        return self.folder / "runs" / "tiny" / "talking"
-
-    def run(self, *arguments: str, **limits: int) -> Outcome:
-        """Run a command with the project's options, which later ones override."""
-        return run_command([*arguments, *self.options], self.folder, **limits)
-
-    def copy(self, folder: Path, *stages: str) -> "Project":
-        """A new project with copies of some finished stages."""
-        copied = Project(folder, self.options)
-        for stage in stages:
-            shutil.copytree(self.results / stage, copied.results / stage)
-        return copied
-
-
-STAGES = ("traces", "cache", "train", "rank", "ablate", "contrast", "report")
+def _pair(name: str, models: str, folder: Path) -> PairConfig:
+    base, rl = (ModelConfig(path=str(folder / f"{models}_{one}")) for one in ("base", "rl"))
+    return PairConfig(name=name, base=base, rl=rl)
 
 
 @pytest.fixture(scope="session")
 def made_project(talking_pair: PairConfig, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """A project in which all stages have been run; tests copy it before they touch it."""
-    project = Project(
-        tmp_path_factory.mktemp("project"),
-        (
-            "experiment=tiny",
-            "pair=local",
-            "pair.name=talking",
-            f"pair.base.path={talking_pair.base.path}",
-            f"pair.rl.path={talking_pair.rl.path}",
-            "tracker=none",
-            "device=cpu",
-            "threads=1",
-            "traces.num_problems=16",
-            "traces.base_samples=4",
-            "traces.max_new_tokens=72",
-        ),
+    options = (
+        "experiment=tiny",
+        "pair=local",
+        "pair.name=talking",
+        f"pair.base.path={talking_pair.base.path}",
+        f"pair.rl.path={talking_pair.rl.path}",
+        "tracker=none",
+        "device=cpu",
+        "threads=1",
+        "traces.num_problems=16",
+        "traces.base_samples=4",
+        "traces.max_new_tokens=72",
     )
-    outcome = project.run(*STAGES)
-    assert outcome.code == 0, outcome.output
-    return project
+
+    def run_all(folder: Path) -> None:
+        outcome = Project(folder, options).run(*STAGES)
+        assert outcome.code == 0, outcome.output
+
+    return Project(_shared(tmp_path_factory, "project", run_all), options)
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The house: floors that only look down, one place per outside library, no cellar of utilities."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sae_reasoning"
@@ -52,6 +50,7 @@ ONE_PLACE = {
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "jobs/bench/"
+FORBIDDEN = {"eval", "exec", "pickle", "dill", "joblib"}
 
 LAZY = {"sae_lens", "transformer_lens", "wandb", "wandb_workspaces", "matplotlib", "openai", "peft"}
 LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm"}
@@ -66,25 +65,30 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> Iterator[tuple[str, bool]]:
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
+def imports_of(path: Path) -> list[tuple[str, bool]]:
     """Every module that a file imports, and whether it does so when it's itself imported."""
-    tree = ast.parse(path.read_text())
     inside = {
         node
-        for function in ast.walk(tree)
+        for function in ast.walk(tree_of(path))
         if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
         for node in ast.walk(function)
     }
-    for node in ast.walk(tree):
+    found = []
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.name, node not in inside
+            found += [(alias.name, node not in inside) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)} imports relatively"
-            yield node.module or "", node not in inside
-            for alias in node.names:
-                if (PACKAGE.parent / f"{node.module}.{alias.name}".replace(".", "/")).is_dir():
-                    yield f"{node.module}.{alias.name}", node not in inside
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            folders = [m for m in modules if (ROOT / m.replace(".", "/")).is_dir()]
+            found += [(name, node not in inside) for name in (node.module or "", *folders)]
+    return found
 
 
 def own_imports(path: Path) -> set[str]:
@@ -96,10 +100,13 @@ def outside_imports(path: Path) -> set[tuple[str, bool]]:
     return {(name.split(".")[0], at_once) for name, at_once in imports_of(path)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_only_go_down(path: Path):
-    rooms = {name.split(".")[0] for name in own_imports(path)}
-    assert rooms <= MAY_IMPORT[room_of(path)], f"{name_of(path)} imports {rooms}"
+def test_imports_only_go_down():
+    strays = {}
+    for path in FILES:
+        rooms = {name.split(".")[0] for name in own_imports(path)}
+        if not rooms <= MAY_IMPORT[room_of(path)]:
+            strays[name_of(path)] = rooms - MAY_IMPORT[room_of(path)]
+    assert not strays
 
 
 def test_jobs_never_import_each_other():
@@ -110,17 +117,22 @@ def test_jobs_never_import_each_other():
         assert all(name.split(".")[1:2] == [own] for name in seen), (path, seen)
 
 
-@pytest.mark.parametrize("library", ONE_PLACE)
-def test_every_outside_library_has_one_place(library: str):
-    users = {name_of(p) for p in FILES if library in {name for name, _ in outside_imports(p)}}
-    users = {user for user in users if not user.startswith(BENCH)}
-    strays = {u for u in users if not any(u.startswith(place) for place in ONE_PLACE[library])}
+def test_every_outside_library_has_one_place():
+    strays = {
+        (name_of(path), library)
+        for path in FILES
+        if not name_of(path).startswith(BENCH)
+        for library, _ in outside_imports(path)
+        if not name_of(path).startswith(tuple(ONE_PLACE.get(library, {""})))
+    }
     assert not strays
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_slow_libraries_are_imported_where_they_are_used(path: Path):
-    assert not {name for name, at_once in outside_imports(path) if at_once} & LAZY
+def test_slow_libraries_are_imported_where_they_are_used():
+    at_once = {
+        (name_of(path), name) for path in FILES for name, now in outside_imports(path) if now
+    }
+    assert not {(user, name) for user, name in at_once if name in LAZY}
 
 
 def test_no_import_goes_in_a_circle():
@@ -149,21 +161,21 @@ def test_there_is_no_room_for_odds_and_ends():
     assert not {path for path in FILES if odd & set(path.with_suffix("").parts[-3:])}
 
 
-@pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=str)
-def test_no_file_is_longer_than_five_hundred_lines(path: Path):
-    assert len(path.read_text().splitlines()) <= 500
+def test_no_file_is_longer_than_five_hundred_lines():
+    lengths = {
+        p: len(p.read_text().splitlines()) for p in (*FILES, *(ROOT / "tests").rglob("*.py"))
+    }
+    assert not {path: length for path, length in lengths.items() if length > 500}
 
 
 def test_no_pickle_and_no_eval():
+    strays = set()
     for path in FILES:
-        tree = ast.parse(path.read_text())
-        names = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and is_name(n.func)}
-        assert not {"eval", "exec"} & names
-        assert not {"pickle", "dill", "joblib"} & {name for name, _ in outside_imports(path)}
-
-
-def is_name(node: ast.expr) -> bool:
-    return isinstance(node, ast.Name)
+        calls = [node.func for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+        names = {function.id for function in calls if isinstance(function, ast.Name)}
+        names |= {name for name, _ in outside_imports(path)}
+        strays |= {(name_of(path), name) for name in names if name in FORBIDDEN}
+    assert not strays
 
 
 def test_the_top_level_is_what_the_readme_says():

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from projects import Project
 from safetensors.torch import load_file, save_file
 
 from sae_reasoning.compose import compose

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import STAGES, Project
+from projects import STAGES, Project
 
 from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.tables import read_table, read_traces

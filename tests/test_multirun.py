@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from projects import Project
 
 from sae_reasoning import config as config_module
 from sae_reasoning.compose import compose, expand

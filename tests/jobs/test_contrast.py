@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from projects import Project
 
 from sae_reasoning.compose import compose
 from sae_reasoning.config import ConfigError, PairConfig

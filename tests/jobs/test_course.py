@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Project
+from projects import Project
 
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.tables import read_table

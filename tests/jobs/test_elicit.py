@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from conftest import Project
+from projects import Project
 
 import sae_reasoning.jobs.elicit as job
 from sae_reasoning.compose import compose

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import Project
+from projects import Project
 
 from sae_reasoning.compose import compose
 from sae_reasoning.config import ConfigError

@@ -6,7 +6,7 @@ from html import unescape
 from pathlib import Path
 
 import pandas as pd
-from conftest import Project
+from projects import Project
 
 from sae_reasoning.edges.artifacts import Manifest, read_json
 from sae_reasoning.edges.tables import read_table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Project
+from projects import Project
 
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.tables import read_table

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import Project
 from offline_runs import artifacts, records_of
+from projects import Project
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, read_json

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Project
+from projects import Project
 from report.hostile import HOSTILE
 from report.test_cells import page_of
 

@@ -1,0 +1,84 @@
+"""Real models of seconds: random Llamas and GPT-NeoXes, and a pair that babbles."""
+
+import random
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from sae_reasoning.config import PretrainConfig
+from sae_reasoning.edges.lm.create import (
+    Shape,
+    SpecialTokens,
+    bpe_tokenizer,
+    new_gpt_neox,
+    new_llama,
+    save_model,
+    word_tokenizer,
+)
+from sae_reasoning.edges.lm.learn import plain_reader
+from sae_reasoning.edges.lm.load import encode_prompt, encode_response
+from sae_reasoning.organisms import grammar
+from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, full_traces
+from sae_reasoning.organisms.narrator import MoveRates
+from sae_reasoning.organisms.pretrain import pretrain
+
+SPECIAL = SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS)
+SHAPE = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)
+
+
+def save_tiny(folder: Path) -> None:
+    """Two random Llamas of three blocks that speak the organisms' words."""
+    for seed, name in enumerate(("tiny_base", "tiny_rl")):
+        save_model(_new_tiny(seed), _tokenizer(), folder / name, torch.float32)
+
+
+def save_tiny_neox(folder: Path) -> None:
+    """Two random GPT-NeoXes of three blocks with a byte-pair tokenizer."""
+    rng = random.Random(0)
+    texts = [text for _ in range(40) for text in example(rng, full_traces(), 0.0)]
+    tokenizer = bpe_tokenizer(texts, 260, SPECIAL)
+    for seed, name in enumerate(("tiny_base", "tiny_rl")):
+        save_model(new_gpt_neox(SHAPE, tokenizer, seed), tokenizer, folder / name, torch.float32)
+
+
+def save_talking(folder: Path) -> None:
+    """Two stages of one short training: they babble, with moves in it, and find nothing."""
+    tokenizer, model = _tokenizer(), _new_tiny(0)
+    config = PretrainConfig(
+        steps=150,
+        batch_size=12,
+        lr=1e-2,
+        warmup=10,
+        checkpoint_every=150,
+    )
+    corpus = CorpusConfig(
+        reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
+        thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
+        rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
+    )
+    for progress in pretrain(
+        model,
+        config,
+        corpus,
+        seed=0,
+        reader=plain_reader,
+        encode_prompt=lambda text: encode_prompt(tokenizer, text),
+        encode_response=lambda text: [
+            *encode_response(tokenizer, text)[0],
+            tokenizer.eos_token_id,
+        ],
+        pad_id=tokenizer.pad_token_id,
+        state_path=folder / "state",
+    ):
+        name = {100: "talking_base", 150: "talking_rl"}.get(progress.step)
+        if name:
+            save_model(model, tokenizer, folder / name, torch.float32)
+
+
+def _new_tiny(seed: int) -> LlamaForCausalLM:
+    return new_llama(SHAPE, _tokenizer(), seed)
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    return word_tokenizer(grammar.vocabulary(), SPECIAL)
