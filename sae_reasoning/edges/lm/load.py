@@ -26,6 +26,7 @@ from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
 from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.gguf import content_of, unpacked
+from sae_reasoning.edges.lm.prompt import render_prompt
 from sae_reasoning.edges.lm.refusals import first_line, require_whole
 
 # Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
@@ -131,7 +132,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
 
     Raises:
         ConfigError: It can't be read, or can't say which characters a token covers, or has no chat
-            template where one is asked for.
+            template, or none that takes a question, where one is asked for.
     """
     source = _source(config)
     named = config.named
@@ -160,6 +161,12 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
             f"{config.option}.chat_template=true, but the tokenizer of {named} has none; set it to "
             "false, or name a tokenizer that has one"
         )
+    else:
+        render_prompt(
+            cast(PreTrainedTokenizerFast, tokenizer),
+            "What is 2 plus 2?",
+            f"{config.option}.chat_template",
+        )
     return cast(PreTrainedTokenizerFast, tokenizer)
 
 
@@ -185,8 +192,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str, begun: str = 
     if tokenizer.chat_template:
         # Some templates cut the white space at the end of what they open the response with, and
         # every one has its own BOS, so its text is encoded without.
-        asked = [{"role": "user", "content": prompt}]
-        opened = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        opened = render_prompt(tokenizer, prompt)
         return tokenizer(f"{opened}{begun}", add_special_tokens=False).input_ids
     ids = tokenizer(f"{prompt} {begun}".strip() if begun else prompt).input_ids
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids

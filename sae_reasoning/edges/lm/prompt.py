@@ -1,0 +1,66 @@
+"""Prompts as a model gets them: put into its chat template, where it has one that is to be used.
+
+Templates come with models, and some expect what a plain question isn't: parts of content instead
+of a string, or a system message first. So what one makes of a prompt is held against the prompt.
+"""
+
+import re
+from typing import Any, cast
+
+from transformers import PreTrainedTokenizerFast
+
+from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.lm.refusals import first_line
+
+_THINKING = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]")
+"""Marks with which chat templates open and close a thinking block."""
+
+
+def render_prompt(
+    tokenizer: PreTrainedTokenizerFast, prompt: str, option: str = "chat_template"
+) -> str:
+    """Text that a model reads before its response; the prompt itself where there's no template.
+
+    Args:
+        tokenizer: With a chat template, the prompt is what a user says in it.
+        prompt: What is asked.
+        option: That has the template used, for messages.
+
+    Raises:
+        ConfigError: The template can't be used, or leaves the prompt out.
+    """
+    if not tokenizer.chat_template:
+        return prompt
+    said = ""
+    # Some templates go through parts of content, and find none in a string.
+    for content in (prompt, [{"type": "text", "text": prompt}]):
+        asked: Any = [{"role": "user", "content": content}]
+        try:
+            rendered: Any = tokenizer.apply_chat_template(
+                asked, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # Whatever a template raises, or its parser.
+            said = said or first_line(error)
+            continue
+        # A template that takes the parts for a string writes them down as Python does.
+        if prompt.strip() in rendered and "{'type': 'text'" not in rendered.replace(prompt, ""):
+            return cast(str, rendered)
+        said = said or "it leaves the prompt out"
+    raise ConfigError(
+        f"{option}=true, but the chat template of {tokenizer.name_or_path} can't hold a question "
+        f"alone ({said}); set it to false, or name a tokenizer with another template"
+    )
+
+
+def prompt_opens_thinking(tokenizer: PreTrainedTokenizerFast, prompt: str) -> bool:
+    """Whether a response to a prompt begins inside a thinking block, which the prompt has opened.
+
+    It then holds the end of the block only. What opens it is the chat template, or a prompt that
+    ends in the mark; marks that a question merely names open nothing.
+    """
+    rendered = render_prompt(tokenizer, prompt)
+    after = rendered.rpartition(prompt.strip())[2] if tokenizer.chat_template else rendered
+    marks = list(_THINKING.finditer(after))
+    if not marks or any(marks[-1].groups()):
+        return False
+    return bool(tokenizer.chat_template) or not after[marks[-1].end() :].strip()
