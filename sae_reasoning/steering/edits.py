@@ -13,7 +13,7 @@ direction is added (`Intervention.along`) or projected out (`Removal`).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -175,6 +175,21 @@ class Intervention:
 NO_EDIT = Intervention()
 
 
+class Additions(NamedTuple):
+    """What edits added to each row.
+
+    Attributes:
+        norm_sums: Summed norm; every layer counts.
+        num_edited: How often something was added; every layer counts.
+        positions: Where something was added, in whichever layer: 0 is the position that predicts
+            the first generated token, 1 that token's own, and so on.
+    """
+
+    norm_sums: Float[Tensor, " row"]
+    num_edited: Int[Tensor, " row"]
+    positions: tuple[tuple[int, ...], ...]
+
+
 class RowEdits:
     """Interventions on the rows of one generation, as one edit a layer.
 
@@ -217,10 +232,8 @@ class RowEdits:
         """The edit of each edited layer, as `generate` takes it."""
         return dict(self._layers)
 
-    def norms(
-        self, num_positions: Int[Tensor, " row"]
-    ) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
-        """Summed norm of what was added to each row, and how often; every layer counts.
+    def additions(self, num_positions: Int[Tensor, " row"]) -> "Additions":
+        """What was added to each row, and where.
 
         Args:
             num_positions: Positions of each row that count, from its first: a batch goes on editing
@@ -228,13 +241,17 @@ class RowEdits:
         """
         total = torch.zeros(len(num_positions))
         count = torch.zeros(len(num_positions), dtype=torch.int64)
+        places: list[set[int]] = [set() for _ in num_positions]
         for edit in self._layers.values():
             first = edit.first_call.cpu()
             for call, rows, norms in ((c, r.cpu(), n.cpu().float()) for c, r, n in edit.log):
-                norms = torch.where(call - first[rows] < num_positions[rows], norms, 0.0)
+                position = call - first[rows]
+                norms = torch.where(position < num_positions[rows], norms, 0.0)
                 total[rows] += norms
                 count[rows] += norms > 0
-        return total, count
+                for row, place in torch.stack([rows, position], 1)[norms > 0].tolist():
+                    places[row].add(place)
+        return Additions(total, count, tuple(tuple(sorted(own)) for own in places))
 
 
 class _LayerEdit:

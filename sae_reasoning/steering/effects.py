@@ -66,7 +66,7 @@ COLUMNS = [
         )
     ),
     *("num_problems", "num_draws", "edit_norm", "edit_norm_per_token", "edited_share"),
-    "variance_reduction",
+    *("edited_positions", "variance_reduction"),
 ]
 
 
@@ -89,8 +89,8 @@ def effects(
     interval and q are against one more draw (`Bootstrap.beyond`), and a single draw has neither,
     since nothing tells how far draws differ. Other moves' latents are compared one move at a time,
     and the comparison that says least for the edit stands for all. `<name>_draws` says how many
-    were made (0: none), `<name>_coherent` whether they are. `largest_draw` is the largest change by
-    any one draw: draws may cancel in their mean.
+    edited anything (0: none; one that never did is no control), `<name>_coherent` whether they are.
+    `largest_draw` is the largest change by any one draw: draws may cancel in their mean.
 
     `stands_q` is of an edit's effect on its own move: the largest p-value of all that it must
     differ from, no edit and each control (1 where a control goes as far or farther), and
@@ -101,14 +101,15 @@ def effects(
     validity lies above `GUARD` of what it is without an edit. It isn't where nothing judges that.
 
     `edit_norm` is the mean norm where something was added, `edit_norm_per_token` over all generated
-    positions, and `edited_share` the share of positions (of every edited layer) with an addition.
+    positions, `edited_share` the share of positions (of every edited layer) with an addition, and
+    `edited_positions` the median over rollouts of positions with one.
 
     Outcomes of other moves than the edited one begin with `off_target/`; n is what was counted
     over: rollouts, opportunities or moves.
 
     Args:
         rollouts: Columns model, problem_id, condition, draw, those of `EDIT_KEYS`, and norm_sum,
-            num_edited, num_tokens, truncated.
+            num_edited, num_edited_positions, num_tokens, truncated.
         counts: Of each row, by outcome.
         num_resamples: Of problems.
         seed: Of the resampling.
@@ -152,6 +153,7 @@ class _Model:
         self._bootstrap = Bootstrap(len(problems), num_resamples, seed)
         self._of_edit = rollouts.groupby(EDIT_KEYS, sort=False).indices
         self._kind = rollouts.condition.to_numpy(str)
+        self._num_edited = rollouts.num_edited.to_numpy()
 
     def edits(self) -> list[tuple[object, ...]]:
         """The edits, each by what tells it from others."""
@@ -198,10 +200,11 @@ class _Model:
                 }
             if kind == EDIT:
                 least_sure = changes[EDIT].p
+                acted = {k: sums[k][self._acts(rows, kinds[EDIT])] for k, rows in kinds.items()}
                 for name, control in AGAINST.items():
-                    frame[f"{name}_draws"] = len(sums.get(control, ()))
-                    if control in sums:
-                        change = self._beyond(control, found, sums[control], is_share)
+                    frame[f"{name}_draws"] = len(acted.get(control, ()))
+                    if frame[f"{name}_draws"]:
+                        change = self._beyond(control, found, acted[control], is_share)
                         frame |= {
                             f"{name}_coherent": coherent[control],
                             f"difference_from_{name}": change.value,
@@ -214,7 +217,7 @@ class _Model:
                             p = np.where(goes_further, change.p, 1.0)
                             p = np.where(np.isnan(change.p), np.nan, p)
                             least_sure = np.maximum(least_sure, p)
-                is_told = all(AGAINST[name] in sums for name in TELLING)
+                is_told = all(frame[f"{name}_draws"] for name in TELLING)
                 frame["stands_q"] = least_sure if is_told else np.nan
             yield pd.DataFrame(frame)
 
@@ -237,6 +240,15 @@ class _Model:
         if control in DRAWN:
             return self._bootstrap.beyond(edit, beside, is_share)
         return self._bootstrap.differences(edit, beside, is_share)
+
+    def _acts(
+        self, rows: Int[np.ndarray, " row"], edited: Int[np.ndarray, " edited"]
+    ) -> Bool[np.ndarray, " draw"]:
+        """Which draws added anything; all, where the edit itself didn't."""
+        if not self._num_edited[edited].any():
+            return np.ones(len(np.unique(self._rollouts.draw.to_numpy()[rows])), bool)
+        times = pd.Series(self._num_edited[rows]).groupby(self._rollouts.draw.to_numpy()[rows])
+        return times.sum().to_numpy() > 0
 
     def _sums(
         self, rows: Int[np.ndarray, " row"], outcomes: Mapping[str, Sequence[int]]
@@ -281,6 +293,7 @@ def _sizes(rollouts: pd.DataFrame) -> dict[str, float]:
         "edit_norm": norm / max(edited, 1),
         "edit_norm_per_token": norm / max(positions.sum(), 1),
         "edited_share": edited / max((positions * layers).sum(), 1),
+        "edited_positions": float(rollouts.num_edited_positions.median()),
     }
 
 

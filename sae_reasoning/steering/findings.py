@@ -26,7 +26,7 @@ from sae_reasoning.steering.conditions import (
     RESIDUAL,
     SPAN,
 )
-from sae_reasoning.steering.effects import CONTROLS, EDIT_KEYS
+from sae_reasoning.steering.effects import AGAINST, CONTROLS, EDIT_KEYS
 
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
@@ -72,7 +72,8 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
     """Each edit that has controls: its own move per opportunity, its controls' change, the damage.
 
     All changes are differences in starts per opportunity. Controls: the mean of their draws, and
-    the largest change by any one draw.
+    the largest change by any one draw. Positions are the median of those edited in a rollout, and
+    beside it what controls' medians span.
     """
     rows = []
     for key, part in found.groupby(_OF_EDIT, sort=False):
@@ -88,6 +89,7 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                 "model": named["model"],
                 "move": named["behaviour"],
                 "edit": _edit_name(named),
+                "positions a rollout": _positions(values.edited_positions.xs(rate, level=1)),
                 "per opportunity": _both(values.value[NONE, rate], edited.value),
                 "change": _change(edited),
                 **{
@@ -286,12 +288,35 @@ def mismatched_controls(found: pd.DataFrame) -> list[str]:
     return said
 
 
+def idle_controls(found: pd.DataFrame) -> list[str]:
+    """Controls that changed nothing anywhere beside an edit that did: they say nothing of it."""
+    shares = found.groupby([*_OF_EDIT, "condition"], sort=False).edited_share.first().unstack()
+    said = []
+    for kind in AGAINST.values():
+        if kind not in shares:
+            continue
+        idle = shares.index[(shares[kind] == 0) & (shares[EDIT] > 0)]
+        said += [
+            f"{kind.replace('_', ' ')} beside {key[0]} {key[1]} "
+            f"{_edit_name(dict(zip(_OF_EDIT, key, strict=True)))}"
+            for key in idle
+        ]
+    return said
+
+
 def _change(row: pd.Series) -> str:
     """A difference in starts per opportunity, with its interval."""
     if row.difference != row.difference:
         return _ABSENT
     interval = "unknown" if row.low != row.low else f"{row.low:+.2f}, {row.high:+.2f}"
     return f"{row.difference:+.2f} [{interval}]"
+
+
+def _positions(medians: pd.Series) -> str:
+    """Positions edited in a rollout, by the edit and by its controls."""
+    controls = medians[medians.index.isin([AGAINST[name] for name in CONTROLS])]
+    ends = dict.fromkeys(f"{end:g}" for end in (controls.min(), controls.max()))
+    return f"{medians[EDIT]:g} (controls {' to '.join(ends)})"
 
 
 def _control(row: pd.Series) -> str:

@@ -12,7 +12,7 @@ Classes of moves count from 1; 0 is none. Rows of one batch may follow different
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -107,6 +107,19 @@ def threshold_for(scores: Float[Tensor, " candidate"], num_positions: int, budge
     return float(scores.sort(descending=True).values[most])
 
 
+class Tally(NamedTuple):
+    """What policies did to each row.
+
+    Attributes:
+        positions: Where it was steered: 0 is the position that predicts the first generated token,
+            1 that token's own, and so on.
+        decided: At how many positions it was decided to steer to each move.
+    """
+
+    positions: tuple[tuple[int, ...], ...]
+    decided: Int[Tensor, "row move"]
+
+
 class RowPolicies:
     """Policies on the rows of one generation; callable as `lockstep` takes it.
 
@@ -185,23 +198,23 @@ class RowPolicies:
             token.to(device),
         )
 
-    def tally(
-        self, num_positions: Int[Tensor, " row"]
-    ) -> tuple[Int[Tensor, " row"], Int[Tensor, "row move"]]:
-        """Steered positions of each row, and at how many it was decided to steer to each move.
+    def tally(self, num_positions: Int[Tensor, " row"]) -> "Tally":
+        """Where each row was steered, and to what.
 
         Args:
             num_positions: Positions of each row that count, from its first: a batch goes on with
                 rows that have ended for a while.
         """
-        seen, steered = torch.zeros(2, len(num_positions), dtype=torch.int64)
+        seen = torch.zeros(len(num_positions), dtype=torch.int64)
+        positions: list[list[int]] = [[] for _ in num_positions]
         decided = torch.zeros(len(num_positions), self.num_moves, dtype=torch.int64)
         for rows, move, is_steered in self._log:
             counts = seen[rows] < num_positions[rows]
-            steered[rows] += is_steered & counts
+            for row, place in torch.stack([rows, seen[rows]], 1)[is_steered & counts].tolist():
+                positions[row].append(place)
             decided[rows[counts], move[counts]] += 1
             seen[rows] += 1
-        return steered, decided
+        return Tally(tuple(map(tuple, positions)), decided)
 
     def _moves(self, at: Tensor, which: Tensor, step: int, base: View, rl: View) -> Tensor:
         """Which move each row is steered to, 0 for none."""

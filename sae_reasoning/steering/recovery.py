@@ -33,6 +33,7 @@ COLUMNS = [
     *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
     *("n", "move", "defined", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high"),
     *("oracle_bits", "repetition", "truncated", "length", "rollouts", "draws"),
+    "steered_positions",
 ]
 
 
@@ -47,8 +48,9 @@ def recovery(
     """One row a policy, vector, budget and set of problems; `COLUMNS`.
 
     `n` is the problems, `low` and `high` bound the gap recovered at 95 %, and `gap` is RL − base on
-    the same problems. `share_steered` is over all predicted tokens. `oracle_bits` is the entropy,
-    in bits a token, of which move the policy steers to, if to any, where the RL model decides.
+    the same problems. `share_steered` is over all predicted tokens, `steered_positions` the median
+    of those of a rollout. `oracle_bits` is the entropy, in bits a token, of which move the policy
+    steers to, if to any, where the RL model decides.
 
     Args:
         rollouts: Columns policy, vector, budget, draw, problem_id, correct, truncated, num_tokens,
@@ -110,6 +112,7 @@ def recovery(
                     "truncated": part.truncated.mean(),
                     "length": part.num_tokens.mean(),
                     "rollouts": len(part),
+                    "steered_positions": float(part.num_steered.median()),
                     "draws": part.draw.nunique(),
                 }
             )
@@ -141,7 +144,8 @@ def _graded(part: pd.DataFrame, num_problems: int) -> Float[np.ndarray, "problem
 def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
     """For people: each policy and vector in a row, gap recovered at each share steered.
 
-    Accuracy is that of its best budget.
+    Accuracy is that of its best budget; beside each share stands the median of positions steered in
+    a rollout.
     """
     rows = []
     shown = found[found.move == move]
@@ -153,7 +157,8 @@ def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
                 if one.defined
                 else "no gap"
             )
-            row[str(number)] = f"{one.share_steered:.1%}: {recovered}"
+            where = f"{one.share_steered:.1%} ({one.steered_positions:g})"
+            row[str(number)] = f"{where}: {recovered}"
         rows.append(row)
     return pd.DataFrame(rows).fillna("")
 

@@ -165,6 +165,11 @@ def test_edits_at_opportunities_act_nowhere_else(cfg):
     ]
     assert (local.num_edited.to_numpy() <= offered).all()
     assert local.num_edited.sum() > 0
+    assert (local.num_edited_positions == local.edited_positions.map(len)).all()
+    assert (local.num_edited_positions <= local.num_edited).all()
+    everywhere = [place for row in rows.edited_positions for place in row]
+    assert 0 <= min(everywhere) < max(everywhere) < 48
+    assert not rows.num_edited_positions[rows.condition == "none"].any()
 
 
 def test_clamps_change_text_and_their_controls_are_as_large(cfg):

@@ -55,6 +55,8 @@ def test_every_policy_has_its_rows_on_report_problems(made: Project) -> None:
     undefined = found[~found.defined]
     assert undefined.gap_recovered.isna().all()
     rollouts = read_table(folder / "generations.parquet")
+    assert (rollouts.num_steered == rollouts.steered_positions.map(len)).all()
+    assert rollouts.num_steered[rollouts.policy == "random"].sum() > 0
     splits = {t.problem_id: t.split for t in read_traces(made.results / "traces/traces.parquet")}
     assert {splits[problem] for problem in rollouts.problem_id} == {"report"}
     assert {path.name for path in folder.iterdir()} == {

@@ -7,7 +7,7 @@ from scipy import stats
 
 from sae_reasoning.records import Opportunity, Span
 from sae_reasoning.steering.effects import COLUMNS, effects
-from sae_reasoning.steering.findings import findings, mismatched_controls
+from sae_reasoning.steering.findings import findings, idle_controls, mismatched_controls
 from sae_reasoning.steering.outcomes import Judged, count, repetition_share
 from sae_reasoning.steering.ratios import Bootstrap, by_problem
 
@@ -76,6 +76,7 @@ def generations(
                         "problem_id": f"p{problem}",
                         "norm_sum": 6.0,
                         "num_edited": 3,
+                        "num_edited_positions": 3,
                         "num_tokens": 5,
                         "truncated": False,
                     }
@@ -197,6 +198,48 @@ def test_size_is_told_over_all_positions_and_unlike_controls_are_named(found):
     unlike = effects(rollouts, counts, num_resamples=50, seed=0)
     (said,) = mismatched_controls(unlike)
     assert said == "0.5 times as far: matched latent beside rl backtracking ablate, 1 of rl, all"
+
+
+def untouched(rollouts: pd.DataFrame, rows: pd.Series) -> None:
+    """Make conditions that changed nothing of these rollouts."""
+    rollouts.loc[rows, ["norm_sum", "num_edited", "num_edited_positions"]] = 0
+
+
+def test_a_control_that_changed_nothing_is_named_and_not_beaten():
+    rates = RATES | {"random_positions": [4, 2, 3, 3]}
+    rollouts, counts = generations(rates)
+    assert idle_controls(effects(rollouts, counts, num_resamples=50, seed=0)) == []
+    untouched(rollouts, rollouts.condition == "random_positions")
+    found = effects(rollouts, counts, num_resamples=500, seed=0)
+    outcome = "rate_per_opportunity/backtracking"
+    edit = value(found, "edit", outcome)
+    assert edit.lot_draws == 0
+    assert np.isnan([edit.difference_from_lot, edit.lot_q]).all()
+    assert not np.isnan(edit.stands_q)
+    (said,) = idle_controls(found)
+    assert said == "random positions beside rl backtracking ablate, 1 of rl, all"
+
+
+def test_without_matched_latents_that_changed_anything_nothing_is_said():
+    rollouts, counts = generations(RATES)
+    matched = rollouts.condition == "matched_latent"
+    untouched(rollouts, matched & (rollouts.draw == 0))
+    one = value(effects(rollouts, counts, num_resamples=50, seed=0), "edit", "accuracy")
+    assert one.control_draws == 1
+    untouched(rollouts, matched)
+    found = effects(rollouts, counts, num_resamples=50, seed=0)
+    edit = value(found, "edit", "rate_per_opportunity/backtracking")
+    assert edit.control_draws == 0
+    assert np.isnan(edit.stands_q)
+
+
+def test_positions_edited_in_a_rollout_stand_beside_the_controls():
+    rollouts, counts = generations(RATES)
+    rollouts.loc[rollouts.condition == "random_direction", "num_edited_positions"] = 2
+    found = effects(rollouts, counts, num_resamples=50, seed=0)
+    assert value(found, "edit", "accuracy").edited_positions == 3
+    (row,) = findings(found).to_dict("records")
+    assert row["positions a rollout"] == "3 (controls 2 to 3)"
 
 
 def test_what_was_never_counted_is_unknown_not_zero(found):

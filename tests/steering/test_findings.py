@@ -59,7 +59,7 @@ def experiment(*cells: dict, moves: list[str] = MOVES) -> pd.DataFrame:
             rows.append(
                 {k: v for k, v in filled.items() if k not in ("taken", "right")}
                 | {"problem_id": f"p{problem}", "norm_sum": 2.0, "num_edited": 1}
-                | {"num_tokens": 9, "truncated": False}
+                | {"num_edited_positions": 1, "num_tokens": 9, "truncated": False}
             )
     return effects(pd.DataFrame(rows), counts, num_resamples=300, seed=0)
 

@@ -106,8 +106,8 @@ def test_a_move_without_a_vector_is_not_steered_to() -> None:
     policy = Policy(GATE, threshold=0.0, pushes=[None, PUSHES[1]])
     own, (found,) = decide([policy], base=[A, A], rl=[A, A], resid=[[1.0, 1.0], [2.0, 1.0]])
     assert found.layer.tolist() == [-1, 2]
-    steered, decided = own.tally(torch.tensor([1, 1]))
-    assert steered.tolist() == [0, 1]
+    positions, decided = own.tally(torch.tensor([1, 1]))
+    assert positions == ((), (0,))
     assert decided.tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
@@ -116,8 +116,8 @@ def test_an_opening_is_written_to_its_end_before_another_begins() -> None:
     own, found = decide([policy], base=[A, A], rl=[B, B], resid=[[1.0, 0], [2.0, 0]], steps=4)
     written = torch.stack([decision.token for decision in found], dim=1)
     assert written.tolist() == [[7, 8, 9, 7], [5, 5, 5, 5]]
-    steered, decided = own.tally(torch.tensor([4, 2]))
-    assert steered.tolist() == [4, 2]
+    positions, decided = own.tally(torch.tensor([4, 2]))
+    assert positions == ((0, 1, 2, 3), (0, 1))
     # Three tokens of one opening are one decision; what comes after a row's end doesn't count.
     assert decided.tolist() == [[2, 2, 0], [0, 0, 2]]
 

@@ -109,7 +109,8 @@ def test_row_edits_ask_when_and_count_only_what_they_did():
     assert edits.by_layer[0](resid, rows)[:, 2].tolist() == [0, 0, 3]
     now[:] = False
     assert edits.by_layer[0](resid, rows) is resid
-    norms, counts = edits.norms(torch.tensor([3, 3, 3]))
+    norms, counts, positions = edits.additions(torch.tensor([3, 3, 3]))
     assert (norms.tolist(), counts.tolist()) == ([0, 3, 6], [0, 1, 2])
+    assert positions == ((), (0,), (0, 1))
     # The second row ended before its second position.
-    assert edits.norms(torch.tensor([3, 1, 1]))[1].tolist() == [0, 1, 1]
+    assert edits.additions(torch.tensor([3, 1, 1])).num_edited.tolist() == [0, 1, 1]

@@ -51,6 +51,7 @@ def effects_of(model: str = "rl", edit: str = "ablate", *, others: int = 10, **c
                         "problem_id": f"p{problem}",
                         "norm_sum": 1.0,
                         "num_edited": 1,
+                        "num_edited_positions": 1,
                         "num_tokens": 3,
                         "truncated": False,
                     }

@@ -18,6 +18,7 @@ from sae_reasoning.steering.findings import (
     doses,
     findings,
     growing_sets,
+    idle_controls,
     main_edits,
     mismatched_controls,
     off_target,
@@ -120,6 +121,12 @@ def _show(
             "the others intact and none stands; hold changes against the controls', and against "
             "accuracy, length and repetition in effects.parquet"
         )
+    if idle := idle_controls(found):
+        console.warn(
+            "controls that changed nothing are no controls; their edits aren't held against them"
+        )
+        for edit in idle:
+            console.say(f"    {edit}")
     if unlike := mismatched_controls(found):
         console.warn(
             "other latents move the residual unlike the edit they stand beside; judge these edits "

@@ -41,12 +41,14 @@ class _RolledOut:
     Attributes:
         rollout: Its tokens.
         norm_sum: Summed norms of its edits.
-        num_edited: Positions that were edited.
+        num_edited: How often something was added; every layer counts.
+        positions: Where something was added, as in `Additions`.
     """
 
     rollout: Rollout
     norm_sum: float
     num_edited: int
+    positions: tuple[int, ...]
 
 
 def generations(
@@ -155,13 +157,15 @@ def _roll_out(
         key=lambda rollout: rollout.row,
     )
     # The token that ends a rollout is predicted from an edited position too.
-    norm_sums, num_edited = edits.norms(
-        torch.tensor([len(r.token_ids) + (not r.truncated) for r in rollouts])
-    )
+    added = edits.additions(torch.tensor([len(r.token_ids) + (not r.truncated) for r in rollouts]))
     return [
-        _RolledOut(rollout, norm_sum, times)
-        for rollout, norm_sum, times in zip(
-            rollouts, norm_sums.tolist(), num_edited.tolist(), strict=True
+        _RolledOut(rollout, norm_sum, times, positions)
+        for rollout, norm_sum, times, positions in zip(
+            rollouts,
+            added.norm_sums.tolist(),
+            added.num_edited.tolist(),
+            added.positions,
+            strict=True,
         )
     ]
 
@@ -198,4 +202,6 @@ def _record(
         "opportunities": [asdict(opportunity) for opportunity in judged.opportunities],
         "norm_sum": made.norm_sum,
         "num_edited": made.num_edited,
+        "edited_positions": list(made.positions),
+        "num_edited_positions": len(made.positions),
     }

@@ -109,7 +109,8 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     summary = recovery.findings(found)
     gap = found.iloc[0]
     console.table(
-        f"gap recovered at each share of tokens steered, of a gap of {gap.gap:.2f} "
+        "gap recovered at each share of tokens steered (median positions of a rollout), "
+        f"of a gap of {gap.gap:.2f} "
         f"[{gap.gap_low:.2f}, {gap.gap_high:.2f}], {gap.n} report problems",
         list(summary.columns),
         summary.values.tolist(),

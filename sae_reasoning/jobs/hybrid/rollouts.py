@@ -118,9 +118,7 @@ def _roll_out(
         key=lambda rollout: rollout.row,
     )
     # The token that ends a rollout is predicted, and may be steered, too.
-    steered, decided = policies.tally(
-        torch.tensor([len(r.token_ids) + (not r.truncated) for r in made])
-    )
+    tally = policies.tally(torch.tensor([len(r.token_ids) + (not r.truncated) for r in made]))
     for rollout, (trial, problem, sample) in zip(made, batch, strict=True):
         text = base.decode(list(rollout.token_ids))
         yield {
@@ -135,7 +133,8 @@ def _roll_out(
             "correct": bench.annotate(problem.prompt, text, rollout.truncated).correct,
             "truncated": rollout.truncated,
             "num_tokens": len(rollout.token_ids),
-            "num_steered": int(steered[rollout.row]),
-            "decided": decided[rollout.row].tolist(),
+            "num_steered": len(tally.positions[rollout.row]),
+            "steered_positions": list(tally.positions[rollout.row]),
+            "decided": tally.decided[rollout.row].tolist(),
             "by_rl": trial.rule.when == ORACLE,
         }
