@@ -244,6 +244,45 @@ class Rise:
     num_others: int
 
 
+@dataclass(frozen=True)
+class Injection:
+    """What a latent's own words do to it elsewhere.
+
+    Attributes:
+        behaviour: Move that it's said to track.
+        reader: Whose activations.
+        writer: Whose text.
+        layer: Decoder block.
+        latent: Index.
+        carrier: `prompt`, or `response` for traces outside the move.
+        strategy: How many tokens were put in at once, chosen on the select split.
+        words: Which.
+        rise: AUROC of windows with them against the same without, on the report split.
+        null_95: 95 % quantile of the same, over unselected latents of like frequency.
+        p: Share of those that rise as much.
+        num_others: How many.
+        num_windows: Windows with the words.
+        fvu: Variance of this kind of text, as it stands, that the dictionary leaves unexplained.
+        is_left_out: Whether that is too much for the attack to count.
+    """
+
+    behaviour: str
+    reader: str
+    writer: str
+    layer: int
+    latent: int
+    carrier: str
+    strategy: int
+    words: str
+    rise: float
+    null_95: float
+    p: float
+    num_others: int
+    num_windows: int
+    fvu: float
+    is_left_out: bool
+
+
 def rises(
     select: Sequence[tuple[Float[np.ndarray, "_ latent"], Float[np.ndarray, "_ latent"]]],
     report: Sequence[tuple[Float[np.ndarray, "_ latent"], Float[np.ndarray, "_ latent"]]],

@@ -5,7 +5,7 @@ An edit moves a set of latents; what is said of a latent is what was done to the
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -20,6 +20,14 @@ from sae_reasoning.texts import shown
 NUM_TEXTS = 3
 """Of the texts that an edit changed, by lot, in each model."""
 _OF_EDIT = ["model", *EDIT_KEYS]
+_CHANGE = ["difference", "low", "high", "n"]
+_SETS = [
+    *("model", "behaviour", "edit", "dose", "set_size", "where", "found_by", "without", "value"),
+    *(*_CHANGE, "q", "coherent", "stands"),
+]
+_BESIDE = ["model", "behaviour", "condition", "value", *_CHANGE, "num_draws"]
+_DOSES = ["model", "behaviour", "edit", "condition", "dose", *_CHANGE]
+_OFF_TARGET = ["model", "behaviour", "move", *_CHANGE, "q"]
 _SHORT_RUN = 2
 """Words: so few that are alike amid others that aren't stay with them."""
 _MAX_TEXT = 4000
@@ -28,72 +36,6 @@ Names = tuple[str, ...]
 """Latents as `layer:latent`."""
 Piece = tuple[str, str]
 """Some text, and the move that it stands in or ""."""
-
-
-@dataclass(frozen=True)
-class SetEffect:
-    """What an edit of a set that holds the latent did to its own move, starts per opportunity."""
-
-    model: str
-    behaviour: str
-    edit: str
-    dose: float
-    set_size: int
-    where: str
-    found_by: str
-    without: float
-    value: float
-    difference: float
-    low: float
-    high: float
-    q: float
-    n: int
-    coherent: bool
-    stands: bool | None
-
-
-@dataclass(frozen=True)
-class Beside:
-    """What stands beside a main edit: the edit itself, a control or a rival, on one outcome."""
-
-    model: str
-    behaviour: str
-    condition: str
-    value: float
-    difference: float
-    low: float
-    high: float
-    n: int
-    draws: int
-
-
-@dataclass(frozen=True)
-class Dose:
-    """A point of the dose–response of a main set."""
-
-    model: str
-    behaviour: str
-    edit: str
-    condition: str
-    dose: float
-    difference: float
-    low: float
-    high: float
-    n: int
-
-
-@dataclass(frozen=True)
-class OffTarget:
-    """What a main edit did to one move, its own or another, starts per opportunity."""
-
-    model: str
-    behaviour: str
-    move: str
-    difference: float
-    low: float
-    high: float
-    q: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -179,51 +121,33 @@ class Edits:
         main = self._main[_holds(self._main, latent)]
         edited = set(zip(main.model, main.behaviour, strict=True))
 
-        def of_main(table: pd.DataFrame) -> Iterator[Any]:
+        def of_main(table: pd.DataFrame, columns: list[str]) -> list[dict[str, Any]]:
             here = [key in edited for key in zip(table.model, table.behaviour, strict=True)]
-            return table[here].itertuples()
+            rows: list[dict[str, Any]] = table.loc[here, columns].to_dict("records")
+            return rows
 
+        without = [float(self._without[key]) for key in _keys(held)]
+        stands = [None if told is pd.NA else bool(told) for told in held.stands]
+        held = held.assign(without=without, stands=stands)
         return {
-            "sets": [self._effect(row) for row in held.itertuples()],
-            "beside": [
-                Beside(
-                    *(row.model, row.behaviour, row.condition, row.value, row.difference),
-                    *(row.low, row.high, int(row.n), int(row.num_draws)),
-                )
-                for row in of_main(self._beside)
-            ],
-            "doses": [
-                Dose(
-                    *(row.model, row.behaviour, row.edit, row.condition, row.dose),
-                    *(row.difference, row.low, row.high, int(row.n)),
-                )
-                for row in of_main(self._doses)
-            ],
+            "sets": held[_SETS].to_dict("records"),
+            "beside": of_main(self._beside, _BESIDE),
+            "doses": of_main(self._doses, _DOSES),
             "off_target": [
-                OffTarget(
-                    *(row.model, row.behaviour, shown(row.move), row.difference),
-                    *(row.low, row.high, row.q, int(row.n)),
-                )
-                for row in of_main(self._off)
+                row | {"move": shown(row["move"])} for row in of_main(self._off, _OFF_TARGET)
             ],
-            "texts": [pair for row in main.itertuples() for pair in self._texts(row)],
+            "texts": [asdict(pair) for key in _keys(main) for pair in self._texts(key)],
         }
 
-    def _effect(self, row: Any) -> SetEffect:
-        key = tuple(getattr(row, name) for name in _OF_EDIT)
-        return SetEffect(
-            *(row.model, row.behaviour, row.edit, row.dose, int(row.set_size), row.where),
-            *(row.found_by, float(self._without[key]), row.value, row.difference, row.low),
-            *(row.high, row.q, int(row.n), bool(row.coherent)),
-            stands=None if row.stands is pd.NA else bool(row.stands),
-        )
-
-    def _texts(self, edit: Any) -> list[Pair]:
-        key = tuple(getattr(edit, name) for name in _OF_EDIT)
+    def _texts(self, key: tuple[Any, ...]) -> list[Pair]:
         if key not in self._pairs:
             named = dict(zip(_OF_EDIT, key, strict=True))
             self._pairs[key] = text_pairs(self._generations, named, self._seed)
         return self._pairs[key]
+
+
+def _keys(edits: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    return edits[_OF_EDIT].itertuples(index=False, name=None)
 
 
 def text_pairs(generations: pd.DataFrame, edit: Mapping[str, Any], seed: int) -> list[Pair]:

@@ -1,14 +1,27 @@
 """What is known of each shortlisted latent, from the tables of `rank` and `match`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from sae_reasoning.behaviours.beaten import Bout
-from sae_reasoning.behaviours.outcomes import ALL
+from sae_reasoning.behaviours.injection import Injection
+from sae_reasoning.behaviours.outcomes import ALL, Attack
+from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.texts import shown
+
+_Record = TypeVar("_Record", Attack, Bout, Injection, Replica)
+_RATES = ["reader", "writer", "firing_rate", "mean_active", "max_active"]
+_SCORES = [
+    *("behaviour", "reader", "writer", "status", "span_auroc", "span_auroc_low"),
+    *("span_auroc_high", "onset_auroc", "n_pos", "n_neg", "n_taken", "n_untaken", "num_problems"),
+]
+_COUNTERPARTS = [
+    *("by", "other_layer", "other_latent", "value", "low", "high", "n", "null_95", "same_word"),
+    *("is_mutual", "other_behaviours"),
+]
 
 
 @dataclass(frozen=True)
@@ -45,88 +58,6 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Score:
-    """Span AUROC, and onset AUROC as a point, in one cell of the reader × writer grid."""
-
-    behaviour: str
-    reader: str
-    writer: str
-    status: str
-    span_auroc: float
-    low: float
-    high: float
-    onset_auroc: float
-    n_pos: int
-    n_neg: int
-    n_taken: int
-    n_untaken: int
-    num_problems: int
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One attack on a listing, and its outcome."""
-
-    shortlist: str
-    behaviour: str
-    reader: str
-    kind: str
-    auroc: float
-    low: float
-    high: float
-    plain: float
-    comparable: float
-    n_pos: int
-    n_neg: int
-    num_problems: int
-    outcome: str
-
-
-@dataclass(frozen=True)
-class Planted:
-    """Words that were put into other text, and what they did to the latent."""
-
-    behaviour: str
-    reader: str
-    carrier: str
-    words: str
-    rise: float
-    null_95: float
-    num_windows: int
-
-
-@dataclass(frozen=True)
-class Counterpart:
-    """The most alike latent of another run's dictionary; figures as in the table of `match`."""
-
-    by: str
-    other_layer: int
-    other_latent: int
-    value: float
-    low: float
-    high: float
-    n: int
-    null_95: float
-    same_word: float
-    is_mutual: bool
-    other_behaviours: str
-
-
-@dataclass(frozen=True)
-class Replica:
-    """The nearest latent of a dictionary that was trained from another seed."""
-
-    behaviour: str
-    reader: str
-    seed: str
-    counterpart: int
-    cosine: float
-    rank: int
-    span_auroc: float
-    is_replicated: bool
-
-
-@dataclass(frozen=True)
 class LatentRecord:
     """A shortlisted latent.
 
@@ -136,12 +67,12 @@ class LatentRecord:
         dictionary: Name of its SAE.
         listings: Where it's listed.
         rates: Firing rate, mean and largest activation by reader and writer, on the select split.
-        scores: Of the moves that it's listed for.
+        scores: AUROCs by reader and writer, of the moves that it's listed for.
         attacks: On its listings.
-        planted: Words put into other text.
+        planted: Words put into other text, and what they did to it.
         rivals: Baselines that it was held against.
-        counterparts: In another run.
-        replicas: In dictionaries from other seeds.
+        counterparts: The most alike latents of another run's dictionaries.
+        replicas: The nearest latents of dictionaries trained from other seeds.
     """
 
     layer: int
@@ -149,12 +80,12 @@ class LatentRecord:
     dictionary: str
     listings: tuple[Listing, ...]
     rates: tuple[dict[str, Any], ...]
-    scores: tuple[Score, ...]
+    scores: tuple[dict[str, Any], ...]
     attacks: tuple[Attack, ...]
-    planted: tuple[Planted, ...]
+    planted: tuple[Injection, ...]
     rivals: tuple[Bout, ...]
-    counterparts: tuple[Counterpart, ...]
-    replicas: tuple[Replica, ...] = ()
+    counterparts: tuple[dict[str, Any], ...]
+    replicas: tuple[Replica, ...]
 
     @property
     def name(self) -> str:
@@ -171,7 +102,7 @@ def records(
 
     Args:
         shortlist: Content of `shortlist.json`.
-        tables: `scores`, `latents`, `attacks`, `injections` and `beaten` of `rank`.
+        tables: `scores`, `latents`, `attacks`, `injections`, `beaten` and `replicas` of `rank`.
         matches: Of `match`, if there.
     """
     listings: dict[tuple[int, int], list[Listing]] = {}
@@ -190,7 +121,7 @@ def records(
         "injections": _by_latent(tables["injections"]),
         "beaten": _by_latent(tables["beaten"]),
         "matches": _by_latent(matches) if matches is not None else {},
-        "replicas": _by_latent(tables.get("replicas", pd.DataFrame())),
+        "replicas": _by_latent(tables["replicas"]),
     }
     none = pd.DataFrame()
     return [
@@ -253,93 +184,30 @@ def _record(
     key: tuple[int, int], dictionary: str, own: list[Listing], parts: dict[str, pd.DataFrame]
 ) -> LatentRecord:
     moves = {listing.behaviour for listing in own}
-    kept = ["reader", "writer", "firing_rate", "mean_active", "max_active"]
+    injections = _all(Injection, parts["injections"])
+    attacks = _all(Attack, parts["attacks"])
     return LatentRecord(
         layer=key[0],
         latent=key[1],
         dictionary=dictionary,
         listings=tuple(own),
-        rates=tuple(
-            {name: getattr(row, name) for name in kept} for row in parts["latents"].itertuples()
-        ),
-        scores=tuple(
-            Score(
-                row.behaviour,
-                row.reader,
-                row.writer,
-                row.status,
-                row.span_auroc,
-                row.span_auroc_low,
-                row.span_auroc_high,
-                row.onset_auroc,
-                int(row.n_pos),
-                int(row.n_neg),
-                int(row.n_taken),
-                int(row.n_untaken),
-                int(row.num_problems),
-            )
-            for row in parts["scores"].itertuples()
-            if row.behaviour in moves
-        ),
-        attacks=tuple(
-            Attack(
-                row.shortlist,
-                row.behaviour,
-                row.reader,
-                row.kind,
-                row.auroc,
-                row.low,
-                row.high,
-                row.plain,
-                row.comparable,
-                int(row.n_pos),
-                int(row.n_neg),
-                int(row.num_problems),
-                row.outcome,
-            )
-            for row in parts["attacks"].itertuples()
-            if row.kind != ALL
-        ),
-        planted=tuple(
-            Planted(
-                row.behaviour,
-                row.reader,
-                row.carrier,
-                shown(str(row.words)),
-                row.rise,
-                row.null_95,
-                int(row.num_windows),
-            )
-            for row in parts["injections"].itertuples()
-        ),
-        rivals=tuple(Bout(**row) for row in parts["beaten"].to_dict("records")),
+        rates=_rows(parts["latents"], _RATES),
+        scores=tuple(row for row in _rows(parts["scores"], _SCORES) if row["behaviour"] in moves),
+        attacks=tuple(one for one in attacks if one.kind != ALL),
+        planted=tuple(replace(one, words=shown(one.words)) for one in injections),
+        rivals=tuple(_all(Bout, parts["beaten"])),
         counterparts=tuple(
-            Counterpart(
-                row.by,
-                int(row.other_layer),
-                int(row.other_latent),
-                row.value,
-                row.low,
-                row.high,
-                int(row.n),
-                row.null_95,
-                row.same_word,
-                bool(row.is_mutual),
-                shown(str(row.other_behaviours)),
-            )
-            for row in parts["matches"].itertuples()
+            row | {"other_behaviours": shown(row["other_behaviours"])}
+            for row in _rows(parts["matches"], _COUNTERPARTS)
         ),
-        replicas=tuple(
-            Replica(
-                row.behaviour,
-                row.reader,
-                str(row.seed),
-                int(row.counterpart),
-                row.cosine,
-                int(row.rank),
-                row.span_auroc,
-                bool(row.is_replicated),
-            )
-            for row in parts["replicas"].itertuples()
-        ),
+        replicas=tuple(_all(Replica, parts["replicas"])),
     )
+
+
+def _all(kind: type[_Record], table: pd.DataFrame) -> list[_Record]:
+    """A table's rows as records, without its other columns."""
+    return [kind(**row) for row in _rows(table, [one.name for one in fields(kind)])]
+
+
+def _rows(table: pd.DataFrame, columns: list[str]) -> tuple[dict[str, Any], ...]:
+    return () if table.empty else tuple(table[columns].to_dict("records"))

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from projects import Project
 from report.hostile import HOSTILE
 from report.test_cells import page_of
 
+from sae_reasoning.behaviours.outcomes import KILLED, SURVIVES
+from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
 from sae_reasoning.report.examples import QUARTERS
@@ -408,6 +410,26 @@ def test_a_counterpart_stands_beside_chance_and_beside_what_its_words_alone_woul
         ["0.700 [0.600, 0.800]", "0.400", "0.050", "300", "✓ yes"],
         ["0.700", "–", "0.050", "64", "no"],
     ]
+
+
+def test_each_seed_says_what_became_of_the_latent_there(visit, tmp_path):
+    seeds = [
+        Replica("backtracking", "rl", "rl", 1, 0, 1, 40, 0.91, 2, 0.8, 0.05, 0.01, 0.1, SURVIVES),
+        Replica("backtracking", "rl", "rl", 1, 0, 2, 7, 0.3, 90, 0.6, -0.2, -0.3, -0.1, KILLED),
+    ]
+    path = latents_page(tmp_path, [listing(0)])
+    record = evidence_of(0) | {"replicas": [asdict(one) for one in seeds]}
+    write_call(tmp_path / "latents" / "1_0.js", "showLatent", plain(record))
+    page = visit(path, "#0")
+    page.wait_for_selector("#one .example")
+    table = page.query_selector("#one section:has(h3:text('In other dictionaries')) table")
+    cells = [
+        [one.text_content() for one in row.query_selector_all("td")]
+        for row in table.query_selector_all("tbody tr")
+    ]
+    assert [row[2:6] for row in cells] == [["1", "40", "0.910", "2"], ["2", "7", "0.300", "90"]]
+    assert [row[6] for row in cells] == ["0.050 [0.010, 0.100]", "−0.200 [−0.300, −0.100]"]
+    assert [row[8] for row in cells] == [SURVIVES, KILLED]
 
 
 def test_five_hundred_latents_open_within_two_seconds_and_thirty_megabytes(visit, tmp_path):

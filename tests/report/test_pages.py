@@ -2,11 +2,15 @@
 
 import json
 import math
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sae_reasoning.behaviours.beaten import Bout
+from sae_reasoning.behaviours.injection import Injection
 from sae_reasoning.behaviours.outcomes import (
     INJECTED,
     KILLED,
@@ -16,10 +20,14 @@ from sae_reasoning.behaviours.outcomes import (
     SURVIVES,
     TOKEN,
     TRACKERS,
+    UNCLEAR,
+    Target,
 )
+from sae_reasoning.behaviours.replication import Replica, attack_by_seeds
 from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain, write_page
+from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.records import TokenSpan, Trace
 from sae_reasoning.report.cards import calibration_line, card, headline
 from sae_reasoning.report.examples import (
@@ -309,14 +317,61 @@ def test_what_is_no_export_is_refused_with_the_reason(content, says):
 # Latents
 
 
+TABLES = ("latents", "attacks", "injections", "beaten", "replicas")
+
+
 def test_a_latent_on_both_lists_has_one_page_and_two_rows():
     entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": "rl", "writer": "rl", "n_pos": 3}
     entry |= {"status": "tested", "span_auroc": 0.9, "onset_auroc": None, "called": {"rl": "weak"}}
     lists = {"trackers": {"x": [entry]}, "announcers": {"x": [entry]}}
-    empty = {name: pd.DataFrame() for name in ("latents", "attacks", "injections", "beaten")}
+    empty = {name: pd.DataFrame() for name in TABLES}
     scores = pd.DataFrame({"layer": [1], "latent": [8], "split": ["report"]})
     found = records(lists, empty | {"scores": scores}, None)
     assert [one.name for one in found] == ["1_7"]
     rows = listing_rows(found)
     assert [row["shortlist"] for row in rows] == ["trackers", "announcers"]
     assert [row["auroc"] for row in rows] == pytest.approx([0.9, math.nan], nan_ok=True)
+
+
+def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
+    """Through Parquet, as the stages do; each kind of row once for another latent too."""
+    target = Target(TRACKERS, "x", RL, RL, 1, 7)
+    replica = Replica("x", RL, RL, 1, 7, 3, 40, 0.9, 2, 0.8, 0.05, -0.01, 0.1, UNCLEAR)
+    attack = attack_by_seeds(target, [replica])
+    injection = Injection(
+        "x", RL, RL, 1, 7, "prompt", 1, "wait\u202e", *(0.5,) * 3, 9, 30, 0.1, False
+    )
+    bout = Bout(TRACKERS, "x", 1, 7, RL, RL, "probe", 0.8, 0.9, -0.1, -0.2, 0.0, 0.05, 30)
+    match = {"layer": 1, "latent": 7, "by": "cosine", "other_layer": 0, "other_latent": 2}
+    match |= {"value": 0.7, "low": 0.6, "high": 0.8, "n": 64, "null_95": 0.3, "same_word": 0.1}
+    match |= {"is_mutual": True, "other_behaviours": "tracks y", "fires": 3}
+    score = {"layer": 1, "latent": 7, "split": "report", "behaviour": "x", "reader": RL}
+    score |= {"writer": RL, "status": "tested", "span_auroc": 0.8, "span_auroc_low": 0.7}
+    score |= {"span_auroc_high": 0.9, "onset_auroc": 0.6, "n_pos": 3, "n_neg": 4, "n_taken": 2}
+    score |= {"n_untaken": 2, "num_problems": 3, "mutual_information": 0.1}
+    rate = {"layer": 1, "latent": 7, "reader": RL, "writer": RL, "firing_rate": 0.1}
+    rate |= {"mean_active": 1.0, "max_active": 2.0}
+    made: dict[str, list[dict[str, Any]]] = {
+        "attacks": [asdict(attack) | {"called": "unclear"}],
+        "replicas": [asdict(replica)],
+        "injections": [asdict(injection)],
+        "beaten": [asdict(bout)],
+        "scores": [score],
+        "latents": [rate],
+        "matches": [match],
+    }
+    for name, (row,) in made.items():
+        write_table(tmp_path / name, pd.DataFrame([row, row | {"latent": 8}]))
+    tables = {name: read_table(tmp_path / name) for name in made}
+    entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": RL, "writer": RL, "n_pos": 3}
+    entry |= {"status": "tested", "span_auroc": 0.9, "called": {}}
+    lists = {TRACKERS: {"x": [entry]}, "announcers": {}}
+    (one,) = records(lists, tables, tables["matches"])
+    assert one.replicas == (replica,)
+    assert [vars(a) for a in one.attacks] == [pytest.approx(vars(attack), nan_ok=True)]
+    assert one.planted == (replace(injection, words="wait⟨U+202E⟩"),)
+    assert [vars(b) for b in one.rivals] == [pytest.approx(vars(bout), nan_ok=True)]
+    for shown_row, row in ((one.scores, score), (one.counterparts, match), (one.rates, rate)):
+        assert shown_row == ({name: row[name] for name in shown_row[0]},)
+    kept = json.loads(inert_json(plain(asdict(one))))
+    assert kept["replicas"][0]["outcome"] == UNCLEAR

@@ -56,7 +56,7 @@ function differenceBars(rows, unit) {
         ...(has ? [svg("line", { x1: `${at(r.low)}%`, x2: `${at(r.high)}%`, y1: 12, y2: 12, "stroke-width": 3 })] : []),
         svg("circle", { cx: `${at(r.difference)}%`, cy: 12, r: 5 })));
     return [element("div", "label", r.label), element("div", "", picture),
-      element("div", "figure", `${figure(r.difference)}${interval(r.low, r.high)} `, element("span", "small", `n = ${r.n}${r.draws > 1 ? `, ${r.draws} draws` : ""}`))];
+      element("div", "figure", `${figure(r.difference)}${interval(r.low, r.high)} `, element("span", "small", `n = ${r.n}${r.num_draws > 1 ? `, ${r.num_draws} draws` : ""}`))];
   });
   return element("div", "", element("div", "bars", ...parts), element("p", "small", `${unit}; the line is no change.`));
 }

@@ -30,6 +30,7 @@ function titled(title, lead, ...children) {
   return element("section", "", ...parts, ...children);
 }
 const whole = (text) => element("td", "whole", text);
+const outcome = (one) => element("td", `whole outcome-${one.outcome.replace(/[^a-z]/g, "-")}`, one.outcome);
 function svg(tag, attributes, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -127,7 +128,7 @@ function examples(record) {
 }
 
 function grid(record) {
-  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.low, s.high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
+  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.span_auroc_low, s.span_auroc_high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
   return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it's a candidate. One text, two readers shows representation; two writers show use.",
     table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "taken / not", "problems"], rows, [4, 5, 6, 7]),
     table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${(100 * r.firing_rate).toFixed(2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
@@ -167,7 +168,6 @@ function rivals(record) {
 
 function attacks(record) {
   if (!record.attacks.length) return titled("Attacks", "None were made on it.");
-  const outcome = (a) => element("td", `whole outcome-${a.outcome.replace(/[^a-z]/g, "-")}`, a.outcome);
   const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
   const parts = [table(["list", "behaviour", "reader", "attack", "outcome", "AUROC left", "before", "comparable", "n: spans / others (problems)"], rows)];
   if (record.planted.length) {
@@ -204,8 +204,8 @@ function counterparts(record) {
           figure(c.same_word), figure(c.null_95), c.n, c.is_mutual ? "✓ yes" : "no"]), [4, 5, 6]));
   } else parts.push(element("p", "missing", notes.match || "None: it fires too rarely to be matched."));
   if (record.replicas.length) {
-    parts.push(element("p", "small", "In dictionaries that were trained from other seeds: the nearest direction, and its place among all latents there for the same move."),
-      table(["behaviour", "reader", "seed", "latent", "cosine", "place", "span AUROC", "the same"], record.replicas.map((r) => [r.behaviour, r.reader, r.seed, r.counterpart, figure(r.cosine), r.rank, figure(r.span_auroc), r.is_replicated ? "✓ yes" : "no"]), [4, 5, 6]));
+    parts.push(element("p", "small", "In dictionaries that were trained from other seeds: the nearest direction, its place among all latents there for the same move, and how far its span AUROC lies above that of the last latent that would still rank alike. It survives where it is near enough and for sure ranks alike."),
+      table(["behaviour", "reader", "seed", "latent", "cosine", "place", "lead (select)", "span AUROC (report)", "outcome"], record.replicas.map((r) => [r.behaviour, r.reader, r.seed, r.counterpart, figure(r.cosine), r.rank, whole(figure(r.lead) + interval(r.lead_low, r.lead_high)), figure(r.span_auroc), outcome(r)]), [4, 5, 7]));
   }
   return titled("In other dictionaries", "", ...parts);
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from sae_reasoning.behaviours.attacks import attack_announcer
+from sae_reasoning.behaviours.injection import Injection
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, Attack, Bars, Target, call
 from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.behaviours.shortlist import Shortlist
@@ -18,7 +19,7 @@ from sae_reasoning.edges.endpoint import Endpoint
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.workers import num_workers
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
-from sae_reasoning.jobs.rank.injected import Injection, attack_with_words
+from sae_reasoning.jobs.rank.injected import attack_with_words
 from sae_reasoning.jobs.rank.replicas import attack_with_seeds
 from sae_reasoning.jobs.rank.rewritten import attack_with_paraphrase
 from sae_reasoning.jobs.rank.rivals import RandomReader

@@ -150,8 +150,7 @@ def _evidence(
         ]
         edits = Edits(tables[0], dose_curves(tables[1]), tables[2], cfg.ablate.seed)
     for one, evidence in zip(found, texts, strict=True):
-        done = edits.of(f"{one.layer}:{one.latent}") if edits else {}
-        yield evidence | {name: [asdict(row) for row in rows] for name, rows in done.items()}
+        yield evidence | (edits.of(f"{one.layer}:{one.latent}") if edits else {})
 
 
 def _add_reviews(rows: list[dict[str, Any]], reviews: Sequence[Review]) -> None:
