@@ -73,3 +73,8 @@ def file_bytes(num_rows: int, d_model: int, dtype: str) -> int:
 def shard_path(folder: Path, shard: int) -> Path:
     """File of one shard."""
     return folder / f"shard_{shard:05d}.h5"
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Files of the shards that are there, by number, which has five digits or more."""
+    return sorted(folder.glob("shard_*.h5"), key=lambda path: (len(path.name), path.name))

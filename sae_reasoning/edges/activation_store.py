@@ -18,6 +18,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -37,13 +38,18 @@ from sae_reasoning.edges.activation_format import (
     SCHEMA_VERSION,
     RowIndex,
     StoreAttributes,
-    row_bytes,
+    shard_files,
     shard_path,
 )
-from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput, fingerprint, publish
-from sae_reasoning.edges.lock import Lock
+from sae_reasoning.edges.artifacts import (
+    BrokenArtifact,
+    MissingInput,
+    fingerprint,
+    publish,
+    reserve,
+)
+from sae_reasoning.edges.lock import InUse, Lock
 
-_HEADER_BYTES = 1 << 15
 _BLOCKS_MIXED = 256  # At least so many places of the store meet in a mixing buffer.
 _MAX_BLOCK = 1024  # Rows; larger blocks read no faster.
 
@@ -94,6 +100,7 @@ class StoreWriter:
 
         Raises:
             ConfigError: A value isn't finite, or the disk refuses; shards already there stay.
+            InUse: The filesystem doesn't let HDF5 lock a file.
         """
         if self.has(shard):
             return
@@ -104,25 +111,35 @@ class StoreWriter:
         assert stored.dtype == ON_DISK[self.attributes.dtype]
         try:
             with publish(shard_path(self.folder, shard)) as partial:
-                row = row_bytes(self.attributes.d_model, self.attributes.dtype)
-                _claim(partial, row * len(stored) + _HEADER_BYTES)
                 self._write(partial, shard, stored, index)
         except (OSError, RuntimeError) as error:
+            if _is_locked(error):
+                raise _in_use(shard_path(self.folder, shard)) from error
             raise ConfigError(
                 f"{self.folder} can't be written ({_reason(error)}); free disk there or set runs= "
                 "to another disk, and run again: shards that are done stay"
             ) from error
 
     def _write(self, path: Path, shard: int, stored: np.ndarray, index: RowIndex) -> None:
+        columns = {"activations": stored} | {name: getattr(index, name) for name in INDICES}
+        # Every dataset has its place before a value is written, so that all room can be reserved.
+        placed = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        placed.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        placed.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         with h5py.File(path, "w") as file:
             own = {"schema_version": SCHEMA_VERSION, "shard": shard, "num_rows": len(stored)}
             named = {"fingerprint": fingerprint(self.attributes)}
             file.attrs.update(asdict(self.attributes) | own | named)
-            file.create_dataset("activations", data=stored)
-            for name in INDICES:
-                file.create_dataset(name, data=getattr(index, name))
+            for name, values in columns.items():
+                file.create_dataset(name, values.shape, values.dtype, dcpl=placed)
+        reserve(path)
+        with h5py.File(path, "r+") as file:
+            for name, values in columns.items():
+                file[name][...] = values
 
     def _check_finite(self, activations: Tensor, index: RowIndex) -> None:
+        if not activations.numel():
+            return
         # The extremes tell in one pass each: NaN propagates through them.
         low, high = activations.aminmax()
         if torch.isfinite(low) and torch.isfinite(high):
@@ -139,13 +156,6 @@ class StoreWriter:
             f"{self.attributes.layer} are {kind} on trace {trace}, position "
             f"{int(index.position[row])}; {remedy}"
         )
-
-
-def _claim(path: Path, num_bytes: int) -> None:
-    """Notice a full disk before HDF5 is half-way through a file, where it fails at length."""
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, num_bytes)
 
 
 @dataclass(frozen=True)
@@ -181,9 +191,10 @@ class ActivationStore:
         Raises:
             MissingInput: There is no store.
             BrokenArtifact: A shard is missing, cut short, of another schema or from elsewhere.
+            InUse: Another process holds a shard open for writing.
         """
         folder = Path(folder)
-        paths = sorted(folder.glob("shard_*.h5"))
+        paths = shard_files(folder)
         if not paths:
             raise MissingInput(f"{folder} holds no activations; run `make cache` first")
         attributes, shards, first_row = None, [], 0
@@ -359,7 +370,7 @@ class ActivationStore:
     def _column(self, name: str) -> np.ndarray:
         column = np.empty(self.num_tokens, np.int32)
         for shard in self._shards:
-            with h5py.File(shard.path, "r") as file:
+            with _opened(shard.path) as file:
                 column[shard.first_row : shard.first_row + shard.num_rows] = file[name][:]
         return column
 
@@ -401,12 +412,12 @@ def check_same_rows(*stores: ActivationStore) -> None:
 
 def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttributes, _Shard]:
     try:
-        with h5py.File(path, "r") as file:
+        with _opened(path) as file:
             schema = file.attrs.get("schema_version")
             if schema != SCHEMA_VERSION:
                 raise _broken(path, f"has schema {schema}, this version reads {SCHEMA_VERSION}")
             attributes = StoreAttributes(
-                **{f.name: _plain(file.attrs[f.name]) for f in fields(StoreAttributes)}
+                **{f.name: np.asarray(file.attrs[f.name]).item() for f in fields(StoreAttributes)}
             )
             num_rows, layer = int(file.attrs["num_rows"]), attributes.layer
             if int(file.attrs["shard"]) != number:
@@ -414,8 +425,6 @@ def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttribute
             offset = file["activations"].id.get_offset()
             shapes = {name: (file[name].shape, file[name].dtype) for name in INDICES}
             shapes["activations"] = (file["activations"].shape, file["activations"].dtype)
-    except (OSError, RuntimeError) as error:
-        raise _broken(path, f"is cut short or no HDF5 file ({_reason(error)})") from error
     except KeyError as error:
         raise _broken(path, f"lacks an attribute or dataset ({_reason(error)})") from error
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
@@ -423,12 +432,41 @@ def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttribute
     }
     stored = np.dtype(ON_DISK.get(attributes.dtype, np.void))
     wanted["activations"] = ((num_rows, attributes.d_model), stored)
-    if offset is None or shapes != wanted:
+    if shapes != wanted or (offset is None and num_rows):
         raise _broken(path, "has datasets of another shape, type or layout than it says")
     named = re.fullmatch(r"layer_(\d+)", path.parent.name)
     if named and int(named[1]) != layer:
         raise _broken(path, f"is of layer {layer}, not of its folder's")
-    return attributes, _Shard(path, first_row, num_rows, offset)
+    return attributes, _Shard(path, first_row, num_rows, offset or 0)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """A shard, opened for reading; what can't be read for now isn't called broken."""
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (OSError, RuntimeError) as error:
+        if _is_locked(error):
+            raise _in_use(path) from error
+        if number := getattr(error, "errno", None):  # The system's, not HDF5's own.
+            raise ConfigError(
+                f"{path} can't be read ({os.strerror(number)}); make it readable and run again"
+            ) from error
+        raise _broken(path, f"is cut short or no HDF5 file ({_reason(error)})") from error
+
+
+def _is_locked(error: Exception) -> bool:
+    return "unable to lock file" in str(error)
+
+
+def _in_use(path: Path) -> InUse:
+    return InUse(
+        f"{path} is in use by another process, or on a filesystem without locks; end what holds it "
+        "open, or set HDF5_USE_FILE_LOCKING=FALSE in the environment, and run again"
+    )
 
 
 def _check_expected(path: Path, found: StoreAttributes, expected: Mapping[str, Any]) -> None:
@@ -451,11 +489,6 @@ def _unfit(path: Path, what: str) -> BrokenArtifact:
     """What is wrong with more than one file."""
     cache = next((p for p in path.parents if p.name == "cache"), path.parent)
     return BrokenArtifact(f"{path} {what}; delete {cache} and run `make cache` again")
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as Python's own int or str."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _differs(one: StoreAttributes, other: StoreAttributes, name: str) -> bool:

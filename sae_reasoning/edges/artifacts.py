@@ -10,6 +10,7 @@ last gives it its final name.
 """
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -59,6 +60,22 @@ def publish(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def reserve(path: Path) -> None:
+    """Take the disk that a file will fill up to its present end, if it was only stretched to it.
+
+    A full disk is noticed here, before a library is half-way through the file. Where the
+    filesystem can't reserve, nothing is.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
 
 
 def sync_folder(folder: Path) -> None:

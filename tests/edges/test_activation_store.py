@@ -1,3 +1,5 @@
+import errno
+import os
 import resource
 import subprocess
 import sys
@@ -12,7 +14,12 @@ import pytest
 import torch
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.activation_format import RowIndex, StoreAttributes, shard_path
+from sae_reasoning.edges.activation_format import (
+    RowIndex,
+    StoreAttributes,
+    shard_files,
+    shard_path,
+)
 from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
 from sae_reasoning.edges.activation_store import (
     ActivationStore,
@@ -21,6 +28,7 @@ from sae_reasoning.edges.activation_store import (
 )
 from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
 from sae_reasoning.edges.lm.read import ReadBatch
+from sae_reasoning.edges.lock import InUse
 
 D_MODEL = 6
 LENGTHS = (7, 4, 9, 3, 8, 5)
@@ -318,3 +326,102 @@ def test_a_full_disk_is_one_line_and_harms_no_shard(tmp_path):
     assert "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["shard_00000.h5"]
     assert shard_path(tmp_path, 0).read_bytes() == whole
+
+
+@pytest.fixture
+def held_shard(tmp_path: Path) -> Iterator[Path]:
+    """A whole shard that another process holds open for writing."""
+    make_store(tmp_path)
+    path = shard_path(tmp_path, 1)
+    hold = f"import h5py; file = h5py.File({str(path)!r}, 'r+'); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        yield path
+        holder.communicate(b"\n")
+
+
+def test_a_shard_that_another_process_holds_is_in_use_not_broken(held_shard):
+    with pytest.raises(InUse, match=r"in use by .*HDF5_USE_FILE_LOCKING") as error:
+        ActivationStore.open(held_shard.parent)
+    assert str(held_shard) in str(error.value)
+    assert "delete" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_system_refuses_to_read_is_not_called_broken(tmp_path):
+    make_store(tmp_path)
+    path = shard_path(tmp_path, 1)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ConfigError, match=r"can't be read \(Is a directory") as error:
+        ActivationStore.open(tmp_path)
+    assert "delete" not in str(error.value)
+    path.rmdir()
+    path.symlink_to(tmp_path / "gone")
+    with pytest.raises(BrokenArtifact, match=r"shard_00001\.h5 is missing"):
+        ActivationStore.open(tmp_path)
+
+
+def test_a_shard_without_a_kept_token_is_written_and_read(tmp_path):
+    layout = Layout.plan([3, 9, 2, 4], [3, 1, 2, 0], 6)
+    assert [len(layout.rows_of_shard(shard)) for shard in range(3)] == [0, 8, 4]
+    writer = StoreWriter(tmp_path, attributes(layout), ["trace"] * 4)
+    sequences = [[100 * t + p for p in range(n)] for t, n in enumerate((3, 9, 2, 4))]
+    assert sum(fill_shards({1: writer}, layout, sequences, read_backwards)) == 18
+    store = ActivationStore.open(tmp_path)
+    assert store.trace_index.tolist() == [1] * 8 + [3] * 4
+    assert store.read(slice(None))[:, 0].tolist() == store.token_id.tolist()
+    assert store.read(np.array([7, 8]))[:, 0].tolist() == [108, 300]
+
+
+def test_a_store_in_which_no_token_is_kept_is_written_and_read(tmp_path):
+    layout = Layout.plan([3, 2], [3, 2], 6)
+    writer = StoreWriter(tmp_path, attributes(layout), ["trace"] * 2)
+    assert sum(fill_shards({1: writer}, layout, [[1, 2, 3], [4, 5]], read_backwards)) == 5
+    store = ActivationStore.open(tmp_path)
+    assert store.read(slice(None)).shape == (0, D_MODEL)
+    assert list(store.batches(None, 4)) == []
+
+
+def test_shards_stand_in_the_order_of_their_numbers_beyond_five_digits(tmp_path):
+    numbers = [0, 7, 10_000, 99_999, 100_000, 100_001, 1_000_000]
+    for number in reversed(numbers):
+        shard_path(tmp_path, number).touch()
+    assert shard_files(tmp_path) == [shard_path(tmp_path, number) for number in numbers]
+
+
+def test_all_room_is_reserved_before_the_first_value_is_written(tmp_path, monkeypatch):
+    reserved: list[bool] = []
+    write = h5py.Dataset.__setitem__
+
+    def look_and_write(dataset: h5py.Dataset, *args: object) -> None:
+        stat = os.stat(dataset.file.filename)
+        reserved.append(stat.st_blocks * 512 >= stat.st_size > dataset.nbytes)
+        write(dataset, *args)
+
+    monkeypatch.setattr(h5py.Dataset, "__setitem__", look_and_write)
+    store = make_rows(tmp_path, 100_000, shard_tokens=100_000)
+    assert reserved == [True] * 4
+    assert store.read(np.array([99_999]))[0, 0] == 99_999
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_filesystem_that_cannot_reserve_is_written_all_the_same(tmp_path, monkeypatch, number):
+    def refuse(*_args: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert make_rows(tmp_path, 8).read(slice(None))[:, 0].tolist() == list(range(8))
+
+
+def test_a_disk_that_fills_up_while_room_is_reserved_is_refused(tmp_path, monkeypatch):
+    def refuse(*_args: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(ConfigError, match=r"No space left on device.*set runs="):
+        make_rows(tmp_path, 8)
+    assert list(tmp_path.iterdir()) == []
