@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+from sae_reasoning.edges.hashing import hash_files
 from sae_reasoning.edges.lock import Lock
 
 SCHEMA_VERSION = 1
@@ -118,13 +119,7 @@ def digest(path: Path) -> str:
 
 def fingerprint_files(folder: Path, pattern: str = "*") -> str:
     """Fingerprint of file names, sizes and contents."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.glob(pattern) if p.is_file()):
-        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()[:16]
+    return hash_files(sorted(p for p in folder.glob(pattern) if p.is_file()))
 
 
 @dataclasses.dataclass(frozen=True)

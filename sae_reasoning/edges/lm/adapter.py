@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.lm.commits import commit_of
 from sae_reasoning.edges.lm.refusals import first_line
 
 _CONFIG_FILE = "adapter_config.json"
@@ -22,7 +23,7 @@ def is_adapter(folder: Path) -> bool:
 
 
 def adapter_fingerprint(config: ModelConfig) -> str:
-    """Changes with an adapter's config or weights; of one on the hub, with its id or revision.
+    """Changes with an adapter's config or weights; of one on the hub, with its id or commit.
 
     Raises:
         ConfigError: There is no such folder, or it isn't an adapter.
@@ -40,7 +41,7 @@ def adapter_fingerprint(config: ModelConfig) -> str:
         raise ConfigError(
             f"{_named(config)} is no folder; name an adapter's folder, or a hub id (owner/name)"
         )
-    return fingerprint([config.adapter, config.adapter_revision])
+    return fingerprint([config.adapter, _commit(config)])
 
 
 def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
@@ -57,7 +58,7 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
         raise ConfigError(f"{_named(config)} needs peft; pip install 'sae_reasoning[peft]'")
     from peft import PeftConfig, PeftModel
 
-    where: dict[str, Any] = {"revision": config.adapter_revision}
+    where: dict[str, Any] = {"revision": _commit(config)}
     try:
         described = PeftConfig.from_pretrained(config.adapter, **where)
         if described.is_prompt_learning:
@@ -108,6 +109,10 @@ def plain_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def _adapted_layers(model: PreTrainedModel) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "adapter_layer_names")]
+
+
+def _commit(config: ModelConfig) -> str | None:
+    return commit_of(config.adapter, _CONFIG_FILE, config.adapter_revision)
 
 
 def _named(config: ModelConfig) -> str:

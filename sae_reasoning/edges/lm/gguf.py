@@ -8,7 +8,6 @@ content and with the type that it's unpacked to.
 import glob
 import os
 import shutil
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from transformers.utils import cached_file
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.hashing import cache_home
 from sae_reasoning.edges.lm.refusals import first_line, require_whole
 from sae_reasoning.edges.lock import Lock
 
@@ -60,14 +60,6 @@ def unpacked(config: ModelConfig) -> Path:
     return folder
 
 
-def cache_home() -> Path:
-    """Where what can be made again is kept for all projects of a user."""
-    own = os.environ.get("SAE_REASONING_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sae_reasoning"
-
-
 def _find(config: ModelConfig) -> Path:
     """The file itself, fetched where it's on the hub."""
     assert config.gguf_file
@@ -91,12 +83,6 @@ def _find(config: ModelConfig) -> Path:
 
 
 def _content(file: Path) -> str:
-    stat = file.stat()
-    return _hash(file, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _hash(file: Path, _size: int, _mtime: int) -> str:
     return fingerprint_files(file.parent, glob.escape(file.name))
 
 

@@ -25,6 +25,7 @@ from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
 from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
+from sae_reasoning.edges.lm.commits import commit_of
 from sae_reasoning.edges.lm.gguf import content_of, unpacked
 from sae_reasoning.edges.lm.prompt import render_prompt
 from sae_reasoning.edges.lm.refusals import first_line, require_whole
@@ -102,11 +103,15 @@ def describe(config: ModelConfig) -> ModelFacts:
             f"{config.named} is no folder; name a model folder, or a hub id (owner/name)"
         )
     else:
-        weights = fingerprint([config.path, config.revision])
+        weights = fingerprint([config.path, _commit(config)])
         tokenizer = weights
     if config.tokenizer:
         own = Path(config.tokenizer)
-        tokenizer = fingerprint_files(own, _TOKENIZER_FILES) if own.is_dir() else config.tokenizer
+        tokenizer = (
+            fingerprint_files(own, _TOKENIZER_FILES)
+            if own.is_dir()
+            else fingerprint([config.tokenizer, _tokenizer_commit(config)])
+        )
     if config.adapter:
         name = f"{name}+{Path(config.adapter).name}"
         weights = fingerprint([weights, adapter_fingerprint(config)])
@@ -139,6 +144,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
     if config.tokenizer:
         source = {
             "pretrained_model_name_or_path": config.tokenizer,
+            "revision": _tokenizer_commit(config),
             "trust_remote_code": config.trust_remote_code,
         }
         named = f"{config.option}.tokenizer={config.tokenizer}"
@@ -176,9 +182,17 @@ def _source(config: ModelConfig) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": unpacked(config)}
     return {
         "pretrained_model_name_or_path": config.path,
-        "revision": config.revision,
+        "revision": _commit(config),
         "trust_remote_code": config.trust_remote_code,
     }
+
+
+def _commit(config: ModelConfig) -> str | None:
+    return commit_of(config.path, "config.json", config.revision)
+
+
+def _tokenizer_commit(config: ModelConfig) -> str | None:
+    return commit_of(config.tokenizer, "tokenizer.json", None)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str, begun: str = "") -> list[int]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint
+from sae_reasoning.edges.lm.commits import commit_of
 from sae_reasoning.edges.lm.generate import Rollout
 from sae_reasoning.edges.lm.load import describe, load_tokenizer
 
@@ -31,7 +32,7 @@ class VllmWriter:
         self.tokenizer = load_tokenizer(config)
         self._engine = self._vllm.LLM(
             model=config.path,
-            revision=config.revision,
+            revision=commit_of(config.path, "config.json", config.revision),
             dtype=config.dtype,
             trust_remote_code=config.trust_remote_code,
         )
