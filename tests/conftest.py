@@ -7,7 +7,6 @@ imported here, as the process that hands out the tests has no use for it.
 import os
 import tempfile
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 
 # Before any library reads them: tests never reach for a hub, a server or the user's folders.
@@ -41,10 +40,9 @@ import pytest  # noqa: E402
 from cpu_limit import CpuLimit  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from hypothesis import settings  # noqa: E402
-from projects import STAGES, Project  # noqa: E402
+from projects import STAGES, Project, tiny_experiment  # noqa: E402
 
 from sae_reasoning.config import Config, ModelConfig, PairConfig  # noqa: E402
-from sae_reasoning.organisms import grammar  # noqa: E402
 
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
@@ -154,24 +152,4 @@ def made_project(talking_pair: PairConfig, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def tiny_config(tmp_path: Path, tiny_pair: PairConfig) -> Config:
     """An experiment of seconds on the tiny pair, with results below the test's own folder."""
-    pair = deepcopy(tiny_pair)  # A test may change its own.
-    config = Config(pair=pair, behaviours=list(grammar.MOVES), runs=str(tmp_path / "runs"))
-    config.layers = [0, 1]
-    config.device = "cpu"
-    config.tracker.kind = "none"
-    config.traces.num_problems = 8
-    config.traces.base_samples = config.traces.rl_samples = 2
-    config.traces.max_new_tokens = 24
-    config.cache.token_budget = 2048
-    config.cache.shard_tokens = 512
-    config.train.sae.d_sae, config.train.sae.k = 64, 4
-    config.train.steps, config.train.batch_size = 20, 128
-    config.train.mixing_tokens, config.train.checkpoint_every = 512, 10
-    config.rank.bootstrap, config.rank.random_directions = 20, 8
-    config.rank.gate = False  # So short a training passes none.
-    config.rank.trackers = config.rank.announcers = config.rank.candidates = 3
-    config.rank.attribution_onsets = 8
-    config.ablate.num_problems, config.ablate.max_new_tokens = 3, 16
-    config.ablate.base_samples = 2
-    config.ablate.num_latents, config.ablate.controls, config.ablate.bootstrap = 2, 1, 20
-    return config
+    return tiny_experiment(tiny_pair, tmp_path)

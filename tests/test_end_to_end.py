@@ -1,5 +1,6 @@
 """The stages end to end, on models that babble: what is written, when it's rewritten, and kills."""
 
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -110,13 +111,20 @@ def test_run_twice_every_stage_is_up_to_date_and_touches_nothing(
     assert {p: p.stat().st_mtime_ns for p in project.results.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ("traces", "cache", "train", "contrast"),
+        pytest.param(STAGES, marks=pytest.mark.e2e, id="all"),
+    ],
+)
 def test_a_changed_value_reruns_the_stage_and_what_stands_on_it(
-    made_project: Project, tmp_path: Path
+    made_project: Project, tmp_path: Path, stages: tuple[str, ...]
 ):
-    project = made_project.copy(tmp_path, *STAGES)
-    outcome = project.run(*STAGES, "train.seed=7")
+    project = made_project.copy(tmp_path, *stages)
+    outcome = project.run(*stages, "train.seed=7")
     assert outcome.code == 0, outcome.output
-    current = {s for s in STAGES if f"{project_relative(s)} is up to date" in outcome.output}
+    current = {s for s in stages if f"{project_relative(s)} is up to date" in outcome.output}
     assert current == {"traces", "cache", "contrast"}  # the last reads no latent
     weights = "pooled/layer_0/sae_weights.safetensors"
     assert (
@@ -159,9 +167,16 @@ def test_a_stage_names_the_missing_input(
     assert f"make {needed}" in project.run(stage).error
 
 
+_killed = partial(pytest.param, marks=pytest.mark.e2e)
+
+
 @pytest.mark.parametrize(
     ("stage", "publish"),
-    [("traces", 2), ("cache", 9), ("train", 3), ("train", 7), ("rank", 4), ("ablate", 3)],
+    [
+        ("train", 3),
+        *(_killed("traces", 2), _killed("cache", 9), _killed("train", 7)),
+        *(_killed("rank", 4), _killed("ablate", 3)),
+    ],
 )
 def test_a_killed_stage_resumes_to_the_same_result(
     made_project: Project, tmp_path: Path, stage: str, publish: int

@@ -12,6 +12,8 @@ import pytest
 
 from sae_reasoning.config import PairConfig
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[1]
 SPLIT = ("-m", "cache.num_shards=2", "cache.shard=0,1")
 
@@ -130,7 +132,6 @@ def test_by_submitit(folder: Folder, by_one: Folder):
     check(folder, by_one, shown)
 
 
-@pytest.mark.slow
 @needs("hydra_ray_launcher", "ray")
 def test_by_a_running_ray_cluster_of_two_nodes(folder: Folder, by_one: Folder, cluster: str):
     shown = folder.run(

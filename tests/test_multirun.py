@@ -243,6 +243,7 @@ def test_jobs_run_in_turn_and_keep_their_results_where_a_single_run_would(
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"tiny"}
 
 
+@pytest.mark.e2e
 def test_jobs_at_the_same_time_by_joblib_do_not_share_each_others_fate(
     made_project: Project, tmp_path: Path
 ):

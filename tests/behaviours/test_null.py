@@ -71,6 +71,7 @@ def _unrelated(repeats: int) -> tuple[float, float]:
     return float(np.mean(np.concatenate(p) < 0.05)), found / repeats
 
 
+@pytest.mark.slow
 def test_the_level_is_kept_and_after_correction_hardly_anything_is_found() -> None:
     level, found = _unrelated(200)
     assert 0.04 <= level <= 0.06

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,9 +142,9 @@ def test_traces_that_nobody_can_annotate_are_refused(project: Project) -> None:
         run(project, "traces.source=mine.jsonl")
 
 
-def test_the_verdict_is_calibrated_on_pairs_that_are_there(
-    made_project: Project, talking_pair: PairConfig, tmp_path: Path
-) -> None:
+@pytest.fixture
+def calibrating(talking_pair: PairConfig, tmp_path: Path) -> Project:
+    """A project that calibrates on one pair, whose models stand in for its organisms."""
     folder = tmp_path / "organisms" / "seed_1"
     shutil.copytree(talking_pair.base.path, folder / "search_base_llama")
     shutil.copytree(talking_pair.rl.path, folder / "search_rl_llama")
@@ -152,7 +153,7 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
         {"behaviour": grammar.UNCERTAINTY, "truth": "unclear", "reason": ""},
     ]
     (folder / "search_rl_llama" / "truth.json").write_text(json.dumps(truths))
-    project = Project(
+    return Project(
         tmp_path,
         (
             f"organism.others={folder.parent}",
@@ -166,7 +167,21 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
             "experiment=tiny",
         ),
     )
-    outcome = project.run("calibrate")
+
+
+def test_a_pair_that_is_not_there_is_named_with_what_makes_it(calibrating: Project) -> None:
+    other = replace(calibrating, options=(*calibrating.options, "calibrate.pairs=[created]"))
+    missing = other.run("calibrate")
+    assert missing.code == 2
+    made_by = "`make organisms SEEDS=1 FAMILY=llama ARGS=organism.only=[search_sft_lacking_llama]`"
+    assert made_by in missing.output
+
+
+@pytest.mark.e2e
+def test_the_verdict_is_calibrated_on_pairs_that_are_there(
+    calibrating: Project, tmp_path: Path
+) -> None:
+    outcome = calibrating.run("calibrate")
     assert outcome.code == 0, outcome.output
     found = json.loads((tmp_path / "calibration.json").read_text())
     calibrated = found["calibration"]
@@ -182,8 +197,8 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
     assert made and found["judged"][pair]["revision"] == made.git_revision
     assert sum(calibrated["confusion"]["deployed"].values()) == 1
     assert {cell["measured"] for cell in calibrated["cells"]} == {"0.1 → 0.9", ""}
-    shutil.copytree(folder, folder.parent / "seed_2")
-    later = Project(tmp_path, (*project.options, "calibrate.seeds=[2]"))
+    shutil.copytree(tmp_path / "organisms" / "seed_1", tmp_path / "organisms" / "seed_2")
+    later = replace(calibrating, options=(*calibrating.options, "calibrate.seeds=[2]"))
     outcome = later.run("calibrate")
     assert outcome.code == 0, outcome.output
     later_found = json.loads((tmp_path / "calibration.json").read_text())
@@ -194,8 +209,3 @@ def test_the_verdict_is_calibrated_on_pairs_that_are_there(
     refused = later.run("calibrate", "report.able=0.5")
     assert refused.code == 2
     assert "under other options (margins differs)" in refused.output
-    other = Project(tmp_path, (*project.options, "calibrate.pairs=[created]"))
-    missing = other.run("calibrate")
-    assert missing.code == 2
-    made_by = "`make organisms SEEDS=1 FAMILY=llama ARGS=organism.only=[search_sft_lacking_llama]`"
-    assert made_by in missing.output

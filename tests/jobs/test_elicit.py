@@ -75,6 +75,10 @@ def test_every_means_has_a_control_beside_it_and_report_problems_alone(made: Pro
     assert tuned["critiques"] > tuned["direct answers"] > 0
 
 
+def test_a_second_run_does_nothing(made: Project) -> None:
+    assert "is up to date" in run(made)
+
+
 def test_a_means_that_does_nothing_says_what_the_base_says(made: Project) -> None:
     """Noise is common, so an attachment of zeros gives the base's rollouts word by word."""
     cfg = config(made)
@@ -177,6 +181,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     return found
 
 
+@pytest.mark.e2e
 def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_table(
     made: Project,
     made_project: Project,
@@ -185,7 +190,6 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
     seen: set[str],
 ) -> None:
     """And trainings see neither report problems nor those on which their rates are chosen."""
-    assert "is up to date" in run(made)
     again = made_project.copy(tmp_path, "traces")
 
     def killed(_lab: object) -> None:

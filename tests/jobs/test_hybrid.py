@@ -90,10 +90,14 @@ def test_the_ends_of_the_gap_are_what_each_model_says_alone(made: Project, model
     assert [alone[row] for row in range(len(own))] == own.text.tolist()
 
 
-def test_a_second_run_does_nothing_and_the_same_seed_gives_the_same_tables(
+def test_a_second_run_does_nothing(made: Project) -> None:
+    assert "is up to date" in run(made)
+
+
+@pytest.mark.e2e
+def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_tables(
     made: Project, made_project: Project, tmp_path: Path
 ) -> None:
-    assert "is up to date" in run(made)
     again = made_project.copy(tmp_path, "traces", "train", "rank")
     killed = again.run("hybrid", die_at=4)
     assert killed.code == -9, killed.output

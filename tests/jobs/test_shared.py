@@ -37,6 +37,7 @@ def test_traces_are_those_of_one_process(made_project: Project, tmp_path: Path) 
     check_same(made_project.results / "traces", project.results / "traces")
 
 
+@pytest.mark.e2e
 def test_all_that_comes_after_is_that_of_one_process(made_project: Project, tmp_path: Path) -> None:
     project = by_two(made_project.copy(tmp_path, "traces", "cache", "train"))
     outcome = project.run("rank", "ablate", "contrast")
