@@ -1,5 +1,6 @@
 """How a model is read while it learns."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -19,6 +20,7 @@ def gradient(model: nn.Module, logits: torch.Tensor) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
+@pytest.mark.slow  # Compiles for a minute.
 def test_the_compiled_reader_gives_the_models_own_gradients(tiny_pair: PairConfig) -> None:
     model = load(tiny_pair.base, "cpu").model.requires_grad_(True)
     plain = gradient(model, plain_reader(model)(TOKEN_IDS))
