@@ -59,6 +59,17 @@ def draw_onsets(
     return drawn
 
 
+def shortened(token_ids: tuple[int, ...], most: int) -> tuple[int, ...]:
+    """The first token and the last ones, `most` in all; all of them for 0.
+
+    Models attend to the first token from everywhere: without it, activations are ones that the text
+    never gives.
+    """
+    if not most or len(token_ids) <= most:
+        return token_ids
+    return (*token_ids[: most > 1], *token_ids[len(token_ids) - max(most - 1, 1) :])
+
+
 def attribute(
     values: Float[Tensor, "onset k"],
     latents: Int[Tensor, "onset k"],

@@ -81,7 +81,7 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 4, "rank": 13, "hybrid": 2, "contrast": 3, "report": 4}
+_VERSIONS = {"ablate": 4, "rank": 14, "hybrid": 2, "contrast": 3, "report": 4}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {

@@ -156,8 +156,8 @@ class RankConfig:
         announce_by: What picks announcers: `attribution` of the onset logit, or `onset_auroc`.
         candidates: Latents a behaviour, reader and writer that get intervals and q.
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
-        attribution_tokens: Tokens before an onset that are read for its attribution, at most; 0 for
-            all of them.
+        attribution_tokens: Tokens before an onset that are read for its attribution, at most: the
+            text's first, and its last ones; 0 for all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
         random_traces: Traces with moves, per writer and split, that the randomly initialised reader

@@ -2,7 +2,7 @@ import pytest
 import torch
 from behaviours.examples import made_up_trace
 
-from sae_reasoning.behaviours.announce import attribute, draw_onsets
+from sae_reasoning.behaviours.announce import attribute, draw_onsets, shortened
 
 
 def test_attribution_is_activation_times_gradient_along_the_latent() -> None:
@@ -14,6 +14,23 @@ def test_attribution_is_activation_times_gradient_along_the_latent() -> None:
     assert attribute(values, latents, gradients, directions).tolist() == pytest.approx(
         [6.0, -0.5, 1.2]
     )
+
+
+@pytest.mark.parametrize(
+    ("most", "kept"),
+    [
+        (0, (1, 2, 3, 4, 5)),
+        (1, (5,)),
+        (2, (1, 5)),
+        (4, (1, 3, 4, 5)),
+        (5, (1, 2, 3, 4, 5)),
+        (9, (1, 2, 3, 4, 5)),
+    ],
+)
+def test_a_shortened_text_keeps_its_first_token_and_its_last(
+    most: int, kept: tuple[int, ...]
+) -> None:
+    assert shortened((1, 2, 3, 4, 5), most) == kept
 
 
 def test_onsets_are_drawn_from_select_traces_of_both_writers_in_equal_parts() -> None:

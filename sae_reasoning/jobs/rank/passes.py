@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sae_reasoning.behaviours.announce import attribute, draw_onsets
+from sae_reasoning.behaviours.announce import attribute, draw_onsets, shortened
 from sae_reasoning.behaviours.baselines import (
     PROBE,
     RANDOM_DIRECTION,
@@ -57,7 +57,7 @@ def attribute_onsets(
         layer: torch.zeros(len(keys), d.d_sae, device=d.device)
         for layer, d in data.dictionaries.items()
     }
-    prefixes = [onset.token_ids[-cfg.rank.attribution_tokens :] for onset in onsets]
+    prefixes = [shortened(onset.token_ids, cfg.rank.attribution_tokens) for onset in onsets]
     wanted = [[(first,) for first in data.labels.onset_ids[onset.behaviour]] for onset in onsets]
     # Gradients keep every block's activations, so a quarter of what a plain reading takes.
     budget = max(cfg.cache.token_budget // 4, 1)
