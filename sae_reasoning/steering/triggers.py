@@ -157,16 +157,28 @@ def push_once(pushes: Sequence[Push]) -> "dict[int, _LayerPush]":
 
 
 class _LayerPush:
+    """One layer's pushes; they wait where the model is until their rows come by."""
+
     def __init__(self, layer: int, pushes: Sequence[Push]) -> None:
-        self._is_pushed = torch.tensor([push.layer == layer for push in pushes])
-        self._changes = torch.stack([push.change for push in pushes])
-        self._done = torch.zeros(len(pushes), dtype=torch.bool)
+        own = [row for row, push in enumerate(pushes) if push.layer == layer]
+        self._changes = torch.stack([pushes[row].change for row in own])
+        # Of each row the place of its push, -1 where none is due.
+        self._due = torch.full((len(pushes),), -1)
+        self._due[own] = torch.arange(len(own))
+        self._rows: Tensor | None = None
+        self._num_due = len(own)
 
     def __call__(
         self, resid: Float[Tensor, "batch d_model"], rows: Int[Tensor, "batch"]
     ) -> Float[Tensor, "batch d_model"]:
-        at = rows.cpu()
-        now = self._is_pushed[at] & ~self._done[at]
-        self._done[at] = True
-        change = torch.where(now[:, None], self._changes[at], 0.0)
-        return resid + change.to(resid.device, resid.dtype)
+        if rows is self._rows or not self._num_due:
+            return resid  # Rows that were met; asking the device which would make it wait.
+        self._rows = rows
+        self._due, self._changes = self._due.to(rows.device), self._changes.to(resid)
+        due = self._due[rows]
+        places = (due >= 0).nonzero().squeeze(1)
+        if not len(places):
+            return resid
+        self._due[rows[places]] = -1
+        self._num_due -= len(places)
+        return resid.index_add(0, places, self._changes[due[places]])

@@ -149,6 +149,20 @@ def test_a_push_acts_once_on_its_row_and_layer() -> None:
     assert edits[2](torch.zeros(1, 2), torch.tensor([2])).tolist() == [[1, 0]]
 
 
+def test_pushes_wait_for_their_batch_and_leave_met_rows_untouched() -> None:
+    one, two = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
+    edit = push_once([Push(1, one), Push(1, two), Push(-1, one), Push(1, two)])[1]
+    first, second = torch.tensor([2, 1]), torch.tensor([3, 0])
+    resid = torch.ones(2, 2, dtype=torch.bfloat16)
+    assert edit(resid, first).tolist() == [[1, 1], [1, 3]]
+    assert edit(resid, first) is resid
+    assert edit(resid[:1], first[1:]).tolist() == [[1, 1]]
+    pushed = edit(resid, second)
+    assert pushed.tolist() == [[1, 3], [2, 1]]
+    assert pushed.dtype == torch.bfloat16
+    assert edit(resid, torch.tensor([0, 1])) is resid
+
+
 def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
     planted, other = torch.eye(64)[:2]
 

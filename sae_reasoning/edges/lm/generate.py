@@ -345,8 +345,12 @@ def edited(
         ) -> object:
             resid = output[0] if isinstance(output, tuple) else output
             assert isinstance(resid, Tensor)
+            before = resid[:, -1].to(lm.device)
+            after = edit(before, rows)
+            if after is before:
+                return output
             changed = resid.clone()
-            changed[:, -1] = edit(resid[:, -1].to(lm.device), rows).to(resid.device)
+            changed[:, -1] = after.to(resid.device)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = blocks[layer].register_forward_hook(hook)
