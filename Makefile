@@ -66,8 +66,11 @@ real: $(READY)  ## real models by themselves, no verdict; ARGS=corpus.annotated=
 dashboard: $(READY)  ## a W&B workspace of what the stages logged; needs a login
 bench: $(READY)  ## our speed against the peers', to bench.json
 
+# Stages named together run in one process, which imports its libraries once: the first stage named
+# runs all of them, the others' recipes do nothing.
+TOGETHER := $(if $(filter-out $(STAGES),$(MAKECMDGOALS)),,$(MAKECMDGOALS))
 $(STAGES):
-	@$(PYTHON_BIN) -m sae_reasoning $@ $(ARGS)
+	@$(if $(TOGETHER),$(if $(filter $@,$(firstword $(TOGETHER))),$(PYTHON_BIN) -m sae_reasoning $(TOGETHER) $(ARGS),:),$(PYTHON_BIN) -m sae_reasoning $@ $(ARGS))
 
 test: $(READY)  ## the tests, on all cores; offline, no GPU; ARGS="-k tracker" chooses
 	@$(PYTHON_BIN) -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)

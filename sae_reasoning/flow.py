@@ -217,10 +217,9 @@ def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
         folder=config.folder,
         config=asdict(config),
     )
+    console = Console(options=options_of_run(options, config), verbose=config.verbose)
     try:
-        made = job(
-            config, tracker=tracker, console=Console(options=options_of_run(options, config))
-        )
+        made = job(config, tracker=tracker, console=console)
         if isinstance(made, Manifest) and has_artifact(made):
             tracker.artifact(upload(config, config.place(name), made), made_from(config, made))
     except NotMade as error:

@@ -139,6 +139,8 @@ class Config:
         runs: Where experiments are kept.
         device: `cpu`, `cuda` or, of several, `cuda:1`; `auto` is cuda where there is one, else cpu.
         threads: CPU threads, and processes where these share work; 0 leaves PyTorch's default.
+        verbose: Whether stages print every table; else they print what fits on a screen, and the
+            rest is in their files.
     """
 
     pair: PairConfig = field(default_factory=PairConfig)
@@ -166,6 +168,7 @@ class Config:
     runs: str = "runs"
     device: str = "auto"
     threads: int = 0
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         require(bool(self.layers), "layers=[] is empty; name at least one decoder block")

@@ -56,15 +56,15 @@ class AblateConfig(SamplingConfig):
     num_latents: int = 5
     clamp_latents: int = 5
     clamp_multiple: float = 4.0
-    set_sizes: list[int] = field(default_factory=lambda: [1, 5, 20])
-    doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
+    set_sizes: list[int] = field(default_factory=lambda: [5, 20])
+    doses: list[float] = field(default_factory=lambda: [1.0, 4.0, 8.0])
     scales: list[float] = field(default_factory=list)
     additions: list[float] = field(default_factory=list)
     singles: int = 0
     both: bool = False
     everywhere: bool = False
     other_reader: bool = False
-    recovery: bool = True
+    recovery: bool = False
     think: bool = True
     controls: int = 3
     permutations: int = 5

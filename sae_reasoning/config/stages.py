@@ -95,11 +95,11 @@ class TrainConfig:
     sae: SaeConfig = field(default_factory=SaeConfig)
     readers: str = "pooled"
     released: str = ""
-    steps: int = 2000
+    steps: int = 1000
     batch_size: int = 2048
     lr: float = 1e-3
     mixing_tokens: int = 65536
-    checkpoint_every: int = 1000
+    checkpoint_every: int = 500
     seed: int = 0
     gate_fvu: float = 0.3
     gate_l0: float = 0.125
@@ -187,7 +187,7 @@ class RankConfig:
     bootstrap: int = 1000
     random_directions: int = 512
     random_traces: int = 150
-    injection_texts: int = 30
+    injection_texts: int = 15
     injection_tokens: int = 0
     attacks: AttackConfig = field(default_factory=AttackConfig)
     replicas: int = 0

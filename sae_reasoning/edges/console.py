@@ -1,13 +1,16 @@
 """What a person at a shell sees of a stage: its plan, its progress, its findings.
 
-On a terminal progress is a bar with rate and time left; elsewhere (a log, a pipe) it is a line
-every few seconds, so that a log stays short and still shows that the stage lives.
+A stage ends in at most a screen: what was found, what it means, what comes next. Tables of detail
+are printed with `verbose=true` alone; their content is in the stage's files either way. On a
+terminal progress is a bar with rate and time left; elsewhere (a log, a pipe) it is a line now and
+then, so that a log stays short and still shows that the stage lives.
 """
 
 import math
 import re
 import shlex
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +34,12 @@ def draw_no_bars() -> None:
 
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
+
+_INTERVAL, _VERBOSE_INTERVAL = 30.0, 5.0
+"""Seconds between progress lines where there is no terminal."""
+
+_WIDTH = 100
+"""Characters of a line of prose."""
 
 
 @runtime_checkable
@@ -66,9 +75,10 @@ class Progress(Generic[Item]):
         done: int,
         stream: Stream,
         interval: float,
+        worth_telling: float = 0.0,
     ) -> None:
         self._items, self._total, self._unit, self._label = items, total, unit, label
-        self._stream, self._interval = stream, interval
+        self._stream, self._interval, self._worth_telling = stream, interval, worth_telling
         self._resumed = self._done = done
         self._started = self._printed = time.monotonic()
         self._note = ""
@@ -122,8 +132,8 @@ class Progress(Generic[Item]):
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        if kind is None:
-            seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._started
+        if kind is None and seconds >= self._worth_telling:
             rate = (self._done - self._resumed) / max(seconds, 1e-9)
             self._line(
                 f"{self._done:,} {self._unit} in {duration(seconds)} ({_rate(rate, self._unit)})"
@@ -151,19 +161,25 @@ class Console:
 
     Args:
         stream: Where to; none for standard output.
-        interval: Seconds between progress lines where there is no terminal.
+        interval: Seconds between progress lines where there is no terminal; none for 30, or 5 where
+            `verbose`.
         options: That the next stage must be given, too, to find what this one makes.
+        verbose: Whether tables of detail, and how long short work took, are printed.
     """
 
     def __init__(
         self,
         stream: Stream | None = None,
-        interval: float = 5.0,
+        interval: float | None = None,
         options: Sequence[str] = (),
+        *,
+        verbose: bool = False,
     ) -> None:
         self._stream = stream
-        self._interval = interval
+        usual = _VERBOSE_INTERVAL if verbose else _INTERVAL
+        self._interval = usual if interval is None else interval
         self._options = options
+        self._is_verbose = verbose
 
     @property
     def stream(self) -> Stream:
@@ -228,11 +244,39 @@ class Console:
             if number is None:
                 with suppress(TypeError):
                     number = len(items)  # type: ignore[arg-type]
-        return Progress(things, number, unit, label, done, self.stream, self._interval)
+        worth_telling = 0.0 if self._is_verbose else self._interval
+        return Progress(
+            things, number, unit, label, done, self.stream, self._interval, worth_telling
+        )
 
-    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Print a small table; numbers to the right."""
+    def detail(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+        """Print a table that only `verbose=true` asks for."""
+        if self._is_verbose:
+            self.table(title, columns, rows)
+
+    def tell(self, text: str) -> None:
+        """Print a sentence or two, wrapped."""
+        for line in textwrap.wrap(text, _WIDTH - 2, break_on_hyphens=False):
+            self.say(f"  {line}")
+
+    def table(
+        self,
+        title: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        at_most: int | None = None,
+    ) -> None:
+        """Print a small table; numbers to the right.
+
+        Args:
+            title: Above it.
+            columns: Their names.
+            rows: Values, one a column.
+            at_most: Rows that are printed unless `verbose=true`; none for all.
+        """
         rows = [list(row) for row in rows]
+        num_hidden = 0 if at_most is None or self._is_verbose else len(rows) - at_most
+        rows = rows[: len(rows) - max(num_hidden, 0)]
         counts = [_are_counts([row[i] for row in rows]) for i in range(len(columns))]
         cells = [
             [_cell(value, count) for value, count in zip(row, counts, strict=True)] for row in rows
@@ -257,6 +301,8 @@ class Console:
         self.say("  " + "  ".join("-" * width for width in widths))
         for row in cells:
             self.say(line(row))
+        if num_hidden > 0:
+            self.say(f"  … {num_hidden:,} more rows with verbose=true")
 
     def wrote(self, path: Path, manifest: Manifest) -> None:
         """Print what a stage has published."""

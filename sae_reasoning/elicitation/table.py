@@ -178,6 +178,19 @@ def hybrid_rows(hybrid: pd.DataFrame, budget: float) -> list[dict[str, object]]:
     return found
 
 
+def recovered_in_words(table: pd.DataFrame) -> str:
+    """Which means recover some of the gap, and which controls do, by their 95 % intervals."""
+    if not table.gap_defined.any():
+        return "The models' accuracies don't differ significantly, so there is no gap to recover."
+    some = table[table.gap_low > 0]
+    means = dict.fromkeys(some.means[some.role == "means"])
+    controls = dict.fromkeys(some.means[some.role == "control"])
+    return (
+        f"Some of the gap is recovered (95 % CI above 0) by {', '.join(means) or 'no means'}; "
+        f"of the controls by {', '.join(controls) or 'none'}."
+    )
+
+
 def shown(table: pd.DataFrame, behaviours: Sequence[str]) -> pd.DataFrame:
     """For people: gap recovered, cost, and moves made rightly a rollout."""
 

@@ -107,8 +107,9 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.table("contrast", table)
     tracker.summary(manifest.counts)
     moves = beside.summary(found, cfg.contrast.behaviours or cfg.behaviours)
-    for title, said in (("what both models would do", moves), ("pass@k", pass_summary(found))):
-        console.table(f"{title}, report split", list(said.columns), said.values.tolist())
+    console.table("what both models would do, report split", list(moves), moves.values.tolist(), 10)
+    passes = pass_summary(found)
+    console.detail("pass@k, report split", list(passes), passes.values.tolist())
     for line in pass_told(found):
         console.say(f"  {line}")
     console.wrote(stage.final, manifest)

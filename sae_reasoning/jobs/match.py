@@ -95,9 +95,9 @@ def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.table("findings", found)
     tracker.summary(manifest.counts)
     title = f"shares of latents with a counterpart (strong: {cfg.match.strong:g} or more)"
-    console.table(title, list(summary.columns), summary.values.tolist())
+    console.table(title, list(summary.columns), summary.values.tolist(), at_most=5)
     title = f"counterparts of the trackers in {cfg.match.other}, and whether they track the same"
-    console.table(title, list(found.columns), found.values.tolist())
+    console.table(title, list(found.columns), found.values.tolist(), at_most=6)
     console.wrote(stage.final, manifest)
     return manifest
 
@@ -274,8 +274,8 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
             f"{units.num_traces:,} traces, report split",
             "null": f"text moved round within traces, {cfg.match.null_draws} draws"
             + ("; directions mirrored" if data.is_same_model else ""),
-            "resuming": "yes" if stage.is_resuming else "no",
-        },
+        }
+        | ({"resuming": "yes"} if stage.is_resuming else {}),
     )
 
 

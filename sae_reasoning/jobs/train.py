@@ -119,13 +119,21 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     failed = quality.pop("failed")
     tracker.table("quality", quality)
     tracker.summary({f"{r.dictionary}/{r.reader}/fvu": r.fvu for r in quality.itertuples()})
-    console.table("quality on the report split", list(quality.columns), quality.values.tolist())
+    console.table(
+        "quality on the report split", list(quality.columns), quality.values.tolist(), at_most=8
+    )
     for row, reasons in zip(quality.itertuples(), failed, strict=True):
         _warn(cfg.train, f"{row.dictionary} on {row.reader}", reasons, console)
     if not scaled.empty:
         tracker.table("latent scaling", scaled)
         title = "latents by decoder norms, and what latent scaling makes of them"
-        console.table(title, list(scaled.columns), scaled.values.tolist())
+        console.table(title, list(scaled.columns), scaled.values.tolist(), at_most=6)
+    if not any(failed):
+        console.tell(
+            f"All {len(quality)} rows pass the transfer gate (FVU at most {cfg.train.gate_fvu:g}, "
+            f"L0 at most {cfg.train.gate_l0:g} of d_model, cross-entropy recovered at least "
+            f"{cfg.train.gate_ce_recovered:g}): these SAEs can be read in either model."
+        )
     console.wrote(stage.final, manifest)
     if not (cfg.rank.gate and any(failed)):  # Which rank refuses; what helps was said above.
         console.next("rank")
@@ -214,7 +222,7 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
             f"{len(data.report):,} to report on, of each reader",
         }
         | making
-        | {"resuming": "yes" if stage.is_resuming else "no"},
+        | ({"resuming": "yes"} if stage.is_resuming else {}),
     )
 
 

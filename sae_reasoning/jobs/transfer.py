@@ -51,9 +51,9 @@ def transfer(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.figure("transfer", stage.final / "transfer.png")
     people = matrix(table)
     title = "starts per opportunity: change by latents found elsewhere (null); * carries over"
-    console.table(title, list(people.columns), people.values.tolist())
+    console.table(title, list(people.columns), people.values.tolist(), at_most=12)
     across = table[table.source != table.target]
-    console.table("each cell, with its null and the target's own", _SHOWN, shown(across, _SHOWN))
+    console.detail("each cell, with its null and the target's own", _SHOWN, shown(across, _SHOWN))
     console.wrote(stage.final, manifest)
     return manifest
 

@@ -7,6 +7,7 @@ random directions weren't made, it neither stands nor fails.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from sae_reasoning.steering.conditions import (
     RESIDUAL,
     SPAN,
 )
-from sae_reasoning.steering.effects import AGAINST, CONTROLS, EDIT_KEYS
+from sae_reasoning.steering.effects import AGAINST, COHERENCE, CONTROLS, EDIT_KEYS
 
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
@@ -113,6 +114,85 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class MainEdit:
+    """What the main edit of a behaviour's latents did to it in one model.
+
+    Attributes:
+        model: `base` or `rl`.
+        behaviour: Whose latents were edited.
+        edit: What was done to how many latents, in words.
+        positions: Median of positions edited in a rollout, and what its controls' medians span.
+        rates: Starts per opportunity without and with the edit.
+        change: Their difference with its 95 % interval.
+        control: The largest change by any draw of any control.
+        accuracy: Share of right answers without and with the edit.
+        is_significant: Whether the edit differs from no edit and goes further than every control,
+            other behaviours being carried out as well as before; none where that can't be told.
+        is_coherent: Whether other behaviours are carried out as well as before; none where nothing
+            judges that.
+    """
+
+    model: str
+    behaviour: str
+    edit: str
+    positions: str
+    rates: str
+    change: str
+    control: str
+    accuracy: str
+    is_significant: bool | None
+    is_coherent: bool | None
+
+    @property
+    def doing(self) -> str:
+        """As a sentence begins: what is done where."""
+        return f"{'ablating' if self.edit.startswith(ABLATE) else 'steering'} in {self.model}"
+
+    @property
+    def verdict(self) -> str:
+        """`yes`, `no`, or why not."""
+        if self.is_coherent is None or self.is_significant is None:
+            return "unknown"
+        if not self.is_coherent:
+            return "no, damage"
+        return "yes" if self.is_significant else "no"
+
+
+def main_effects(found: pd.DataFrame) -> list[MainEdit]:
+    """The main edit of each behaviour, by model; behaviours in the order of the table."""
+    rows = main_edits(found)
+    is_judged = bool((found.n[found.outcome == COHERENCE] > 0).any())
+    made = []
+    for key, part in rows.groupby(_OF_EDIT, sort=False):
+        named = dict(zip(_OF_EDIT, key, strict=True))
+        values = part.set_index(["condition", "outcome"])
+        rate = f"{PER_OPPORTUNITY}/{named['behaviour']}"
+        edited = values.loc[(EDIT, rate)]
+        draws = [
+            float(values.largest_draw[kind, rate])
+            for name in CONTROLS
+            if (kind := AGAINST[name], rate) in values.index
+        ]
+        known = [draw for draw in draws if draw == draw]
+        done = "ablate" if named["edit"] == ABLATE else f"{named['edit']} {named['dose']:g}x"
+        made.append(
+            MainEdit(
+                model=named["model"],
+                behaviour=named["behaviour"],
+                edit=f"{done}, {named['set_size']} latents",
+                positions=_positions(values.edited_positions.xs(rate, level=1)),
+                rates=_both(values.value[NONE, rate], edited.value),
+                change=_change(edited),
+                control=f"{max(known, key=abs):+.2f}" if known else _ABSENT,
+                accuracy=_both(values.value[NONE, "accuracy"], values.value[EDIT, "accuracy"]),
+                is_significant=stands(edited),
+                is_coherent=bool(edited.coherent) if is_judged else None,
+            )
+        )
+    return made
 
 
 def _edit_name(named: dict[str, object]) -> str:
@@ -330,4 +410,4 @@ def _both(without: float, edited: float) -> str:
     """A figure without and with the edit."""
     if without != without and edited != edited:
         return _ABSENT
-    return " > ".join(_ABSENT if x != x else f"{x:.2f}" for x in (without, edited))
+    return " → ".join(_ABSENT if x != x else f"{x:.2f}" for x in (without, edited))

@@ -163,6 +163,27 @@ def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
+def recovered_in_words(found: pd.DataFrame) -> str:
+    """Which policies recover some of the gap at some budget, by their 95 % intervals; which none.
+
+    Args:
+        found: As `recovery` makes it.
+    """
+    shown = found[(found.move == ALL) & ~found.policy.isin([BASE, RL])]
+    if not shown.defined.any():
+        return "The models' accuracies don't differ significantly, so there is no gap to recover."
+    some = shown.assign(some=shown.low > 0).groupby(["policy", "vector"], sort=False).some.any()
+    names = [
+        " with ".join(dict.fromkeys(part for part in key if part != NOTHING)) for key in some.index
+    ]
+    recover = [name for name, is_some in zip(names, some, strict=True) if is_some]
+    rest = [name for name, is_some in zip(names, some, strict=True) if not is_some]
+    return (
+        f"Some of the gap is recovered (95 % CI above 0 at one budget or more) by "
+        f"{', '.join(recover) or 'nothing'}; not by {', '.join(rest) or 'nothing else'}."
+    )
+
+
 def gap_curves(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
     """Points of curves: gap recovered over the share of tokens steered, in the order of policies.
 

@@ -36,5 +36,27 @@ def summarise(traces: Sequence[Trace], behaviours: Sequence[str]) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
+def beside_each_other(summary: pd.DataFrame) -> pd.DataFrame:
+    """The same rates as people compare them: one row a behaviour, the writers side by side.
+
+    Args:
+        summary: As `summarise` makes it.
+    """
+    wide = summary.pivot(index="behaviour", columns="writer", values=["per_trace", "taken"])
+    names = {"per_trace": "a trace", "taken": "of opportunities"}
+    rows = wide.loc[list(dict.fromkeys(summary.behaviour))]
+    rows.columns = [f"{writer}: {names[figure]}" for figure, writer in rows.columns]
+    return rows.reset_index()
+
+
+def writers_in_words(summary: pd.DataFrame) -> str:
+    """How many traces each writer has, how many of them are right and how many truncated."""
+    said = []
+    for row in summary.drop_duplicates("writer").itertuples():
+        right = "none graded" if row.correct != row.correct else f"{row.correct:.1%} right"
+        said.append(f"{row.writer} {row.traces:,} traces, {right}, {row.truncated:.1%} truncated")
+    return "; ".join(said)
+
+
 def _share(values: Sequence[bool]) -> float:
     return sum(values) / len(values) if values else float("nan")

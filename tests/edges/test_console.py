@@ -27,10 +27,37 @@ def test_progress_prints_a_line_every_few_seconds_where_there_is_no_terminal():
 
 def test_progress_stays_silent_between_its_lines():
     stream = io.StringIO()
-    with Console(stream, interval=60).progress(1000, "tokens", "read") as progress:
+    with Console(stream, interval=60, verbose=True).progress(1000, "tokens", "read") as progress:
         for _ in range(100):
             progress.advance(10)
     assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_short_work_leaves_no_line_unless_asked_for():
+    stream = io.StringIO()
+    with Console(stream).progress(10, "tokens", "read") as progress:
+        progress.advance(10)
+    assert stream.getvalue() == ""
+
+
+def test_detail_is_printed_where_it_is_asked_for_and_long_tables_are_cut_where_not():
+    rows = [[f"b{i}", i] for i in range(5)]
+    short, full = io.StringIO(), io.StringIO()
+    for stream, verbose in ((short, False), (full, True)):
+        console = Console(stream, verbose=verbose)
+        console.detail("all of it", ["name", "n"], rows)
+        console.table("some of it", ["name", "n"], rows, at_most=2)
+    assert "all of it" not in short.getvalue() and "b2" not in short.getvalue()
+    assert short.getvalue().endswith("  … 3 more rows with verbose=true\n")
+    assert full.getvalue().count("b4") == 2 and "more rows" not in full.getvalue()
+
+
+def test_prose_is_wrapped():
+    stream = io.StringIO()
+    Console(stream).tell("word " * 60)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 2 and max(map(len, lines)) <= 100
+    assert " ".join(lines).split() == ["word"] * 60
 
 
 def test_progress_is_a_bar_with_rate_and_time_left_on_a_terminal():

@@ -14,6 +14,7 @@ from sae_reasoning.elicitation.table import (
     columns,
     hybrid_rows,
     pass_at,
+    recovered_in_words,
     row,
     shown,
 )
@@ -61,6 +62,16 @@ def test_where_the_gaps_interval_holds_0_nothing_is_recovered() -> None:
     assert found["accuracy"] == 1.0
     table = pd.DataFrame([found]).reindex(columns=columns([]))
     assert shown(table, [])["gap recovered"].tolist() == ["no gap"]
+    assert "no gap to recover" in recovered_in_words(table)
+
+
+def test_words_name_the_means_and_the_controls_that_recover_some_of_the_gap() -> None:
+    ends = Ends(*(accuracy_by_problem(rollouts(g)) for g in ([False] * 2, [True] * 2)), 200, 0)
+    rows = [row_of(rollouts([True, False]), ends), row_of(rollouts([False, False]), ends)]
+    rows[1] |= {"means": "tools", "role": "control"}
+    assert recovered_in_words(pd.DataFrame(rows)) == (
+        "Some of the gap is recovered (95 % CI above 0) by prompt; of the controls by none."
+    )
 
 
 def test_tokens_steered_are_a_share_of_all_that_is_predicted_ends_too() -> None:

@@ -101,18 +101,45 @@ def write_rank(
                 }
                 for name in names.values()
             },
-            "trackers": {"deduction": [{"layer": 0, "latent": 1}]},
+            "trackers": {
+                "deduction": [listed(0, 1)],
+                **{b: [listed(*own[0])] for b, own in announcers.items()},
+            },
             "announcers": {
-                behaviour: [{"layer": layer, "latent": latent} for layer, latent in chosen]
+                behaviour: [listed(layer, latent) for layer, latent in chosen]
                 for behaviour, chosen in announcers.items()
             },
         }
+        write_table(stage.folder / "attacks.parquet", pd.DataFrame(ATTACKS))
         write_json(stage.folder / "shortlist.json", shortlist)
         stage.finish({})
 
 
+def listed(layer: int, latent: int) -> dict[str, object]:
+    """A latent of `shortlist.json`, as far as ablate reads it."""
+    bounds = {
+        f"{kind}_auroc{end}": 0.9 for kind in ("span", "onset") for end in ("", "_low", "_high")
+    }
+    place = {"layer": layer, "latent": latent, "reader": "rl", "status": "tested"}
+    return place | bounds | {"called": {"rl": "lexical"}}
+
+
+ATTACKS = [
+    {
+        "shortlist": "trackers",
+        "behaviour": "backtracking",
+        "reader": "rl",
+        "layer": 0,
+        "latent": 3,
+        "kind": "token",
+        "outcome": "killed",
+        "called": "lexical",
+    }
+]
+
+
 def quiet() -> Console:
-    return Console(stream=io.StringIO())
+    return Console(stream=io.StringIO(), verbose=True)
 
 
 def run(cfg: Config, console: Console | None = None) -> Manifest:

@@ -47,6 +47,7 @@ def cfg(tiny_config: Config, talking_pair: PairConfig, template: Path) -> Config
     own.batch_size, own.max_new_tokens, own.clamp_multiple = 16, 8, 1.0
     own.clamp_latents, own.set_sizes, own.doses = 2, [1], [1.0, 2.0]
     own.everywhere = own.other_reader = False
+    own.recovery = True
     if not template.exists():
         here, tiny_config.runs = tiny_config.runs, str(template)
         make_inputs(tiny_config)

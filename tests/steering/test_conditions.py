@@ -271,6 +271,7 @@ def test_the_plan_is_the_same_each_time():
         {},
         {"everywhere": True, "both": True, "singles": 2, "scales": [0.5], "additions": [2.0]},
         {"where": "all", "set_sizes": [1, 2, 3], "recovery": False},
+        {"recovery": True},
         {"other_reader": True, "doses": [1.0], "controls": 5},
     ],
 )

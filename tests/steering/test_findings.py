@@ -10,6 +10,7 @@ from sae_reasoning.steering.findings import (
     doses,
     growing_sets,
     main_edits,
+    main_effects,
     off_target,
     own_effects,
     returning,
@@ -82,6 +83,19 @@ def test_an_effect_stands_that_is_coherent_and_more_than_its_controls():
     assert row["coherent"]
     assert row["stands"]
     assert row["difference"] < -0.4
+
+
+def test_the_main_effect_says_in_words_what_was_done_and_whether_it_is_significant():
+    (found,) = main_effects(experiment({"taken": 2}, *controls(8)))
+    assert (found.model, found.behaviour, found.edit) == ("rl", "backtracking", "ablate, 1 latents")
+    assert (found.doing, found.verdict) == ("ablating in rl", "yes")
+    assert found.positions == "1 (controls 1)"
+    assert found.rates.startswith("0.8") and " → 0.2" in found.rates
+    assert abs(float(found.control)) < 0.1
+    (same,) = main_effects(experiment({"taken": 4}, *controls(4)))
+    assert same.verdict == "no"
+    (damaging,) = main_effects(experiment({"taken": 2, "right": 2}, *controls(8)))
+    assert damaging.verdict == "no, damage"
 
 
 def test_an_effect_that_a_control_has_too_does_not_stand():

@@ -6,7 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sae_reasoning.steering.recovery import BASE, RL, decision_bits, findings, recovery
+from sae_reasoning.steering.recovery import (
+    BASE,
+    RL,
+    decision_bits,
+    findings,
+    recovered_in_words,
+    recovery,
+)
 
 
 def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
@@ -71,6 +78,16 @@ def test_where_there_is_no_sure_gap_nothing_is_recovered() -> None:
     assert np.isnan([own.gap_recovered, own.low, own.high]).all()
     assert own.accuracy == 1.0
     assert "no gap" in findings(found.reset_index()).to_string()
+    assert "no gap to recover" in recovered_in_words(found.reset_index())
+
+
+def test_words_name_the_policies_that_recover_some_of_the_gap_and_those_that_do_not() -> None:
+    grades = {BASE: [[0, 1]] * MANY, RL: [[1]] * MANY}
+    found = table(grades | {"oracle": [[1]] * MANY, "latent": [[0, 1]] * MANY})
+    assert recovered_in_words(found.reset_index()) == (
+        "Some of the gap is recovered (95 % CI above 0 at one budget or more) by oracle; not by "
+        "latent."
+    )
 
 
 def test_problems_that_need_a_move_are_counted_apart() -> None:

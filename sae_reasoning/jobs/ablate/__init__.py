@@ -1,25 +1,30 @@
 """Edit the latents of each move in both models, and measure what that changes, against controls."""
 
 import shutil
+from collections.abc import Sequence
 
 import pandas as pd
 
+from sae_reasoning.behaviours.headlines import Headline, headlines
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage
+from sae_reasoning.edges.artifacts import Manifest, Stage, read_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
-from sae_reasoning.edges.tables import write_table
+from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
+from sae_reasoning.jobs.ablate.joint import is_joint
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare, too_short
 from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
+    MainEdit,
     dose_curves,
     doses,
     findings,
     growing_sets,
     idle_controls,
     main_edits,
+    main_effects,
     mismatched_controls,
     off_target,
     returning,
@@ -67,6 +72,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(experiment.counts() | {"generations": len(rollouts)})
     _show(found, tables, cfg.ablate.split, tracker, console)
+    _tell(main_effects(found), _best_latents(cfg), cfg.ablate.split, console)
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
@@ -75,6 +81,14 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     return manifest
 
 
+_TOLD = 4
+"""Behaviours that are told of in words; the table has them all."""
+_SAID = {
+    "yes": "significant against all controls",
+    "no": "not significant",
+    "no, damage": "other behaviours are damaged",
+    "unknown": "can't be told",
+}
 _SET_COLUMNS = ["behaviour", "found_by", "where", "set_size"] + [
     f"{side}_{column}"
     for side in ("necessity", "sufficiency")
@@ -107,30 +121,78 @@ def _show(
     )
     summary = findings(found)
     title = f"edits with controls, changes in starts per opportunity, on the {split} split"
-    console.table(title, list(summary.columns), summary.values.tolist())
+    console.detail(title, list(summary.columns), summary.values.tolist())
     for name, columns, title in (
         ("sets", _SET_COLUMNS, "growing sets: ablated in the RL model, clamped in the base"),
         ("doses", _DOSE_COLUMNS, "doses, in multiples of the latents' maximum"),
         ("returning", _RETURN_COLUMNS, "does the move come back through the SAE's error?"),
     ):
         if len(tables[name]):
-            console.table(title, columns, shown(tables[name], columns))
+            console.detail(title, columns, shown(tables[name], columns))
     if not found.outcome.eq(COHERENCE).any() or not found.n[found.outcome == COHERENCE].any():
         console.warn(
-            "nothing judges whether moves are carried out rightly, so no edit is known to leave "
-            "the others intact and none stands; hold changes against the controls', and against "
-            "accuracy, length and repetition in effects.parquet"
+            "nothing judges whether behaviours are carried out rightly, so no edit is known to "
+            "leave the others intact and none is significant; hold changes against the controls', "
+            "and against accuracy, length and repetition in effects.parquet"
         )
     if idle := idle_controls(found):
+        others = f", and {len(idle) - 1} more" if len(idle) > 1 else ""
         console.warn(
-            "controls that changed nothing are no controls; their edits aren't held against them"
+            f"a control that changed nothing is none, and no edit is held against it: {idle[0]}"
+            f"{others}"
         )
-        for edit in idle:
-            console.say(f"    {edit}")
+        console.detail("controls that changed nothing", ["control"], [[e] for e in idle])
     if unlike := mismatched_controls(found):
-        console.warn(
-            "other latents move the residual unlike the edit they stand beside; judge these edits "
-            "by the random directions, which move exactly as far. Per token they move"
+        console.detail(
+            "controls that move the residual less or more than their edit",
+            ["control"],
+            [[e] for e in unlike],
         )
-        for edit in unlike:
-            console.say(f"    {edit}")
+        console.tell(
+            f"{len(unlike)} sets of control latents move the residual less or more than their "
+            "edit does; random directions move it exactly as far."
+        )
+
+
+def _best_latents(cfg: Config) -> list[Headline]:
+    """The best latent of each list, as `rank` found it; none where latents came otherwise."""
+    folder = cfg.folder / "rank"
+    if is_joint(cfg):
+        return []
+    return headlines(read_json(folder / "shortlist.json"), read_table(folder / "attacks.parquet"))
+
+
+def _tell(
+    edits: Sequence[MainEdit], latents: Sequence[Headline], split: str, console: Console
+) -> None:
+    """The answer that the stages before led to: each behaviour's best latent, and its edits."""
+    behaviours = list(dict.fromkeys(edit.behaviour for edit in edits))
+    rows = sorted(edits, key=lambda edit: behaviours.index(edit.behaviour))
+    console.table(
+        f"starts of the behaviour per opportunity, {split} split: without → with the edit",
+        [
+            *("behaviour", "model", "edit", "positions (controls)", "rate", "change [95 % CI]"),
+            *("largest control", "right answers", "significant"),
+        ],
+        [
+            [
+                *(e.behaviour, e.model, e.edit, e.positions.replace("controls ", "")),
+                *(e.rates, e.change),
+                *(e.control, e.accuracy, e.verdict),
+            ]
+            for e in rows
+        ],
+        at_most=8,
+    )
+    console.say(
+        "  Significant: beyond no edit and every control. Damage: other behaviours are carried out "
+        "worse."
+    )
+    for behaviour in behaviours[:_TOLD]:
+        best = [
+            f"{one.kind} {one.latent}, AUROC {one.interval}, attacks say {one.attacks}"
+            for one in latents
+            if one.behaviour == behaviour
+        ]
+        done = [f"{one.doing}: {_SAID[one.verdict]}" for one in rows if one.behaviour == behaviour]
+        console.tell(f"{behaviour}: {'; '.join([*best[:1], *done])}.")

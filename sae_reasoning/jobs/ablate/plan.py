@@ -121,11 +121,8 @@ class Experiment:
         }
         return {
             "problems": f"{len(self.problems)} of the {self.split} split",
-            **({"latents": "counterparts of another run's"} if self.matches else {}),
-            **{
-                behaviour: f"{len(latents)} latents: " + " ".join(map(str, latents))
-                for behaviour, latents in self.chosen.items()
-            },
+            "latents": ("counterparts of another run's: " if self.matches else "")
+            + ", ".join(f"{len(latents)} of {name}" for name, latents in self.chosen.items()),
             "edits": self.edits,
             "conditions": ", ".join(f"{m}: {len(c)}" for m, c in self.conditions.items()),
             "rollouts": ", ".join(f"{model}: {n:,}" for model, n in rollouts.items()),

@@ -78,7 +78,9 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         "what recovers the gap, report split (moves: made in their place and rightly, a rollout)",
         list(people.columns),
         people.values.tolist(),
+        at_most=12,
     )
+    console.tell(tables.recovered_in_words(table))
     if "hybrid" in cfg.elicit.means and "hybrid" not in manifest.inputs:
         console.say("elicit: without the hybrid; run `make hybrid`, then this again, to add it")
     console.wrote(stage.final, manifest)

@@ -114,7 +114,9 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         f"[{gap.gap_low:.2f}, {gap.gap_high:.2f}], {gap.n} report problems",
         list(summary.columns),
         summary.values.tolist(),
+        at_most=10,
     )
+    console.tell(recovery.recovered_in_words(found))
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest

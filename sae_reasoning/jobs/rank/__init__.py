@@ -12,6 +12,12 @@ import torch
 from sae_reasoning.behaviours.baselines import RANDOM_READER, SPARSE_PROBE
 from sae_reasoning.behaviours.beaten import beaten_by, count_beaten
 from sae_reasoning.behaviours.grid import compare_grid
+from sae_reasoning.behaviours.headlines import (
+    Headline,
+    headlines,
+    survivors_in_words,
+    words_suffice,
+)
 from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
 from sae_reasoning.behaviours.probes import SPARSE_SIZES
 from sae_reasoning.behaviours.shortlist import (
@@ -142,8 +148,8 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     tracker.table("findings", found)
     tracker.table("top latents", _top(scores))
     tracker.summary(manifest.counts)
-    console.table(_title(baselines), list(found), found.values.tolist())
     tables = {
+        "best latents": (_title(baselines), found),
         "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
         "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
     }
@@ -157,10 +163,30 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         )
     for name, (title, table) in tables.items():
         tracker.table(name, table)
-        console.table(title, list(table), table.values.tolist())
+        console.detail(title, list(table), table.values.tolist())
+    _tell(headlines(content, attacked.attacks), attacked.attacks, baselines, console)
     console.wrote(stage.final, manifest)
     console.next("ablate")
     return manifest
+
+
+def _tell(
+    heads: Sequence[Headline], attacks: pd.DataFrame, baselines: pd.DataFrame, console: Console
+) -> None:
+    """The best latents, what the attacks leave of them, and what that means."""
+    console.table(
+        "best latent of each list on the report split: span AUROC of detectors, onset AUROC of "
+        "predictors",
+        ["behaviour", "latent", "layer/index", "AUROC [95 % CI]", "attacks"],
+        [[h.behaviour, h.kind, h.latent, h.interval, h.attacks] for h in heads],
+        at_most=10,
+    )
+    console.tell(survivors_in_words(attacks))
+    if named := words_suffice(heads, baselines):
+        console.tell(
+            f"An n-gram model of the text tells {', '.join(named)} as well as the best detector "
+            "does, so its AUROC alone is no sign of more than words."
+        )
 
 
 def _shared_out(cfg: Config, pieces: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -201,8 +227,8 @@ def _plan(cfg: Config, data: RankData, stage: Stage, console: Console) -> None:
                 f"{behaviour}: {', '.join(words) or 'no wording'}"
                 for behaviour, words in data.labels.wordings.items()
             ),
-            "resuming": "yes" if stage.is_resuming else "no",
-        },
+        }
+        | ({"resuming": "yes"} if stage.is_resuming else {}),
     )
     for (behaviour, writer), status in data.labels.status.items():
         if status == NO_SPANS:

@@ -27,7 +27,10 @@ from sae_reasoning.traces.grading import GRADING_VERSION, Grader, grade_all
 from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
 from sae_reasoning.traces.jitter import jitter
 from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
-from sae_reasoning.traces.summary import summarise
+from sae_reasoning.traces.summary import beside_each_other, summarise, writers_in_words
+
+_SHOWN_ROWS = 8
+"""Rows of a table that fit on a screen beside the stage's other lines."""
 
 
 def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -56,7 +59,12 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         tracker.table("traces", summary)
         manifest = stage.finish(_counts(made, placement) | failures)
     tracker.summary(manifest.counts)
-    console.table("moves by writer", list(summary.columns), summary.values.tolist())
+    rates = beside_each_other(summary)
+    console.detail("all counts", list(summary.columns), summary.values.tolist())
+    console.table(
+        "behaviours by writer", list(rates.columns), rates.values.tolist(), at_most=_SHOWN_ROWS
+    )
+    console.tell(f"{writers_in_words(summary)}.")
     if not cfg.pair.is_single:
         note_single_writer([trace.writer for trace in made], console.warn)
     console.wrote(stage.final, manifest)
@@ -178,10 +186,10 @@ def _compare(
     for name, frame in (("agreement", kappas), ("confusion", confusion)):
         write_table(folder / f"{name}.parquet", frame)
         tracker.table(name, frame)
-    console.table(f"κ: {title}", list(kappas), kappas.values.tolist())
+    console.table(f"κ: {title}", list(kappas), kappas.values.tolist(), at_most=_SHOWN_ROWS)
     square = confusion.pivot(index="first", columns="second", values="sentences").fillna(0)
     rows = [[name, *map(int, row)] for name, row in zip(square.index, square.values, strict=True)]
-    console.table(f"sentences: {title}", ["", *square.columns], rows)
+    console.detail(f"sentences: {title}", ["", *square.columns], rows)
 
 
 def _inputs(cfg: Config, rows: Rows) -> dict[str, str]:
@@ -209,7 +217,7 @@ def _report_placement(
     frame = pd.DataFrame(placement.rows())
     write_table(folder / "placement.parquet", frame)
     tracker.table("placement", frame)
-    console.table("quoted sections found in their texts", list(frame), frame.values.tolist())
+    console.detail("quoted sections found in their texts", list(frame), frame.values.tolist())
     total, lost = placement.quoted.total(), (placement.quoted - placement.placed).total()
     console.say(f"  placed {total - lost:,} of {total:,} sections ({placement.share:.1%})")
 

@@ -1,0 +1,129 @@
+"""The best latent of each behaviour and what the attacks left of it, in one line each.
+
+`rank` ends in these lines, and `ablate` says beside them what editing did.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sae_reasoning.behaviours.baselines import NGRAM
+from sae_reasoning.behaviours.outcomes import (
+    ALL,
+    ANNOUNCERS,
+    CONTEXTUAL,
+    KILLED,
+    RANDOM,
+    TRACKERS,
+    WEAK,
+)
+from sae_reasoning.behaviours.windows import POSITIONAL
+
+_KINDS = {TRACKERS: "span detector", ANNOUNCERS: "onset predictor"}
+_AUROC = {TRACKERS: "span_auroc", ANNOUNCERS: "onset_auroc"}
+_LATENT = ["shortlist", "behaviour", "layer", "latent"]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The first latent of one list.
+
+    Attributes:
+        behaviour: Which the latent was found for.
+        kind: `span detector` or `onset predictor`.
+        latent: Layer and index, as `1/195`.
+        auroc: Span AUROC of a detector, onset AUROC of a predictor; on the report split, in the
+            reader and on the text that it was found on.
+        low: Lower bound of its 95 % interval.
+        high: Upper bound.
+        attacks: What the attacks call it, and which of them refute it.
+    """
+
+    behaviour: str
+    kind: str
+    latent: str
+    auroc: float
+    low: float
+    high: float
+    attacks: str
+
+    @property
+    def interval(self) -> str:
+        """The AUROC with its interval."""
+        if self.auroc != self.auroc:
+            return "-"
+        return f"{self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def headlines(shortlist: Mapping[str, Any], attacks: pd.DataFrame) -> list[Headline]:
+    """The best latent of each behaviour on each list, detectors first; a list may be empty.
+
+    Args:
+        shortlist: Content of `shortlist.json`.
+        attacks: Of `attacks.parquet`.
+    """
+    found = []
+    for behaviour in shortlist[TRACKERS]:
+        for name, kind in _KINDS.items():
+            for entry in shortlist[name].get(behaviour, ())[:1]:
+                auroc = _AUROC[name]
+                value, low, high = (
+                    float("nan") if entry[key] is None else float(entry[key])
+                    for key in (auroc, f"{auroc}_low", f"{auroc}_high")
+                )
+                latent = f"{entry['layer']}/{entry['latent']}"
+                said = _attacked(entry, name, behaviour, attacks)
+                found.append(Headline(behaviour, kind, latent, value, low, high, said))
+    return found
+
+
+def _attacked(entry: Mapping[str, Any], name: str, behaviour: str, attacks: pd.DataFrame) -> str:
+    if entry["status"] == POSITIONAL:
+        return "not testable: it stands at one place in every trace"
+    called = entry["called"].get(entry["reader"], "not attacked")
+    own = attacks[
+        (attacks.shortlist == name)
+        & (attacks.behaviour == behaviour)
+        & (attacks.reader == entry["reader"])
+        & (attacks.layer == entry["layer"])
+        & (attacks.latent == entry["latent"])
+    ]
+    refuting = own.kind[(own.outcome == KILLED) & (own.kind != ALL)].tolist()
+    return f"{called}: {', '.join(refuting)}" if refuting and called != WEAK else str(called)
+
+
+def survivors_in_words(attacks: pd.DataFrame) -> str:
+    """How many latents of each list no attack explains away, in any trained reader; of how many."""
+    trained = attacks[attacks.reader != RANDOM]
+    said = []
+    for name, kind in _KINDS.items():
+        own = trained[trained.shortlist == name]
+        robust = own[own.called == CONTEXTUAL][_LATENT].drop_duplicates()
+        counts = ", ".join(
+            f"{count} of {behaviour}"
+            for behaviour, count in robust.behaviour.value_counts(sort=False).items()
+        )
+        number = len(own[_LATENT].drop_duplicates())
+        said.append(f"{len(robust)} of {number} {kind}s" + (f" ({counts})" if counts else ""))
+    return f"The attacks leave {CONTEXTUAL}, in some reader: {'; '.join(said)}."
+
+
+def words_suffice(heads: Sequence[Headline], baselines: pd.DataFrame) -> list[str]:
+    """Behaviours whose best span detector is no better than an n-gram model of the text.
+
+    Args:
+        heads: As `headlines` makes them.
+        baselines: Of `baselines.parquet`.
+
+    Returns:
+        Those where the n-gram model's span AUROC reaches the lower bound of the detector's.
+    """
+    ngram = baselines[(baselines.baseline == NGRAM) & (baselines.writer == "rl")]
+    best = ngram.groupby("behaviour").span_auroc.max()
+    return [
+        head.behaviour
+        for head in heads
+        if head.kind == _KINDS[TRACKERS] and best.get(head.behaviour, -1.0) >= head.low
+    ]

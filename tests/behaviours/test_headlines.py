@@ -1,0 +1,70 @@
+"""The last screen of `rank`: the best latent of each list, and what the attacks left of it."""
+
+import pandas as pd
+
+from sae_reasoning.behaviours.headlines import headlines, survivors_in_words, words_suffice
+
+
+def entry(latent: int, called: str, low: float | None = 0.8, status: str = "tested") -> dict:
+    figures = {
+        f"{kind}_auroc{end}": value
+        for kind in ("span", "onset")
+        for end, value in (("", 0.9), ("_low", low), ("_high", 0.95))
+    }
+    place = {"layer": 1, "latent": latent, "reader": "rl", "status": status}
+    return place | figures | {"called": {"base": "contextual", "rl": called}}
+
+
+def attack(latent: int, kind: str, outcome: str, called: str, **other: object) -> dict:
+    row = {"shortlist": "trackers", "behaviour": "backtracking", "reader": "rl", "layer": 1}
+    return row | {"latent": latent, "kind": kind, "outcome": outcome, "called": called} | other
+
+
+SHORTLIST = {
+    "trackers": {
+        "backtracking": [entry(3, "lexical"), entry(4, "contextual")],
+        "deduction": [entry(5, "not testable", status="positional, not testable")],
+        "verification": [],
+    },
+    "announcers": {"backtracking": [entry(9, "weak", low=None)], "deduction": []},
+}
+ATTACKS = pd.DataFrame(
+    [
+        attack(3, "all", "survives", "lexical"),
+        attack(3, "token", "killed", "lexical"),
+        attack(3, "position", "survives", "lexical"),
+        attack(3, "token", "survives", "contextual", reader="base"),
+        attack(4, "token", "survives", "contextual"),
+        attack(4, "token", "survives", "contextual", reader="random-init"),
+        attack(9, "token", "killed", "weak", shortlist="announcers"),
+    ]
+)
+
+
+def test_a_headline_names_the_first_latent_of_each_list_and_what_refutes_it() -> None:
+    found = headlines(SHORTLIST, ATTACKS)
+    assert [(h.behaviour, h.kind, h.latent, h.attacks) for h in found] == [
+        ("backtracking", "span detector", "1/3", "lexical: token"),
+        ("backtracking", "onset predictor", "1/9", "weak"),
+        (
+            "deduction",
+            "span detector",
+            "1/5",
+            "not testable: it stands at one place in every trace",
+        ),
+    ]
+    assert found[0].interval == "0.900 [0.800, 0.950]"
+
+
+def test_survivors_are_counted_once_over_trained_readers() -> None:
+    assert survivors_in_words(ATTACKS) == (
+        "The attacks leave contextual, in some reader: 2 of 2 span detectors (2 of backtracking); "
+        "0 of 1 onset predictors."
+    )
+
+
+def test_words_suffice_where_an_ngram_model_reaches_the_detectors_lower_bound() -> None:
+    ngram = {"baseline": "ngram", "writer": "rl", "behaviour": "backtracking"}
+    heads = headlines(SHORTLIST, ATTACKS)
+    for auroc, expected in ((0.81, ["backtracking"]), (0.79, [])):
+        assert words_suffice(heads, pd.DataFrame([ngram | {"span_auroc": auroc}])) == expected
