@@ -233,15 +233,7 @@ class LatentScores:
         _, total_in = self._moves.split(TOTAL, behaviour, group, inside=True)
         _, total_out = self._moves.split(TOTAL, behaviour, group, inside=False)
         _, square = self._moves.of_group(SQUARE, group)
-        null = [
-            mutual_information(
-                shifted.split(COUNT, behaviour, group, inside=True)[1],
-                shifted.split(COUNT, behaviour, group, inside=False)[1],
-                n_in,
-                n_out,
-            )
-            for shifted in self._shifted
-        ]
+        null = [_information(shifted, behaviour, group) for shifted in self._shifted]
         n_near, near = self._near.split(TOTAL, behaviour, group, inside=True)
         n_far, far = self._near.split(TOTAL, behaviour, group, inside=False)
         words = self._words.means(group, self._labels.cues.word_behaviour == behaviour)
@@ -249,7 +241,7 @@ class LatentScores:
             "rate_in": fired_in / max(n_in, 1),
             "rate_out": fired_out / max(n_out, 1),
             "point_biserial": point_biserial(total_in, total_out, square, n_in, n_out),
-            "mutual_information": mutual_information(fired_in, fired_out, n_in, n_out),
+            "mutual_information": _information(self._moves, behaviour, group),
             "mutual_information_null": np.mean(null, 0),
             "reason_score": reason_score(near / max(n_near, 1), far / max(n_far, 1), words),
         }
@@ -290,6 +282,13 @@ def point_biserial(
     with np.errstate(invalid="ignore", divide="ignore"):
         r = gap * np.sqrt(n_in * n_out) / n / np.sqrt(np.maximum(variance, 0))
     return np.where(variance > 0, r, np.nan)
+
+
+def _information(moves: ClassSums, behaviour: int, group: int) -> Float[np.ndarray, " latent"]:
+    """Of firing and one move: rows and firings of the same classes."""
+    n_in, fired_in = moves.split(COUNT, behaviour, group, inside=True)
+    n_out, fired_out = moves.split(COUNT, behaviour, group, inside=False)
+    return mutual_information(fired_in, fired_out, n_in, n_out)
 
 
 def mutual_information(

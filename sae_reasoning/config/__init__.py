@@ -81,7 +81,15 @@ __all__ = [
 ]
 
 
-_VERSIONS = {"ablate": 4, "rank": 14, "hybrid": 2, "contrast": 3, "report": 4}
+_VERSIONS = {
+    "ablate": 4,
+    "rank": 15,
+    "hybrid": 2,
+    "contrast": 4,
+    "course": 2,
+    "elicit": 2,
+    "report": 5,
+}
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _LATER = {

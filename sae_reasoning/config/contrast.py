@@ -92,7 +92,8 @@ class ReportConfig:
     Attributes:
         rate_ratio: A rate is up above this factor, level within it and its inverse.
         rate_difference: Starts a trace, or an opportunity, below which a difference is none.
-        validity_margin: Validity that the base may lack of the RL model's and still have the move.
+        skill_margin: Of the way from chance to certainty, what the base may lack of the RL model's
+            and still have the move.
         able: Way from chance (0) to certainty (1) above which a move is carried out.
         unable: Way below which it isn't; in between a model can in part.
         min_opportunities: Opportunities of both models, below which no rate is judged.
@@ -104,7 +105,7 @@ class ReportConfig:
 
     rate_ratio: float = 1.25
     rate_difference: float = 0.01
-    validity_margin: float = 0.15
+    skill_margin: float = 0.15
     able: float = 0.4
     unable: float = 0.2
     min_opportunities: int = 100
@@ -122,12 +123,11 @@ class ReportConfig:
 
     def __post_init__(self) -> None:
         prefix = "report"
-        positive(self, prefix, "rate_difference", "validity_margin", "min_opportunities")
+        positive(self, prefix, "rate_difference", "skill_margin", "min_opportunities")
         positive(self, prefix, "min_starts", "min_problems")
         require(
-            self.validity_margin < 1,
-            f"{prefix}.validity_margin={self.validity_margin} is a share, below 1; 15 points are "
-            "0.15",
+            self.skill_margin < 1,
+            f"{prefix}.skill_margin={self.skill_margin} is a share, below 1; 15 points are 0.15",
         )
         require(
             self.rate_ratio > 1,

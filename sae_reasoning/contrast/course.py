@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_reasoning.config import ReportConfig
-from sae_reasoning.contrast.measures import Measure, Resampling, measure_of, quotient
+from sae_reasoning.contrast.measures import Measure, Resampling, measure_of, rate
 from sae_reasoning.stats import Estimate, widen_flat
 
 MEAN_STEP, LEAD = "mean_step", "lead"
@@ -27,7 +27,7 @@ def course_of(
     behaviour: str,
     measure: str,
     steps: Mapping[str, int],
-    sums: Float[np.ndarray, "problem model 2"],
+    sums: Float[np.ndarray, "problem model part 2"],
     items: int,
     how: Resampling,
     bars: ReportConfig,
@@ -38,17 +38,17 @@ def course_of(
         behaviour: The move, or "" for what is of the whole response.
         measure: What is followed.
         steps: Of each model of the course, in its order, how many steps it was trained.
-        sums: Of each problem and model: numerator and denominator.
+        sums: Of each problem and model: numerator and denominator, of each part.
         items: Items behind it.
         how: Makes intervals.
         bars: Say how much is enough.
     """
     found = []
     for index, model in enumerate(steps):
-        estimate = how.estimate(sums[:, index], quotient)
+        estimate = how.estimate(_flat(sums[:, index]), lambda flat: _values(flat, 1)[..., 0])
         estimate = widen_flat(estimate, estimate.n)
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items))
-    change = how.estimate(_flat(sums), lambda flat: _change(_values(flat)))
+    change = _change(sums, how)
     found.append(measure_of(behaviour, measure, "last-first", "", change, 0.95, items))
     if is_sure(change, items, bars):
         when = how.estimate(_flat(sums), _mean_step_of(list(steps.values())))
@@ -59,8 +59,8 @@ def course_of(
 def lead(
     behaviour: str,
     steps: Sequence[int],
-    early: Float[np.ndarray, "problem model 2"],
-    late: Float[np.ndarray, "problem model 2"],
+    early: Float[np.ndarray, "problem model part 2"],
+    late: Float[np.ndarray, "problem model other 2"],
     items: int,
     how: Resampling,
     bars: ReportConfig,
@@ -69,10 +69,7 @@ def lead(
 
     None unless both change for sure. Positive where `early` came first.
     """
-    changes = [
-        how.estimate(_flat(sums), lambda flat: _change(_values(flat))) for sums in (early, late)
-    ]
-    if not all(is_sure(change, items, bars) for change in changes):
+    if not all(is_sure(_change(sums, how), items, bars) for sums in (early, late)):
         return None
     size = early[0].size
     when = _mean_step_of(steps)
@@ -106,15 +103,20 @@ def _flat(sums: np.ndarray) -> Float[np.ndarray, "problem column"]:
     return sums.reshape(len(sums), -1)
 
 
-def _values(flat: Float[np.ndarray, "*sample column"]) -> Float[np.ndarray, "*sample model"]:
-    return quotient(flat.reshape(*flat.shape[:-1], -1, 2))
+def _values(
+    flat: Float[np.ndarray, "*sample column"], num_models: int
+) -> Float[np.ndarray, "*sample model"]:
+    return rate(flat.reshape(*flat.shape[:-1], num_models, -1, 2))
 
 
-def _change(values: Float[np.ndarray, "*sample model"]) -> Float[np.ndarray, "*sample"]:
-    change: np.ndarray = values[..., -1] - values[..., 0]
-    return change
+def _change(sums: Float[np.ndarray, "problem model part 2"], how: Resampling) -> Estimate:
+    def change(flat: np.ndarray) -> np.ndarray:
+        values = _values(flat, sums.shape[1])
+        return np.asarray(values[..., -1] - values[..., 0])
+
+    return how.estimate(_flat(sums), change)
 
 
 def _mean_step_of(steps: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:
     places = np.array(steps, float)
-    return lambda flat: mean_step(places, _values(flat))
+    return lambda flat: mean_step(places, _values(flat, len(places)))

@@ -22,6 +22,7 @@ from sae_reasoning.organisms.forced import (
 from sae_reasoning.organisms.grammar import ALL_OPENINGS
 from sae_reasoning.organisms.parser import match_move
 from sae_reasoning.records import Trace
+from sae_reasoning.stats import pass_at
 
 _LOTS = 16
 
@@ -133,25 +134,42 @@ def judge_free(start: Start, text: str) -> tuple[bool, bool]:
 
 
 def chances(starts: Sequence[Start], tries: int, seed: int) -> Float[np.ndarray, " start"]:
-    """Chance that the best of some continuations by lot is right, at each start."""
-    found = []
+    """Chance that the best of some continuations by lot is right, at each start; unbiased."""
+    found, size = [], max(_LOTS, tries)
     for start in starts:
         rng = random.Random(f"lots/{seed}/{start.problem_id}/{start.place}")
         forced = start.forced(ALL_OPENINGS[start.behaviour][0])
-        right = [is_valid(forced, random_continuation(forced, rng)) for _ in range(_LOTS)]
-        found.append(1 - (1 - sum(right) / len(right)) ** tries)
+        right = sum(is_valid(forced, random_continuation(forced, rng)) for _ in range(size))
+        found.append(pass_at(right, size, tries))
     return np.array(found)
 
 
-def best_fixed_rule(starts: Sequence[Start]) -> Float[np.ndarray, " start"]:
-    """Where the rule that is right most often, of those that read nothing, is right."""
-    by_rule: dict[str, list[bool]] = {}
+def best_fixed_rule(
+    starts: Sequence[Start], chosen_on: Sequence[Start]
+) -> Float[np.ndarray, " start"] | None:
+    """Where the rule that reads nothing and is right most often on other starts is right.
+
+    Args:
+        starts: Of one move.
+        chosen_on: Of the same move; where there are none, the rule is the best on `starts`.
+
+    Returns:
+        None where the move has no such rule.
+    """
+    tried = _by_rule(chosen_on or starts)
+    if not tried:
+        return None
+    return np.array(_by_rule(starts)[max(tried, key=lambda rule: sum(tried[rule]))], float)
+
+
+def _by_rule(starts: Sequence[Start]) -> dict[str, list[bool]]:
+    """Where each fixed rule is right."""
+    found: dict[str, list[bool]] = {}
     for start in starts:
         forced = start.forced(ALL_OPENINGS[start.behaviour][0])
         for rule, continuation in fixed_rules(forced).items():
-            by_rule.setdefault(rule, []).append(is_valid(forced, continuation))
-    best = max(by_rule.values(), key=sum, default=[False] * len(starts))
-    return np.array(best, float)
+            found.setdefault(rule, []).append(is_valid(forced, continuation))
+    return found
 
 
 def shuffled(text: str, rng: random.Random) -> str:

@@ -70,42 +70,62 @@ class Resampling:
 
 
 def quotient(sums: np.ndarray) -> np.ndarray:
-    """First sum over the second; NaN where that is 0."""
+    """First sum over the second; where that is 0, infinite for something and NaN for nothing."""
+    above, below = sums[..., 0], sums[..., 1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(sums[..., 1] > 0, sums[..., 0] / sums[..., 1], np.nan)
+        found = np.where(below > 0, above / below, np.nan)
+    return np.where((below == 0) & (above > 0), np.inf, found)
+
+
+def rate(
+    sums: Float[np.ndarray, "*sample part 2"],
+) -> Float[np.ndarray, "*sample"]:
+    """Mean of the parts' quotients, over parts of which something was counted."""
+    quotients = quotient(sums)
+    is_known = ~np.isnan(quotients)
+    total = np.where(is_known, quotients, 0.0).sum(-1)
+    return quotient(np.stack([total, is_known.sum(-1)], axis=-1))
 
 
 def compared(
     how: Resampling,
     behaviour: str,
     measure: str,
-    sums: Float[np.ndarray, "problem 4"],
+    sums: Float[np.ndarray, "problem model part 2"],
     items: tuple[int, int],
 ) -> list[Measure]:
     """Rates of both models, their ratio and difference, at 95 % and (equivalence) 90 %.
+
+    The ratio is infinite where the base alone has a rate of 0, and unknown where both have.
 
     Args:
         how: Makes intervals.
         behaviour: The move.
         measure: What is compared.
-        sums: Of each problem: numerator and denominator of the base, then of the RL model.
+        sums: Of each problem and model: numerator and denominator. Of several parts, each counts
+            the same, however many items it has in a resample.
         items: Items behind each model's rate.
     """
+    num_parts = sums.shape[2]
+
+    def rates(of: np.ndarray) -> np.ndarray:
+        return rate(of.reshape(*of.shape[:-1], -1, num_parts, 2))
 
     def ratio(of: np.ndarray) -> np.ndarray:
-        return quotient(np.stack([quotient(of[..., 2:]), quotient(of[..., :2])], axis=-1))
+        return quotient(rates(of)[..., ::-1])
 
     def difference(of: np.ndarray) -> np.ndarray:
-        return quotient(of[..., 2:]) - quotient(of[..., :2])
+        found = rates(of)
+        return np.asarray(found[..., 1] - found[..., 0])
 
     found = []
     for number, model in enumerate(MODELS):
-        own = sums[:, 2 * number : 2 * number + 2]
-        estimate = how.estimate(own, quotient)
+        own = sums[:, number].reshape(len(sums), -1)
+        estimate = how.estimate(own, lambda of: rates(of)[..., 0])
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items[number]))
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
-            estimate = how.estimate(sums, statistic, level)
+            estimate = how.estimate(sums.reshape(len(sums), -1), statistic, level)
             found.append(measure_of(behaviour, measure, model, "", estimate, level, sum(items)))
     return found
 
@@ -217,6 +237,36 @@ def skill(
         )
         estimate = replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))
     return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(valid))
+
+
+def skill_difference(
+    how: Resampling,
+    behaviour: str,
+    measure: str,
+    model: str,
+    condition: str,
+    one: Float[np.ndarray, " item"],
+    other: Float[np.ndarray, " item"],
+    chance: Float[np.ndarray, " item"],
+    problems: Sequence[str],
+) -> Measure:
+    """How much further one goes from chance to certainty: `Σ(one - other) / Σ(1 - chance)`.
+
+    Where fewer than ten problems differ the bounds reach to those of `gap_to_wilson`.
+    """
+    sums = by_problem(problems, np.stack([one - other, 1 - chance], axis=1))
+    estimate = how.estimate(sums, quotient)
+    if len(one) and chance.mean() < 1:
+        gap = float((one - other).mean())
+        gaps = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
+        gaps = gaps[np.abs(sums).sum(1) > 0]  # Elsewhere lots are always right, and nothing tells.
+        bounds = gap_to_wilson(Estimate(gap, gap, gap, estimate.n), gaps[:, 0] / gaps[:, 1])
+        low, high = (
+            estimate.value + (bound - gap) / (1 - float(chance.mean()))
+            for bound in (bounds.low, bounds.high)
+        )
+        estimate = replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))
+    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(one))
 
 
 def by_problem(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.contrast.measures import MODELS, Measure, Resampling, compared
+from sae_reasoning.contrast.measures import BASE, MODELS, Measure, Resampling, compared, share
 from sae_reasoning.records import Trace
 
 PER_TRACE, GIVEN_THINKING, OWN_THOUGHTS, ENTRY = (
@@ -22,6 +22,8 @@ PER_TRACE, GIVEN_THINKING, OWN_THOUGHTS, ENTRY = (
     "onset_mass/per_opportunity_own",
     "entry_mass",
 )
+OCCURS = "occurs"
+"""Share of rollouts, made to think, in which a move was seen to start."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,12 @@ def rates(
         if thought.split == "report":
             written[number[thought.problem_id], MODELS.index(thought.writer)] += 1
     entered = np.array([[entries[model][problem] for model in MODELS] for problem in problems])
-    once = np.ones(len(problems))
+    once = np.ones(entered.shape)
     found = compared(
         how,
         "",
         ENTRY,
-        np.stack([entered[:, 0], once, entered[:, 1], once], axis=1),
+        _over(entered, once),
         (len(problems), len(problems)),
     )
     for behaviour in behaviours:
@@ -105,33 +107,48 @@ def rates(
             how,
             behaviour,
             PER_TRACE,
-            np.stack([expected[:, 0], once, expected[:, 1], once], axis=1),
+            _over(expected, once),
             (int(written[:, 0].sum()), int(written[:, 1].sum())),
         )
         found += compared(
             how,
             behaviour,
             OWN_THOUGHTS,
-            np.stack([own[:, 0], offered[:, 0], own[:, 1], offered[:, 1]], axis=1),
+            _over(own, offered),
             both,
         )
-        weight = writers_alike(offered)
-        total = offered @ weight
         found += compared(
-            how,
-            behaviour,
-            GIVEN_THINKING,
-            np.stack([mass[:, :, 0] @ weight, total, mass[:, :, 1] @ weight, total], axis=1),
-            (sum(both), sum(both)),
+            how, behaviour, GIVEN_THINKING, by_writer(mass, offered), (sum(both), sum(both))
         )
+        found.append(_occurs(thoughts, places, behaviour, how))
     return found
 
 
-def writers_alike(
-    offered: Float[np.ndarray, "problem writer"],
-) -> Float[np.ndarray, " writer"]:
-    """Weights with which each writer's opportunities count the same, however many there are."""
-    totals = offered.sum(0)
-    weight = np.where(totals > 0, 1 / np.maximum(totals, 1), 0.0)
-    scaled: np.ndarray = weight * totals.sum() / max((totals > 0).sum(), 1)
-    return scaled
+def by_writer(
+    mass: Float[np.ndarray, "problem writer reader"], offered: Float[np.ndarray, "problem writer"]
+) -> Float[np.ndarray, "problem reader writer 2"]:
+    """Each reader's mass over the opportunities of each writer, so that writers count the same."""
+    of_reader = mass.swapaxes(1, 2)
+    shared = np.broadcast_to(offered[:, None], of_reader.shape)
+    return np.stack([of_reader, shared], axis=-1)
+
+
+def _over(
+    above: Float[np.ndarray, "problem model"], below: Float[np.ndarray, "problem model"]
+) -> Float[np.ndarray, "problem model 1 2"]:
+    return np.stack([above, below], axis=-1)[:, :, None]
+
+
+def _occurs(
+    thoughts: Sequence[Trace], places: Sequence[Place], behaviour: str, how: Resampling
+) -> Measure:
+    """Share of the base's thoughts on report problems in which it started the move."""
+    own = [
+        index
+        for index, thought in enumerate(thoughts)
+        if (thought.split, thought.writer) == ("report", BASE)
+    ]
+    making = {place.thought for place in places if place.behaviour == behaviour and place.taken}
+    made = np.array([index in making for index in own], float)
+    problems = [thoughts[index].problem_id for index in own]
+    return share(how, behaviour, OCCURS, BASE, "", made, problems)

@@ -3,9 +3,9 @@
 A model is started in words of its own: an opening drawn from its own distribution over openings at
 that place. A base whose own words fail may still know others, so its best trigger is looked for
 beside them: the wording that does best on the select split, and the best of several tries. Levels
-that need no ability: slots filled by lot, the best fixed rule, and a thought whose sentences are
-shuffled before the start. How often what follows has the move's form at all tells a model that
-chooses wrongly from one that doesn't write the move.
+that need no ability: slots filled by lot, the fixed rule that does best on the select split, and a
+thought whose sentences are shuffled before the start. How often what follows has the move's form at
+all tells a model that chooses wrongly from one that doesn't write the move.
 """
 
 import random
@@ -33,6 +33,7 @@ from sae_reasoning.contrast.measures import (
     difference,
     share,
     skill,
+    skill_difference,
 )
 from sae_reasoning.organisms.grammar import ALL_OPENINGS
 
@@ -64,6 +65,7 @@ def validity(
         how: Makes intervals; its seed also draws words and orders.
     """
     report = [start for start in starts if start.split == "report"]
+    select = [start for start in starts if start.split == "select"]
     if not report:
         return []
     move, seed = report[0].behaviour, how.seed
@@ -105,7 +107,10 @@ def validity(
     found.append(
         difference(how, move, VALIDITY, DIFFERENCE, OWN_WORDS, own[RL], own[BASE], problems)
     )
-    best = _best_opening([s for s in starts if s.split == "select"], continue_)
+    found.append(
+        skill_difference(how, move, SKILL, DIFFERENCE, OWN_WORDS, own[RL], own[BASE], lot, problems)
+    )
+    best = _best_opening(select, continue_)
     if best:
         add(BASE, BEST_WORDS, run(BASE, [best] * len(report), 1), lot)
     any_valid = own[BASE].copy()
@@ -114,21 +119,23 @@ def validity(
         any_valid = np.maximum(any_valid, run(BASE, again, sample))
     add(BASE, BEST_OF, any_valid, chances(report, tries, seed))
     found.append(share(how, move, VALIDITY, BASE, BY_LOT, lot, problems))
-    return found + _beside_a_rule(how, own, report, lot)
+    return found + _beside_a_rule(how, own, report, select, lot)
 
 
 def _beside_a_rule(
     how: Resampling,
     own: Mapping[str, Float[np.ndarray, " start"]],
     starts: Sequence[Start],
+    select: Sequence[Start],
     lot: Float[np.ndarray, " start"],
 ) -> list[Measure]:
     """How much better models are than the best fixed rule, and what comes where that is wrong.
 
-    The rule is the best on these very starts, which favours it. Moves without rules have nothing.
+    The rule is the best on the select split; without starts there, the best on these very starts,
+    which favours it. Moves without rules have nothing.
     """
-    rule = best_fixed_rule(starts)
-    if not rule.any():
+    rule = best_fixed_rule(starts, select)
+    if rule is None:
         return []
     move, problems = starts[0].behaviour, [start.problem_id for start in starts]
     found = [share(how, move, VALIDITY, BASE, FIXED_RULE, rule, problems)]

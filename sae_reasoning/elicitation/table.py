@@ -16,7 +16,7 @@ COSTS = ("training_tokens", "gradient_steps", "trained_values")
 _COLUMNS = [
     *("means", "setting", "role", *COSTS, "tokens_steered", "prompt_tokens", "samples"),
     *("tokens_written", "accuracy", "low", "high", "gap_recovered", "gap_low", "gap_high"),
-    *("gap_defined", "n", "rollouts"),
+    *("gap_defined", "n", "rollouts", "ungraded"),
 ]
 
 _STEERED = ("oracle", "latent")
@@ -44,9 +44,9 @@ class Ends:
     def gap(self, values: pd.Series, base: pd.Series | None = None) -> Estimate:
         """The share of the gap that is recovered on the problems of `values`."""
         base = self.base if base is None else base
-        problems = values.index
+        problems = [name for name in values.index if name in base.index and name in self.rl.index]
         return gap_recovered(
-            _out_of_one(values),
+            _out_of_one(values[problems]),
             _out_of_one(base[problems]),
             _out_of_one(self.rl[problems]),
             self._num_resamples,
@@ -60,8 +60,8 @@ def _out_of_one(values: pd.Series) -> np.ndarray:
 
 
 def accuracy_by_problem(rollouts: pd.DataFrame) -> pd.Series:
-    """Share of right answers of each problem."""
-    return rollouts.groupby("problem_id").correct.mean().astype(float)
+    """Share of right answers of each problem, among those that were graded."""
+    return rollouts.correct.astype(float).groupby(rollouts.problem_id).mean().dropna()
 
 
 def row(
@@ -107,6 +107,7 @@ def row(
         "gap_defined": not np.isnan(gap.value),
         "n": level.n,
         "rollouts": len(rollouts) * samples,
+        "ungraded": int(rollouts.correct.isna().sum()),
     }
     for move in behaviours:
         for kind, name in (("made", move), ("right", f"{move}/right")):
@@ -121,12 +122,16 @@ def predicted(rollouts: pd.DataFrame) -> float:
 
 
 def pass_at(grades: pd.Series, k: int) -> pd.Series:
-    """Unbiased pass@k of each problem (Chen et al. 2107.03374, §2.1), from grades by problem."""
+    """Unbiased pass@k of each problem (Chen et al. 2107.03374, §2.1), from grades by problem.
 
-    def of(own: pd.Series) -> float:
-        return pass_of_problem(int(own.sum()), len(own), k)
-
-    return grades.groupby(level=0).agg(of).astype(float)
+    Problems with fewer than `k` graded answers are left out.
+    """
+    found = {
+        problem: pass_of_problem(int(own.sum()), len(own), k)
+        for problem, own in grades.dropna().astype(float).groupby(level=0)
+        if len(own) >= k
+    }
+    return pd.Series(found, dtype=float)
 
 
 def chosen_of(rollouts: pd.DataFrame, k: int) -> pd.DataFrame:
@@ -136,8 +141,11 @@ def chosen_of(rollouts: pd.DataFrame, k: int) -> pd.DataFrame:
     """
     first = rollouts[rollouts["sample"] < k]
     mean = first.groupby("problem_id").num_tokens.mean()
-    order = first.sort_values(["correct", "sample"], ascending=[False, True], kind="stable")
-    chosen = order.groupby("problem_id", as_index=False).first()
+    is_right = first.correct.astype(float) == 1
+    order = first.assign(is_right=is_right).sort_values(
+        ["is_right", "sample"], ascending=[False, True], kind="stable"
+    )
+    chosen = order.drop_duplicates("problem_id").drop(columns="is_right").sort_values("problem_id")
     return chosen.assign(num_tokens=chosen.problem_id.map(mean))
 
 

@@ -391,7 +391,14 @@ class _Lab:
                 slopes[layer][batch.rows] = batch.gradients[layer].cpu()
         found = {
             layer: candidates(
-                self._own.triggers, layer, resid[layer], slopes[layer], len(starts), num_permuted
+                self._own.triggers,
+                layer,
+                resid[layer],
+                slopes[layer],
+                len(starts),
+                num_permuted,
+                # Other permutations for another seed, move or layer.
+                random.Random(f"permuted/{self._own.seed}/{behaviour}/{layer}").getrandbits(63),
             )
             for layer in layers
         }

@@ -20,7 +20,7 @@ from sae_reasoning.config import Config, ConfigError, ModelConfig, ReportConfig
 from sae_reasoning.contrast.course import LEAD, MEAN_STEP, course_of, lead
 from sae_reasoning.contrast.execution import Start, judge, own_openings, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
-from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, Place, places_of, writers_alike
+from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, Place, by_writer, places_of
 from sae_reasoning.contrast.validity import VALIDITY
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
@@ -226,9 +226,9 @@ def _measures(
     bars: ReportConfig,
 ) -> list[Measure]:
     row = {problem: index for index, problem in enumerate(sight.problems)}
-    shape = (len(row), len(seen), 2)
+    shape = (len(row), len(seen), 1, 2)
     entry = np.ones(shape)
-    entry[:, :, 0] = np.array([one["entry"] for one in seen]).T
+    entry[:, :, 0, 0] = np.array([one["entry"] for one in seen]).T
     found = course_of("", ENTRY, steps, entry, len(row), how, bars)
     masses = np.array([one["mass"] for one in seen])
     valid = np.array([one["valid"] for one in seen], float)
@@ -242,17 +242,14 @@ def _measures(
                 at = row[thought.problem_id], MODELS.index(thought.writer)
                 offered[at] += 1
                 mass[at] += masses[:, index]
-        weight = writers_alike(offered)
-        onset = np.empty(shape)
-        onset[:, :, 0] = np.einsum("pwm,w->pm", mass, weight)
-        onset[:, :, 1] = (offered @ weight)[:, None]
+        onset = by_writer(mass, offered)
         execution = np.zeros(shape)
         count = 0
         for index, start in enumerate(sight.starts):
             if start.behaviour == behaviour:
                 count += 1
-                execution[row[start.problem_id], :, 0] += valid[:, index]
-                execution[row[start.problem_id], :, 1] += 1
+                execution[row[start.problem_id], :, 0, 0] += valid[:, index]
+                execution[row[start.problem_id], :, 0, 1] += 1
         found += course_of(behaviour, GIVEN_THINKING, steps, onset, int(offered.sum()), how, bars)
         found += course_of(behaviour, VALIDITY, steps, execution, count, how, bars)
         ahead = lead(behaviour, list(steps.values()), execution, onset, count, how, bars)

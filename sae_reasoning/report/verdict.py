@@ -15,9 +15,11 @@
 A rate is *up* where its ratio's lower bound is above the margin and its difference's above the
 smallest that counts; *down* likewise; *level* where the 90 % interval of the ratio lies within the
 margin and its inverse (two one-sided tests at 5 %), or that of the difference within the smallest
-that counts. Where the ratio is undefined, as the base never makes the move, the difference decides.
+that counts. Where the ratio has no interval, as neither model makes the move, the difference
+decides; where the ratio wasn't measured, nothing does.
 A model executes a move where its skill, the way from chance to certainty, is above `able`, and is
-unable below `unable`. Bars apply to bounds, never to points. Nothing that says how the pair was
+unable below `unable`; the base as well as the RL model where it lacks less than `skill_margin` of
+that way. Bars apply to bounds, never to points. Nothing that says how the pair was
 made is read.
 """
 
@@ -94,7 +96,11 @@ class Verdict:
 
 
 class _MissingError(LookupError):
-    """A needed measure that isn't there, or has no interval."""
+    """A needed measure that isn't there."""
+
+
+class _NoIntervalError(_MissingError):
+    """A needed measure that is there, without an interval."""
 
 
 @dataclass
@@ -111,24 +117,27 @@ class _Case:
             key = (one.behaviour, one.measure, one.model, one.condition, one.level)
             if key == (self.behaviour, measure, model, condition, level):
                 if one.low != one.low or one.high != one.high:
-                    raise _MissingError(f"{_name(one)} has no interval")
+                    raise _NoIntervalError(f"{_name(one)} has no interval")
                 return one
-        raise _MissingError(f"{measure} {model} {condition}".strip() + " wasn't measured")
+        share = "" if level == 0.95 else f" ({level:.0%})"
+        raise _MissingError(f"{measure} {model} {condition}".strip() + f"{share} wasn't measured")
 
-    def find(
-        self, measure: str, model: str, condition: str = "", level: float = 0.95
-    ) -> Measure | None:
+    def ratio(self, measure: str, level: float = 0.95) -> Measure | None:
+        """Of both models' rates; None where it was measured but has no interval."""
         try:
-            return self.get(measure, model, condition, level)
-        except _MissingError:
+            return self.get(measure, RATIO, level=level)
+        except _NoIntervalError:
             return None
 
     def all(self, measure: str) -> list[Measure]:
-        return [
+        found = [
             m
             for m in self.measures
             if (m.behaviour, m.measure, m.level) == (self.behaviour, measure, 0.95)
         ]
+        if not found:
+            raise _MissingError(f"{measure} wasn't measured")
+        return found
 
     def above(self, one: Measure, margin: float) -> bool:
         return self._hold(one, margin, one.low > margin)
@@ -200,11 +209,11 @@ def _judge(case: _Case) -> Verdict:
             f"carried out; {bars.min_starts} on {bars.min_problems} are asked for",
         )
     executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.able)
-    is_equal = case.below(case.get(VALIDITY, DIFFERENCE, OWN_WORDS), bars.validity_margin)
+    is_equal = case.below(case.get(SKILL, DIFFERENCE, OWN_WORDS), bars.skill_margin)
     is_able = case.above(case.get(SKILL, BASE, OWN_WORDS), bars.able)
     pushed = case.get(PUSHED, BASE, TRIGGER)
     beaten = [case.above(one, 0.0) for one in case.all(OVER)]
-    is_pushed = bool(beaten) and all(beaten)
+    is_pushed = all(beaten)
     base = case.get(VALIDITY, BASE, OWN_WORDS).value
     executed = f"executes it in {base:.0%} of starts (the model in {own.value:.0%})"
     if executes and is_equal and is_able and is_pushed:
@@ -262,7 +271,7 @@ def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, exec
 
 
 def _is_level(case: _Case, measure: str) -> bool:
-    ratio = case.find(measure, RATIO, level=EQUIVALENCE_LEVEL)
+    ratio = case.ratio(measure, EQUIVALENCE_LEVEL)
     difference = case.get(measure, DIFFERENCE, level=EQUIVALENCE_LEVEL)
     least, most = case.bars.rate_difference, case.bars.rate_ratio
     is_level = ratio is not None and case.within(ratio, 1 / most, most)
@@ -270,13 +279,13 @@ def _is_level(case: _Case, measure: str) -> bool:
 
 
 def _is_up(case: _Case, measure: str) -> bool:
-    ratio = case.find(measure, RATIO)
+    ratio = case.ratio(measure)
     is_more = ratio is None or case.above(ratio, case.bars.rate_ratio)
     return case.above(case.get(measure, DIFFERENCE), case.bars.rate_difference) and is_more
 
 
 def _is_down(case: _Case, measure: str) -> bool:
-    ratio = case.find(measure, RATIO)
+    ratio = case.ratio(measure)
     is_less = ratio is None or case.below(ratio, 1 / case.bars.rate_ratio)
     return case.below(case.get(measure, DIFFERENCE), -case.bars.rate_difference) and is_less
 

@@ -19,9 +19,10 @@ from sae_reasoning.stats.aurocs import (
 )
 from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, pass_at, widen_flat, wilson
 from sae_reasoning.stats.gaps import gap_between, gap_recovered, is_gap, level_of
-from sae_reasoning.stats.resampling import bootstrap_of_sums, paired_bootstrap
+from sae_reasoning.stats.resampling import MOSTLY, bootstrap_of_sums, paired_bootstrap
 
 __all__ = [
+    "MOSTLY",
     "AurocEstimates",
     "Compared",
     "Estimate",

@@ -11,6 +11,8 @@ from sae_reasoning.stats.estimates import Estimate, widen_flat
 
 _MAX_CELLS = 1 << 22
 """Numbers held at once by a resampling."""
+MOSTLY = 0.95
+"""Share of resamples in which a statistic must be defined for its bounds to say anything."""
 
 
 def paired_bootstrap(
@@ -45,13 +47,14 @@ def bootstrap_of_sums(
 
     Args:
         sums: What each problem adds to each sum.
-        statistic: Takes sums on its last axis; NaN where it's undefined.
+        statistic: Takes sums on its last axis; NaN where it's undefined, infinite where it has no
+            bound.
         num_resamples: Resamples.
         seed: Of the resamples.
         level: Of the interval.
 
-    Resamples in which the statistic is undefined are left out; where that is all, so are the
-    bounds.
+    Resamples in which the statistic is undefined are left out; where those are more than one in
+    twenty, so are the bounds.
     """
     n = len(sums)
     unknown = float("nan")
@@ -61,16 +64,25 @@ def bootstrap_of_sums(
     drawn = np.concatenate(
         [statistic(weights @ sums) for weights in resample_weights(n, num_resamples, seed)]
     )
-    drawn = drawn[~np.isnan(drawn)]
-    if not len(drawn):
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined) or len(defined) < MOSTLY * len(drawn):
         return Estimate(value, unknown, unknown, n)
-    return between(value, drawn, n, level)
+    return between(value, defined, n, level)
 
 
 def between(
     value: float, draws: Float[np.ndarray, " resample"], n: int, level: float = 0.95
 ) -> Estimate:
-    """A value with the quantiles of its resamples, and Student's p against 0."""
+    """A value with the quantiles of its resamples, and Student's p against 0.
+
+    Where some are infinite the quantiles are resamples themselves, the outer ones, and p unknown.
+    """
+    if np.isinf(draws).any():
+        ordered = np.sort(draws[~np.isnan(draws)])
+        last = len(ordered) - 1
+        low = ordered[int(np.floor((1 - level) / 2 * last))]
+        high = ordered[int(np.ceil((1 + level) / 2 * last))]
+        return Estimate(value, float(low), float(high), n)
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     error = float(np.nanstd(draws))
     if n < 2 or error == 0:

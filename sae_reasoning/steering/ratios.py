@@ -14,6 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import t as student_t
 
+from sae_reasoning.stats import MOSTLY
+
 
 class Ratios(NamedTuple):
     """Ratio of sums over problems of each outcome, the mean over draws; and for each resample.
@@ -85,7 +87,7 @@ class Bootstrap:
         difference no p-value. Neither has anything from a single problem.
         """
         value, resampled = a.value - b.value, a.resampled - b.resampled
-        known = np.isfinite(value) & (np.isfinite(resampled).mean(0) >= 0.95)
+        known = np.isfinite(value) & (np.isfinite(resampled).mean(0) >= MOSTLY)
         resampled = np.where(known, resampled, 0.0)
         low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
         variance = np.nanvar(resampled, axis=0)

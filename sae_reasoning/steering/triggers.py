@@ -112,6 +112,7 @@ def candidates(
     gradients: Float[Tensor, "place d_model"],
     num_onsets: int,
     num_permuted: int,
+    seed: int,
 ) -> Candidates:
     """Directions of the kinds asked for that one layer gives.
 
@@ -123,6 +124,7 @@ def candidates(
         num_onsets: How many are onsets.
         num_permuted: Permutations of the labels. Each side gets as many onsets as the other, or
             what's left of the true difference would be the direction itself.
+        seed: Of the permutations.
     """
     found = []
     if MEAN_DIFFERENCE in kinds:
@@ -130,7 +132,7 @@ def candidates(
         found.append(Direction(MEAN_DIFFERENCE, layer, vector))
     if GRADIENT in kinds:
         found.append(Direction(GRADIENT, layer, unit(gradients[:num_onsets].mean(0))))
-    generator = torch.Generator().manual_seed(layer)
+    generator = torch.Generator().manual_seed(seed)
     permuted = []
     for _ in range(num_permuted):
         sides: list[list[Tensor]] = [[], []]

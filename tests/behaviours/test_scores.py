@@ -14,7 +14,8 @@ from sae_reasoning.behaviours.reason_score import cue_windows, reason_score
 from sae_reasoning.behaviours.scores import Labels, LatentScores, ReaderScores, label_rows
 from sae_reasoning.behaviours.streams import Active, MaximaStream, matched_strata
 from sae_reasoning.behaviours.tables import ValueTable
-from sae_reasoning.behaviours.windows import Classes, cell_index
+from sae_reasoning.behaviours.windows import Classes, cell_index, group_index
+from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import TokenOpportunity
 
 NUM_LATENTS, K = 12, 3
@@ -93,6 +94,35 @@ def test_streamed_scores_equal_scikit_learn_and_scipy(batch: int) -> None:
             assert row.span_auroc == pytest.approx(expected, abs=1e-6)
         columns = found.maxima.columns(cell, np.array([4, 1]))
         assert columns[:, 0].tolist() == [dense[s:e, 4].max() for s, e in bounds]
+
+
+def test_the_null_of_information_is_of_the_shifted_rows_alone() -> None:
+    """Where held-out wordings lie, a shift changes how many rows are in a move, and out of it."""
+    traces = [
+        replace(t, spans=(replace(t.spans[0], behaviour=f"{HELD_OUT}a"), *t.spans[1:]))
+        for t in _traces()
+    ]
+    rows = rows_of(traces)
+    labels = label_rows(traces, rows, ["a", "b"], seed=0)
+    values, latents, dense = _sparse(len(rows.token_id))
+    points = _stream(labels, values, latents, 500).points
+    unlike = 0
+    for b, writer, split in labels.cells():
+        group = group_index(writer, split)
+        drawn = np.zeros((len(labels.shifted), NUM_LATENTS))
+        for number, classes in enumerate(labels.shifted):
+            mine = np.flatnonzero(classes.of_row >= 0)
+            mine = mine[classes.group[classes.of_row[mine]] == group]
+            label = classes.has(b)[classes.of_row[mine]]
+            drawn[number] = [mutual_info_score(label, dense[mine, j] > 0) for j in range(12)]
+            plain = labels.moves.of_row[mine]
+            unlike += int(label.sum()) != int((labels.moves.has(b)[plain] & (plain >= 0)).sum())
+        of_cell = (points.behaviour == labels.behaviours[b]) & (points.writer == writer)
+        found = points[of_cell & (points.split == split)].sort_values("latent")
+        assert found.mutual_information_null.to_numpy() == pytest.approx(
+            drawn.mean(0) / np.log(2), abs=1e-9
+        )
+    assert unlike
 
 
 def test_latents_are_described_on_the_select_split() -> None:

@@ -15,10 +15,10 @@ STEP_ARRAY = np.array(list(STEPS.values()), float)
 
 
 def sums(chances: list[float], problems: int = 60, items: int = 5) -> np.ndarray:
-    """Problems [problem, model, 2] that succeed with a chance that changes from model to model."""
+    """Problems [problem, model, 1, 2] that succeed with a chance of each model's own."""
     rng = np.random.default_rng(1)
     right = rng.binomial(items, np.array(chances), size=(problems, len(chances)))
-    return np.stack([right, np.full_like(right, items)], axis=-1).astype(float)
+    return np.stack([right, np.full_like(right, items)], axis=-1).astype(float)[:, :, None]
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from sae_reasoning.contrast.triggers import (
 from sae_reasoning.contrast.validity import validity
 from sae_reasoning.organisms.grammar import ALL_OPENINGS, BACKTRACKING
 from sae_reasoning.records import Trace
+from sae_reasoning.stats import pass_at
 from sae_reasoning.steering.triggers import (
     Direction,
     Push,
@@ -52,6 +53,15 @@ LATER = (
     f"{BEFORE} stuck here , back up to birch . at birch: either dale or elm . "
     "so elm . at elm: none ."
 )
+
+
+REST_TRIED = (
+    PROMPT.replace("cedar: gold", "cedar: none").replace("elm: none", "elm: gold"),
+    "<think> the task is gold from ash . at ash: either birch or cedar . so cedar . "
+    "at cedar: none . stuck here , back up to ash . at ash: either birch or cedar . so birch . "
+    "at birch: either dale or elm . so dale . at dale: none .",
+)
+"""Prompt and thought: of the two forks only the nearest has something left."""
 
 
 def start(problem: str = "p0", split: str = "report", place: int = 0) -> Start:
@@ -75,7 +85,7 @@ def test_the_program_judges_a_start_and_what_is_said_freely() -> None:
 def test_chance_is_what_places_on_the_path_earn() -> None:
     # By lot: ash or birch, both with something left to try.
     assert chances([start()], 1, 0)[0] == 1.0
-    assert best_fixed_rule([start()])[0] == 1.0
+    assert best_fixed_rule([start()], []) == pytest.approx([1.0])
     left = Start(
         "p0",
         "report",
@@ -88,6 +98,24 @@ def test_chance_is_what_places_on_the_path_earn() -> None:
     one, two = (chances([left] * 40, tries, 0).mean() for tries in (1, 2))
     assert one == pytest.approx(0.5, abs=0.15)
     assert two > one
+
+
+def test_the_chance_of_the_best_of_several_is_the_unbiased_pass_at_k() -> None:
+    """Of the same 16 lots: without replacement, not by the power of their share."""
+    starts = [left(f"p{i}", i) for i in range(12)]
+    one, two = chances(starts, 1, 0), chances(starts, 2, 0)
+    assert 0 < one.mean() < 1
+    assert two == pytest.approx([pass_at(round(16 * p), 16, 2) for p in one])
+    assert two.mean() > (1 - (1 - one) ** 2).mean()
+    assert chances(starts, 20, 0) == pytest.approx(1.0)  # More tries than 16 draw more lots.
+
+
+def test_the_fixed_rule_is_the_one_that_does_best_on_other_starts() -> None:
+    """The nearest fork is right where the rest was tried, the start alone where birch was."""
+    near = [Start(f"s{i}", "select", BACKTRACKING, *REST_TRIED, i, (1, 2)) for i in range(3)]
+    far = [left(f"p{i}", i) for i in (7, 8)]
+    assert best_fixed_rule(far, near) == pytest.approx([0.0, 0.0])
+    assert best_fixed_rule(far, []) == pytest.approx([1.0, 1.0])
 
 
 def test_openings_are_drawn_as_the_model_would() -> None:
@@ -218,11 +246,22 @@ def test_permuted_labels_give_a_direction_that_is_not_the_true_one() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(60, 32, generator=generator)
     noise[:30] += 3 * torch.eye(32)[0]
-    found = candidates(["mean-difference"], 1, noise, noise, 30, 20)
+    found = candidates(["mean-difference"], 1, noise, noise, 30, 20, seed=0)
     true = found.directions[0].vector
     assert float(true[0]) > 0.9
     assert max(abs(float(one.vector @ true)) for one in found.permuted) < 0.6
     assert found.norm > 3
+
+
+def test_another_seed_redraws_the_permutations() -> None:
+    rows = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
+
+    def drawn(seed: int) -> torch.Tensor:
+        found = candidates(["mean-difference"], 1, rows, rows, 10, 2, seed)
+        return torch.stack([one.vector for one in found.permuted])
+
+    assert torch.equal(drawn(3), drawn(3))
+    assert not torch.allclose(drawn(3), drawn(4))
 
 
 def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
@@ -248,13 +287,7 @@ def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
 
 def test_validity_beside_a_rule_that_reads_nothing() -> None:
     """The nearest fork is right at 20 starts and the start at 12; one model knows, one doesn't."""
-    prompt = PROMPT.replace("cedar: gold", "cedar: none").replace("elm: none", "elm: gold")
-    before = (
-        "<think> the task is gold from ash . at ash: either birch or cedar . so cedar . "
-        "at cedar: none . stuck here , back up to ash . at ash: either birch or cedar . so birch . "
-        "at birch: either dale or elm . so dale . at dale: none ."
-    )
-    starts = [Start(f"p{i}", "report", BACKTRACKING, prompt, before, i, (1, 2)) for i in range(20)]
+    starts = [Start(f"p{i}", "report", BACKTRACKING, *REST_TRIED, i, (1, 2)) for i in range(20)]
     starts += [left(f"p{i}", i) for i in range(20, 32)]
     log_probs = {m: [[-5.0] * len(ALL_OPENINGS[BACKTRACKING])] * 32 for m in ("base", "rl")}
 
@@ -274,6 +307,8 @@ def test_validity_beside_a_rule_that_reads_nothing() -> None:
     assert over["rl"].value == pytest.approx(12 / 32)
     assert over["rl"].low > 0.2
     assert over["base"].value == pytest.approx(-10 / 32)
+    gap, level = found["skill", "rl-base", "own words"], found["skill", "rl", "own words"]
+    assert gap.value == pytest.approx(level.value - found["skill", "base", "own words"].value)
     there = "own words where the best fixed rule is wrong"
     assert (found["validity", "rl", there].value, found["validity", "rl", there].n) == (1.0, 12)
     assert found["validity", "base", there].value == 0.0

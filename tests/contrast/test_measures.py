@@ -5,18 +5,28 @@ import pytest
 import torch
 
 from sae_reasoning.contrast.beside import content_gap
-from sae_reasoning.contrast.measures import Resampling, compared, difference, share, skill
+from sae_reasoning.contrast.measures import (
+    Resampling,
+    compared,
+    difference,
+    share,
+    skill,
+    skill_difference,
+)
 from sae_reasoning.contrast.rates import (
     ENTRY,
     GIVEN_THINKING,
+    OCCURS,
     OWN_THOUGHTS,
     PER_TRACE,
+    by_writer,
     places_of,
     rates,
 )
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 from sae_reasoning.stats import wilson
+from sae_reasoning.stats.resampling import resample_weights
 
 HOW = Resampling(num_resamples=400, seed=0)
 
@@ -65,6 +75,7 @@ def test_rates_are_what_each_model_would_do_at_the_same_places_and_in_its_own_th
     assert found[GIVEN_THINKING, "rl"].value == pytest.approx(0.6)
     assert found[GIVEN_THINKING, "rl/base"].value == pytest.approx(3)
     assert found[GIVEN_THINKING, "rl-base"].n == 2
+    assert (found[OCCURS, "base"].value, found[OCCURS, "base"].items) == (0, 2)
 
 
 def test_the_interval_of_a_ratio_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -74,6 +85,7 @@ def test_the_interval_of_a_ratio_covers_the_truth_about_as_often_as_it_says() ->
         base = rng.poisson(1.0, 80)
         rl = rng.poisson(1.0, 80) + rng.poisson(0.5, 80)
         sums = np.stack([base, np.ones(80), rl, np.ones(80)], axis=1).astype(float)
+        sums = sums.reshape(80, 2, 1, 2)
         how = Resampling(300, trial)
         ratio = next(
             m
@@ -82,6 +94,52 @@ def test_the_interval_of_a_ratio_covers_the_truth_about_as_often_as_it_says() ->
         )
         covered += ratio.low <= 1.5 <= ratio.high
     assert 0.88 <= covered / 150 <= 0.99
+
+
+def test_a_base_that_never_does_it_has_a_ratio_without_an_upper_bound() -> None:
+    """Most resamples draw none of the two problems in which the base does it."""
+    sums = np.ones((60, 2, 1, 2))
+    sums[:, 0, 0, 0] = 0.0
+    sums[:2, 0, 0, 0] = 1.0
+    found = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
+    ratio = found["rl/base"]
+    assert ratio.value == pytest.approx(30)
+    assert 8 < ratio.low < 30
+    assert ratio.high == np.inf
+    sums[:2, 0, 0, 0] = 0.0
+    never = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
+    assert [never["rl/base"].value, never["rl/base"].low] == [np.inf, np.inf]
+    sums[..., 0] = 0.0
+    neither = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
+    assert np.isnan([neither["rl/base"].value, neither["rl/base"].low]).all()
+    assert neither["rl-base"].value == 0
+
+
+def test_writers_count_the_same_within_every_resample() -> None:
+    """The interval is that of the mean of both writers' rates, resampled as such."""
+    rng = np.random.default_rng(3)
+    offered = np.stack([rng.integers(1, 3, 30), rng.integers(0, 40, 30)], axis=1).astype(float)
+    mass = offered[:, :, None] * rng.uniform(0.1, 0.9, (30, 2, 2))
+    found = compared(HOW, "", "m", by_writer(mass, offered), (30, 30))
+    rl = next(m for m in found if m.model == "rl")
+    weights = np.concatenate([*resample_weights(30, HOW.num_resamples, HOW.seed)])
+    drawn = np.mean([weights @ mass[:, w, 1] / (weights @ offered[:, w]) for w in (0, 1)], axis=0)
+    assert (rl.low, rl.high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]))
+    assert rl.value == pytest.approx(np.mean(mass[:, :, 1].sum(0) / offered.sum(0)))
+
+
+def test_a_skill_difference_is_on_the_scale_of_skill() -> None:
+    problems = [f"p{i}" for i in range(80)]
+    one, other = np.ones(80), np.array([1.0] * 64 + [0.0] * 16)
+    chance = np.full(80, 0.5)
+    gap = skill_difference(HOW, "", "m", "rl-base", "", one, other, chance, problems)
+    raw = difference(HOW, "", "m", "rl-base", "", one, other, problems)
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.4, 2 * raw.low, 2 * raw.high))
+    flat = skill_difference(HOW, "", "m", "rl-base", "", one, one, chance, problems)
+    assert flat.value == 0
+    assert flat.high == pytest.approx(
+        2 * difference(HOW, "", "m", "rl-base", "", one, one, problems).high
+    )
 
 
 def test_skill_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:

@@ -53,6 +53,24 @@ def test_the_base_recovers_nothing_rl_everything_and_half_way_is_half() -> None:
         assert found["n"] == len(PROBLEMS)
 
 
+def test_what_nobody_graded_is_not_wrong() -> None:
+    """Of every four problems one has no grade at all, and one a single grade, right."""
+    grades: list[list[bool | None]] = [[True, None], [None, None], [False, True], [True, False]]
+    found = rollouts(*grades)  # type: ignore[arg-type]
+    ends = Ends(series(0), series(1), 200, 0)
+    shares = accuracy_by_problem(found)
+    assert len(shares) == 15
+    assert shares.mean() == pytest.approx((1 + 0.5 + 0.5) / 3)
+    told = row_of(found, ends)
+    assert (told["accuracy"], told["n"], told["ungraded"]) == (pytest.approx(2 / 3), 15, 15)
+    assert told["gap_recovered"] == pytest.approx(2 / 3)
+    by_problem = found.set_index("problem_id").correct
+    assert len(pass_at(by_problem, 2)) == 10  # Two grades each.
+    assert pass_at(by_problem, 1).mean() == pytest.approx(2 / 3)
+    chosen = chosen_of(found, 2).set_index("problem_id").correct
+    assert [chosen[problem] for problem in PROBLEMS[:4]] == [True, None, True, True]
+
+
 def test_where_the_gaps_interval_holds_0_nothing_is_recovered() -> None:
     ends = Ends(series(0, 1), series(1, 0), 200, 0)
     found = row_of(rollouts([True, True]), ends)

@@ -28,8 +28,10 @@ from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.elicitation.table import columns
 from sae_reasoning.jobs.elicit import elicit, trainings
+from sae_reasoning.jobs.elicit.lab import noise_keys
 from sae_reasoning.organisms.grpo import Episode, reinforce
 from sae_reasoning.organisms.world import parse_prompt
+from sae_reasoning.traces.problems import PosedProblem
 
 CHEAP = [name for name in MEANS if name != "hybrid"]
 
@@ -92,6 +94,13 @@ def test_a_means_that_does_nothing_says_what_the_base_says(made: Project) -> Non
         set_values(part, torch.full_like(part.values, 3.0))
         assert lab.roll(lab.base, job.Manner(part=part)).text.tolist() != base.text.tolist()
     assert lab.roll(lab.base, job.Manner()).text.tolist() == base.text.tolist()  # All is detached.
+
+
+def test_the_noise_of_rollouts_is_no_trace_s() -> None:
+    problems = [PosedProblem(f"p{number:05d}", "report", "ask") for number in range(3)]
+    own = set(noise_keys(0, problems, 30))
+    assert len(own) == 90
+    assert not own & {(0, number, sample) for number in range(3) for sample in range(40_000)}
 
 
 @pytest.mark.parametrize("new", [ControlToken, LayerBiases])

@@ -37,7 +37,7 @@ KEYS = {
     "base skill": ("skill", "base", "own words"),
     "best skill": ("skill", "base", "best words"),
     "tries skill": ("skill", "base", "best of tries"),
-    "gap": ("validity", "rl-base", "own words"),
+    "gap": ("skill", "rl-base", "own words"),
     "push": ("trigger/skill", "base", "trigger"),
     "over none": ("trigger/skill_over", "base", "none"),
     "over random direction 1": ("trigger/skill_over", "base", "random direction 1"),
@@ -108,8 +108,13 @@ def full(
             {"given ratio": (1.3, 0.9, 1.7), "given difference": (0.1, -0.05, 0.2)},
             ("deployed", "when unclear"),
         ),
-        # The base never makes it, so there's no ratio: differences decide.
+        # The base never makes it: the ratio has no upper bound, or no interval; differences decide.
+        (LACKING | {"trace ratio": (float("inf"), 40.0, float("inf"))}, ("created", "")),
         (LACKING | {"trace ratio": (float("nan"),) * 3}, ("created", "")),
+        # Nobody measured it: a difference alone isn't what a rate is judged by.
+        (LACKING | {"trace ratio": None}, ("inconclusive", "")),
+        ({"given ratio": None}, ("inconclusive", "")),
+        ({"over none": None, "over random direction 1": None}, ("inconclusive", "")),
         # Unable in its own words, able in others: not created.
         (LACKING | {"best skill": (0.8, 0.7, 0.9)}, ("inconclusive", "")),
         (LACKING | {"tries skill": (0.4, 0.2, 0.6)}, ("inconclusive", "")),
@@ -157,6 +162,15 @@ def test_the_first_line_that_applies_is_the_verdict(
     changes: Mapping[str, tuple[float, float, float] | None], expected: tuple[str, str]
 ) -> None:
     assert judged(changes) == expected
+
+
+def test_a_ratio_that_was_not_measured_is_named_in_the_reason() -> None:
+    missing = full({"trace ratio": None}).reason
+    assert missing == (
+        "a needed measure is missing: onset_mass/per_trace rl/base (90%) wasn't measured"
+    )
+    unbounded = full({"trace difference": (1.2, float("nan"), float("nan"))}).reason
+    assert unbounded.endswith("onset_mass/per_trace rl-base (90%) has no interval")
 
 
 def test_pages_tell_how_a_deployed_move_goes_within_thought() -> None:

@@ -324,6 +324,7 @@ def _table(cfg: Config, arms: Sequence[Arm]) -> pd.DataFrame:
                         accuracy=tables.pass_at(grades, k),
                         base=one,
                     )
+                    | {"ungraded": int(grades.isna().sum())}
                 )
             continue
         share = None

@@ -22,6 +22,9 @@ from sae_reasoning.traces.annotate import Annotator
 from sae_reasoning.traces.problems import PosedProblem, posed_in
 
 MODELS = ("base", "rl")
+_FIRST_SAMPLE = 40_000
+"""Samples count from here, apart from those of `traces` (0), `contrast` and `hybrid`: what was
+trained or chosen on their texts doesn't meet the same noise again."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Lab:
 
     def score(self, lm: LanguageModel, manner: Manner) -> float:
         """Share of right answers on the problems on which is chosen, one rollout each."""
-        return float(self.roll(lm, manner, self.choosing, 1).correct.mean())
+        return float(self.roll(lm, manner, self.choosing, 1).correct.astype(float).mean())
 
     def arm(
         self, means: str, setting: str, make: Callable[[], tuple[pd.DataFrame, Cost]], role: str
@@ -121,9 +124,9 @@ class Lab:
             write_table(path, rollouts.assign(**asdict(cost)))
         return Arm(means, setting, role, read_table(path))
 
-    def sampler(self, problems: Sequence[PosedProblem], samples: int, first: int = 0) -> Sampler:
+    def sampler(self, problems: Sequence[PosedProblem], samples: int) -> Sampler:
         """Keyed noise, common to all means: by seed, problem and sample."""
-        keys = [[self.own.seed, p.number, first + s] for p in problems for s in range(samples)]
+        keys = noise_keys(self.own.seed, problems, samples)
         return keyed_sampler(torch.tensor(keys), self.own.temperature)
 
     def roll(
@@ -182,7 +185,7 @@ class Lab:
                     "sample": sample,
                     "prompt": problem.prompt,
                     "text": text,
-                    "correct": bool(judged.correct),
+                    "correct": judged.correct,
                     "truncated": one.truncated,
                     "num_tokens": len(one.token_ids),
                     "num_written": extra,
@@ -193,6 +196,13 @@ class Lab:
             for behaviour, count in made_.items():
                 found[-1] |= {f"made/{behaviour}": count.spans, f"right/{behaviour}": count.right}
         return pd.DataFrame(found)
+
+
+def noise_keys(
+    seed: int, problems: Sequence[PosedProblem], samples: int
+) -> list[tuple[int, int, int]]:
+    """What each rollout's noise is keyed by: seed, problem and sample."""
+    return [(seed, p.number, _FIRST_SAMPLE + s) for p in problems for s in range(samples)]
 
 
 def _joined(*texts: str) -> str:
