@@ -92,6 +92,9 @@ _VERSIONS = {
 }
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
+_SENTENCES = 2
+"""Of the rule by which natural text has its sentences; traces made by an older one are stale."""
+
 _LATER = {
     "train": frozenset({"gate_tokens", "sae.release", "sae.id"}),
     "match": frozenset(
@@ -299,6 +302,8 @@ class Config:
         if stage == "ablate" and self.traces.kind != "search":  # Marked by words.
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
         version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
+        if stage == "traces" and self.traces.kind != "search":
+            version = {"sentences": _SENTENCES}
         part = getattr(self, stage)
         own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL | _CUTS}
         default = asdict(type(part)())

@@ -25,8 +25,9 @@ piece isn't a whole number of sentences."""
 Sample = Callable[[Tensor, Tensor, int], Tensor]
 """Picks tokens [batch] by logits [batch, vocab], rows [batch] and step."""
 
-_ENDS = (".", "?", "!", ">", "\n")
-"""What a sentence, or a mark such as <think>, may end with; other tokens aren't worth decoding."""
+_INNER = frozenset(":;,#+-=/&%@~|<([{")
+"""Signs that no sentence, nor a mark such as <think>, ends with; tokens that end with them, or with
+a letter or digit, aren't worth hearing."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class Timing:
             keys: Of each row's noise.
             listeners: By row, who hears it; needed for rows edited at opportunities.
             text_of: Text of token ids.
-            begun: Beginning of every response that stands in the prompts already.
+            begun: Beginning of every response that stands in the prompts already; where there's
+                none, a move may be heard to start at the very beginning.
         """
         self._keys = keys
         self._text_of = text_of
@@ -95,14 +97,9 @@ class Timing:
             if p.kind == OPPORTUNITIES
         }
         self._open: set[int] = set()
-        if begun:
-            self._note(
-                [
-                    row
-                    for row, own in self._heard.items()
-                    if own.behaviour in (own.hear(begun) or ())
-                ]
-            )
+        self._note(
+            [row for row, own in self._heard.items() if own.behaviour in (own.hear(begun) or ())]
+        )
         if self._any_lot:
             self._draw(torch.arange(len(positions), device=keys.device), -1)
 
@@ -150,7 +147,8 @@ class Timing:
 
     def _may_end(self, token: int) -> bool:
         if token not in self._is_end:
-            self._is_end[token] = self._text_of([token]).rstrip(" ").endswith(_ENDS)
+            last = self._text_of([token])[-1:]
+            self._is_end[token] = not (last.isalnum() or last in _INNER)
         return self._is_end[token]
 
     def _draw(self, rows: Int[Tensor, " batch"], step: int) -> None:

@@ -10,9 +10,7 @@ from sae_reasoning.organisms.parser import Listener, read
 from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Annotation
 from sae_reasoning.traces.cues import Lexicon
-from sae_reasoning.traces.sentences import sentence_opportunities
-
-_SENTENCE_ENDS = (".", "!", "?", "\n")
+from sae_reasoning.traces.sentences import SentenceListener, sentence_opportunities
 
 Annotator = Callable[[str, str, bool], Annotation]
 """Takes prompt, response and whether it was cut; at the cut there are no opportunities."""
@@ -65,15 +63,15 @@ def annotate_by_cues(
 
 
 def hear_sentences(behaviours: Sequence[str]) -> Hear:
-    """Who hears natural text: after what may end a sentence, any move could start.
+    """Who hears one natural text: where a sentence may start, any move could.
 
-    Some full stops turn out to be decimal points, which nobody can know before what follows; and
-    the beginning of the response, the one start that no sentence's end precedes, isn't heard.
+    Some full stops turn out to be decimal points, which nobody can know before what follows; they
+    are heard as ends, while `sentence_opportunities` of the whole text leaves them out.
     """
-    moves = frozenset(behaviours)
+    moves, listener = frozenset(behaviours), SentenceListener()
 
     def hear(piece: str) -> frozenset[str] | None:
-        return moves if piece.rstrip(" ").endswith(_SENTENCE_ENDS) else None
+        return moves if listener.hear(piece) else None
 
     return hear
 

@@ -53,6 +53,6 @@ class Lexicon:
 
 def _pattern(cue: str) -> str:
     words = r"\s+".join(re.escape(word) for word in cue.removeprefix("^").split())
-    # Signs may stand before the first word of a sentence (a list's dash, a quotation mark).
-    begin = r"\A\W*" if cue.startswith("^") else r"(?<!\w)"
+    # Before a sentence's first word may stand a list's dash or number, or a quotation mark.
+    begin = r"\A(?:\d+[.)]|\W)*" if cue.startswith("^") else r"(?<!\w)"
     return rf"{begin}{words}(?!\w)"

@@ -1,16 +1,97 @@
-"""Sentences of natural text: where a move may start, where nobody's grammar says so."""
+"""Sentences of natural text: where a move may start, where nobody's grammar says so.
+
+One rule, by the past alone, says of a place in a text whether a sentence may start there
+(`may_start`): so whoever hears a text while it's written and whoever reads it afterwards say the
+same of each place. What follows tells more: the full stop of a decimal, or of `x.append`, turns out
+to end nothing. Whole texts are cut into sentences (`sentence_starts`) where white space follows.
+"""
 
 import re
 from collections.abc import Sequence
 
 from sae_reasoning.records import Opportunity, Span
 
-_SENTENCE_START = re.compile(r"(?:^\s*|(?<=[.!?])\s+|\n\s*)(?=\S)")
+_SEEN = 256
+"""Characters before a place that decide on it."""
+
+_END = re.compile(
+    r"""(?:
+        [.!?…]+ ["'”’»)\]}*_`$\\]*      # With what closes quotes, brackets, emphasis, formulas.
+        | [。！？]+ [”’」』）]*
+        | </?think(?:ing)?>
+    )\Z""",
+    re.VERBOSE,
+)
+_NO_END = re.compile(
+    r"""(?:
+        (?:\A|\n)[ \t>\#*_-]* (?:\d{1,3}|[a-z])\. [*_]*     # A list's number.
+        | (?<![a-z]) (?:e\.g|i\.e|cf|vs|viz|approx|resp|figs?|eqs?|dr|mrs?|ms|prof|et\ al)\.
+        | (?<![a-z.]) (?:[a-z]\.){2,}                       # Initials.
+        | \\(?:left|right|big|bigg)[lrm]?\.
+        | (?<![a-z]) (?:[a-z]|\d|\))!                       # A factorial.
+    )\Z""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_WIDE = "。！？”’」』）"
+"""White space doesn't follow these."""
+_MAY_PRECEDE = frozenset(""".!?…。！？"'”’»)]}*_`$\\」』）>""")
+
+
+def may_start(before: str) -> bool:
+    """Whether a sentence may start after a text, as far as the text itself tells."""
+    seen = before[-_SEEN:]
+    text = seen.rstrip()
+    if not text or "\n" in seen[len(text) :]:
+        return True
+    return _END.search(text) is not None and _NO_END.search(text) is None
+
+
+def places(text: str) -> list[int]:
+    """Every place of a text at which a sentence may start by what stands before it.
+
+    There may be several between two sentences: after a full stop, and after a newline behind it.
+    """
+    return [place for place in range(len(text) + 1) if _may_start_at(text, place)]
+
+
+def _may_start_at(text: str, place: int) -> bool:
+    last = text[place - 1 : place]
+    if last and not last.isspace() and last not in _MAY_PRECEDE:
+        return False
+    return may_start(text[max(place - _SEEN, 0) : place])
+
+
+class SentenceListener:
+    """Hears a text while it's written; says of each place what `may_start` says of it."""
+
+    def __init__(self) -> None:
+        self._before = ""
+
+    def hear(self, piece: str) -> bool:
+        """Whether a sentence may start after a piece.
+
+        Args:
+            piece: What came since the last piece after which one may, from its beginning.
+        """
+        text = self._before + piece
+        if not may_start(text):
+            return False
+        self._before = text[-_SEEN:]
+        return True
 
 
 def sentence_starts(text: str) -> list[int]:
     """The first character of each sentence."""
-    return [match.end() for match in _SENTENCE_START.finditer(text)]
+    return [
+        place
+        for place in places(text)
+        if place < len(text) and not text[place].isspace() and _is_apart(text[:place])
+    ]
+
+
+def _is_apart(before: str) -> bool:
+    """Whether what ended there ended for sure, also by what follows."""
+    return not before or before[-1].isspace() or before[-1] in _WIDE or before.endswith(">")
 
 
 def sentences(text: str) -> list[tuple[int, int]]:
@@ -27,9 +108,9 @@ def sentence_opportunities(
 ) -> tuple[Opportunity, ...]:
     """Every sentence start, and every place where a span starts, once a move."""
     onsets = {(span.char_start, span.behaviour) for span in spans}
-    places = {*sentence_starts(text), *(span.char_start for span in spans)}
+    starts = {*sentence_starts(text), *(span.char_start for span in spans)}
     return tuple(
         Opportunity(behaviour, place, taken=(place, behaviour) in onsets)
-        for place in sorted(places)
+        for place in sorted(starts)
         for behaviour in behaviours
     )

@@ -68,7 +68,7 @@ def test_what_is_not_a_whole_sentence_is_heard_again_with_what_follows():
 
     timing = Timing([Positions(OPPORTUNITIES, "back")], keys(1), {0: hear}, text_of)
     assert marks(timing, say("so ? ash . wait ."), 1, 6)[0][4:] == [True, False, True]
-    assert pieces == ["so ?", "so ? ash .", "wait ."]
+    assert pieces == ["", "so ?", "so ? ash .", "wait ."]
 
 
 def test_what_a_prompt_begins_is_heard_before_the_first_token():

@@ -205,9 +205,11 @@ def _annotators(cfg: Config) -> tuple[Annotator, Callable[[str], Hear]]:
         problem = posed.get(prompt)
         return grader.correct(problem.problem_id, text, truncated) if problem else None
 
-    hear = hear_sentences(cfg.behaviours)
     lexicon = Lexicon(cfg.traces.cues, cfg.behaviours)
-    return annotate_by_cues(lexicon, cfg.behaviours, grade), lambda prompt: hear
+    return (
+        annotate_by_cues(lexicon, cfg.behaviours, grade),
+        lambda prompt: hear_sentences(cfg.behaviours),
+    )
 
 
 def _most(cfg: Config) -> int:
