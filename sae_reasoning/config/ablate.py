@@ -35,8 +35,9 @@ class AblateConfig(SamplingConfig):
         other_reader: Whether the main edit is made of the latents that the other reader found too.
         recovery: Whether the span of the main set is taken from the SAE's error, and from the whole
             residual, too.
-        think: Whether the base is made to think, since hardly one of its rollouts would reach an
-            opportunity.
+        think: Whether `<think>` is written for the base at the beginning of each response; null for
+            where it has the mark of its own: in the organisms' world, where hardly one of its
+            rollouts would reach an opportunity otherwise, and where some of its traces begin so.
         controls: Matched-latent sets, random directions and the like, each this many draws; an
             effect is held against one more draw, so with fewer than three hardly any stands.
         permutations: Draws of counterparts of the other run's other latents, beside `matches_of`.
@@ -65,7 +66,7 @@ class AblateConfig(SamplingConfig):
     everywhere: bool = False
     other_reader: bool = False
     recovery: bool = False
-    think: bool = True
+    think: bool | None = None
     controls: int = 3
     permutations: int = 5
     split: str = "report"

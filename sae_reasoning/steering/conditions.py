@@ -273,7 +273,8 @@ class _Beside:
             )
 
     def _by_lot(self) -> Iterator[_Made]:
-        if self.positions.kind == OPPORTUNITIES:
+        # With no share it would edit nothing, so that any edit would beat it.
+        if self.positions.kind == OPPORTUNITIES and self.by_lot.share > 0:
             yield _Made(LOT, 0, self._latents, Intervention(self._changes))
 
     def _other_moves(self) -> Iterator[_Made]:

@@ -46,7 +46,7 @@ def may_start(before: str) -> bool:
     return _END.search(text) is not None and _NO_END.search(text) is None
 
 
-def places(text: str) -> list[int]:
+def possible_starts(text: str) -> list[int]:
     """Every place of a text at which a sentence may start by what stands before it.
 
     There may be several between two sentences: after a full stop, and after a newline behind it.
@@ -84,7 +84,7 @@ def sentence_starts(text: str) -> list[int]:
     """The first character of each sentence."""
     return [
         place
-        for place in places(text)
+        for place in possible_starts(text)
         if place < len(text) and not text[place].isspace() and _is_apart(text[:place])
     ]
 
@@ -99,7 +99,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
     starts = sentence_starts(text)
     return [
         (start, start + len(text[start:stop].rstrip()))
-        for start, stop in zip(starts, [*starts[1:], len(text)], strict=True)
+        for start, stop in zip(starts, [*starts, len(text)][1:], strict=True)
     ]
 
 

@@ -36,6 +36,11 @@ def make_inputs(cfg: Config) -> None:
         made = {"traces": stage.finish({}).fingerprint}
     made["cache"] = cache(cfg, tracker=NullTracker(), console=quiet()).fingerprint
     made |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
+    make_dictionaries(cfg, made)
+
+
+def make_dictionaries(cfg: Config, made: dict[str, str]) -> None:
+    """Dictionaries as sae-lens saves them, and a shortlist by hand, from stages already made."""
     with Stage(cfg.folder / "train", cfg.settings("train"), made) as stage:
         for layer in cfg.layers:
             sae = build_training_sae(

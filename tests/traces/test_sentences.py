@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from sae_reasoning.steering.positions import OPPORTUNITIES, Positions, Timing
 from sae_reasoning.traces.annotate import hear_sentences
-from sae_reasoning.traces.sentences import places, sentence_opportunities, sentence_starts
+from sae_reasoning.traces.sentences import (
+    possible_starts,
+    sentence_opportunities,
+    sentence_starts,
+    sentences,
+)
 
 MOVE = "backtracking"
 FRAGMENTS = st.sampled_from(
@@ -55,13 +60,13 @@ def test_what_is_heard_of_any_tokens_is_what_is_read_in_the_whole_text(text, at)
     for piece in pieces:
         position += len(piece)
         ends.append(position)
-    assert heard(pieces) == [place for place in places(text) if place in ends]
+    assert heard(pieces) == [place for place in possible_starts(text) if place in ends]
 
 
 @given(TEXTS)
 def test_every_opportunity_of_a_whole_text_is_heard_character_by_character(text):
     found = heard(list(text))
-    assert found == places(text)
+    assert found == possible_starts(text)
     offered = {o.char_end for o in sentence_opportunities(text, (), [MOVE])}
     assert offered <= set(found)
     assert offered == set(sentence_starts(text))
@@ -100,3 +105,8 @@ def test_a_number_may_have_ended_a_sentence_as_far_as_anybody_knows():
     assert sentence_starts("It is 3.14") == [0]
     assert heard(["It", " is", " 3", ".", " So"]) == [0, 8]
     assert sentence_starts("It is 3. So") == [0, 9]
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n \n"])
+def test_a_text_that_says_nothing_has_no_sentence(text):
+    assert sentences(text) == []

@@ -50,6 +50,12 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         console.plan(name, experiment.lines())
         if said := too_short(cfg, experiment.chosen):
             console.warn(said)
+        for model, moves in experiment.without_lot.items():
+            console.warn(
+                f"no trace of the select split says how often {model} could start "
+                f"{', '.join(moves)}: random positions are no control there; raise "
+                "traces.num_problems"
+            )
         rollouts = generations(cfg, experiment, stage.folder, console)
         found = effects(
             rollouts,

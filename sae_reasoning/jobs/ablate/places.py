@@ -14,11 +14,13 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import BrokenArtifact
 from sae_reasoning.edges.crosscoder_checkpoint import Half
+from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import Dictionary
-from sae_reasoning.organisms.grammar import THINK
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.controls import LatentSizes
 from sae_reasoning.steering.triggers import mean_difference
+from sae_reasoning.traces.annotate import annotator_for
+from sae_reasoning.traces.sentences import possible_starts
 
 MODELS = ("base", "rl")
 
@@ -35,7 +37,7 @@ class Places:
         vectors: By layer, from where the move could have started and didn't to where it did; from
             any end of a sentence where it didn't, if there are few of the former.
         untaken: By layer, the mean residual where it didn't.
-        shares: Opportunities among the model's own generated tokens.
+        shares: Opportunities among positions, in the traces most like the edited responses.
     """
 
     sizes: dict[str, dict[int, LatentSizes]]
@@ -83,10 +85,21 @@ def measure_places(
     traces: Sequence[Trace],
     dictionaries: Mapping[int, Dictionary | Half],
     overall: Mapping[int, LatentSizes],
+    begun: str = "",
 ) -> Places:
-    """Read the model's residuals at opportunities in the RL model's select texts."""
+    """Read the model's residuals at opportunities in the RL model's select texts.
+
+    Args:
+        cfg: The experiment.
+        model: Who is edited.
+        behaviours: Moves.
+        traces: All of them.
+        dictionaries: By layer.
+        overall: Sizes at all tokens, by layer.
+        begun: What the edited responses begin with.
+    """
     table = opportunities_of(traces)
-    found = Places({}, {}, {}, _shares(cfg, model, behaviours, traces))
+    found = Places({}, {}, {}, _shares(cfg, model, behaviours, traces, begun))
     stores = {layer: open_stores(cfg, layer, model) for layer in dictionaries}
     for behaviour in behaviours:
         for part in (found.sizes, found.vectors, found.untaken):
@@ -161,23 +174,46 @@ def _sizes_at(
 
 
 def _shares(
-    cfg: Config, model: str, behaviours: Sequence[str], traces: Sequence[Trace]
+    cfg: Config, model: str, behaviours: Sequence[str], traces: Sequence[Trace], begun: str
 ) -> dict[str, float]:
-    """Opportunities of each move among the tokens that the model generates.
+    """Positions among those of the model's responses at which each move could start.
 
-    Where it's made to think, only its thoughts are like what it will write.
+    They are counted as `ablate` hears them: in natural text, wherever a sentence may start.
     """
-    is_begun = model == "base" and cfg.ablate.think
-    own = [
-        trace
-        for trace in traces
-        if trace.split == "select"
-        and trace.writer == model
-        and (trace.text.startswith(THINK) or not is_begun)
-    ]
-    tokens = sum(len(trace.token_ids) - trace.num_prompt_tokens for trace in own)
+    like = _like_edited([trace for trace in traces if trace.split == "select"], model, begun)
+    if annotator_for(cfg.traces.source) is None:
+        tokenizer = load_tokenizer(next(iter(cfg.pair.readers.values())))
+        heard = [
+            _heard([end for _, end in encode_response(tokenizer, trace.text)[1]], trace)
+            for trace in like
+        ]
+        share = sum(map(sum, heard)) / max(sum(map(len, heard)), 1)
+        return dict.fromkeys(behaviours, share)
+    tokens = sum(len(trace.token_ids) - trace.num_prompt_tokens for trace in like)
     return {
-        behaviour: sum(o.behaviour == behaviour for trace in own for o in trace.opportunities)
+        behaviour: sum(o.behaviour == behaviour for trace in like for o in trace.opportunities)
         / max(tokens, 1)
         for behaviour in behaviours
     }
+
+
+def _like_edited(traces: Sequence[Trace], model: str, begun: str) -> list[Trace]:
+    """The traces most like the model's edited responses: begun alike, and its own, if there are."""
+    alike = [trace for trace in traces if trace.text.lstrip().startswith(begun)]
+    for some in (alike, traces):
+        if own := [trace for trace in some if trace.writer == model]:
+            return own
+        if some:
+            return list(some)
+    return []
+
+
+def _heard(ends: Sequence[int], trace: Trace) -> list[bool]:
+    """Of each position that predicts a token of a natural text, whether a sentence may start.
+
+    Args:
+        ends: Of the text's tokens.
+        trace: Whose text.
+    """
+    starts, places = frozenset(possible_starts(trace.text)), [0, *ends]
+    return [place in starts for place in (places[:-1] if trace.truncated else places)]

@@ -22,7 +22,7 @@ from sae_reasoning.jobs.ablate.latents import (
     require_matches,
 )
 from sae_reasoning.jobs.ablate.places import measure_places, sizes_overall
-from sae_reasoning.organisms.grammar import THINK
+from sae_reasoning.jobs.ablate.thinking import thinking_prefix
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.conditions import (
     Condition,
@@ -91,6 +91,8 @@ class Experiment:
         annotate: Marks the moves of a response.
         listener: By prompt, who hears opportunities while a response is written.
         edits: What is done, in words.
+        without_lot: By model, moves without random positions as a control: how many there'd be
+            isn't known.
     """
 
     split: str
@@ -104,6 +106,7 @@ class Experiment:
     annotate: Annotator
     listener: Callable[[str], Hear]
     edits: str
+    without_lot: dict[str, list[str]]
 
     def counts(self) -> dict[str, int]:
         """For the manifest."""
@@ -124,6 +127,7 @@ class Experiment:
             "latents": ("counterparts of another run's: " if self.matches else "")
             + ", ".join(f"{len(latents)} of {name}" for name, latents in self.chosen.items()),
             "edits": self.edits,
+            **{f"{m} begins with": text for m, text in self.begun.items() if text},
             "conditions": ", ".join(f"{m}: {len(c)}" for m, c in self.conditions.items()),
             "rollouts": ", ".join(f"{model}: {n:,}" for model, n in rollouts.items()),
         }
@@ -142,9 +146,12 @@ def prepare(cfg: Config) -> Experiment:
     choice = choose_joint(cfg, traces) if is_joint(cfg) else choose_ranked(cfg)
     chosen = choice.ranked["rl"]
     matches = read_matches(cfg, list(chosen)) if own.matches_of else None
-    conditions = {}
+    begun = {"base": thinking_prefix(cfg, traces), "rl": ""}
+    conditions, without_lot = {}, {}
     for model in cfg.pair.readers:
-        material = _material(cfg, model, choice, matches, traces)
+        material = _material(cfg, model, choice, matches, traces, begun[model])
+        if own.where == OPPORTUNITIES and not own.matches_of:
+            without_lot[model] = [move for move in chosen if not material.shares[move]]
         try:
             conditions[model] = plan_conditions(
                 edit_plans(own, model, is_single=cfg.pair.is_single), material, seed=own.seed
@@ -164,12 +171,13 @@ def prepare(cfg: Config) -> Experiment:
         },
         conditions=conditions,
         samples={"base": own.base_samples, "rl": own.samples},
-        begun={"base": THINK if own.think else "", "rl": ""},
+        begun=begun,
         dictionaries=choice.dictionaries,
         matches=matches,
         annotate=annotate,
         listener=listener,
         edits=_in_words(cfg),
+        without_lot={model: moves for model, moves in without_lot.items() if moves},
     )
 
 
@@ -261,12 +269,17 @@ def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:
 
 
 def _material(
-    cfg: Config, model: str, choice: Choice, matches: Matches | None, traces: list[Trace]
+    cfg: Config,
+    model: str,
+    choice: Choice,
+    matches: Matches | None,
+    traces: list[Trace],
+    begun: str,
 ) -> Material:
     """What the edits of one model are made of."""
     dictionaries, moves = choice.dictionaries[model], list(choice.ranked["rl"])
     overall = sizes_overall(cfg, choice.table, model, dictionaries)
-    places = measure_places(cfg, model, moves, traces, dictionaries, overall)
+    places = measure_places(cfg, model, moves, traces, dictionaries, overall, begun)
     found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
