@@ -149,6 +149,18 @@ def made_project(talking_pair: PairConfig, tmp_path_factory: pytest.TempPathFact
     return Project(_shared(tmp_path_factory, "project", run_all), options)
 
 
+@pytest.fixture(scope="session")
+def made_hybrid(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project in which `hybrid` has been run too; nobody touches it."""
+
+    def run_hybrid(folder: Path) -> None:
+        outcome = made_project.copy(folder, "traces", "train", "rank").run("hybrid")
+        assert outcome.code == 0, outcome.output
+
+    folder = _shared(tmp_path_factory, "hybrid", run_hybrid)
+    return Project(folder, made_project.options)
+
+
 @pytest.fixture
 def tiny_config(tmp_path: Path, tiny_pair: PairConfig) -> Config:
     """An experiment of seconds on the tiny pair, with results below the test's own folder."""

@@ -86,28 +86,40 @@ def test_the_verdict_names_every_move_with_its_evidence(made_project: Project) -
 
 
 def test_a_killed_contrast_goes_on_and_ends_the_same(
-    project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    project: Project, made_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    again = project.copy(tmp_path / "again", "traces")
-    run(project)
-
-    killed_at("reach", again, monkeypatch)
-    parts = next(again.results.glob("contrast.partial-*")) / "parts"
+    killed_at("reach", project, monkeypatch)
+    parts = next(project.results.glob("contrast.partial-*")) / "parts"
     thoughts = read_traces(parts / "report_rl.parquet")
     assert all(thought.text.startswith(grammar.THINK) for thought in thoughts)
     assert {thought.split for thought in thoughts} == {"report"}
-    said = run(again)
+    said = run(project)
     assert "thinks about" not in said
-    one, other = (read_table(p.results / "contrast" / "contrast.parquet") for p in (project, again))
+    one, other = (
+        read_table(p.results / "contrast" / "contrast.parquet") for p in (made_project, project)
+    )
     assert one.equals(other)
-    assert "up to date" in run(again)
+    assert "up to date" in run(project)
 
 
+def test_every_problems_tries_are_counted(made_project: Project) -> None:
+    check_tries(made_project)
+    said = (made_project.folder / "output.txt").read_text()
+    assert "pass@k, report split" in said and "surely behind" in said
+
+
+@pytest.mark.e2e
 def test_a_contrast_killed_after_its_tries_has_every_problems(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     killed_at("corrupted", project, monkeypatch)
     said = run(project)
+    check_tries(project)
+    assert "pass@k, report split" in said and "surely behind" in said
+
+
+def check_tries(project: Project) -> None:
+    """Of each problem there are four rows, and pass@1 is the mean of their odds."""
     tries = read_table(project.results / "contrast" / "pass.parquet")
     walks = {"random descents", "random open descents"}
     assert set(tries.model) == {"base", "rl"} | walks
@@ -120,7 +132,6 @@ def test_a_contrast_killed_after_its_tries_has_every_problems(
     once = table[(table.measure == "pass@k") & (table.condition == "1")].set_index("model").value
     for model, odds in tries.groupby("model").odds.mean().items():
         assert once[model] == pytest.approx(odds)
-    assert "pass@k, report split" in said and "surely behind" in said
 
 
 def test_announcers_of_the_shortlist_can_be_triggers(project: Project) -> None:

@@ -226,18 +226,11 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
 
 
 def test_another_table_of_the_hybrid_costs_no_rollouts(
-    made_project: Project, made: Project, tmp_path: Path
+    made_hybrid: Project, made: Project, tmp_path: Path
 ) -> None:
     """And a hybrid of other traces isn't taken."""
-    project = made_project.copy(tmp_path, "traces", "train", "rank")
-    assert project.run("hybrid").code == 0
-    own = made.results / "elicit"
-    (project.results / "elicit").mkdir()
-    for path in own.rglob("*"):
-        target = project.results / "elicit" / path.relative_to(own)
-        target.mkdir(parents=True, exist_ok=True) if path.is_dir() else target.write_bytes(
-            path.read_bytes()
-        )
+    project = made_hybrid.copy(tmp_path, "traces", "train", "rank", "hybrid")
+    made.copy(tmp_path, "elicit")
     said = run(project)
     assert "elicit: base" not in said
     assert set(table_of(project).means) >= {"hybrid"}

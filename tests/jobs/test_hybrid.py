@@ -29,17 +29,8 @@ def run(project: Project, *options: str) -> str:
     return out.getvalue()
 
 
-@pytest.fixture(scope="module")
-def made(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project in which the stage has been made; nobody touches it."""
-    folder = tmp_path_factory.mktemp("hybrid")
-    project = made_project.copy(folder, "traces", "train", "rank")
-    run(project)
-    return project
-
-
-def test_every_policy_has_its_rows_on_report_problems(made: Project) -> None:
-    folder = made.results / "hybrid"
+def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> None:
+    folder = made_hybrid.results / "hybrid"
     found = read_table(folder / "hybrid.parquet")
     assert list(found.columns) == COLUMNS
     assert set(found.policy) == {
@@ -57,7 +48,9 @@ def test_every_policy_has_its_rows_on_report_problems(made: Project) -> None:
     rollouts = read_table(folder / "generations.parquet")
     assert (rollouts.num_steered == rollouts.steered_positions.map(len)).all()
     assert rollouts.num_steered[rollouts.policy == "random"].sum() > 0
-    splits = {t.problem_id: t.split for t in read_traces(made.results / "traces/traces.parquet")}
+    splits = {
+        t.problem_id: t.split for t in read_traces(made_hybrid.results / "traces/traces.parquet")
+    }
     assert {splits[problem] for problem in rollouts.problem_id} == {"report"}
     assert {path.name for path in folder.iterdir()} == {
         *("hybrid.parquet", "generations.parquet", "choices.json", "hybrid.png", "manifest.json"),
@@ -68,11 +61,13 @@ def test_every_policy_has_its_rows_on_report_problems(made: Project) -> None:
 
 
 @pytest.mark.parametrize("model", ["base", "rl"])
-def test_the_ends_of_the_gap_are_what_each_model_says_alone(made: Project, model: str) -> None:
+def test_the_ends_of_the_gap_are_what_each_model_says_alone(
+    made_hybrid: Project, model: str
+) -> None:
     """Never steering is the base's generation, swapping every token the RL model's."""
-    cfg = compose([*made.options])
+    cfg = compose([*made_hybrid.options])
     lm = load(getattr(cfg.pair, model), "cpu")
-    rollouts = read_table(made.results / "hybrid" / "generations.parquet")
+    rollouts = read_table(made_hybrid.results / "hybrid" / "generations.parquet")
     own = rollouts[rollouts.policy == model]
     assert len(own) == cfg.hybrid.num_problems * cfg.hybrid.end_samples
     keys = [
@@ -90,13 +85,13 @@ def test_the_ends_of_the_gap_are_what_each_model_says_alone(made: Project, model
     assert [alone[row] for row in range(len(own))] == own.text.tolist()
 
 
-def test_a_second_run_does_nothing(made: Project) -> None:
-    assert "is up to date" in run(made)
+def test_a_second_run_does_nothing(made_hybrid: Project) -> None:
+    assert "is up to date" in run(made_hybrid)
 
 
 @pytest.mark.e2e
 def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_tables(
-    made: Project, made_project: Project, tmp_path: Path
+    made_hybrid: Project, made_project: Project, tmp_path: Path
 ) -> None:
     again = made_project.copy(tmp_path, "traces", "train", "rank")
     killed = again.run("hybrid", die_at=4)
@@ -107,10 +102,10 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
     assert resumed.code == 0, resumed.output
     for name in ("hybrid.parquet", "generations.parquet"):
         pd.testing.assert_frame_equal(
-            *(read_table(project.results / "hybrid" / name) for project in (made, again))
+            *(read_table(project.results / "hybrid" / name) for project in (made_hybrid, again))
         )
     assert (
-        read_json(made.results / "hybrid/choices.json")
+        read_json(made_hybrid.results / "hybrid/choices.json")
         == read_json(again.results / "hybrid/choices.json")
     )  # fmt: skip
 
@@ -125,9 +120,11 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
         ("hybrid.multiples=[]", r"hybrid\.multiples=\[\] must be positive"),
     ],
 )
-def test_what_cannot_be_done_is_refused_in_one_line(made: Project, option: str, says: str) -> None:
+def test_what_cannot_be_done_is_refused_in_one_line(
+    made_hybrid: Project, option: str, says: str
+) -> None:
     with pytest.raises(ConfigError, match=says):
-        run(made, option)
+        run(made_hybrid, option)
 
 
 def test_a_missing_shortlist_is_named(made_project: Project, tmp_path: Path) -> None:

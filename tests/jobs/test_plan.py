@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sae_reasoning.compose import compose, group_options
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PlanConfig
+from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.lm.shapes import SHAPES, size_of
@@ -29,6 +30,16 @@ def written(cfg: Config) -> int:
     return sum(path.stat().st_size for path in (cfg.folder / "cache").rglob("*.h5"))
 
 
+def test_disk_is_told_from_traces_where_they_are_there(tiny_config: Config):
+    assert run(["cache"], tiny_config) == ""
+    costs, shown = planned(tiny_config)
+    assert "counted in traces" in shown
+    made = Manifest.read(tiny_config.folder / "cache")
+    assert made is not None
+    assert costs["cache"].disk == sum(made.counts[reader]["bytes"] for reader in ("base", "rl"))
+
+
+@pytest.mark.e2e
 def test_disk_on_the_shipped_pair_is_within_a_twentieth_of_what_cache_writes(tmp_path: Path):
     """On problems of another seed than those that lengths were measured on."""
     cfg = compose(
