@@ -138,7 +138,10 @@ class Foresight:
 
     def __call__(self, residuals: Mapping[int, Float[Tensor, "batch d_model"]]) -> Foreseen:
         """Log-probabilities of the classes, and the divergence in nats."""
-        latents = self.reader(residuals)
+        return self.of_latents(self.reader(residuals))
+
+    def of_latents(self, latents: Float[Tensor, "batch latent"]) -> Foreseen:
+        """The same from what the reader has found."""
         return Foreseen(self.readout(latents), latents.to(self.weights) @ self.weights + self.bias)
 
 

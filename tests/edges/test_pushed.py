@@ -48,7 +48,10 @@ def test_climbing_a_push_makes_continuations_likelier(tiny_pair: PairConfig) -> 
 def test_two_models_are_compared_where_they_predict_the_response(tiny_pair: PairConfig) -> None:
     models = {"base": load(tiny_pair.base, "cpu"), "rl": load(tiny_pair.rl, "cpu")}
     texts = [(1, 7, 8, 9, 10), (1, 12, 13)]
-    found = compare(models, texts, [3, 1], [1], 4096, disagreement)
+    every = torch.ones(4, dtype=torch.bool)
+    found = compare(
+        models, texts, [3, 1], [1], 4096, disagreement, lambda own: own[1][:, :2], every
+    )
     assert list(zip(found.sequence.tolist(), found.token.tolist(), strict=True)) == [
         (0, 2),
         (0, 3),

@@ -1,6 +1,5 @@
 """Gradients of the log-probability that a move starts, at the position that predicts it."""
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
-from sae_reasoning.edges.lm.branch import Branch, BranchingBatch, BranchingText, lay_out
+from sae_reasoning.edges.lm.branch import Branch, BranchingText, lay_out
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.edges.lm.logits import head_inputs, log_probs_of
 from sae_reasoning.edges.lm.read import pack
 
 
@@ -113,8 +113,8 @@ def _differentiate(
                 return (resid, *output[1:]) if isinstance(output, tuple) else resid
 
             stack.callback(blocks[layer].register_forward_hook(hold).remove)
-        logits = _logits_at(lm, batch)
-    own = logits.log_softmax(-1)[range(len(batch.tokens)), batch.tokens]
+        read = head_inputs(lm, batch.inputs, batch.rows, batch.places)
+    own = log_probs_of(lm, read, batch.tokens)
     counts = torch.tensor([len(text.branches) for text in texts])
     of_branch = batch.sums(own, int(counts.sum()))
     log_probability = torch.stack([part.logsumexp(0) for part in of_branch.split(counts.tolist())])
@@ -128,12 +128,3 @@ def _differentiate(
         },
         log_probability.detach(),
     )
-
-
-def _logits_at(lm: LanguageModel, batch: BranchingBatch) -> Tensor:
-    """Logits of each branch token; where the model can, the head is spared elsewhere."""
-    if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
-        kept, place = batch.places.unique(return_inverse=True)
-        output = lm.model(**batch.inputs, use_cache=False, logits_to_keep=kept)
-        return output.logits[batch.rows, place].float()
-    return lm.model(**batch.inputs, use_cache=False).logits[batch.rows, batch.places].float()

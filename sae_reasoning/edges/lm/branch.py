@@ -14,8 +14,14 @@ from torch import Tensor
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt
+from sae_reasoning.edges.lm.logits import head_inputs, log_probs_of
 from sae_reasoning.edges.lm.read import pack
 from sae_reasoning.edges.workers import shared_out
+
+_WIDEST = 1 << 13
+"""Tokens of a text with its branches, if it has more of these than fit; half the text, if more."""
+_MAX_MASK = 1 << 27
+"""Entries of attention's mask in one pass, unless one text alone has more."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,37 @@ def branch_log_probs(
         texts: Texts with their branches.
         token_budget: Tokens of one pass, padding and branches included.
     """
-    found: list[list[float]] = [[] for _ in texts]
-    batches = list(pack([text.num_tokens for text in texts], token_budget))
+    whose = [(index, part) for index, text in enumerate(texts) for part in _parts(text)]
+    parts = [part for _, part in whose]
+    of_part: list[list[float]] = [[] for _ in parts]
+    batches = list(pack([part.num_tokens for part in parts], token_budget))
 
     def read(rows: Sequence[int]) -> list[list[float]]:
         with torch.inference_mode():
-            return list(_read(lm, [texts[row] for row in rows]))
+            return list(_read(lm, [parts[row] for row in rows]))
 
     for rows, read_of in zip(batches, shared_out(read, batches, lm.device), strict=True):
         for row, values in zip(rows, read_of, strict=True):
-            found[row] = values
+            of_part[row] = values
+    found: list[list[float]] = [[] for _ in texts]
+    for (index, _), values in zip(whose, of_part, strict=True):
+        found[index] += values
     return found
+
+
+def _parts(text: BranchingText) -> Iterator[BranchingText]:
+    """The text with some of its branches at a time: attention's mask grows with their square."""
+    room = max(_WIDEST - len(text.token_ids), len(text.token_ids) // 2)
+    own: list[Branch] = []
+    used = 0
+    for branch in text.branches:
+        size = len(branch.token_ids) - 1
+        if own and used + size > room:
+            yield BranchingText(text.token_ids, tuple(own))
+            own, used = [], 0
+        own.append(branch)
+        used += size
+    yield BranchingText(text.token_ids, tuple(own))
 
 
 def log_probs_at(
@@ -120,21 +146,22 @@ class _Layout:
     Attributes:
         token_ids: The text, then each branch without its last token.
         positions: Of each token.
-        may_see: Which tokens each token attends to.
+        branch: Number of each token's branch; -1 for the text itself.
+        after: What each token of a branch sees of the text, up to there; -1 for the text's own.
         predicted: Place in the row, token it predicts and branch, of each branch token.
     """
 
     token_ids: list[int]
     positions: list[int]
-    may_see: Tensor
+    branch: list[int]
+    after: list[int]
     predicted: list[tuple[int, int, int]]
 
 
 def _lay_out(text: BranchingText) -> _Layout:
     length = len(text.token_ids)
     token_ids, positions = list(text.token_ids), list(range(length))
-    may_see = torch.zeros(text.num_tokens, text.num_tokens, dtype=torch.bool)
-    may_see[:length, :length] = torch.ones(length, length, dtype=torch.bool).tril()
+    branches, afters = [-1] * length, [-1] * length
     predicted = []
     for number, branch in enumerate(text.branches):
         start = len(token_ids)
@@ -142,12 +169,11 @@ def _lay_out(text: BranchingText) -> _Layout:
             place = branch.after if offset == 0 else start + offset - 1
             predicted.append((place, token, number))
         inner = branch.token_ids[:-1]
-        end = start + len(inner)
-        may_see[start:end, : branch.after + 1] = True
-        may_see[start:end, start:end] = torch.ones(len(inner), len(inner), dtype=torch.bool).tril()
         token_ids.extend(inner)
         positions.extend(range(branch.after + 1, branch.after + 1 + len(inner)))
-    return _Layout(token_ids, positions, may_see, predicted)
+        branches.extend([number] * len(inner))
+        afters.extend([branch.after] * len(inner))
+    return _Layout(token_ids, positions, branches, afters, predicted)
 
 
 @dataclass(frozen=True)
@@ -183,14 +209,12 @@ def lay_out(lm: LanguageModel, texts: Sequence[BranchingText]) -> BranchingBatch
     width = max(len(layout.token_ids) for layout in layouts)
     token_ids = torch.full((len(texts), width), lm.tokenizer.pad_token_id or 0)
     positions = torch.zeros(len(texts), width, dtype=torch.long)
-    may_see = torch.eye(width, dtype=torch.bool).repeat(len(texts), 1, 1)
     predicted = []
     first = 0
     for row, (text, layout) in enumerate(zip(texts, layouts, strict=True)):
         size = len(layout.token_ids)
         token_ids[row, :size] = torch.tensor(layout.token_ids)
         positions[row, :size] = torch.tensor(layout.positions)
-        may_see[row, :size, :size] = layout.may_see
         predicted += [(row, p, t, first + number) for p, t, number in layout.predicted]
         first += len(text.branches)
     inputs = {"input_ids": token_ids.to(lm.device)}
@@ -201,19 +225,36 @@ def lay_out(lm: LanguageModel, texts: Sequence[BranchingText]) -> BranchingBatch
                 f"{lm.facts.name} attends to {window} tokens, fewer than a text of {width} with "
                 "its branches, and branches are read with full attention; shorten the texts"
             )
-        dtype = lm.model.dtype
-        mask = torch.zeros(may_see.shape, dtype=dtype).masked_fill(~may_see, torch.finfo(dtype).min)
-        inputs["attention_mask"] = mask[:, None].to(lm.device)
+        inputs["attention_mask"] = _mask(lm, layouts, width)
         inputs["position_ids"] = positions.to(lm.device)
     columns = torch.tensor(predicted, dtype=torch.long, device=lm.device).reshape(-1, 4).unbind(1)
     return BranchingBatch(inputs, *columns)
 
 
+def _mask(lm: LanguageModel, layouts: Sequence[_Layout], width: int) -> Tensor:
+    """What is added to attention [row, 1, token, token]: nothing where a token may be seen."""
+    dtype = lm.model.dtype
+    mask = torch.empty(len(layouts), 1, width, width, dtype=dtype, device=lm.device)
+    places = torch.arange(width, device=lm.device)
+    for row, layout in enumerate(layouts):
+        padding = width - len(layout.token_ids)  # Sees itself, or softmax would be of nothing.
+        branch = torch.tensor(layout.branch + [-2] * padding, device=lm.device)
+        after = torch.tensor(layout.after + [-1] * padding, device=lm.device)
+        may_see = (branch[:, None] == branch).tril_()
+        may_see |= places <= after[:, None]
+        mask[row, 0] = torch.finfo(dtype).min
+        mask[row, 0].masked_fill_(may_see, 0.0)
+    return mask
+
+
 def _read(lm: LanguageModel, texts: Sequence[BranchingText]) -> Iterator[list[float]]:
-    batch = lay_out(lm, texts)
-    logits = lm.model(**batch.inputs, use_cache=False).logits
-    log_probs = logits[batch.rows, batch.places].float().log_softmax(-1)
-    chosen = log_probs[range(len(batch.tokens)), batch.tokens]
-    sums = iter(batch.sums(chosen, sum(len(text.branches) for text in texts)).tolist())
-    for text in texts:
-        yield [next(sums) for _ in text.branches]
+    widest = max(text.num_tokens for text in texts)
+    at_once = max(_MAX_MASK // widest**2, 1)
+    for start in range(0, len(texts), at_once):
+        here = texts[start : start + at_once]
+        batch = lay_out(lm, here)
+        read = head_inputs(lm, batch.inputs, batch.rows, batch.places)
+        chosen = log_probs_of(lm, read, batch.tokens)
+        sums = iter(batch.sums(chosen, sum(len(text.branches) for text in here)).tolist())
+        for text in here:
+            yield [next(sums) for _ in text.branches]

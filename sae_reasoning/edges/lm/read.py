@@ -16,16 +16,14 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from sae_reasoning.edges.lm.anatomy import decoder_blocks, vocabulary_size
+from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.kv_cache import after, is_plain, roomy_cache, takes_cache
 from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.edges.lm.logits import head_inputs, log_probs_of
 
 Transform = Callable[..., Float[Tensor, "row d_model"]]
 """What takes the place of residuals [row, d_model]; it may get another reader's as a second."""
-
-_MAX_LOGITS = 1 << 28
-"""Logits of one pass: 1 GiB as float32. A large vocabulary makes smaller batches."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +145,8 @@ def splice_losses(
     """
     for reader in (lm, beside) if beside else (lm,):
         check_layers([layer], reader.facts.num_layers, reader.facts.name)
-    budget = min(token_budget, max(_MAX_LOGITS // vocabulary_size(lm.model), 1))
     summed = np.zeros(len(sequences), np.float64)
-    for rows in pack([len(sequence) for sequence in sequences], budget):
+    for rows in pack([len(sequence) for sequence in sequences], token_budget):
         token_ids, is_token = padded_right(lm, [sequences[row] for row in rows])
         is_kept = is_token & _from(keep_from, rows, is_token)
         is_target = is_token & _from(response_from, rows, is_token)
@@ -170,14 +167,14 @@ def token_log_probs(
 ) -> list[Float64[np.ndarray, " token"]]:
     """Log-probability in nats of each token given those before it; the first token's is NaN."""
     found: dict[int, np.ndarray] = {}
-    budget = min(token_budget, max(_MAX_LOGITS // vocabulary_size(lm.model), 1))
-    for rows in pack([len(sequence) for sequence in sequences], budget):
-        token_ids, _ = padded_right(lm, [sequences[row] for row in rows])
-        logits = lm.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
-        chosen = logits.log_softmax(-1).gather(2, token_ids[:, 1:, None])[..., 0].double().cpu()
-        for place, row in enumerate(rows):
-            own = chosen[place, : len(sequences[row]) - 1].numpy()
-            found[row] = np.concatenate([[np.nan], own])
+    for rows in pack([len(sequence) for sequence in sequences], token_budget):
+        token_ids, is_token = padded_right(lm, [sequences[row] for row in rows])
+        is_predicted = is_token[:, 1:]
+        read = head_inputs(lm, {"input_ids": token_ids}, *is_predicted.nonzero(as_tuple=True))
+        chosen = log_probs_of(lm, read, token_ids[:, 1:][is_predicted]).double().cpu()
+        of_row = chosen.split([len(sequences[row]) - 1 for row in rows])
+        for row, own in zip(rows, of_row, strict=True):
+            found[row] = np.concatenate([[np.nan], own.numpy()])
     return [found[row] for row in range(len(sequences))]
 
 
@@ -258,14 +255,13 @@ def _spliced_losses(
         return (resid, *output[1:]) if isinstance(output, tuple) else resid
 
     handle = decoder_blocks(lm.model)[layer].register_forward_hook(splice)
+    predicting = is_target[:, 1:].nonzero(as_tuple=True)
     try:
-        logits = lm.model(input_ids=token_ids, use_cache=False).logits
+        read = head_inputs(lm, {"input_ids": token_ids}, *predicting)
     finally:
         handle.remove()
     losses = torch.zeros(token_ids.shape, device=token_ids.device)
-    losses[is_target] = nn.functional.cross_entropy(
-        logits[:, :-1][is_target[:, 1:]].float(), token_ids[is_target], reduction="none"
-    )
+    losses[is_target] = -log_probs_of(lm, read, token_ids[is_target])
     return losses
 
 

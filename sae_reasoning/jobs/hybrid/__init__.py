@@ -60,6 +60,7 @@ from sae_reasoning.steering.policies import (
     WRITE,
     Policy,
 )
+from sae_reasoning.steering.readout import LatentReader
 from sae_reasoning.steering.recovery import NOTHING
 from sae_reasoning.steering.triggers import Push
 from sae_reasoning.traces.annotate import Annotator, annotator_for
@@ -193,12 +194,15 @@ class _Lab:
     @cached_property
     def _material(self) -> Material:
         self._console.say("hybrid: both models read the RL model's select traces")
-        return read_material(self._cfg, self.behaviours, self._traces, self._models)
+        return read_material(self._cfg, self.behaviours, self._traces, self._models, self._reader)
+
+    @cached_property
+    def _reader(self) -> LatentReader:
+        return latent_reader(self._cfg, self._dictionaries, self._shortlist)
 
     @cached_property
     def _bench(self) -> Bench:
-        reader = latent_reader(self._cfg, self._dictionaries, self._shortlist)
-        timing = fit_timing(self._cfg, self._material, reader)
+        timing = fit_timing(self._cfg, self._material, self._reader)
         moves = len(self._material.moves)
         return Bench(self._cfg, self._models, timing, _annotator(self._cfg), moves + 1)
 

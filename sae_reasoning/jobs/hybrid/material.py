@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.lm.compare import Compared, compare
+from sae_reasoning.edges.lm.compare import Compared, compare, places_of
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.records import Trace
@@ -41,7 +41,7 @@ class Material:
     Attributes:
         moves: Classes from 1 on.
         traces: What was read.
-        seen: Both models at every place.
+        seen: Both models at every place; residuals where a move starts, or could.
         move: Class of each place.
     """
 
@@ -72,8 +72,11 @@ def read_material(
     behaviours: Sequence[str],
     traces: Sequence[Trace],
     models: Mapping[str, LanguageModel],
+    reader: LatentReader,
 ) -> Material:
     """Read the RL model's select traces with both models.
+
+    Of all places `reader`'s latents are kept; residuals where a move starts, or could.
 
     Raises:
         ConfigError: There are none.
@@ -85,14 +88,6 @@ def read_material(
             f"traces.report_share={cfg.traces.report_share} leaves no trace to the select split; "
             "lower it"
         )
-    seen = compare(
-        models,
-        [trace.token_ids for trace in chosen],
-        [trace.num_prompt_tokens for trace in chosen],
-        cfg.layers,
-        cfg.hybrid.token_budget,
-        disagreement,
-    )
     moves = [ENTRY, *behaviours]
     starts = {(n, trace.num_prompt_tokens - 1): 1 for n, trace in enumerate(chosen)}
     for number, trace in enumerate(chosen):
@@ -100,7 +95,20 @@ def read_material(
             if span.behaviour in behaviours:
                 place = (number, span.token_start - 1)
                 starts.setdefault(place, moves.index(span.behaviour) + 1)
-    places = zip(seen.sequence.tolist(), seen.token.tolist(), strict=True)
+    could = {(n, o.token) for n, trace in enumerate(chosen) for o in trace.opportunities}
+    first = [trace.num_prompt_tokens for trace in chosen]
+    at = places_of([len(trace.token_ids) for trace in chosen], first)
+    places = list(zip(*(index.tolist() for index in at), strict=True))
+    seen = compare(
+        models,
+        [trace.token_ids for trace in chosen],
+        first,
+        cfg.layers,
+        cfg.hybrid.token_budget,
+        disagreement,
+        reader,
+        torch.tensor([place in starts or place in could for place in places]),
+    )
     return Material(moves, chosen, seen, torch.tensor([starts.get(place, 0) for place in places]))
 
 
@@ -146,7 +154,7 @@ def fit_timing(cfg: Config, material: Material, reader: LatentReader) -> Timing:
     """Fit both readouts, and thresholds for each budget."""
     own, seen, move = cfg.hybrid, material.seen, material.move
     num_moves = len(material.moves) + 1
-    latents = {model: reader(seen.residuals[model]) for model in (BASE, RL)}
+    latents = seen.summary
     by_rl = Announcer(reader, fit_readout(latents[RL], move, num_moves, own.seed))
     said = by_rl.readout(latents[RL]).argmax(-1)
     steered = torch.where(seen.differs, said, 0)
@@ -157,7 +165,7 @@ def fit_timing(cfg: Config, material: Material, reader: LatentReader) -> Timing:
         foreseen_move,
         *fit_divergence(latents[BASE][is_steered], seen.divergence[is_steered]),
     )
-    foreseen = by_base(seen.residuals[BASE])
+    foreseen = by_base.of_latents(latents[BASE])
     gated = foreseen.moves.argmax(-1)
     candidates = {
         "oracle": seen.divergence[is_steered],

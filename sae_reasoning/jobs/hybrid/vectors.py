@@ -88,8 +88,7 @@ def make_vectors(
         for kind in own.vectors:
             tried = []
             for layer in cfg.layers:
-                resid = material.seen.residuals[BASE][layer]
-                norm = float(resid[material.move == index].norm(dim=1).mean())
+                norm = float(_at_onsets(material, BASE, index, layer).norm(dim=1).mean())
                 for dose, change in _doses(
                     cfg, kind, index, layer, norm, material, dictionaries, shortlist, train
                 ):
@@ -144,11 +143,18 @@ def _mean_difference(material: Material, index: int, layer: int) -> Float[Tensor
 
     At the entry there's no elsewhere: all responses begin alike, and what differs is who reads.
     """
-    at = material.move == index
-    resid = {model: material.seen.residuals[model][layer] for model in (BASE, RL)}
+    base = _at_onsets(material, BASE, index, layer)
     if material.moves[index - 1] == ENTRY:
-        return mean_difference(resid[RL][at], resid[BASE][at])
-    return mean_difference(resid[BASE][at], resid[BASE][material.elsewhere(index)])
+        return mean_difference(_at_onsets(material, RL, index, layer), base)
+    elsewhere = material.elsewhere(index)
+    return mean_difference(base, material.seen.residuals_at(BASE, layer, elsewhere))
+
+
+def _at_onsets(
+    material: Material, model: str, index: int, layer: int
+) -> Float[Tensor, "onset d_model"]:
+    places = (material.move == index).nonzero().flatten()
+    return material.seen.residuals_at(model, layer, places)
 
 
 def _announcers(
@@ -164,9 +170,8 @@ def _announcers(
     if move != ENTRY:
         entries = shortlist["announcers"].get(move, [])
         return list(dict.fromkeys(e["latent"] for e in entries if e["layer"] == layer))[:count]
-    at = material.move == index
     means = [
-        dictionary.encode(material.seen.residuals[model][layer][at].to(dictionary.device)).mean(0)
+        dictionary.encode(_at_onsets(material, model, index, layer).to(dictionary.device)).mean(0)
         for model in (RL, BASE)
     ]
     more = means[0] - means[1]
@@ -194,8 +199,8 @@ def train_vector(
 
 def global_bias(material: Material, layer: int) -> Float[Tensor, " d_model"]:
     """Mean of what the RL model's residual has beyond the base's, on the same tokens, as it is."""
-    resid = material.seen.residuals
-    return (resid[RL][layer] - resid[BASE][layer]).mean(0)
+    means = material.seen.means
+    return means[RL][layer] - means[BASE][layer]
 
 
 def by_kind(vectors: Sequence[Vector]) -> dict[str, dict[str, Vector]]:
