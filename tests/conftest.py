@@ -30,7 +30,8 @@ import shutil  # noqa: E402
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-if os.environ.get("SHAPES", "0") != "0":
+SHAPES = os.environ.get("SHAPES", "0") != "0"
+if SHAPES:
     # The organisms' world is plain Python called a million times.
     install_import_hook(
         [f"sae_reasoning.{room}" for room in ("behaviours", "edges", "jobs", "stats", "steering")],
@@ -55,7 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(CpuLimit(config.getoption("--cpu")), "cpu_limit")
+    limit = CpuLimit(num_shown=config.getoption("--cpu"), is_enforced=not SHAPES)
+    config.pluginmanager.register(limit, "cpu_limit")
 
 
 @pytest.hookimpl(optionalhook=True)
