@@ -40,6 +40,7 @@ from sae_reasoning.config.stages import (
 )
 from sae_reasoning.config.traces import (
     DATASET_NAMES,
+    OFFSET_UNITS,
     ExportConfig,
     TracesConfig,
     require_file,
@@ -50,6 +51,7 @@ __all__ = [
     "DATASET_NAMES",
     "FETCHED",
     "LAYER_FIELD",
+    "OFFSET_UNITS",
     "PARTIAL",
     "AblateConfig",
     "AttackConfig",
@@ -93,7 +95,8 @@ _VERSIONS = {
 """Of stages whose result has changed while their options haven't; an older result is stale."""
 
 _SENTENCES = 2
-"""Of the rule by which natural text has its sentences; traces made by an older one are stale."""
+"""Of the rules by which natural text is read (sentences, cues, imports); traces made by older ones
+are stale."""
 
 _LATER = {
     "train": frozenset({"gate_tokens", "sae.release", "sae.id"}),
@@ -102,10 +105,11 @@ _LATER = {
         "model.merge_adapter model.attention model.device_map model.chat_template".split()
     ),
     "traces": frozenset(
-        "base_source writer annotator second_annotator annotator_model annotator_attempts "
+        "base_source offsets writer annotator second_annotator annotator_model annotator_attempts "
         "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter "
         "dataset_split instruction engine".split()
     ),
+    "export": frozenset({"offsets"}),
     "rank": frozenset({"attribution_tokens"}),
     "ablate": frozenset({"reviews"}),
 }

@@ -10,6 +10,10 @@ DATASET_NAMES = ("gsm8k", "math500", "aime", "countdown")
 """Datasets of problems that have a short name."""
 
 
+OFFSET_UNITS = ("codepoints", "utf16", "bytes")
+"""What offsets of characters may count."""
+
+
 def require_file(option: str, path: str) -> None:
     """Refuse what names no file, with the source that it may be a misspelling of.
 
@@ -38,6 +42,9 @@ class TracesConfig:
             (see README, "your own pair"), or of questions with answers.
         base_source: File of the base's traces, where they stand apart; those of `source` are the RL
             model's then.
+        offsets: What the offsets of imported spans count: `codepoints` as Python does, units of
+            `utf16` as JavaScript and so Doccano do, or `bytes` of UTF-8. Where a tool quotes what
+            it marks, as Label Studio does, the quotes tell.
         writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them
             where there are two models.
         annotator: Who marks the moves: `grammar` (the organisms' world's own), `imported` takes
@@ -74,6 +81,7 @@ class TracesConfig:
 
     source: str = "search"
     base_source: str = ""
+    offsets: str = "codepoints"
     writer: str = ""
     annotator: str = "auto"
     second_annotator: str = ""
@@ -104,6 +112,7 @@ class TracesConfig:
     def __post_init__(self) -> None:
         positive(self, "traces", "num_problems", "base_samples", "rl_samples", "max_new_tokens")
         positive(self, "traces", "temperature", "batch_size")
+        one_of("traces.offsets", self.offsets, OFFSET_UNITS)
         one_of("traces.writer", self.writer, ("", "base", "rl"))
         one_of("traces.engine", self.engine, ("transformers", "vllm"))
         self._check_source()
@@ -205,9 +214,12 @@ class ExportConfig:
 
     Attributes:
         split: `select`, `report`, or `all` of them.
+        offsets: What offsets count, as in `traces.offsets`; `utf16` is what Doccano shows rightly.
     """
 
     split: str = "all"
+    offsets: str = "codepoints"
 
     def __post_init__(self) -> None:
+        one_of("export.offsets", self.offsets, OFFSET_UNITS)
         one_of("export.split", self.split, ("all", "select", "report"))

@@ -147,13 +147,14 @@ class StoreWriter:
         row = int((~activations.isfinite().all(1)).nonzero()[0])
         trace = self._trace_ids[int(index.trace_index[row])]
         kind = "NaN" if activations[row].isnan().any() else "infinite"
-        dtype = self.attributes.dtype
         remedy = "set the model's dtype=float32 (pair.base.dtype, pair.rl.dtype)"
-        if kind == "infinite" and dtype == "float16":
+        if kind == "NaN":
+            remedy += "; if it is, its weights are broken"
+        elif self.attributes.dtype == "float16":
             remedy = "float16 ends at 65504: set cache.dtype=bfloat16"
         raise ConfigError(
-            f"cache.dtype={dtype}: activations of {self.attributes.model} after layer "
-            f"{self.attributes.layer} are {kind} on trace {trace}, position "
+            f"cache.dtype={self.attributes.dtype}: activations of {self.attributes.model} after "
+            f"layer {self.attributes.layer} are {kind} on trace {trace}, position "
             f"{int(index.position[row])}; {remedy}"
         )
 

@@ -174,6 +174,6 @@ class Endpoint:
 
     def _ask(self, behaviour: str, words: str, seed: int) -> str | None:
         question = Question(_INSTRUCTIONS.format(behaviour=behaviour), words, seed=seed)
-        said = " ".join(self._chat.ask(question).split())
+        said = " ".join(self._chat.ask(question).rpartition("</think>")[2].split())
         first = words.split()[:1]
         return said if said and said.split()[:1] != first else None

@@ -98,9 +98,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """Rows of a foreign Parquet file, as plain values.
 
     Raises:
-        BrokenArtifact: The file is cut short.
+        BrokenArtifact: The file is cut short, or a text in it isn't UTF-8.
     """
-    rows: list[dict[str, Any]] = _read(path).to_pylist()
+    try:
+        rows: list[dict[str, Any]] = _read(path).to_pylist()
+    except UnicodeDecodeError as error:
+        raise BrokenArtifact(
+            f"{path} holds text that isn't UTF-8 ({error.reason}); write it anew"
+        ) from error
     return rows
 
 

@@ -24,7 +24,8 @@ def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         every = read_traces(cfg.folder / "traces" / "traces.parquet")
         chosen = [trace for trace in every if trace.split in splits]
         with publish(stage.folder / "spans.jsonl") as partial:
-            partial.write_text("".join(f"{line}\n" for line in span_lines(chosen)), "utf-8")
+            lines = span_lines(chosen, cfg.export.offsets)
+            partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")
         manifest = stage.finish(
             {"traces": len(chosen), "spans": sum(len(trace.spans) for trace in chosen)}
         )

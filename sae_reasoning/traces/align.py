@@ -26,6 +26,11 @@ from sae_reasoning.traces.problems import PosedProblem
 
 Offsets = Sequence[tuple[int, int]]
 
+
+class NoTokensError(ValueError):
+    """A tokenizer has no token for some stretch of text."""
+
+
 _WORD = re.compile(r"\S+")
 
 
@@ -39,13 +44,15 @@ def align_span(span: Span, offsets: Offsets, num_prompt_tokens: int, annotator: 
         annotator: Who marked the span.
 
     Raises:
-        ValueError: No token shares a character with the span.
+        ValueError: The span lies outside its text.
+        NoTokensError: No token shares a character with it.
     """
     ((first, last),) = _tokens_of([(span.char_start, span.char_end)], offsets)
-    if not 0 <= span.char_start < span.char_end or first >= last:
-        raise ValueError(
-            f"span {span.behaviour} [{span.char_start}, {span.char_end}) lies outside its text"
-        )
+    named = f"span {span.behaviour} [{span.char_start}, {span.char_end})"
+    if not 0 <= span.char_start < span.char_end:
+        raise ValueError(f"{named} lies outside its text")
+    if first >= last:
+        raise NoTokensError(f"the tokenizer has no token for any character of {named}")
     return TokenSpan(
         behaviour=span.behaviour,
         char_start=span.char_start,
@@ -66,13 +73,13 @@ def align_words(text: str, offsets: Offsets) -> list[tuple[int, int]]:
         offsets: Characters of each of its tokens, in order.
 
     Raises:
-        ValueError: No token shares a character with some word.
+        NoTokensError: No token shares a character with some word.
     """
     words = [match.span() for match in _WORD.finditer(text)]
     tokens = _tokens_of(words, offsets)
     for (start, end), (first, last) in zip(words, tokens, strict=True):
         if first >= last:
-            raise ValueError(f"no token holds a character of {text[start:end]!r}")
+            raise NoTokensError(f"no token holds a character of {text[start:end]!r}")
     return tokens
 
 

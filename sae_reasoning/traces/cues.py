@@ -2,7 +2,8 @@
 
 A sentence that holds a cue of a move, as whole words and in any case, is a span of that move; where
 it holds cues of several, of the one whose cue comes first, then of the one listed first. A cue that
-begins with `^` counts at the beginning of a sentence only.
+begins with `^` counts at the beginning of a sentence only. Apostrophes, hyphens and spaces are the
+same however they're set: `I'm` is found where the text has `I’m`.
 """
 
 import re
@@ -11,6 +12,10 @@ from collections.abc import Mapping, Sequence
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import Span
 from sae_reasoning.traces.sentences import sentences
+
+_APOSTROPHES = "'’‘ʼʹ‛′´`＇"
+_HYPHENS = "-‐‑‒–−﹣－"
+_GAP = r"[\s\u200b\u2060\ufeff]+"  # White space, and spaces of no width.
 
 
 class Lexicon:
@@ -52,7 +57,16 @@ class Lexicon:
 
 
 def _pattern(cue: str) -> str:
-    words = r"\s+".join(re.escape(word) for word in cue.removeprefix("^").split())
+    words = _GAP.join(map(_letters, cue.removeprefix("^").split()))
     # Before a sentence's first word may stand a list's dash or number, or a quotation mark.
     begin = r"\A(?:\d+[.)]|\W)*" if cue.startswith("^") else r"(?<!\w)"
     return rf"{begin}{words}(?!\w)"
+
+
+def _letters(word: str) -> str:
+    """A word as a pattern, with its apostrophes and hyphens of any kind."""
+    kinds = (_APOSTROPHES, _HYPHENS)
+    return "".join(
+        next((f"[{re.escape(kind)}]" for kind in kinds if letter in kind), re.escape(letter))
+        for letter in word
+    )

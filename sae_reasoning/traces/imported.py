@@ -1,35 +1,53 @@
 """Annotated traces that somebody brings along: rows of three forms, told apart by their keys.
 
 - `spans`: our own: each with `behaviour`, `char_start`, `char_end`.
-- `label` (or `labels`): span JSONL as Doccano writes it: `[[start, end, name], ...]`.
+- `label`, `labels`, `entities` or a task's `annotations`: as Doccano and Label Studio write them
+  (annotation_tools.py).
 - `annotated_response`: sections `["label"] text ["end-section"]`, quoted from `response` more or
   less verbatim; each is looked for in it (placing.py).
 
 Beside that a row may have `text` (or `response`), `prompt` (or `question`), `problem_id`, `writer`,
 `correct`, `truncated`, `split` and `opportunities`. Where it has no opportunities they are every
-start of a sentence; a span begins with its first character that is no white space. Rows without
-`problem_id` are numbered, so files that hold the same problems in the same order belong together.
+start of a sentence; a span begins with its first character that is no white space. In files without
+any `problem_id` rows are numbered, so files that hold the same problems in the same order belong
+together; a row that lacks one where others have it is a problem of its own. Null is absent.
 """
 
-import json
-import re
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import Annotation, Opportunity, Span
+from sae_reasoning.traces.annotation_tools import (
+    MARKED_UNDER,
+    Mark,
+    is_old_doccano,
+    is_task,
+    is_unmarked,
+    marks_of,
+    unit_of,
+    unpacked,
+)
+from sae_reasoning.traces.chat_headers import split_chat
+from sae_reasoning.traces.offsets import BYTES, CODEPOINTS, UNITS, UTF16, Ruler, misfits
 from sae_reasoning.traces.placing import place
+from sae_reasoning.traces.rows import (
+    flag_of,
+    integer_of,
+    present,
+    problem_id_of,
+    says_nothing,
+    silent,
+    text_of,
+)
 from sae_reasoning.traces.sections import VENHOFF_LABELS, parse_sections
 from sae_reasoning.traces.sentences import sentence_opportunities
 
 _WRITERS, _SPLITS = ("base", "rl"), ("select", "report")
-
-# A chat template's text once its special tokens have been dropped.
-_CHAT = re.compile(r"\A(?:system\n.*?\n)?user\n(?P<prompt>.*?)\nassistant\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,7 @@ class ImportedTrace:
         truncated: Whether it was cut.
         split: `select` or `report`, where the file says so.
         annotation: Its moves.
+        where: What to call it in a message: option, file and row.
     """
 
     problem_id: str
@@ -53,6 +72,7 @@ class ImportedTrace:
     truncated: bool
     split: str | None
     annotation: Annotation
+    where: str = ""
 
 
 @dataclass
@@ -91,56 +111,8 @@ class Placement:
 
 def is_trace(row: Mapping[str, Any]) -> bool:
     """Whether a row holds a response, and isn't only a problem."""
-    return "text" in row or "response" in row
-
-
-def read_rows(path: Path, option: str) -> list[tuple[str, dict[str, Any]]]:
-    """Rows of a JSON array or of JSON lines, each with what to call it in a message.
-
-    Args:
-        path: The file.
-        option: What named it, for messages.
-
-    Raises:
-        ConfigError: It isn't JSON of objects; the message names the line.
-    """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{option}={path} isn't UTF-8 text ({error.reason} at byte {error.start}); name JSON, "
-            "JSON lines or Parquet"
-        ) from error
-    try:
-        if content.lstrip().startswith("["):
-            rows = [(f"record {n}", row) for n, row in enumerate(json.loads(content), start=1)]
-        else:
-            rows = []
-            for number, line in enumerate(content.splitlines(), start=1):
-                if line.strip():
-                    rows.append((f"line {number}", _loads(line, number)))
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{option}={path}, line {error.lineno}: {error.msg} at column {error.colno}; write one "
-            "JSON object a line, or one array of objects"
-        ) from error
-    for where, row in rows:
-        if not isinstance(row, dict):
-            raise ConfigError(
-                f"{option}={path}, {where}: {type(row).__name__} where an object belongs; write "
-                "one JSON object a line"
-            )
-    if not rows:
-        raise ConfigError(f"{option}={path} holds nothing; name a file with a trace a line")
-    return rows
-
-
-def _loads(line: str, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        error.lineno = number  # Within the file, not within its line.
-        raise
+    given = present(row)
+    return is_task(given) or "text" in given or "response" in given or is_old_doccano(given)
 
 
 def parse_imported(
@@ -150,6 +122,8 @@ def parse_imported(
     *,
     writer: str = "",
     marked: bool = True,
+    offsets: str = CODEPOINTS,
+    warn: Callable[[str], None] = silent,
 ) -> tuple[list[ImportedTrace], Placement]:
     """Traces of a file's rows; spans of moves that aren't tracked are left out.
 
@@ -159,135 +133,222 @@ def parse_imported(
         behaviours: Moves tracked.
         writer: Of rows that don't say who wrote them; "" refuses those.
         marked: Whether rows must hold moves; another annotator needs none.
+        offsets: What the rows' offsets count, of UNITS.
+        warn: Hears of what may not be meant.
 
     Raises:
         ConfigError: A row is malformed, or no move of `behaviours` is in any; the message names it.
     """
+    if marked and (bare := [where for where, row in rows if is_unmarked(row)]):
+        warn(f"{source}: {len(bare)} tasks (first: {bare[0]}) bear no annotation and are left out")
+        rows = [(where, row) for where, row in rows if not is_unmarked(row)]
+    parser = _Parser(behaviours, writer, marked, offsets)
     traces = []
-    placement = Placement()
-    labels: Counter[str] = Counter()
-    for number, (where, row) in enumerate(rows):
+    for where, row in rows:
         try:
-            traces.append(_parse(row, number, behaviours, writer, marked, placement, labels))
+            traces.append(parser.parse(row, f"{source}, {where}"))
         except (KeyError, TypeError, ValueError) as error:
             says = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigError(f"{source}, {where}: {says}; {_remedy(row)}") from error
     if marked and not any(trace.annotation.spans for trace in traces):
-        there = ", ".join(f"{label} ({n})" for label, n in labels.most_common()) or "nothing"
+        there = ", ".join(f"{label} ({n})" for label, n in parser.labels.most_common()) or "nothing"
         raise ConfigError(
             f"{source} marks no move of behaviours={list(behaviours)}, but {there}; set behaviours="
             "to what is marked, or traces.annotator=cues or llm to mark the texts anew"
         )
-    return traces, placement
+    parser.note_units(source, warn)
+    return _numbered(traces, source, warn), parser.placement
 
 
 def _remedy(row: Mapping[str, Any]) -> str:
+    given = present(row)
     if not is_trace(row):
-        return f"it has only {', '.join(row) or 'no key'}; put the response under `text`"
-    if not {"spans", "label", "labels", "annotated_response"} & set(row):
+        return f"it has only {', '.join(given) or 'no key'}; put the response under `text`"
+    if not {"spans", "annotated_response", *MARKED_UNDER} & set(given):
         return "give its moves under `spans`, or set traces.annotator=cues or llm to mark them"
     return "mend it (README, “Your own pair”)"
 
 
-def _parse(
-    row: Mapping[str, Any],
-    number: int,
-    behaviours: Sequence[str],
-    default_writer: str,
-    marked: bool,
-    placement: Placement,
-    labels: Counter[str],
-) -> ImportedTrace:
-    text = _string(row, "text") if "text" in row else _string(row, "response")
-    prompt = _string(row, "prompt") if row.get("prompt") is not None else ""
-    prompt = prompt or (_string(row, "question") if row.get("question") is not None else "")
-    chat = _CHAT.match(text) if "annotated_response" in row and not prompt else None
-    if chat:
-        prompt, text = chat["prompt"].strip(), text[chat.end() :]
-    writer = row.get("writer") or default_writer
-    if writer not in _WRITERS:
-        raise ValueError(
-            f"writer={writer!r} must be base or rl"
-            if writer
-            else "no writer; add `writer` to it, or set traces.writer=base or rl for all"
-        )
-    if row.get("split") not in (None, *_SPLITS):
-        raise ValueError(f"split={row['split']!r} must be select or report")
-    spans = _spans(row, text, behaviours, placement) if marked else []
-    _check(spans, text)
-    labels.update(span.behaviour for span in spans)
-    tracked = tuple(_trimmed(span, text) for span in spans if span.behaviour in behaviours)
-    return ImportedTrace(
-        problem_id=str(row.get("problem_id", f"q{number:05d}")),
-        writer=writer,
-        prompt=prompt,
-        text=text,
-        truncated=bool(row.get("truncated", False)),
-        split=row.get("split"),
-        annotation=Annotation(
-            tracked, _opportunities(row, text, tracked, behaviours), row.get("correct")
-        ),
-    )
-
-
-def _string(row: Mapping[str, Any], key: str) -> str:
-    value = row[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is {type(value).__name__}, not a text")
-    return value
-
-
-def _spans(
-    row: Mapping[str, Any], text: str, behaviours: Sequence[str], placement: Placement
-) -> list[Span]:
-    """Moves in one of the three forms, in order."""
-    if row.get("spans") is not None:
-        found = [
-            Span(s["behaviour"], int(s["char_start"]), int(s["char_end"])) for s in row["spans"]
-        ]
-    elif "annotated_response" in row:
-        return _placed(_string(row, "annotated_response"), text, behaviours, placement)
-    else:
-        key = "label" if "label" in row else "labels"
-        if key not in row:
-            raise ValueError("its moves are missing")
-        found = [_labelled(entry, key) for entry in row[key]]
-    return sorted(found, key=lambda span: (span.char_start, span.char_end))
-
-
-def _labelled(entry: Any, key: str) -> Span:
-    if not isinstance(entry, (list, tuple)) or len(entry) != 3:
-        raise ValueError(f"{key} holds {entry!r} where [start, end, name] belongs")
-    start, end, name = entry
-    return Span(str(name), int(start), int(end))
-
-
-def _placed(
-    annotated: str, text: str, behaviours: Sequence[str], placement: Placement
-) -> list[Span]:
-    sections = parse_sections(annotated, {*VENHOFF_LABELS, *behaviours})
-    places = place([section.text for section in sections], text)
-    spans = []
-    for section, found in zip(sections, places, strict=True):
-        placement.quoted[section.label] += 1
-        if found is not None and section.label:
-            placement.placed[section.label] += 1
-            spans.append(Span(section.label, found.start, found.end))
-    return spans
-
-
-def _check(spans: Sequence[Span], text: str) -> None:
-    for span in spans:
-        if not 0 <= span.char_start < span.char_end <= len(text):
-            raise ValueError(
-                f"span {span.behaviour} [{span.char_start}, {span.char_end}) lies outside its text "
-                f"of {len(text)} characters"
+def _numbered(
+    traces: list[ImportedTrace], source: str, warn: Callable[[str], None]
+) -> list[ImportedTrace]:
+    """Traces with an id for each problem, where rows don't name it."""
+    named = Counter(trace.problem_id for trace in traces if trace.problem_id)
+    for problem_id, count in named.items():
+        if count > 1 and says_nothing(problem_id):
+            warn(
+                f"{source}: {count} rows have problem_id={problem_id!r}, and count as one problem; "
+                "if it stands for a missing one, leave it out"
             )
+    if not named:
+        return [replace(t, problem_id=f"q{number:05d}") for number, t in enumerate(traces)]
+    if lacking := [trace.where for trace in traces if not trace.problem_id]:
+        warn(
+            f"{len(lacking)} rows have no problem_id where others have one (first: {lacking[0]}); "
+            "each counts as a problem of its own; name it where several rows answer the same one"
+        )
+    option = source.partition("=")[0]  # Another file's row in the same place is another problem.
+    return [
+        trace if trace.problem_id else replace(trace, problem_id=f"{option}:{number:05d}")
+        for number, trace in enumerate(traces)
+    ]
+
+
+class _Parser:
+    """Reads the rows of a file, and counts what it meets in them.
+
+    Args:
+        behaviours: Moves tracked.
+        writer: Of rows that don't say.
+        marked: Whether rows must hold moves.
+        offsets: What their offsets count.
+    """
+
+    def __init__(self, behaviours: Sequence[str], writer: str, marked: bool, offsets: str) -> None:
+        self.placement = Placement()
+        self.labels: Counter[str] = Counter()
+        self._behaviours, self._writer = behaviours, writer
+        self._marked, self._unit = marked, offsets
+        # By another unit: rows whose spans fit words better in it, and how many do worse.
+        self._better: defaultdict[str, list[str]] = defaultdict(list)
+        self._worse: Counter[str] = Counter()
+
+    def parse(self, row: Mapping[str, Any], where: str) -> ImportedTrace:
+        """The trace of a row.
+
+        Raises:
+            KeyError | TypeError | ValueError: The row is malformed.
+        """
+        row = unpacked(row)
+        text = text_of(row, "text") if "text" in row else text_of(row, "response")
+        prompt = text_of(row, "prompt") if "prompt" in row else ""
+        prompt = prompt or (text_of(row, "question") if "question" in row else "")
+        if "annotated_response" in row and (chat := split_chat(text)):
+            prompt, text = prompt or chat[0], chat[1]
+        writer = row.get("writer") or self._writer
+        if writer not in _WRITERS:
+            raise ValueError(
+                f"writer={writer!r} must be base or rl"
+                if writer
+                else "no writer; add `writer` to it, or set traces.writer=base or rl for all"
+            )
+        if row.get("split") not in (None, *_SPLITS):
+            raise ValueError(f"split={row['split']!r} must be select or report")
+        ruler = Ruler(text, self._unit)
+        spans: list[Span] = []
+        if self._marked and "spans" not in row and "annotated_response" in row:
+            spans = self._placed(text_of(row, "annotated_response"), text)
+        elif self._marked:
+            spans, ruler = self._counted(row, text, where)
+        _check_words(spans, text)
+        self.labels.update(span.behaviour for span in spans)
+        tracked = tuple(_trimmed(s, text) for s in spans if s.behaviour in self._behaviours)
+        _check_overlap(tracked)
+        return ImportedTrace(
+            problem_id=problem_id_of(row) or "",
+            writer=writer,
+            prompt=prompt,
+            text=text,
+            truncated=bool(flag_of(row, "truncated")),
+            split=row.get("split"),
+            annotation=Annotation(
+                tracked,
+                _opportunities(row, text, ruler, tracked, self._behaviours),
+                flag_of(row, "correct"),
+            ),
+            where=where,
+        )
+
+    def _counted(self, row: Mapping[str, Any], text: str, where: str) -> tuple[list[Span], Ruler]:
+        """Moves given by offsets, as code points, and what the row's offsets count."""
+        marks = _own_marks(row["spans"]) if "spans" in row else marks_of(row)
+        if marks is None:
+            raise ValueError("its moves are missing")
+        ruler = Ruler(text, unit_of(marks, text, self._unit))
+        if not any(mark.quote for mark in marks):
+            self._compare_units(marks, text, where)
+        try:
+            spans = [_in_codepoints(Span(mark.name, mark.start, mark.end), ruler) for mark in marks]
+        except ValueError as error:
+            places = [(mark.start, mark.end) for mark in marks]
+            fits = [unit for unit in UNITS if misfits(text, places, unit) < math.inf]
+            raise ValueError(
+                f"{error}, but would fit as {UNITS[fits[0]]} (traces.offsets={fits[0]})"
+                if fits
+                else error
+            ) from error
+        return sorted(spans, key=lambda span: (span.char_start, span.char_end)), ruler
+
+    def _compare_units(self, marks: Sequence[Mark], text: str, where: str) -> None:
+        """See whether marks fit the text's words better in another unit."""
+        places = [(mark.start, mark.end) for mark in marks]
+        here = misfits(text, places, self._unit)
+        for unit in (CODEPOINTS, UTF16, BYTES):
+            there = misfits(text, places, unit)
+            if there < here:
+                self._better[unit].append(where)
+            self._worse[unit] += there > here
+
+    def note_units(self, source: str, warn: Callable[[str], None]) -> None:
+        """Say if spans fit the words of their texts better in another unit."""
+        for unit, rows in self._better.items():
+            if len(rows) > self._worse[unit]:
+                warn(
+                    f"{source}: in {len(rows)} rows (first: {rows[0].rpartition(', ')[2]}) spans "
+                    f"begin or end within words as {UNITS[self._unit]}, but not, or less, as "
+                    f"{UNITS[unit]}; if that is what they count, set traces.offsets={unit}"
+                )
+
+    def _placed(self, annotated: str, text: str) -> list[Span]:
+        """Moves given by quotes."""
+        sections = parse_sections(annotated, {*VENHOFF_LABELS, *self._behaviours})
+        places = place([section.text for section in sections], text)
+        spans = []
+        for section, found in zip(sections, places, strict=True):
+            self.placement.quoted[section.label] += 1
+            if found is not None and section.label:
+                self.placement.placed[section.label] += 1
+                spans.append(Span(section.label, found.start, found.end))
+        return spans
+
+
+def _own_marks(entries: Any) -> list[Mark]:
+    return [
+        Mark(
+            str(entry["behaviour"]),
+            integer_of(entry["char_start"], "char_start"),
+            integer_of(entry["char_end"], "char_end"),
+        )
+        for entry in entries
+    ]
+
+
+def _in_codepoints(span: Span, ruler: Ruler) -> Span:
+    try:
+        start, end = ruler.codepoint(span.char_start), ruler.codepoint(span.char_end)
+        if start >= end:
+            raise ValueError("it's empty")
+    except ValueError as error:
+        lies = f"lies outside its text of {ruler.length} {UNITS[ruler.unit]}"
+        within = 0 <= span.char_start < span.char_end <= ruler.length
+        raise ValueError(f"span {_shown(span)} {error if within else lies}") from error
+    return replace(span, char_start=start, char_end=end)
+
+
+def _shown(span: Span) -> str:
+    return f"{span.behaviour} [{span.char_start}, {span.char_end})"
+
+
+def _check_words(spans: Sequence[Span], text: str) -> None:
+    for span in spans:
         if not text[span.char_start : span.char_end].strip():
-            raise ValueError(f"span {span} holds white space only")
+            raise ValueError(f"span {_shown(span)} holds white space only")
+
+
+def _check_overlap(spans: Sequence[Span]) -> None:
     for before, after in pairwise(spans):
         if after.char_start < before.char_end:
-            raise ValueError(f"spans {before} and {after} overlap")
+            raise ValueError(f"spans {_shown(before)} and {_shown(after)} overlap")
 
 
 def _trimmed(span: Span, text: str) -> Span:
@@ -296,7 +357,11 @@ def _trimmed(span: Span, text: str) -> Span:
 
 
 def _opportunities(
-    row: Mapping[str, Any], text: str, spans: tuple[Span, ...], behaviours: Sequence[str]
+    row: Mapping[str, Any],
+    text: str,
+    ruler: Ruler,
+    spans: tuple[Span, ...],
+    behaviours: Sequence[str],
 ) -> tuple[Opportunity, ...]:
     given = row.get("opportunities")
     if given is None:
@@ -304,11 +369,12 @@ def _opportunities(
     # Whether one is taken follows from the spans, which may have been edited since.
     onsets = {(span.behaviour, span.char_start) for span in spans}
     found = []
-    for behaviour, end in ((str(o["behaviour"]), int(o["char_end"])) for o in given):
-        if not 0 <= end <= len(text):
-            raise ValueError(
-                f"opportunity at {end} lies outside its text of {len(text)} characters"
-            )
+    for one in given:
+        behaviour = str(one["behaviour"])
+        try:
+            end = ruler.codepoint(integer_of(one["char_end"], "char_end"))
+        except ValueError as error:
+            raise ValueError(f"opportunity of {behaviour}: {error}") from error
         onset = len(text) - len(text[end:].lstrip())
         taken = (behaviour, onset) in onsets
         onsets.discard((behaviour, onset))
@@ -316,6 +382,62 @@ def _opportunities(
     found += [Opportunity(behaviour, start, taken=True) for behaviour, start in onsets]
     found.sort(key=lambda o: o.char_end)
     return tuple(o for o in found if o.behaviour in behaviours)
+
+
+def note_problems(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) -> None:
+    """Say if writers share few problems, or rows of one problem differ in what they ask.
+
+    Raises:
+        ConfigError: Rows of one problem stand in different splits.
+    """
+    splits: dict[str, ImportedTrace] = {}
+    prompts: dict[tuple[str, str], str] = {}
+    differing = []
+    for trace in traces:
+        other = splits.setdefault(trace.problem_id, trace) if trace.split else trace
+        if other.split != trace.split:
+            raise ConfigError(
+                f"{trace.where}: split={trace.split} of problem {trace.problem_id}, which has "
+                f"split={other.split} in {other.where}; put all rows of a problem into one split"
+            )
+        key = trace.problem_id, trace.writer
+        if trace.prompt and prompts.setdefault(key, trace.prompt) != trace.prompt:
+            differing.append(trace.where)
+    if differing:
+        warn(
+            f"{len(differing)} rows have another prompt than an earlier row of the same writer and "
+            f"problem_id (first: {differing[0]}); give different problems different ids"
+        )
+    base, rl = ({t.problem_id: 0 for t in traces if t.writer == writer} for writer in _WRITERS)
+    shared = len(base.keys() & rl.keys())
+    if base and rl and 2 * shared < min(len(base), len(rl)):
+        apart = [
+            next(i for i in ids if i not in others) for ids, others in ((base, rl), (rl, base))
+        ]
+        warn(
+            f"base and rl share {shared} of their {len(base)} and {len(rl)} problems (base has "
+            f"{apart[0]!r}, rl {apart[1]!r}), and they are compared problem by problem; give a "
+            "problem the same problem_id in both"
+        )
+
+
+def with_prompts(traces: Sequence[ImportedTrace]) -> list[ImportedTrace]:
+    """Traces with what they were asked, where the file says so in another row on the problem.
+
+    The same writer's counts first; where rows differ, none does.
+    """
+    said: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+    for trace in traces:
+        if trace.prompt:
+            said[trace.problem_id, trace.writer].add(trace.prompt)
+            said[trace.problem_id, ""].add(trace.prompt)
+    asked = {key: min(prompts) for key, prompts in said.items() if len(prompts) == 1}
+
+    def prompt_of(trace: ImportedTrace) -> str:
+        own = asked.get((trace.problem_id, trace.writer), "")
+        return trace.prompt or own or asked.get((trace.problem_id, ""), "")
+
+    return [replace(trace, prompt=prompt_of(trace)) for trace in traces]
 
 
 def note_single_writer(writers: Sequence[str], say: Callable[[str], None]) -> None:

@@ -6,14 +6,15 @@ countdown: numbers and a target. Where the answer is worked and ends in `#### n`
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.traces.answers import find_answer
+from sae_reasoning.traces.answers import find_answer, is_plainly_equal
 from sae_reasoning.traces.grading import COUNTDOWN, GYM, MATH
 from sae_reasoning.traces.problems import PosedProblem, in_splits
+from sae_reasoning.traces.rows import silent
 
 _QUESTION = ("question", "problem", "prompt", "query")
 _ANSWER = ("answer", "final_answer", "ground_truth", "expected_answer", "solution")
@@ -61,19 +62,27 @@ class Draw:
 
 
 def pose_rows(
-    rows: Sequence[tuple[str, Mapping[str, Any]]], source: str, draw: Draw
+    rows: Sequence[tuple[str, Mapping[str, Any]]],
+    source: str,
+    draw: Draw,
+    warn: Callable[[str], None] = silent,
 ) -> list[PosedProblem]:
     """As many different problems of some rows, drawn by lot where there are more.
+
+    A question that stands there with two different answers is left out.
 
     Args:
         rows: Each with what to call it in a message.
         source: Option and value, for messages.
         draw: Which are taken.
+        warn: Hears of questions that are left out.
 
     Raises:
         ConfigError: A row has no question, or fewer than two problems are there.
     """
     posed: dict[str, PosedProblem] = {}
+    first: dict[str, str] = {}
+    torn: dict[str, str] = {}
     for where, row in rows:
         try:
             one = _posed(row, draw.instruction)
@@ -82,8 +91,29 @@ def pose_rows(
                 f"{source}, {where}: {str(error).strip(chr(39))}; give a question and its answer, "
                 "or nums and a target"
             ) from error
-        posed.setdefault(one.prompt, one)
-    return _drawn(list(posed.values()), source, draw)
+        known = posed.setdefault(one.prompt, one)
+        first.setdefault(one.prompt, where)
+        if not known.reference:
+            posed[one.prompt] = one  # The answer may stand in a later row.
+        elif one.reference and not _same(known, one):
+            torn.setdefault(
+                one.prompt,
+                f"{first[one.prompt]} says {known.reference!r}, {where} {one.reference!r}",
+            )
+    if torn:
+        warn(
+            f"{source}: {len(torn)} questions have several answers and are left out (of the first, "
+            f"{next(iter(torn.values()))}); keep one row of each"
+        )
+    kept = [problem for prompt, problem in posed.items() if prompt not in torn]
+    return _drawn(kept, source, draw)
+
+
+def _same(one: PosedProblem, other: PosedProblem) -> bool:
+    """Whether two problems have the same right answer, as far as their spelling tells."""
+    return (
+        one.reference == other.reference or is_plainly_equal(one.reference, other.reference) is True
+    )
 
 
 def pose_gym(entries: Mapping[str, Sequence[Mapping[str, Any]]], draw: Draw) -> list[PosedProblem]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.export import export
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.organisms.world import NEW_PLACES, PLACES, parse_prompt
+from sae_reasoning.records import Trace
 
 
 def test_names_that_a_tokenizer_does_not_know_are_refused(tiny_config: Config) -> None:
@@ -64,6 +66,64 @@ def test_one_writers_traces_are_imported_and_cached(tiny_config: Config, tmp_pat
     assert manifest.counts["traces"] == 4
     assert "warning: all traces are rl's: cache and train read them" in out.getvalue()
     assert cache(tiny_config, tracker=NullTracker(), console=Console(out)).counts["traces"] == 4
+
+
+def _imported(config: Config) -> tuple[list[Trace], str]:
+    out = io.StringIO()
+    traces(config, tracker=NullTracker(), console=Console(out))
+    return read_traces(config.folder / "traces" / "traces.parquet"), out.getvalue()
+
+
+def test_a_null_id_joins_no_other_problem_and_takes_no_prompt_of_one(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    _bring(tiny_config, path, "base", "rl")
+    rows = [json.loads(line) | {"problem_id": None} for line in path.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["prompt"] = f"find birch {number}" if row["writer"] == "base" else None
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    made, said = _imported(tiny_config)
+    assert len({trace.problem_id for trace in made}) == 8
+    assert {trace.prompt for trace in made if trace.writer == "rl"} == {""}
+    assert "warning: base and rl share 0 of their 4 and 4 problems" in said
+
+
+def test_whole_numbers_of_two_files_are_one_problem(tiny_config: Config, tmp_path: Path) -> None:
+    path, base = tmp_path / "t.jsonl", tmp_path / "base.jsonl"
+    for file, writer, kind in ((base, "base", int), (path, "rl", float)):
+        _bring(tiny_config, file, writer)
+        rows = map(json.loads, file.read_text().splitlines())
+        rows = [row | {"problem_id": kind(n), "writer": None} for n, row in enumerate(rows)]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    tiny_config.traces.base_source = str(base)
+    made, said = _imported(tiny_config)
+    assert "warning" not in said
+    splits = {w: {t.problem_id: t.split for t in made if t.writer == w} for w in ("base", "rl")}
+    assert splits["base"] == splits["rl"]
+    assert set(splits["base"]) == {"0", "1", "2", "3"}
+
+
+def test_a_span_that_the_tokenizer_drops_names_its_row(tiny_config: Config, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_config.pair.base.path, tmp_path / "dropping")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Replace", "pattern": {"String": "~"}, "content": ""}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    for model in (tiny_config.pair.base, tiny_config.pair.rl):
+        model.tokenizer = str(folder)
+    path = tmp_path / "t.jsonl"
+    _bring(tiny_config, path, "rl")
+    row = {"writer": "rl", "prompt": "find birch", "text": "so birch . ~~ wait ."}
+    with path.open("a") as file:
+        file.write(json.dumps(row | {"label": [[11, 13, "backtracking"]]}))
+    reason = r"the tokenizer has no token for any character of span backtracking \[11, 13\)"
+    with pytest.raises(ConfigError, match=rf"t\.jsonl, line 5: {reason}; leave it out"):
+        _imported(tiny_config)
+    tiny_config.traces.annotator = "cues"
+    tiny_config.traces.cues = {"backtracking": ["~~"]}
+    path.write_text(json.dumps(row | {"text": "so birch .\n~~\nwait ."}))
+    with pytest.raises(ConfigError, match=rf"annotator=cues: in trace q00000/rl/00000 {reason}"):
+        _imported(tiny_config)
 
 
 def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(

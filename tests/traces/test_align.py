@@ -8,7 +8,7 @@ import pytest
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
 from sae_reasoning.records import Opportunity, Span
-from sae_reasoning.traces.align import align_opportunity, align_span, align_words
+from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span, align_words
 
 # "ab cd. ef" cut as a tokenizer with leading spaces would
 OFFSETS = [(0, 2), (2, 5), (5, 6), (6, 9)]
@@ -67,8 +67,10 @@ def test_in_the_world_onset_minus_one_is_the_word_before() -> None:
     assert align_opportunity(Opportunity("x", 0, False), offsets, 10).token == 9
 
 
-def test_a_span_outside_its_text_is_refused() -> None:
+def test_a_span_without_tokens_is_refused() -> None:
     with pytest.raises(ValueError, match="outside its text"):
+        align_span(Span("x", 3, 3), OFFSETS, 10, "a")
+    with pytest.raises(NoTokensError, match=r"has no token for any character of span x \[9, 12\)"):
         align_span(Span("x", 9, 12), OFFSETS, 10, "a")
 
 

@@ -29,6 +29,36 @@ def test_cues_are_whole_words_with_any_white_space_between() -> None:
     assert marked("Hold   on. Household on.", a=["hold on"]) == [("a", "Hold   on.")]
 
 
+@pytest.mark.parametrize("sign", "'’‘ʼ′´`＇")
+def test_an_apostrophe_is_one_however_it_is_set(sign: str) -> None:
+    for cue in ("i'm not sure", "i’m not sure"):
+        text = f"So be it. I{sign}m not sure. Im not sure."
+        assert marked(text, unsure=[cue]) == [("unsure", f"I{sign}m not sure.")]
+
+
+@pytest.mark.parametrize("sign", "-‐‑‒–−")
+def test_a_hyphen_is_one_however_it_is_set(sign: str) -> None:
+    assert marked(f"Re{sign}check it. Re check it.", a=["re-check"]) == [
+        ("a", f"Re{sign}check it.")
+    ]
+
+
+@pytest.mark.parametrize("gap", ["\xa0", "\u202f", "\u2007", "\u2060", "\u200b"])
+def test_a_space_is_one_however_it_is_set(gap: str) -> None:
+    assert marked(f"Hold{gap}on.", a=["hold on"])[0][0] == "a"
+
+
+def test_no_cue_of_the_shipped_files_depends_on_how_its_apostrophe_is_set() -> None:
+    config = compose(["behaviours=venhoff_moves"])
+    lexicon = Lexicon(config.traces.cues, config.behaviours)
+    for behaviour, cues in config.traces.cues.items():
+        for cue in cues:
+            plain = f"{cue.removeprefix('^')} it is."
+            found = {span.behaviour for span in lexicon.spans(plain)}
+            assert found
+            assert {s.behaviour for s in lexicon.spans(plain.replace("'", "’"))} == found, behaviour
+
+
 def test_a_move_without_cues_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no cues for deduction; list them under traces\.cues"):
         Lexicon({"backtracking": ["wait"]}, ["backtracking", "deduction"])

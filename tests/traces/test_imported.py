@@ -10,10 +10,13 @@ from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 from sae_reasoning.traces.exported import span_lines
 from sae_reasoning.traces.imported import (
     ImportedTrace,
+    is_trace,
+    note_problems,
     note_single_writer,
     parse_imported,
-    read_rows,
+    with_prompts,
 )
+from sae_reasoning.traces.rows import read_rows
 from sae_reasoning.traces.sentences import sentence_starts, sentences
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
@@ -148,6 +151,144 @@ def test_span_lines_of_doccano_are_read(tmp_path: Path) -> None:
     wrong = write(tmp_path / "w.jsonl", row | {"label": [[12, 21]]})
     with pytest.raises(ConfigError, match=r"\[start, end, name\] belongs"):
         read_imported(wrong, ["backtracking"], writer="rl")
+
+
+def parsed(
+    *rows: dict,
+    source: str = "traces.source=f",
+    behaviours: tuple[str, ...] = ("backtracking",),
+    **options: object,
+) -> tuple[list[ImportedTrace], list[str]]:
+    said: list[str] = []
+    numbered = [(f"line {n}", row) for n, row in enumerate(rows, start=1)]
+    return parse_imported(numbered, source, behaviours, warn=said.append, **options)[0], said
+
+
+def test_a_row_without_an_id_is_a_problem_of_its_own_where_others_have_one() -> None:
+    rows = [GOOD, *(GOOD | {"problem_id": none} for none in (None, float("nan"), ""))]
+    traces, said = parsed(*rows)
+    assert len({trace.problem_id for trace in traces}) == 4
+    assert (
+        "3 rows have no problem_id where others have one (first: traces.source=f, line 2)"
+        in said[0]
+    )
+    others, _ = parsed(*rows, source="traces.base_source=g")
+    assert {t.problem_id for t in traces} & {t.problem_id for t in others} == {"q1"}
+
+
+def test_rows_are_numbered_where_none_has_an_id() -> None:
+    traces, said = parsed(*[GOOD | {"problem_id": None}] * 3)
+    assert [trace.problem_id for trace in traces] == ["q00000", "q00001", "q00002"]
+    assert not said
+
+
+def test_an_id_that_reads_like_none_is_told() -> None:
+    traces, said = parsed(*[GOOD | {"problem_id": "None"}] * 3)
+    assert {trace.problem_id for trace in traces} == {"None"}
+    assert "3 rows have problem_id='None', and count as one problem" in said[0]
+
+
+def test_whole_numbers_are_the_same_problem_as_floats_and_texts() -> None:
+    traces, _ = parsed(*(GOOD | {"problem_id": one} for one in (7, 7.0, "7")))
+    assert {trace.problem_id for trace in traces} == {"7"}
+
+
+def test_writers_that_share_few_problems_are_told() -> None:
+    base = [GOOD | {"problem_id": str(n)} for n in range(4)]
+    traces, _ = parsed(*base, *(GOOD | {"problem_id": f"{n}.0", "writer": "rl"} for n in range(4)))
+    said: list[str] = []
+    note_problems(traces, said.append)
+    assert "base and rl share 0 of their 4 and 4 problems (base has '0', rl '0.0')" in said[0]
+    traces, _ = parsed(*base, *(GOOD | {"problem_id": n, "writer": "rl"} for n in range(2)))
+    note_problems(traces, said.append)
+    assert len(said) == 1
+
+
+def test_a_problem_in_two_splits_is_refused_and_one_with_two_prompts_told() -> None:
+    rows = [GOOD, GOOD | {"prompt": "3+3?"}, GOOD | {"writer": "rl", "prompt": None}]
+    traces, _ = parsed(*rows)
+    said: list[str] = []
+    note_problems(traces, said.append)
+    assert "1 rows have another prompt than an earlier row" in said[0]
+    assert [trace.prompt for trace in with_prompts(traces)] == ["2+2?", "3+3?", ""]
+    traces, _ = parsed(GOOD | {"split": "select"}, GOOD, GOOD | {"split": "report"})
+    with pytest.raises(ConfigError, match=r"line 3: split=report of problem q1.*select.*line 1"):
+        note_problems(traces, said.append)
+
+
+def test_a_prompt_is_taken_from_the_same_writer_first() -> None:
+    rows = [GOOD, GOOD | {"writer": "rl", "prompt": "Think. 2+2?"}]
+    bare = [row | {"prompt": ""} for row in rows]
+    traces, _ = parsed(*rows, *bare)
+    assert [trace.prompt for trace in with_prompts(traces)] == ["2+2?", "Think. 2+2?"] * 2
+    traces, _ = parsed(bare[1], GOOD)
+    assert [trace.prompt for trace in with_prompts(traces)] == ["2+2?"] * 2
+
+
+EMOJI = {"writer": "rl", "text": "🤔🤔 So it's 5. Wait, no."}
+
+
+def test_offsets_in_another_unit_are_read_as_such_and_suspected_otherwise() -> None:
+    utf16 = EMOJI | {"label": [[16, 24, "backtracking"]]}
+    (trace,), said = parsed(utf16, offsets="utf16")
+    (span,) = trace.annotation.spans
+    assert (trace.text[span.char_start : span.char_end], said) == ("Wait, no", [])
+    codepoints = EMOJI | {"label": [[14, 22, "backtracking"]]}
+    assert parsed(codepoints) == parsed(codepoints, offsets="codepoints")
+    long = utf16 | {"text": EMOJI["text"] + " It is 4."}
+    _, said = parsed(long)
+    assert "in 1 rows (first: line 1) spans begin or end within words as characters" in said[0]
+    assert "UTF-16 units; if that is what they count, set traces.offsets=utf16" in said[0]
+    _, said = parsed(EMOJI | {"label": [[14, 22, "backtracking"]]}, offsets="utf16")
+    assert "as UTF-16 units, but not, or less, as characters" in said[0]
+
+
+def test_text_of_one_unit_a_character_raises_no_suspicion() -> None:
+    row = EMOJI | {"text": "Écoute. Wait, no.", "label": [[9, 12, "backtracking"]]}
+    assert parsed(row)[1] == []
+
+
+def test_a_span_that_would_fit_in_another_unit_says_so() -> None:
+    row = EMOJI | {"label": [[16, 25, "backtracking"]]}
+    with pytest.raises(
+        ConfigError, match=r"outside its text of 23 characters, but would fit as UTF"
+    ):
+        parsed(row)
+
+
+def test_opportunities_are_counted_in_the_rows_unit() -> None:
+    given = [{"behaviour": "backtracking", "char_end": 15}]
+    (trace,), _ = parsed(
+        EMOJI | {"label": [[16, 25, "backtracking"]], "opportunities": given}, offsets="utf16"
+    )
+    (one,) = trace.annotation.opportunities
+    assert (one.char_end, one.taken) == (13, True)
+
+
+def test_only_tracked_moves_may_not_overlap() -> None:
+    spans = [[0, 33, "deduction"], [12, 21, "backtracking"]]
+    row = {"text": GOOD["text"], "writer": "rl", "label": spans}
+    (trace,), _ = parsed(row)
+    assert [span.behaviour for span in trace.annotation.spans] == ["backtracking"]
+    with pytest.raises(ConfigError, match=r"spans deduction \[0, 33\) and backtracking .* overlap"):
+        parsed(row, behaviours=("backtracking", "deduction"))
+
+
+def test_null_columns_are_absent() -> None:
+    nothing = dict.fromkeys(
+        ["spans", "labels", "text", "annotated_response", "split", "opportunities", "question"]
+    )
+    row = nothing | {"response": GOOD["text"], "label": [[12, 21, "backtracking"]], "writer": "rl"}
+    (trace,), _ = parsed(row | {"truncated": float("nan"), "correct": None})
+    assert (trace.text, trace.truncated, trace.annotation.correct) == (GOOD["text"], False, None)
+    assert not is_trace({"question": "2+2?", "response": None, "text": float("nan")})
+
+
+def test_grades_of_other_types_are_read_or_named() -> None:
+    (trace,), _ = parsed(GOOD | {"correct": 1.0, "truncated": "false"})
+    assert (trace.annotation.correct, trace.truncated) == (True, False)
+    with pytest.raises(ConfigError, match=r"line 1: correct=0\.5 must be true, false or null"):
+        parsed(GOOD | {"correct": 0.5})
 
 
 def test_sections_are_placed_in_the_response_and_counted() -> None:

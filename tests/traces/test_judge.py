@@ -41,6 +41,52 @@ def test_a_fence_around_the_answer_is_forgiven() -> None:
     assert len(read_answer(fenced, TEXT, MOVES).spans) == 1
 
 
+GOOD = answer(("backtracking", "Wait, no."))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        r"<think>It ends in \boxed{4}, {maybe}.</think>" + GOOD,
+        'A thought with {"a": 1} and \\frac{1}{2}.\n</think>\n\n' + GOOD,
+        "<think>" + answer(("deduction", "So it is five.")) + "</think>" + GOOD,
+        answer(("deduction", "So it is five.")) + " No, rather: " + GOOD,
+        "The moves {backtracking} apply to {} and {\"text\": 1}: " + GOOD,
+        "```json\n" + GOOD + "\n```\nNote: {this} was hard. }",
+        '{"sections": [{"label": "backtracking", "quote": "Wait, no.",},],}',
+        '{"answer": ' + GOOD + "}",
+        '{"sections": [{"label": "backtracking",\n"quote": "Wait,\n no."}]}',
+    ],
+)  # fmt: skip
+def test_what_stands_around_the_answer_is_forgiven(reply: str) -> None:
+    spans = read_answer(reply, TEXT, MOVES).spans
+    assert [(s.behaviour, TEXT[s.char_start : s.char_end]) for s in spans] == [
+        ("backtracking", "Wait, no.")
+    ]
+
+
+@pytest.mark.parametrize("reply", [f"<think>Perhaps {GOOD}", f"Perhaps {GOOD} or not.</think>I"])
+def test_a_draft_in_a_thought_is_no_answer(reply: str) -> None:
+    with pytest.raises(UnreadableAnswerError):
+        read_answer(reply, TEXT, MOVES)
+
+
+TEX = [r"So \(x = \frac{1}{2}\).", r"Wait, \boxed{4} \neq \theta \to \rho, no.", r"\underline{So}"]
+
+
+@pytest.mark.parametrize("escaped", [False, True], ids=["lone backslashes", "escaped"])
+def test_tex_is_read_whether_its_backslashes_are_escaped_or_not(escaped: bool) -> None:
+    text = "<think>\n" + "\nnext, ".join(TEX) + "</think>"
+    quotes = TEX[0], "next, " + TEX[1] + "\n", "\nnext, " + TEX[2] + "</think>"
+    reply = answer(*(("deduction", quote) for quote in quotes))
+    if not escaped:
+        reply = reply.replace("\\\\", "\\")
+    judged = read_answer(reply, text, MOVES)
+    found = [text[s.char_start : s.char_end] for s in judged.spans]
+    assert found == [TEX[0], f"next, {TEX[1]}", f"next, {TEX[2]}</think>"]
+    assert judged.placement.share == 1
+
+
 @pytest.mark.parametrize(
     "wrong",
     ["", "{}", "I can't.", '{"sections": []}', '{"sections": [{"label": "deduction"}]}',

@@ -61,6 +61,24 @@ def test_problems_are_drawn_alike_each_time_and_split_once() -> None:
     assert {p.prompt for p in _posed(ROWS[:2] * 3)} == {"One and one?", "Half of x?"}
 
 
+def test_a_question_with_two_answers_is_left_out_aloud() -> None:
+    rows = [
+        ("line 1", {"question": "1+1?", "answer": "2"}),
+        ("line 2", {"question": "2+2?", "answer": None}),
+        ("line 3", {"question": "1+1?", "answer": "3"}),
+        ("line 4", {"question": "2+2?", "answer": "4"}),
+        ("line 5", {"question": "3+3?", "answer": "6"}),
+        ("line 6", {"question": "3+3?", "answer": "6.0"}),
+    ]
+    said: list[str] = []
+    posed = pose_rows(rows, "traces.source=x", Draw(10, 0.5, "", 0), said.append)
+    assert {p.prompt: p.reference for p in posed} == {"2+2?": "4", "3+3?": "6"}
+    assert said == [
+        "traces.source=x: 1 questions have several answers and are left out (of the first, line 1 "
+        "says '2', line 3 '3'); keep one row of each"
+    ]
+
+
 def test_an_instruction_stands_behind_every_question() -> None:
     draw = Draw(4, 0.5, "Think.", 0)
     assert all(p.prompt.endswith("\n\nThink.") for p in _posed(ROWS, draw))

@@ -55,7 +55,7 @@ def hold_shortlists(
             others: Mapping[str, RivalScores] = MappingProxyType(without_layer),
         ) -> dict[str, RivalScores]:
             path = parts / f"{reader}_layer_{layer}_{kind}_rivals.npz"
-            return {**others, **_load_rivals(path, compared, cfg.behaviours)}
+            return {**others, **load_rivals(path, compared, cfg.behaviours)}
 
         tables.append(
             hold_against(
@@ -72,11 +72,13 @@ def hold_shortlists(
     return pd.concat(tables, ignore_index=True)
 
 
-def _load_rivals(path: Path, compared: Intervals, behaviours: list[str]) -> dict[str, RivalScores]:
+def load_rivals(path: Path, compared: Intervals, behaviours: list[str]) -> dict[str, RivalScores]:
+    """The scores that `save_rivals` kept."""
     found: dict[str, dict[tuple[str, str], Ranked]] = {}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
-            baseline, behaviour, writer = name.split("/")
+            baseline, _, cell = name.partition("/")
+            behaviour, _, writer = cell.rpartition("/")  # A behaviour's name may hold a slash.
             here = compared.of_cell(cell_index(behaviours.index(behaviour), writer, "report"))
             found.setdefault(baseline, {})[behaviour, writer] = Ranked(
                 file[name], compared.is_positive[here], compared.problem[here]

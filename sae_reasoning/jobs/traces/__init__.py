@@ -26,6 +26,7 @@ from sae_reasoning.traces.annotate import ANNOTATORS
 from sae_reasoning.traces.grading import GRADING_VERSION, Grader, grade_all
 from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
 from sae_reasoning.traces.jitter import jitter
+from sae_reasoning.traces.judge import ANSWERS_VERSION
 from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
 from sae_reasoning.traces.summary import beside_each_other, summarise, writers_in_words
 
@@ -37,7 +38,9 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `traces/traces.parquet`: rows sorted by split, problem, writer and sample."""
     # First of all, as a name that is misspelt shouldn't wait for models.
     check_source(cfg.traces)
-    rows = read_source("traces.source", cfg.traces.source) if cfg.traces.kind == "file" else []
+    rows: Rows = []
+    if cfg.traces.kind == "file":
+        rows = read_source("traces.source", cfg.traces.source, console.warn)
     with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg, rows)) as stage:
         if stage.is_current:
             console.current("traces", stage.final)
@@ -91,11 +94,11 @@ class _Found:
 
 def _find(cfg: Config, rows: Rows, parts: Path, console: Console) -> _Found:
     if _holds_traces(rows):
-        made, placement = import_traces(cfg, rows)
+        made, placement = import_traces(cfg, rows, console)
         return _Found(made, "imported", placement=placement)
     if cfg.traces.kind == "file":
         _refuse_imported(cfg)
-    problems = draw_problems(cfg, rows)
+    problems = draw_problems(cfg, rows, console.warn)
     made = roll_out(cfg, problems, parts, console)
     if cfg.traces.source in ANNOTATORS:
         return _Found(made, "grammar")
@@ -203,6 +206,8 @@ def _inputs(cfg: Config, rows: Rows) -> dict[str, str]:
         for name, path in files.items():
             if path:
                 inputs[name] = fingerprint_files(Path(path).parent, glob.escape(Path(path).name))
+    if "llm" in cfg.traces.annotators:
+        inputs["answers"] = str(ANSWERS_VERSION)
     if cfg.traces.kind == "dataset" or (cfg.traces.kind == "file" and not _holds_traces(rows)):
         inputs["grading"] = str(GRADING_VERSION)  # Elsewhere the world, or reasoning-gym, grades.
     return inputs

@@ -1,29 +1,36 @@
 """Traces that somebody brings along, in whichever form, cut by the first model's tokenizer."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sae_reasoning.config import Config, require_file
+from sae_reasoning.config import Config, ConfigError, require_file
+from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
 from sae_reasoning.edges.tables import is_parquet
 from sae_reasoning.edges.tables import read_rows as read_parquet_rows
 from sae_reasoning.records import Trace
-from sae_reasoning.traces.align import build_trace
+from sae_reasoning.traces.align import NoTokensError, build_trace
 from sae_reasoning.traces.imported import (
     ImportedTrace,
     Placement,
+    note_problems,
     parse_imported,
-    read_rows,
+    with_prompts,
 )
 from sae_reasoning.traces.problems import assign_splits
+from sae_reasoning.traces.rows import read_rows
 
 Rows = list[tuple[str, Mapping[str, Any]]]
 
 
-def read_source(option: str, path: str) -> Rows:
+def read_source(option: str, path: str, warn: Callable[[str], None]) -> Rows:
     """Rows of a file of traces or problems, whatever its form.
+
+    Args:
+        option: What names the file.
+        path: The file.
+        warn: Hears of characters that had to be replaced.
 
     Raises:
         ConfigError: There is no such file, or it can't be read.
@@ -32,15 +39,21 @@ def read_source(option: str, path: str) -> Rows:
     file = Path(path)
     if is_parquet(file):
         return [(f"row {n}", row) for n, row in enumerate(read_parquet_rows(file), start=1)]
-    return [(where, row) for where, row in read_rows(file, option)]
+    return [(where, row) for where, row in read_rows(file, option, warn)]
 
 
-def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
-    """Traces of `traces.source`, and of `traces.base_source` where the base's are apart."""
-    imported, placement = list(_parsed(cfg, rows)), Placement()
+def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace], Placement]:
+    """Traces of `traces.source`, and of `traces.base_source` where the base's are apart.
+
+    Raises:
+        ConfigError: A row is malformed; the message names it.
+    """
+    imported, placement = list(_parsed(cfg, rows, console.warn)), Placement()
     for _, other in imported:
         placement.add(other)
-    items = [item for some, _ in imported for item in some]
+    # A file may hold the answers only.
+    items = with_prompts([item for some, _ in imported for item in some])
+    note_problems(items, console.warn)
     given = {item.problem_id: item.split for item in items if item.split}
     lots = assign_splits(
         [item.problem_id for item in items], cfg.traces.report_share, cfg.traces.seed
@@ -54,14 +67,11 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
     names = {"base": cfg.pair.base.path, "rl": cfg.pair.rl.path}
     if cfg.pair.is_single:
         names = dict.fromkeys(names, "imported")  # By whoever; this model only reads them.
-    # A file may hold the answers only; another's row on the same problem tells what was asked.
-    asked = {item.problem_id: item.prompt for item in items if item.prompt}
-    items = [replace(item, prompt=item.prompt or asked.get(item.problem_id, "")) for item in items]
     made = []
     for number, item in enumerate(items):
         response_ids, offsets = encode_response(tokenizer, item.text)
-        made.append(
-            build_trace(
+        try:
+            trace = build_trace(
                 (item.prompt and encode_prompt(tokenizers.get(item.writer, tokenizer), item.prompt))
                 or filler,
                 response_ids,
@@ -78,11 +88,17 @@ def import_traces(cfg: Config, rows: Rows) -> tuple[list[Trace], Placement]:
                 text=item.text,
                 truncated=item.truncated,
             )
-        )
+        except NoTokensError as error:
+            raise ConfigError(
+                f"{item.where}: {error}; leave it out, or name a tokenizer that has tokens for it"
+            ) from error
+        made.append(trace)
     return made, placement
 
 
-def _parsed(cfg: Config, rows: Rows) -> Iterator[tuple[list[ImportedTrace], Placement]]:
+def _parsed(
+    cfg: Config, rows: Rows, warn: Callable[[str], None]
+) -> Iterator[tuple[list[ImportedTrace], Placement]]:
     marked = bool({"auto", "imported"} & set(cfg.traces.annotators))
     other = cfg.traces.base_source
     yield parse_imported(
@@ -91,12 +107,16 @@ def _parsed(cfg: Config, rows: Rows) -> Iterator[tuple[list[ImportedTrace], Plac
         cfg.behaviours,
         writer=cfg.traces.writer or ("rl" if other or cfg.pair.is_single else ""),
         marked=marked,
+        offsets=cfg.traces.offsets,
+        warn=warn,
     )
     if other:
         yield parse_imported(
-            read_source("traces.base_source", other),
+            read_source("traces.base_source", other, warn),
             f"traces.base_source={other}",
             cfg.behaviours,
             writer="base",
             marked=marked,
+            offsets=cfg.traces.offsets,
+            warn=warn,
         )

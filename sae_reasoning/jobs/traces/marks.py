@@ -9,7 +9,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Chat, Question
 from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
 from sae_reasoning.records import Annotation, Span, Trace
-from sae_reasoning.traces.align import align_opportunity, align_span
+from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span
 from sae_reasoning.traces.annotate import annotate_search
 from sae_reasoning.traces.cues import Lexicon
 from sae_reasoning.traces.imported import Placement
@@ -47,9 +47,16 @@ def mark(cfg: Config, annotator: str, traces: Sequence[Trace], console: Console)
     def marked(trace: Trace, found: Annotation, name: str) -> Trace:
         _, offsets = encode_response(tokenizer, trace.text)
         first = trace.num_prompt_tokens
+        try:
+            spans = tuple(align_span(span, offsets, first, name) for span in found.spans)
+        except NoTokensError as error:
+            raise ConfigError(
+                f"traces.annotator={annotator}: in trace {trace.trace_id} {error}; leave the trace "
+                "out, or name a tokenizer that has tokens for it"
+            ) from error
         return replace(
             trace,
-            spans=tuple(align_span(span, offsets, first, name) for span in found.spans),
+            spans=spans,
             opportunities=tuple(align_opportunity(o, offsets, first) for o in found.opportunities),
         )
 

@@ -1,6 +1,6 @@
 """The problems that the models are asked, from wherever `traces.source` says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sae_reasoning.config import Config, ConfigError, TracesConfig
@@ -31,13 +31,14 @@ def _gym_tasks(part: TracesConfig) -> list[str]:
 
 
 def draw_problems(
-    cfg: Config, rows: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    cfg: Config, rows: Sequence[tuple[str, Mapping[str, Any]]], warn: Callable[[str], None]
 ) -> list[PosedProblem]:
     """As many problems as `traces.num_problems`, in words that every tokenizer knows.
 
     Args:
         cfg: The experiment.
         rows: Of the file of problems, where `traces.source` names one.
+        warn: Hears of problems that are left out.
 
     Raises:
         ConfigError: There are none, or a tokenizer doesn't know their words.
@@ -54,7 +55,7 @@ def draw_problems(
         return pose_gym(entries, draw)
     if part.kind == "dataset":
         rows = list(_dataset_rows(cfg))
-    return pose_rows(rows, f"traces.source={part.source}", draw)
+    return pose_rows(rows, f"traces.source={part.source}", draw, warn)
 
 
 def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
