@@ -140,6 +140,7 @@ def made_project(talking_pair: PairConfig, tmp_path_factory: pytest.TempPathFact
         "tracker=none",
         "device=cpu",
         "threads=1",
+        "verbose=true",
         "traces.num_problems=16",
         "traces.base_samples=4",
         "traces.max_new_tokens=72",

@@ -57,7 +57,7 @@ def put_traces(cfg: Config, num_traces: int = 12, max_tokens: int = 60, **values
 
 def run(cfg: Config) -> tuple[Manifest, str]:
     out = io.StringIO()
-    manifest = cache(cfg, tracker=NullTracker(), console=Console(out))
+    manifest = cache(cfg, tracker=NullTracker(), console=Console(out, verbose=True))
     return manifest, out.getvalue()
 
 

@@ -28,7 +28,7 @@ def project(made_project: Project, tmp_path: Path) -> Project:
 def run(project: Project, *options: str) -> str:
     out = io.StringIO()
     cfg = compose([*project.options, f"runs={project.folder}/runs", *options])
-    job.contrast(cfg, tracker=NullTracker(), console=Console(out))
+    job.contrast(cfg, tracker=NullTracker(), console=Console(out, verbose=True))
     return out.getvalue()
 
 

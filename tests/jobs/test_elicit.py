@@ -42,7 +42,7 @@ def config(project: Project, *options: str) -> Config:
 
 def run(project: Project, *options: str) -> str:
     out = io.StringIO()
-    elicit(config(project, *options), tracker=NullTracker(), console=Console(out))
+    elicit(config(project, *options), tracker=NullTracker(), console=Console(out, verbose=True))
     return out.getvalue()
 
 

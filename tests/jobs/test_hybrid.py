@@ -25,7 +25,7 @@ from sae_reasoning.steering.recovery import COLUMNS
 def run(project: Project, *options: str) -> str:
     out = io.StringIO()
     cfg = compose([*project.options, f"runs={project.folder}/runs", *options])
-    hybrid(cfg, tracker=NullTracker(), console=Console(out))
+    hybrid(cfg, tracker=NullTracker(), console=Console(out, verbose=True))
     return out.getvalue()
 
 

@@ -47,7 +47,7 @@ def quiet() -> dict:
 def run(config: Config) -> str:
     """What the job prints."""
     printed = io.StringIO()
-    match(config, tracker=NullTracker(), console=Console(printed))
+    match(config, tracker=NullTracker(), console=Console(printed, verbose=True))
     return printed.getvalue()
 
 

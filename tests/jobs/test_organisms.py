@@ -72,7 +72,7 @@ class Killed(NullTracker):
 
 def run(cfg: Config, tracker: NullTracker) -> str:
     out = io.StringIO()
-    organisms(cfg, tracker=tracker, console=Console(out))
+    organisms(cfg, tracker=tracker, console=Console(out, verbose=True))
     return out.getvalue()
 
 

@@ -74,7 +74,7 @@ def ranked(
     folder = tmp_path_factory.mktemp("ranked")
     shutil.copytree(template / "runs", folder / "runs")
     config, printed = config_of(folder, tiny_pair), io.StringIO()
-    rank(config, tracker=NullTracker(), console=Console(printed))
+    rank(config, tracker=NullTracker(), console=Console(printed, verbose=True))
     return Ranked(config, printed.getvalue())
 
 
@@ -349,7 +349,7 @@ def test_passes_made_apart_are_gathered_into_the_same_ranking(
     for only in ("rl/1", "base/0", "base/1"):
         config.rank.only = only
         printed = io.StringIO()
-        assert rank(config, tracker=NullTracker(), console=Console(printed)) is None
+        assert rank(config, tracker=NullTracker(), console=Console(printed, verbose=True)) is None
         assert f"{only} is scored" in printed.getvalue()
         assert not (config.folder / "rank").exists()
     (partial,) = config.folder.glob("rank.partial-*")
@@ -357,7 +357,7 @@ def test_passes_made_apart_are_gathered_into_the_same_ranking(
     assert made == {"rl_layer_1", "base_layer_0", "base_layer_1"}
     config.rank.only = ""
     printed = io.StringIO()
-    rank(config, tracker=NullTracker(), console=Console(printed))
+    rank(config, tracker=NullTracker(), console=Console(printed, verbose=True))
     assert "rl layer 0:" in printed.getvalue()
     assert "rl layer 1:" not in printed.getvalue()
     for name in ("scores", "attacks", "grid"):
@@ -400,7 +400,7 @@ def test_a_crosscoder_is_refused(config: Config) -> None:
 
 def test_a_second_run_does_nothing(ranked: Ranked) -> None:
     printed = io.StringIO()
-    again = rank(ranked.config, tracker=NullTracker(), console=Console(printed))
+    again = rank(ranked.config, tracker=NullTracker(), console=Console(printed, verbose=True))
     assert again == Manifest.read(ranked.config.folder / "rank")
     assert printed.getvalue() == f"rank: {ranked.config.folder / 'rank'} is up to date\n"
 

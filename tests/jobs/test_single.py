@@ -51,7 +51,7 @@ def single(tiny_config: Config, tiny_neox_pair: PairConfig, tmp_path: Path) -> C
 def test_one_model_goes_through_to_edits(single: Config) -> None:
     out = io.StringIO()
     for stage in (traces, cache, train, rank, ablate):
-        stage(single, tracker=NullTracker(), console=Console(out))
+        stage(single, tracker=NullTracker(), console=Console(out, verbose=True))
     assert "warning: all traces" not in out.getvalue()
     assert set(read_table(single.folder / "rank" / "scores.parquet").reader) == {"rl"}
     grid = read_table(single.folder / "rank" / "grid.parquet")

@@ -62,15 +62,20 @@ def _bring(tiny_config: Config, path: Path, *writers: str) -> None:
 def test_one_writers_traces_are_imported_and_cached(tiny_config: Config, tmp_path: Path) -> None:
     _bring(tiny_config, tmp_path / "t.jsonl", "rl")
     out = io.StringIO()
-    manifest = traces(tiny_config, tracker=NullTracker(), console=Console(out))
+    manifest = traces(tiny_config, tracker=NullTracker(), console=Console(out, verbose=True))
     assert manifest.counts["traces"] == 4
     assert "warning: all traces are rl's: cache and train read them" in out.getvalue()
-    assert cache(tiny_config, tracker=NullTracker(), console=Console(out)).counts["traces"] == 4
+    assert (
+        cache(tiny_config, tracker=NullTracker(), console=Console(out, verbose=True)).counts[
+            "traces"
+        ]
+        == 4
+    )
 
 
 def _imported(config: Config) -> tuple[list[Trace], str]:
     out = io.StringIO()
-    traces(config, tracker=NullTracker(), console=Console(out))
+    traces(config, tracker=NullTracker(), console=Console(out, verbose=True))
     return read_traces(config.folder / "traces" / "traces.parquet"), out.getvalue()
 
 

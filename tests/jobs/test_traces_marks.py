@@ -118,7 +118,7 @@ def asking(tiny_neox_pair, tiny_config: Config, tmp_path: Path) -> Config:
 def run(config: Config, server: Server) -> str:
     config.traces.annotator_endpoint = server.url
     out = io.StringIO()
-    traces(config, tracker=NullTracker(), console=Console(out))
+    traces(config, tracker=NullTracker(), console=Console(out, verbose=True))
     return out.getvalue()
 
 

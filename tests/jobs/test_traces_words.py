@@ -30,7 +30,7 @@ def words(tiny_config: Config, tiny_neox_pair: PairConfig) -> Config:
 def _run(config: Config) -> tuple[Manifest, str]:
     out = io.StringIO()
     config.traces.__post_init__()
-    return traces(config, tracker=NullTracker(), console=Console(out)), out.getvalue()
+    return traces(config, tracker=NullTracker(), console=Console(out, verbose=True)), out.getvalue()
 
 
 def _jsonl(folder: Path, rows: list[dict[str, Any]]) -> str:

@@ -36,7 +36,7 @@ class DyingTracker(NullTracker):
 def run(cfg: Config) -> str:
     """Train; what was printed."""
     stream = io.StringIO()
-    train(cfg, tracker=NullTracker(), console=Console(stream))
+    train(cfg, tracker=NullTracker(), console=Console(stream, verbose=True))
     return stream.getvalue()
 
 

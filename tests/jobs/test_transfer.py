@@ -30,7 +30,7 @@ def edit_through(cfg: Config, source: str, target: str, **options: object) -> No
 
 def run(cfg: Config) -> tuple[Manifest, str]:
     stream = io.StringIO()
-    made = transfer(cfg, tracker=NullTracker(), console=Console(stream=stream))
+    made = transfer(cfg, tracker=NullTracker(), console=Console(stream=stream, verbose=True))
     return made, stream.getvalue()
 
 
