@@ -20,6 +20,7 @@ from sae_reasoning.behaviours.outcomes import (
     WEAK,
 )
 from sae_reasoning.behaviours.windows import POSITIONAL
+from sae_reasoning.texts import bounded
 
 _KINDS = {TRACKERS: "span detector", ANNOUNCERS: "onset predictor"}
 _AUROC = {TRACKERS: "span_auroc", ANNOUNCERS: "onset_auroc"}
@@ -54,7 +55,7 @@ class Headline:
         """The AUROC with its interval."""
         if self.auroc != self.auroc:
             return "-"
-        return f"{self.auroc:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return bounded(self.auroc, self.low, self.high, 3)
 
 
 def headlines(shortlist: Mapping[str, Any], attacks: pd.DataFrame) -> list[Headline]:

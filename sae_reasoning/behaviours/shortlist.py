@@ -17,6 +17,7 @@ from sae_reasoning.behaviours.outcomes import ANNOUNCERS, RANDOM, TRACKERS
 from sae_reasoning.behaviours.streams import MaximaOf, matched_strata
 from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
 from sae_reasoning.stats import Estimate, benjamini_hochberg, bootstrap_auroc, clustered_auroc
+from sae_reasoning.texts import bounded
 
 IDENTITY = ["layer", "latent", "behaviour", "reader", "writer"]
 
@@ -327,4 +328,4 @@ def findings(
 
 
 def _interval(row: pd.Series) -> str:
-    return f"{row.span_auroc:.3f} [{row.span_auroc_low:.3f}, {row.span_auroc_high:.3f}]"
+    return bounded(row.span_auroc, row.span_auroc_low, row.span_auroc_high, 3)

@@ -22,9 +22,8 @@ from sae_reasoning.contrast.weights import WeightChange
 from sae_reasoning.organisms.grammar import answered_path
 from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Trace
+from sae_reasoning.texts import bounded, ratio
 
-_MANY = 1000
-"""Times as often, beyond which the base doesn't make the move and the figure says no more."""
 CORRUPTED, CONTENT_GAP = "accuracy/after_thought", "content_gap"
 
 
@@ -130,9 +129,7 @@ def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame
         one = by.get((behaviour, measure, model, condition, 0.95))
         if one is None:
             return "–"
-        if one.low > _MANY:
-            return f"over {_MANY}"
-        return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+        return (ratio if model == RATIO else bounded)(one.value, one.low, one.high)
 
     return pd.DataFrame(
         [

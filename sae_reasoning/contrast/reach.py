@@ -26,6 +26,7 @@ from sae_reasoning.contrast.measures import (
 )
 from sae_reasoning.organisms.world import SHUT, Problem
 from sae_reasoning.stats import Estimate, pass_at
+from sae_reasoning.texts import bounded, number
 
 PASS_AT, CUT, TOKENS = "pass@k", "tries/cut", "tries/tokens"
 DESCENTS, OPEN_DESCENTS = "random descents", "random open descents"
@@ -143,7 +144,7 @@ def pass_summary(found: Sequence[Measure]) -> pd.DataFrame:
 
     def cell(k: str, model: str) -> str:
         one = by[k, model]
-        return f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]"
+        return bounded(one.value, one.low, one.high)
 
     columns = (BASE, RL, DIFFERENCE, DESCENTS, OPEN_DESCENTS)
     ks = dict.fromkeys(k for k, _ in by)
@@ -168,7 +169,7 @@ def pass_told(found: Sequence[Measure]) -> list[str]:
         said,
         "a try: "
         + ", ".join(
-            f"{model} {tries[TOKENS, model]:.0f} tokens, {tries[CUT, model]:.0%} cut"
+            f"{model} {number(tries[TOKENS, model], 0)} tokens, {tries[CUT, model]:.0%} cut"
             for model in MODELS
         ),
     ]

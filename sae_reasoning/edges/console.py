@@ -21,6 +21,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, overload, runtime_chec
 from tqdm import tqdm
 
 from sae_reasoning.edges.artifacts import Manifest
+from sae_reasoning.texts import number
 
 Item = TypeVar("Item")
 
@@ -384,9 +385,9 @@ def _cell(value: Any, is_count: bool) -> str:
         return "-"
     if not _is_number(value):
         return str(value) or "-"
-    number = float(value)
-    if not math.isfinite(number):
-        return "-" if math.isnan(number) else str(number)
-    if is_count or abs(number) >= 1000:
-        return f"{number:,.0f}"
-    return f"{number:.3f}"
+    found = float(value)
+    if math.isnan(found):
+        return "-"
+    if is_count and abs(found) < 1e15:
+        return f"{found:,.0f}"
+    return number(found, 3)

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from sae_reasoning.edges.artifacts import publish
-from sae_reasoning.texts import MAX_CHARS, shown
+from sae_reasoning.texts import MAX_CHARS, number, shown
 
 TEMPLATES = Path(__file__).parent / "templates"
 _MAX_SHOWN = 10 * MAX_CHARS
@@ -118,6 +118,4 @@ def _with_code(text: str) -> Markup:
 
 def _figure(value: float | None) -> str:
     """Three figures, or a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:.3f}".replace("-", "−")
+    return "–" if value is None else number(value, 3)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from sae_reasoning.edges.artifacts import publish
+from sae_reasoning.texts import number
 
 _LABELS = {
     "edit": "edit",
@@ -142,7 +143,7 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set_xticks(
             range(len(behaviours)),
-            [f"{b}\n{none.value[b]:.2f} without" for b in behaviours],
+            [f"{b}\n{number(none.value[b])} without" for b in behaviours],
             fontsize=7,
         )
         problems = f"n = {own.num_problems.iloc[0]} problems, {own.split.iloc[0]} split"
@@ -174,9 +175,9 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
         moves = list(part.behaviour.unique())
         across = part[part.source != target]
         series = [("own latents", "#3a8f5d", part[part.source == target], "difference", "")]
-        for number, (source, own) in enumerate(across.groupby("source", sort=False)):
+        for place, (source, own) in enumerate(across.groupby("source", sort=False)):
             said = f"counterparts of {source}'s"
-            series.append((said, _TRANSFERS[number % 3], own, "difference", ""))
+            series.append((said, _TRANSFERS[place % 3], own, "difference", ""))
             series.append(("other latents' counterparts", "#8a8a8a", own, "permuted", "permuted_"))
         for shift, (label, colour, own, column, prefix) in enumerate(series):
             for row in own.itertuples():

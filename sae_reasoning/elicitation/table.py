@@ -11,6 +11,7 @@ import pandas as pd
 
 from sae_reasoning.stats import Estimate, gap_recovered, paired_bootstrap, widen_flat
 from sae_reasoning.stats import pass_at as pass_of_problem
+from sae_reasoning.texts import bounded, number
 
 COSTS = ("training_tokens", "gradient_steps", "trained_values")
 _COLUMNS = [
@@ -202,10 +203,8 @@ def recovered_in_words(table: pd.DataFrame) -> str:
 def shown(table: pd.DataFrame, behaviours: Sequence[str]) -> pd.DataFrame:
     """For people: gap recovered, cost, and moves made rightly a rollout."""
 
-    def bounded(line: pd.Series, name: str, low: str, high: str) -> str:
-        if pd.isna(line[name]):
-            return "–"
-        return f"{line[name]:.2f} [{line[low]:.2f}, {line[high]:.2f}]"
+    def told(line: pd.Series, name: str, low: str, high: str) -> str:
+        return "–" if pd.isna(line[name]) else bounded(line[name], line[low], line[high])
 
     rows = []
     for _, line in table.iterrows():
@@ -216,17 +215,17 @@ def shown(table: pd.DataFrame, behaviours: Sequence[str]) -> pd.DataFrame:
             "steps": _count(line.gradient_steps),
             "steered": "–" if pd.isna(line.tokens_steered) else f"{line.tokens_steered:.1%}",
             "samples": int(line.samples),
-            "accuracy": bounded(line, "accuracy", "low", "high"),
-            "gap recovered": bounded(line, "gap_recovered", "gap_low", "gap_high")
+            "accuracy": told(line, "accuracy", "low", "high"),
+            "gap recovered": told(line, "gap_recovered", "gap_low", "gap_high")
             if line.gap_defined
             else "no gap",
         }
         for move in behaviours:
             name = f"{move}/right"
-            own[f"{move}, right"] = bounded(line, name, f"{name}_low", f"{name}_high")
+            own[f"{move}, right"] = told(line, name, f"{name}_low", f"{name}_high")
         rows.append(own)
     return pd.DataFrame(rows)
 
 
 def _count(value: float) -> str:
-    return "–" if pd.isna(value) else f"{value:,.0f}"
+    return "–" if pd.isna(value) else number(value)

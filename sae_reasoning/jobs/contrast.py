@@ -389,16 +389,10 @@ class _Lab:
             for layer in layers:
                 resid[layer][batch.rows] = batch.residuals[layer].cpu()
                 slopes[layer][batch.rows] = batch.gradients[layer].cpu()
+        kinds, key = self._own.triggers, f"{self._own.seed}/{behaviour}"
         found = {
             layer: candidates(
-                self._own.triggers,
-                layer,
-                resid[layer],
-                slopes[layer],
-                len(starts),
-                num_permuted,
-                # Other permutations for another seed, move or layer.
-                random.Random(f"permuted/{self._own.seed}/{behaviour}/{layer}").getrandbits(63),
+                kinds, layer, resid[layer], slopes[layer], len(starts), num_permuted, key
             )
             for layer in layers
         }

@@ -5,12 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_reasoning.contrast.measures import BASE, DIFFERENCE, RATIO, RL, Measure
+from sae_reasoning.contrast.measures import (
+    BASE,
+    DIFFERENCE,
+    EQUIVALENCE_LEVEL,
+    RATIO,
+    RL,
+    Measure,
+)
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import OVER, TRIGGER
 from sae_reasoning.contrast.triggers import SKILL as PUSHED
 from sae_reasoning.contrast.validity import FIXED_RULE, OVER_RULE, OWN_WORDS, SKILL, VALIDITY
-from sae_reasoning.report.figures import Axis, Bar, number
+from sae_reasoning.report.figures import Axis, Bar
 from sae_reasoning.report.verdict import (
     CREATED,
     DEPLOYED,
@@ -22,7 +29,9 @@ from sae_reasoning.report.verdict import (
     UNSETTLED,
     Evidence,
     Verdict,
+    never,
 )
+from sae_reasoning.texts import bounded, number
 
 _MEANS = {
     DEPLOYED: "The base could do it already; training taught the model when to.",
@@ -139,9 +148,7 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
         wanted = (one.behaviour, name, model, condition, 0.95)
         for m in measures:
             if (m.behaviour, m.measure, m.model, m.condition, m.level) == wanted:
-                has_bounds = math.isfinite(m.low) and math.isfinite(m.high)
-                bounds = f" [{number(m.low)}, {number(m.high)}]" if has_bounds else ""
-                return f"{number(m.value)}{bounds}"
+                return bounded(m.value, m.low, m.high)
         return "–"
 
     deciding, _ = _split(one)
@@ -158,7 +165,10 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
         verdict=f"{one.verdict} ({one.qualifier})" if one.qualifier else one.verdict,
         kind=one.verdict,
         means=_IN_SHORT[one.qualifier or one.verdict],
-        starts=(figure(PER_TRACE, BASE), figure(PER_TRACE, RL)),
+        starts=(
+            never(one.behaviour, measures) or figure(PER_TRACE, BASE),
+            figure(PER_TRACE, RL),
+        ),
         executed=(figure(VALIDITY, BASE, OWN_WORDS), figure(VALIDITY, RL, OWN_WORDS)),
         checks=f"{passed} of {len(deciding)} checks pass" if deciding else "nothing to check",
         spare=spare,
@@ -176,9 +186,7 @@ def beside_a_rule(one: Verdict, measures: Sequence[Measure]) -> str:
     }
     if BASE not in over or RL not in over:
         return ""
-    base, rl = (
-        f"{number(m.value)} [{number(m.low)}, {number(m.high)}]" for m in (over[BASE], over[RL])
-    )
+    base, rl = (bounded(m.value, m.low, m.high) for m in (over[BASE], over[RL]))
     said = (
         f"over the best rule that reads no note, validity leads by {base} in the base, {rl} in the"
     )
@@ -250,9 +258,13 @@ def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
 
 
 def _evidence_bar(evidence: Evidence) -> Bar:
-    axis = Axis.of([evidence.margin, evidence.value, evidence.low, evidence.high], "")
+    values = [evidence.margin, evidence.value, evidence.low, evidence.high]
+    axis = Axis.of_ratios(values, "") if _is_ratio(evidence) else Axis.of(values, "")
+    other = _other_margin(evidence)
     if not evidence.passed:
         held = f"margin {number(evidence.margin)}: not cleared"
+    elif other is not None:
+        held = f"within {number(other)} and {number(evidence.margin)}"
     elif evidence.low > evidence.margin:
         held = f"above {number(evidence.margin)}"
     else:
@@ -287,10 +299,40 @@ def _sure(one: Verdict, deciding: Sequence[Evidence]) -> str:
 
 
 def _room(e: Evidence) -> float:
-    """Distance of the bound from the margin, in half-widths of the interval."""
-    bound = e.low if e.low > e.margin else e.high
-    half = abs(e.value - bound)
-    return abs(bound - e.margin) / half if half > 0 else math.inf
+    """Distance of the bound from the margin, in half-widths of the interval; ratios by their logs.
+
+    An interval that ends nowhere has no width: the unit is then the margin's distance from 1.
+    """
+    other = _other_margin(e)
+    if other is not None:
+        return min(_between(e, e.low, other), _between(e, e.high, e.margin))
+    return _between(e, e.low if e.low > e.margin else e.high, e.margin)
+
+
+def _between(e: Evidence, bound: float, margin: float) -> float:
+    def at(value: float) -> float:
+        if not _is_ratio(e):
+            return value
+        return math.log(value) if value > 0 else -math.inf
+
+    apart = abs(at(bound) - at(margin))
+    if math.isinf(apart):
+        return math.inf
+    half = abs(at(e.value) - at(bound))
+    if math.isinf(half):
+        half = abs(at(margin))
+    return apart / half if half > 0 else math.inf
+
+
+def _is_ratio(e: Evidence) -> bool:
+    return RATIO in e.measure.split()
+
+
+def _other_margin(e: Evidence) -> float | None:
+    """The lower one, where a figure is to lie within two: the inverse, or the same below 0."""
+    if f"({EQUIVALENCE_LEVEL:.0%})" not in e.measure:
+        return None
+    return 1 / e.margin if _is_ratio(e) else -e.margin
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,24 +4,28 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sae_reasoning.texts import MANY, bounded, ratio
+
 MOST_TICKS = 5
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear scale.
+    """A scale, linear or of ratios.
 
     Attributes:
         low: Value at the left, or bottom.
         high: Value at the right, or top.
         ticks: Values that are labelled.
         unit: What is measured, with its unit.
+        is_log: Whether it's logarithmic.
     """
 
     low: float
     high: float
     ticks: tuple[float, ...]
     unit: str
+    is_log: bool = False
 
     @classmethod
     def of(cls, values: Iterable[float], unit: str) -> "Axis":
@@ -36,9 +40,31 @@ class Axis:
         ticks = tuple(round(k * step, 10) for k in range(first, last + 1))
         return cls(low - room, high + room, ticks, unit)
 
+    @classmethod
+    def of_ratios(cls, values: Iterable[float], unit: str) -> "Axis":
+        """The logarithmic axis that holds all ratios, up to a thousand times as much or as little.
+
+        Its ticks are powers of ten, or where those are few, twos and fives between them.
+        """
+        known = [min(max(v, 1 / MANY), MANY) for v in values if not math.isnan(v)] or [1.0]
+        low, high = min(*known, 0.8), max(*known, 1.25)
+        room = (high / low) ** 0.04
+        powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+        for factors in ((1,), (1, 3), (1, 2, 5)):
+            found = [float(f"{f * 10.0**p:.1g}") for p in powers for f in factors]
+            ticks = tuple(tick for tick in found if low / room <= tick <= high * room)
+            if len(ticks) > MOST_TICKS // 2:
+                break
+        return cls(low / room, high * room, ticks, unit, is_log=True)
+
     def at(self, value: float) -> float:
         """Place of a value, in per cent; what lies outside is put at the end."""
-        return round(min(max(100 * (value - self.low) / (self.high - self.low), 0.0), 100.0), 2)
+        low, high = self.low, self.high
+        if self.is_log:
+            if value <= 0:
+                return 0.0
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return round(min(max(100 * (value - low) / (high - low), 0.0), 100.0), 2)
 
 
 @dataclass(frozen=True)
@@ -57,6 +83,7 @@ class Bar:
         held: In words, such as `must be above 0.4`.
         passed: Whether it passed; none where nothing was asked.
         absent: What is said where there is no estimate.
+        said: In place of the estimate, or "".
     """
 
     label: str
@@ -70,20 +97,21 @@ class Bar:
     held: str = ""
     passed: bool | None = None
     absent: str = "not measured"
+    said: str = ""
 
     @property
     def is_drawn(self) -> bool:
         """Whether there is anything to draw."""
-        return all(map(math.isfinite, (self.value, self.low, self.high)))
+        return not any(map(math.isnan, (self.value, self.low, self.high)))
 
     @property
     def figure(self) -> str:
         """The estimate with its interval, as text."""
-        if not math.isfinite(self.value):
+        if self.said:
+            return self.said
+        if math.isnan(self.value):
             return self.absent
-        if not self.is_drawn:
-            return f"{number(self.value)} (no interval)"
-        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
+        return (ratio if self.axis.is_log else bounded)(self.value, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -194,18 +222,6 @@ def bars_on_one_axis(
         Bar(label, value, low, high, n, axis, series, absent=absent)
         for label, series, value, low, high, n in figures
     )
-
-
-def number(value: float) -> str:
-    """A number for people: three figures, whole ones plain."""
-    if not math.isfinite(value):
-        return "–"
-    if float(value).is_integer() and abs(value) < 1e6:
-        return f"{value:,.0f}".replace("-", "−")
-    if abs(value) < 0.001:
-        return "0" if abs(value) < 1e-6 else f"{value:.0e}".replace("-", "−")
-    text = f"{value:.3f}" if abs(value) < 0.1 else f"{value:.2f}"
-    return (text if abs(value) < 100 else f"{value:,.0f}").replace("-", "−")
 
 
 def _round_step(least: float) -> float:

@@ -6,7 +6,7 @@ makes it.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -37,11 +37,12 @@ from sae_reasoning.report.figures import (
     Point,
     Table,
     bars_on_one_axis,
-    number,
 )
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
+from sae_reasoning.report.verdict import never
 from sae_reasoning.stats import wilson
 from sae_reasoning.steering.recovery import gap_curves
+from sae_reasoning.texts import bounded, number
 
 HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
     "The base, steered at the right moments",
@@ -305,7 +306,16 @@ def _by_model(
         for model in (BASE, RL)
         if (m := _find(measures, behaviour, name, model, condition))
     ]
-    return bars_on_one_axis(figures, unit) if figures else ()
+    if not figures:
+        return ()
+    bars = bars_on_one_axis(figures, unit)
+    if name != PER_TRACE:
+        return bars
+    moves = [label.partition(",")[0] for label, *_ in figures]
+    return tuple(
+        replace(bar, said=never(move, measures)) if bar.series == BASE else bar
+        for bar, move in zip(bars, moves, strict=True)
+    )
 
 
 def _find(
@@ -330,7 +340,7 @@ def _gap_point(row: Any, x: Axis, y: Axis) -> Point:
         100 - y.at(value),
         100 - y.at(low),
         100 - y.at(high),
-        f"{share:.1%} of tokens: {number(value)} [{number(low)}, {number(high)}]",
+        f"{share:.1%} of tokens: {bounded(value, low, high)}",
     )
 
 
@@ -347,8 +357,10 @@ def _cell(value: object) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        return number(float(value))
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return number(value)
     if hasattr(value, "item"):
         return _cell(value.item())
     return str(value)

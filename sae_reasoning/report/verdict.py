@@ -35,10 +35,12 @@ from sae_reasoning.contrast.measures import (
     RL,
     Measure,
 )
-from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
+from sae_reasoning.contrast.rates import GIVEN_THINKING, OCCURS, PER_TRACE
 from sae_reasoning.contrast.triggers import OVER, TRIGGER
 from sae_reasoning.contrast.triggers import SKILL as PUSHED
 from sae_reasoning.contrast.validity import BEST_OF, BEST_WORDS, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.stats import most_of_none
+from sae_reasoning.texts import number
 
 CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
     "created",
@@ -257,8 +259,30 @@ def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
 def _often(case: _Case) -> str:
     """Both rates in words."""
     base, rl = (case.get(PER_TRACE, model).value for model in (BASE, RL))
-    before = f"{base:.2g} times" if base >= _NEVER else "never"
-    return f"the model makes {case.behaviour} {rl:.2g} times a trace, its base {before}"
+    before = never(case.behaviour, case.measures)
+    if not before:
+        before = f"{number(base)} times" if base >= _NEVER else "never"
+    return f"the model makes {case.behaviour} {number(rl)} times a trace, its base {before}"
+
+
+def never(behaviour: str, measures: Sequence[Measure]) -> str:
+    """That the base was never seen to start a move, with how often it might; "" where it was.
+
+    Of its rollouts that were made to think; the bound is the exact upper 95 % bound of the share in
+    which the move starts. A rate that the onset mass shows to be more than nothing stands instead.
+    """
+    own = {
+        m.measure: m
+        for m in measures
+        if (m.behaviour, m.model, m.condition, m.level) == (behaviour, BASE, "", 0.95)
+    }
+    if not {OCCURS, PER_TRACE} <= own.keys():
+        return ""
+    seen = own[OCCURS]
+    if seen.value > 0 or own[PER_TRACE].value >= _NEVER:
+        return ""
+    most = number(most_of_none(seen.items))
+    return f"never in {seen.items:,} rollouts (at most {most}, exact upper 95 % bound)"
 
 
 def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str) -> str:

@@ -17,7 +17,14 @@ from sae_reasoning.stats.aurocs import (
     sparse_concordance,
     tie_runs,
 )
-from sae_reasoning.stats.estimates import Estimate, benjamini_hochberg, pass_at, widen_flat, wilson
+from sae_reasoning.stats.estimates import (
+    Estimate,
+    benjamini_hochberg,
+    most_of_none,
+    pass_at,
+    widen_flat,
+    wilson,
+)
 from sae_reasoning.stats.gaps import gap_between, gap_recovered, is_gap, level_of
 from sae_reasoning.stats.resampling import MOSTLY, bootstrap_of_sums, paired_bootstrap
 
@@ -40,6 +47,7 @@ __all__ = [
     "kappa",
     "kept_auroc",
     "level_of",
+    "most_of_none",
     "paired_bootstrap",
     "pass_at",
     "sparse_concordance",

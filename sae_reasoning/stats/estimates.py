@@ -45,6 +45,14 @@ def wilson(successes: float, n: int) -> Estimate:
     return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n)
 
 
+def most_of_none(n: int) -> float:
+    """Upper 95 % bound of a share that was seen in none of `n`: exact, one-sided.
+
+    After Clopper and Pearson (1934): at a larger share, none of `n` has less than 5 % probability.
+    """
+    return 1 - 0.05 ** (1 / n)
+
+
 def widen_flat(found: Estimate, n: int) -> Estimate:
     """A share with Wilson's interval on `n` units where its own has no width.
 

@@ -19,6 +19,7 @@ from sae_reasoning.stats import (
     widen_flat,
 )
 from sae_reasoning.steering.outcomes import repetition_share
+from sae_reasoning.texts import bounded
 
 ALL = "all"
 """In the column `move`: over all problems."""
@@ -152,11 +153,7 @@ def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
     for (policy, vector), part in shown.groupby(["policy", "vector"], sort=False):
         row = {"policy": policy, "vector": vector, "accuracy": f"{part.accuracy.max():.2f}"}
         for number, one in enumerate(part.sort_values("share_steered").itertuples(), 1):
-            recovered = (
-                f"{one.gap_recovered:.2f} [{one.low:.2f}, {one.high:.2f}]"
-                if one.defined
-                else "no gap"
-            )
+            recovered = bounded(one.gap_recovered, one.low, one.high) if one.defined else "no gap"
             where = f"{one.share_steered:.1%} ({one.steered_positions:g})"
             row[str(number)] = f"{where}: {recovered}"
         rows.append(row)

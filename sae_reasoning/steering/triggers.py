@@ -10,6 +10,7 @@
 They are made and chosen on the select split.
 """
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -112,7 +113,7 @@ def candidates(
     gradients: Float[Tensor, "place d_model"],
     num_onsets: int,
     num_permuted: int,
-    seed: int,
+    key: str,
 ) -> Candidates:
     """Directions of the kinds asked for that one layer gives.
 
@@ -124,7 +125,7 @@ def candidates(
         num_onsets: How many are onsets.
         num_permuted: Permutations of the labels. Each side gets as many onsets as the other, or
             what's left of the true difference would be the direction itself.
-        seed: Of the permutations.
+        key: Of the permutations: another seed, move or layer has others.
     """
     found = []
     if MEAN_DIFFERENCE in kinds:
@@ -132,7 +133,9 @@ def candidates(
         found.append(Direction(MEAN_DIFFERENCE, layer, vector))
     if GRADIENT in kinds:
         found.append(Direction(GRADIENT, layer, unit(gradients[:num_onsets].mean(0))))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(
+        random.Random(f"permuted/{key}/{layer}").getrandbits(63)
+    )
     permuted = []
     for _ in range(num_permuted):
         sides: list[list[Tensor]] = [[], []]

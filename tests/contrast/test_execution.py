@@ -246,22 +246,23 @@ def test_permuted_labels_give_a_direction_that_is_not_the_true_one() -> None:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(60, 32, generator=generator)
     noise[:30] += 3 * torch.eye(32)[0]
-    found = candidates(["mean-difference"], 1, noise, noise, 30, 20, seed=0)
+    found = candidates(["mean-difference"], 1, noise, noise, 30, 20, "0/x")
     true = found.directions[0].vector
     assert float(true[0]) > 0.9
     assert max(abs(float(one.vector @ true)) for one in found.permuted) < 0.6
     assert found.norm > 3
 
 
-def test_another_seed_redraws_the_permutations() -> None:
+def test_another_seed_move_or_layer_redraws_the_permutations() -> None:
     rows = torch.randn(20, 8, generator=torch.Generator().manual_seed(0))
 
-    def drawn(seed: int) -> torch.Tensor:
-        found = candidates(["mean-difference"], 1, rows, rows, 10, 2, seed)
+    def drawn(seed: int, move: str = "x", layer: int = 1) -> torch.Tensor:
+        found = candidates(["mean-difference"], layer, rows, rows, 10, 2, f"{seed}/{move}")
         return torch.stack([one.vector for one in found.permuted])
 
     assert torch.equal(drawn(3), drawn(3))
-    assert not torch.allclose(drawn(3), drawn(4))
+    for others in (drawn(4), drawn(3, "y"), drawn(3, layer=2)):
+        assert not torch.allclose(drawn(3), others)
 
 
 def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:

@@ -17,9 +17,8 @@ from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
 from sae_reasoning.report.examples import QUARTERS
-from sae_reasoning.report.figures import number
 from sae_reasoning.report.reviews import read_review
-from sae_reasoning.texts import MAX_PIECE, shown
+from sae_reasoning.texts import MAX_PIECE, number, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)

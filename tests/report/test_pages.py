@@ -25,11 +25,11 @@ from sae_reasoning.behaviours.outcomes import (
 )
 from sae_reasoning.behaviours.replication import Replica, attack_by_seeds
 from sae_reasoning.contrast.measures import BASE, RL, Measure
-from sae_reasoning.contrast.rates import PER_TRACE
+from sae_reasoning.contrast.rates import OCCURS, PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain, write_page
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.records import TokenSpan, Trace
-from sae_reasoning.report.cards import calibration_line, card, headline
+from sae_reasoning.report.cards import calibration_line, card, headline, summary
 from sae_reasoning.report.examples import (
     QUARTERS,
     TOP,
@@ -40,12 +40,13 @@ from sae_reasoning.report.examples import (
     histogram,
     token_pieces,
 )
-from sae_reasoning.report.figures import Axis, number
+from sae_reasoning.report.figures import Axis, Bar
 from sae_reasoning.report.latents import listing_rows, records
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
 from sae_reasoning.report.sections import attacks, gap_curve, onsets
-from sae_reasoning.report.verdict import Evidence, Verdict
-from sae_reasoning.texts import shown
+from sae_reasoning.report.verdict import Evidence, Verdict, never
+from sae_reasoning.stats import most_of_none
+from sae_reasoning.texts import bounded, number, shown
 
 
 def evidence(measure="skill rl own words", value=0.8, low=0.7, margin=0.4, passed=True):
@@ -173,6 +174,78 @@ def test_an_axis_has_round_ticks_and_holds_its_values(values, ticks):
     axis = Axis.of(values, "")
     assert axis.ticks[: len(ticks)] == pytest.approx(ticks)
     assert all(0 <= axis.at(value) <= 100 for value in values)
+
+
+def test_an_axis_of_ratios_is_logarithmic_and_ends_at_a_thousand():
+    axis = Axis.of_ratios([0.5, 2.0], "")
+    assert axis.at(1.0) == pytest.approx(50, abs=0.01)
+    assert axis.at(2.0) - axis.at(1.0) == pytest.approx(axis.at(1.0) - axis.at(0.5), abs=0.02)
+    assert 1 in axis.ticks
+    wide = Axis.of_ratios([1.25, 5e19, math.inf], "")
+    assert (wide.high, wide.at(math.inf), wide.at(0.0)) == (pytest.approx(1300, rel=0.1), 100, 0)
+    assert wide.ticks == (1, 10, 100, 1000)
+
+
+def test_a_ratio_of_more_than_a_thousand_says_no_more():
+    axis = Axis.of_ratios([1.25], "")
+    figures = [
+        Bar("", *found, 9, axis).figure
+        for found in ((5.2e19, 1.6e19, 1.6e20), (30.0, 8.2, math.inf), (2.0, 1.5, 2.5))
+    ]
+    assert figures == ["over 1,000", "30 [8.20, ∞]", "2 [1.50, 2.50]"]
+
+
+def test_a_ratio_is_near_its_margin_by_its_logarithm():
+    """50 times as much, give or take a factor of two, is far above 1.25; 1.5 [1.3, 1.7] isn't."""
+
+    def spare(*figures: Evidence) -> str:
+        return summary(deployed(*figures), []).spare
+
+    name = "onset_mass/per_trace rl/base"
+    assert spare(Evidence(name, 5.2e19, 1.6e19, 1.6e20, 90, 1.25, True)).startswith("sure")
+    assert spare(Evidence(name, 50.0, 25.0, 100.0, 90, 1.25, True)).startswith("sure")
+    assert spare(Evidence(name, math.inf, 40.0, math.inf, 90, 1.25, True)).startswith("sure")
+    assert spare(Evidence(name, math.inf, 1.3, math.inf, 90, 1.25, True)).startswith("fairly")
+    assert spare(Evidence(name, 1.5, 1.3, 1.7, 90, 1.25, True)).startswith("fairly")
+
+
+def test_a_level_figure_is_as_near_as_the_nearer_of_its_two_margins():
+    level = "onset_mass/per_trace rl/base (90%)"
+    low = Evidence(level, 0.9, 0.82, 0.98, 90, 1.25, True)
+    assert card(deployed(low)).deciding[0].held == "within 0.80 and 1.25"
+    assert summary(deployed(low), []).spare.startswith("fairly")
+    middle = Evidence(level, 1.0, 0.95, 1.05, 90, 1.25, True)
+    assert summary(deployed(middle), []).spare.startswith("sure")
+
+
+def test_a_base_that_was_never_seen_to_do_it_is_said_to_have_never_done_it():
+    """None of 300 rollouts: at a share of 0.0099 that has less than 5 % probability."""
+
+    def measures(mass: float, seen: float) -> list[Measure]:
+        rate = Measure("x", PER_TRACE, BASE, "", mass, mass, mass, 0.95, 90, 300)
+        return [rate, Measure("x", OCCURS, BASE, "", seen, 0.0, 0.1, 0.95, 90, 300)]
+
+    never_did = "never in 300 rollouts (at most 0.010, exact upper 95 % bound)"
+    assert never("x", measures(1e-20, 0.0)) == never_did
+    assert never("x", measures(1e-20, 0.01)) == never("x", measures(0.1, 0.0)) == ""
+    assert summary(deployed(), []).starts[0] == "–"
+    one = replace(deployed(), behaviour="x")
+    assert summary(one, measures(1e-20, 0.0)).starts[0] == never_did
+    (chart,) = onsets(measures(1e-20, 0.0), ["x"]).charts
+    assert chart.bars[0].figure == never_did
+    assert (1 - most_of_none(300)) ** 300 == pytest.approx(0.05)
+
+
+def test_no_number_has_more_than_four_figures():
+    numbers = [52398988077326057472.0, 123456.0, 52398.9, 1234.56, 99.996, 0.123456, 1e-5]
+    assert [number(x) for x in numbers] == [
+        *("5.24e19", "123,500", "52,400", "1,235", "100", "0.12", "1e−05")
+    ]
+    assert [number(x, 3) for x in (1234.56, 12.3456, 9.99996, 0.5, -0.0004, math.inf)] == [
+        *("1,235", "12.35", "10.00", "0.500", "−0.000", "∞")
+    ]
+    assert bounded(0.5, 0.4, math.inf) == "0.50 [0.40, ∞]"
+    assert bounded(math.nan, 0.4, 0.6) == "–"
 
 
 def test_numbers_are_written_for_people():

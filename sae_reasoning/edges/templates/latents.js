@@ -17,7 +17,12 @@ function element(tag, className, ...children) {
 function figure(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (value !== 0 && Math.abs(value) < 0.0005) return value.toExponential(0).replace("-", "−");
-  return value.toFixed(Math.abs(value) >= 100 ? 0 : digits).replace("-", "−");
+  // As number() of texts.py: four significant figures at most.
+  const rounded = Number(value.toPrecision(4));
+  const size = Math.abs(rounded);
+  if (size >= 1e6) return value.toExponential(2).replace("+", "").replace("-", "−");
+  const places = size < 1 ? 4 : Math.max(3 - Math.floor(Math.log10(size)), 0);
+  return rounded.toLocaleString("en", { minimumFractionDigits: Math.min(digits, places), maximumFractionDigits: Math.min(digits, places) }).replace("-", "−");
 }
 const interval = (low, high, digits = 3) =>
   (low === null || high === null || low === undefined) ? "" : ` [${figure(low, digits)}, ${figure(high, digits)}]`;

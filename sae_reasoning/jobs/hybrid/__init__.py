@@ -63,6 +63,7 @@ from sae_reasoning.steering.policies import (
 from sae_reasoning.steering.readout import LatentReader
 from sae_reasoning.steering.recovery import NOTHING
 from sae_reasoning.steering.triggers import Push
+from sae_reasoning.texts import bounded
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 from sae_reasoning.traces.problems import posed_in
 
@@ -111,8 +112,7 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     gap = found.iloc[0]
     console.table(
         "gap recovered at each share of tokens steered (median positions of a rollout), "
-        f"of a gap of {gap.gap:.2f} "
-        f"[{gap.gap_low:.2f}, {gap.gap_high:.2f}], {gap.n} report problems",
+        f"of a gap of {bounded(gap.gap, gap.gap_low, gap.gap_high)}, {gap.n} report problems",
         list(summary.columns),
         summary.values.tolist(),
         at_most=10,

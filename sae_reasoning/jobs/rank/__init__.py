@@ -41,6 +41,7 @@ from sae_reasoning.jobs.rank.beaten import hold_shortlists
 from sae_reasoning.jobs.rank.data import RankData, open_data, saved_maxima
 from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
 from sae_reasoning.jobs.rank.rivals import random_reader, score_text
+from sae_reasoning.texts import bounded
 
 _ORDER = [
     "dictionary",
@@ -282,7 +283,7 @@ def _probes(baselines: pd.DataFrame) -> pd.DataFrame:
     own = baselines[baselines.baseline.isin(names) & (baselines.writer == "rl")]
     own = own.sort_values("select_span_auroc", ascending=False)
     best = own.groupby(["behaviour", "reader", "baseline"], sort=False).head(1)
-    figure = [f"{r.span_auroc:.3f} [{r.low:.3f}, {r.high:.3f}]" for r in best.itertuples()]
+    figure = [bounded(r.span_auroc, r.low, r.high, 3) for r in best.itertuples()]
     table = best.assign(figure=figure, k=best.baseline.map(names)).pivot(
         index=["behaviour", "reader"], columns="k", values="figure"
     )

@@ -6,7 +6,11 @@
 4. The overview: verdicts and every figure with its rows. All pages open from disk.
 """
 
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +25,7 @@ from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
 from sae_reasoning.jobs.report.sources import look, reviews_of
 from sae_reasoning.report.cards import beside_a_rule
-from sae_reasoning.report.verdict import Verdict, verdict
+from sae_reasoning.report.verdict import Evidence, Verdict, verdict
 
 SCHEMA_VERSION = 1
 
@@ -60,9 +64,20 @@ def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
             "schema_version": SCHEMA_VERSION,
             "pair": cfg.pair.name,
             "margins": cfg.report.margins,
-            "verdicts": verdicts,
+            "verdicts": [asdict(one) | {"evidence": _finite(one.evidence)} for one in verdicts],
         },
     )
+
+
+def _finite(evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
+    """Figures as JSON has them: where there's no bound, null."""
+    return [
+        {
+            name: None if isinstance(value, float) and math.isinf(value) else value
+            for name, value in asdict(one).items()
+        }
+        for one in evidence
+    ]
 
 
 def _say(

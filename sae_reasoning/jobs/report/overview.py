@@ -14,10 +14,10 @@ from sae_reasoning.edges.pages import write_page, write_rows
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.jobs.report.sources import Sources
 from sae_reasoning.report import cards, sections
-from sae_reasoning.report.figures import number
 from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.sections import Section
 from sae_reasoning.report.verdict import Evidence, Verdict
+from sae_reasoning.texts import number
 
 
 def write_overview(
@@ -82,7 +82,7 @@ def _facts(cfg: Config, sources: Sources) -> list[tuple[str, str]]:
     ]
     if sources.has("traces"):
         counts = sources.manifests["traces"].counts
-        facts += [(name, number(counts[name])) for name in ("traces", "problems") if name in counts]
+        facts += [(name, f"{counts[name]:,}") for name in ("traces", "problems") if name in counts]
     return facts
 
 
