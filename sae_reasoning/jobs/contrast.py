@@ -389,15 +389,12 @@ class _Lab:
             for layer in layers:
                 resid[layer][batch.rows] = batch.residuals[layer].cpu()
                 slopes[layer][batch.rows] = batch.gradients[layer].cpu()
-        kinds, key = self._own.triggers, f"{self._own.seed}/{behaviour}"
+        kinds, count, key = self._own.triggers, len(starts), f"{self._own.seed}/{behaviour}"
         found = {
-            layer: candidates(
-                kinds, layer, resid[layer], slopes[layer], len(starts), num_permuted, key
-            )
-            for layer in layers
+            x: candidates(kinds, x, resid[x], slopes[x], count, num_permuted, key) for x in layers
         }
         directions = [direction for one in found.values() for direction in one.directions]
-        if ASCENT in self._own.triggers:
+        if ASCENT in kinds:
             onsets, budget = prefixes[: len(starts)], self._own.token_budget
             for layer in layers:
                 begun = unit(slopes[layer][: len(starts)].mean(0))
