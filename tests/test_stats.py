@@ -1,5 +1,8 @@
 """Statistics against scikit-learn, scipy and simulation."""
 
+import tracemalloc
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from sae_reasoning.stats import (
     auroc,
+    aurocs,
     benjamini_hochberg,
     bootstrap_auroc,
     clustered_auroc,
@@ -114,6 +118,60 @@ def test_stratified_bootstrap_compares_only_within_strata() -> None:
         scores, is_positive, np.arange(6), stratum=stratum, num_resamples=20, seed=0
     )
     assert found.value == 0.5
+
+
+@pytest.mark.parametrize("cells", [1, 40, 200])
+def test_pairs_are_the_same_however_few_scores_are_held_at_once(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    scores = rng.integers(0, 25, 300) / 4  # Many ties.
+    is_positive, cluster = rng.random(300) < 0.3, rng.integers(0, 20, 300)
+    stratum = rng.integers(-1, 12, 300)
+
+    def found() -> list[float]:
+        kept = kept_auroc(
+            scores,
+            is_positive,
+            ~is_positive,
+            cluster,
+            stratum,
+            keep=0.5,
+            num_resamples=50,
+            seed=0,
+        )
+        one = bootstrap_auroc(
+            scores, is_positive, cluster, stratum=stratum, num_resamples=50, seed=0
+        )
+        return [
+            *(x for own in (kept.within, kept.plain, kept.margin, one) for x in (*astuple(own),)),
+            kept.pair_weighted,
+        ]
+
+    whole = found()
+    pairs = [
+        np.sign(scores[i] - scores[j])
+        for i in np.flatnonzero(is_positive)
+        for j in np.flatnonzero(~is_positive)
+        if stratum[i] == stratum[j] != -1
+    ]
+    assert whole[-1] == pytest.approx((1 + np.mean(pairs)) / 2, abs=1e-11)
+    monkeypatch.setattr(aurocs, "_MAX_CELLS", cells)
+    assert found() == pytest.approx(whole, abs=1e-11, nan_ok=True)
+
+
+def test_pairs_of_many_scores_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of all scores by all problems would take 128 MB here."""
+    monkeypatch.setattr(aurocs, "_MAX_CELLS", 1 << 17)
+    rng = np.random.default_rng(0)
+    scores, is_positive = rng.random(40_000), rng.random(40_000) < 0.5
+    tracemalloc.start()
+    try:
+        bootstrap_auroc(scores, is_positive, rng.integers(0, 400, 40_000), num_resamples=10, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24e6
 
 
 def test_paired_bootstrap_covers_the_mean_and_tells_nothing_from_something() -> None:

@@ -102,8 +102,8 @@ class WordSums:
         self.num_rows += counts.reshape(self.num_rows.shape)
         pair, index = active.within(row, row + 1)
         key = slot[pair] * self._num_latents + active.latent[index]
-        sums = np.bincount(key, active.value[index], minlength=self.total.size)
-        self.total += sums.reshape(self.total.shape)
+        # Few of all words and latents are near a cue of the batch: only they are touched.
+        np.add.at(self.total.reshape(-1), key, active.value[index].astype(np.float64))
 
     def means(self, group: int, words: Bool[np.ndarray, " word"]) -> Float[np.ndarray, "_ latent"]:
         """Mean activation near each of some words that occur."""

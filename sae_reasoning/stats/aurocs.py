@@ -13,6 +13,9 @@ from sae_reasoning.stats.resampling import between, resample_weights
 _DECIMALS = 12
 """Of a share of pairs: beyond them is rounding, which would have all pairs be a little over 1."""
 
+_MAX_CELLS = 1 << 22
+"""Of scores times problems held at once: 32 MiB of them."""
+
 
 @dataclass(frozen=True)
 class AurocEstimates:
@@ -380,24 +383,37 @@ def _pair_table(
     group, y = np.searchsorted(both, stratum[compared]), is_positive[compared]
     rows, row = np.unique(cluster[compared[y]], return_inverse=True)
     columns, column = np.unique(cluster[compared[~y]], return_inverse=True)
-    # Runs of equal scores, each within its stratum, and the first run of each stratum.
+    # Runs of equal scores, each within its stratum.
     first = tie_runs(group, scores[compared])
     run = np.repeat(np.arange(len(first)), np.diff(first, append=len(group)))
-    begins = tie_runs(group[first])
 
-    upto = np.zeros((len(first) + 1, len(columns)))
-    np.add.at(upto, (run[~y] + 1, column), 1)
-    np.cumsum(upto, 0, out=upto)
-    negatives = np.diff(upto[[*begins, len(first)]], axis=0)
+    negatives = _counts(group[~y], column, (len(both), len(columns))).toarray()
     # Counts are whole until they're divided.
     shared = negatives.sum(1, keepdims=True) if each_positive else np.ones((len(both), 1))
-    held, of_held = np.unique(run[y], return_inverse=True)
-    beaten = (upto[held] + upto[held + 1]) / 2 - upto[begins][group[first[held]]]
-    beaten /= shared[group[first[held]]]
+    before = np.cumsum(negatives, 0) - negatives  # In strata that come earlier.
+    concordant = np.zeros((len(rows), len(columns)))
+    below = np.zeros(len(columns))
+    at_once = max(_MAX_CELLS // max(len(columns), 1), 1)
+    for start in range(0, len(first), at_once):
+        stop = min(start + at_once, len(first))
+        of_negative, of_positive = (
+            slice(*np.searchsorted(runs, [start, stop])) for runs in (run[~y], run[y])
+        )
+        upto = np.zeros((stop - start + 1, len(columns)))
+        upto[0] = below
+        np.add.at(upto, (run[~y][of_negative] + 1 - start, column[of_negative]), 1)
+        np.cumsum(upto, 0, out=upto)
+        below = upto[-1]
+        held, of_held = np.unique(run[y][of_positive], return_inverse=True)
+        stratum_of_held = group[first[held]]
+        beaten = (upto[held - start] + upto[held - start + 1]) / 2 - before[stratum_of_held]
+        beaten /= shared[stratum_of_held]
+        counts = _counts(of_held, row[of_positive], (len(held), len(rows)))
+        concordant += counts.T @ beaten
     return _PairTable(
         rows,
         columns,
-        _counts(of_held, row, (len(held), len(rows))).T @ beaten,
+        concordant,
         _counts(group[y], row, (len(both), len(rows))).toarray(),
         negatives / shared,
     )

@@ -13,7 +13,7 @@ from sklearn.metrics import mutual_info_score, roc_auc_score
 from sae_reasoning.behaviours.reason_score import cue_windows, reason_score
 from sae_reasoning.behaviours.scores import Labels, LatentScores, ReaderScores, label_rows
 from sae_reasoning.behaviours.streams import Active, MaximaStream, matched_strata
-from sae_reasoning.behaviours.tables import ValueTable
+from sae_reasoning.behaviours.tables import ValueTable, WordSums
 from sae_reasoning.behaviours.windows import Classes, cell_index, group_index
 from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import TokenOpportunity
@@ -170,6 +170,34 @@ def test_values_take_no_more_memory_when_there_are_ten_times_as_many() -> None:
         return most
 
     assert peak(50_000) < 1.1 * peak(5_000)
+
+
+def test_sums_near_cue_words_touch_only_what_is_active_there() -> None:
+    """All words and latents of a wide dictionary take 26 MB; a batch adds next to nothing."""
+    rng = np.random.default_rng(0)
+    num_rows, width, num_words = 64, 1 << 14, 50
+    classes = Classes(
+        rng.integers(-1, 3, num_rows).astype(np.int8),
+        np.array([0, 1, 3]),
+        np.zeros(3, np.int64),
+        np.ones(3, np.int64),
+    )
+    row, word = np.sort(rng.integers(0, num_rows, 80)), rng.integers(0, num_words, 80)
+    values = rng.random((num_rows, 8)).astype(np.float32)
+    latents = rng.integers(0, width // 8, (num_rows, 8)) + width // 8 * np.arange(8)
+    sums = WordSums(row, word, classes, num_words, 4, width)
+    tracemalloc.start()
+    for start in range(0, num_rows, 16):
+        part = slice(start, start + 16)
+        sums.add(Active.of(start, values[part], latents[part]))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1e6
+    expected = np.zeros((4, num_words, width))
+    for r, w in zip(row.tolist(), word.tolist(), strict=True):
+        if classes.of_row[r] >= 0:
+            expected[classes.group[classes.of_row[r]], w, latents[r]] += values[r]
+    np.testing.assert_allclose(sums.total, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("num_tokens", [3, 200])

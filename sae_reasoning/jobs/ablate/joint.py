@@ -6,29 +6,30 @@ have. When they are edited, the model that isn't edited reads along, so that the
 that was trained; read from one half of its encoder it would be another code.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_pairs import paired_batches
+from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.crosscoder_checkpoint import Half, load_crosscoder
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.jobs.ablate.latents import Choice
 from sae_reasoning.jobs.ablate.places import (
     FEW,
+    MAX_CODES,
     MODELS,
+    codes_at,
     open_stores,
     opportunities_of,
-    read_at,
 )
 from sae_reasoning.records import Trace
 from sae_reasoning.stats import auroc
 from sae_reasoning.steering.conditions import LatentId
-
-_BATCH = 8192
 
 
 def is_joint(cfg: Config) -> bool:
@@ -81,14 +82,19 @@ def _separators(
         behaviour: [] for behaviour in cfg.ablate.behaviours or known
     }
     places = pd.MultiIndex.from_frame(table[["trace", "token"]]).unique()
+    own = {behaviour: table[table.behaviour == behaviour] for behaviour in found}
+    at = {
+        behaviour: places.get_indexer(pd.MultiIndex.from_frame(one[["trace", "token"]]))
+        for behaviour, one in own.items()
+    }
     for layer, half in halves.items():
-        read = [read_at(store, places).to(half.device) for store in open_stores(cfg, layer, "rl")]
-        codes = half.encode(*read).cpu().numpy()
-        for behaviour, scored in found.items():
-            own = table[table.behaviour == behaviour]
-            at = places.get_indexer(pd.MultiIndex.from_frame(own[["trace", "token"]]))
-            scores = auroc(codes[at].astype(np.float64), own.taken.to_numpy(bool))
-            scored += [(float(s), LatentId(layer, j)) for j, s in enumerate(scores) if s > 0.5]
+        stores = open_stores(cfg, layer, "rl")
+        for first, codes in _columns(stores, places, half):
+            for behaviour, scored in found.items():
+                scores = auroc(codes[at[behaviour]], own[behaviour].taken.to_numpy(bool))
+                scored += [
+                    (float(s), LatentId(layer, j)) for j, s in enumerate(scores, first) if s > 0.5
+                ]
     return {
         behaviour: [latent for _, latent in sorted(scored, key=lambda one: -one[0])][
             : cfg.rank.announcers
@@ -97,19 +103,47 @@ def _separators(
     }
 
 
+def _columns(
+    stores: Sequence[ActivationStore], places: pd.MultiIndex, half: Half
+) -> Iterator[tuple[int, Float[np.ndarray, "place latent"]]]:
+    """All places' activations of some latents at a time, with the first latent's number.
+
+    Meanwhile only the active latents of each place are held.
+    """
+    parts, done = [], 0
+    for codes in codes_at(stores, places, half):
+        active = codes.nonzero(as_tuple=True)
+        at, which = (index.cpu().numpy() for index in active)
+        parts.append((at + done, which, codes[active].cpu().double().numpy()))
+        done += len(codes)
+    if not parts:
+        return
+    place, latent, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(latent, kind="stable")
+    place, latent, value = place[order], latent[order], value[order]
+    width = max(MAX_CODES // max(done, 1), 1)
+    for first in range(0, half.d_sae, width):
+        size = min(width, half.d_sae - first)
+        here = slice(*np.searchsorted(latent, [first, first + size]))
+        dense = np.zeros((done, size))
+        dense[place[here], latent[here] - first] = value[here]
+        yield first, dense
+
+
 def _sizes(cfg: Config, traces: Sequence[Trace], layer: int, half: Half) -> pd.DataFrame:
     """How often and strongly each latent fires on the RL model's select texts; as in `rank`."""
     stores = open_stores(cfg, layer, "rl")
     chosen = np.array([t.split == "select" and t.writer == "rl" for t in traces])
     fires, total, most = torch.zeros(3, half.d_sae, dtype=torch.float64, device=half.device)
     count = 0
-    for batch in paired_batches(stores, range(stores[0].num_tokens), _BATCH):
+    at_once = max(MAX_CODES // half.d_sae, 1)
+    for batch in paired_batches(stores, range(stores[0].num_tokens), at_once):
         kept = torch.from_numpy(chosen[batch.trace_index])
         if not kept.any():
             continue
-        codes = half.encode(*batch.activations[:, kept].to(half.device)).double()
+        codes = half.encode(*batch.activations[:, kept].to(half.device))
         fires += (codes > 0).sum(0)
-        total += codes.sum(0)
+        total += codes.sum(0, dtype=torch.float64)
         most = torch.maximum(most, codes.amax(0))
         count += len(codes)
     table = pd.DataFrame(

@@ -1,6 +1,6 @@
 """What the cache says of the places where edits act: sizes of latents, mean differences, shares."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,11 +18,14 @@ from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.controls import LatentSizes
-from sae_reasoning.steering.triggers import mean_difference
+from sae_reasoning.steering.triggers import unit
 from sae_reasoning.traces.annotate import annotator_for
 from sae_reasoning.traces.sentences import possible_starts
 
 MODELS = ("base", "rl")
+
+MAX_CODES = 1 << 25
+"""Latents held at once, silent ones included: 128 MiB of them."""
 
 FEW = 20
 """Opportunities below which latents' sizes there aren't known, and those of all tokens serve."""
@@ -111,18 +114,14 @@ def measure_places(
         for layer, (store, *others) in stores.items():
             read_by = [store, *(others if isinstance(dictionaries[layer], Half) else [])]
             found.sizes[behaviour][layer] = (
-                _sizes_at(
-                    [read_at(one, _places(own)) for one in read_by],
-                    dictionaries[layer],
-                    overall[layer],
-                )
+                _sizes_at(read_by, _places(own), dictionaries[layer], overall[layer])
                 if len(own) >= FEW
                 else overall[layer]
             )
             if len(onsets) and len(untaken):
-                there, elsewhere = read_at(store, onsets), read_at(store, untaken)
-                found.vectors[behaviour][layer] = mean_difference(there, elsewhere)
-                found.untaken[behaviour][layer] = elsewhere.mean(0)
+                elsewhere = _mean_at(store, untaken)
+                found.vectors[behaviour][layer] = unit(_mean_at(store, onsets) - elsewhere)
+                found.untaken[behaviour][layer] = elsewhere
     return found
 
 
@@ -145,10 +144,30 @@ def open_stores(cfg: Config, layer: int, first: str) -> list[ActivationStore]:
     return [ActivationStore.open(cfg.folder / "cache" / x / f"layer_{layer}") for x in readers]
 
 
-def read_at(store: ActivationStore, places: pd.MultiIndex) -> Float[Tensor, "place d_model"]:
-    """Activations at places, each a trace and a token."""
-    rows = Rows.cached(store.token_id, store.row_of_trace, store.position)
-    return store.read(np.array([rows.row(*place) for place in places], np.int64))
+def codes_at(
+    stores: Sequence[ActivationStore], places: pd.MultiIndex, dictionary: Dictionary | Half
+) -> Iterator[Float[Tensor, "place d_sae"]]:
+    """Latents at places, each a trace and a token; some places at a time."""
+    for resid in _read_at(stores, places, dictionary.d_sae):
+        yield dictionary.encode(*(of_store.to(dictionary.device) for of_store in resid))
+
+
+def _mean_at(store: ActivationStore, places: pd.MultiIndex) -> Float[Tensor, " d_model"]:
+    total = torch.zeros(store.d_model, dtype=torch.float64)
+    for (resid,) in _read_at([store], places, store.d_model):
+        total += resid.sum(0, dtype=torch.float64)
+    return (total / len(places)).float()
+
+
+def _read_at(
+    stores: Sequence[ActivationStore], places: pd.MultiIndex, width: int
+) -> Iterator[list[Float[Tensor, "place d_model"]]]:
+    """Activations at places, so many at a time that `width` numbers of each are few enough."""
+    rows = Rows.cached(stores[0].token_id, stores[0].row_of_trace, stores[0].position)
+    found = np.array([rows.row(*place) for place in places], np.int64)
+    at_once = max(MAX_CODES // width, 1)
+    for start in range(0, len(found), at_once):
+        yield [store.read(found[start : start + at_once]) for store in stores]
 
 
 def _places(table: pd.DataFrame) -> pd.MultiIndex:
@@ -156,20 +175,19 @@ def _places(table: pd.DataFrame) -> pd.MultiIndex:
 
 
 def _sizes_at(
-    read: Sequence[Float[Tensor, "place d_model"]],
+    stores: Sequence[ActivationStore],
+    places: pd.MultiIndex,
     dictionary: Dictionary | Half,
     overall: LatentSizes,
 ) -> LatentSizes:
     """Sizes at some places; the maximum stays that of all tokens."""
-    latents = dictionary.encode(*(resid.to(dictionary.device) for resid in read)).cpu()
-    is_active = latents > 0
-    fires = is_active.sum(0)
-    mean = torch.where(fires > 0, latents.sum(0) / fires.clamp_min(1), 0.0)
+    fires, total = torch.zeros(2, dictionary.d_sae, dtype=torch.float64)
+    for codes in codes_at(stores, places, dictionary):
+        fires += (codes > 0).sum(0).cpu()
+        total += codes.sum(0, dtype=torch.float64).cpu()
+    mean = total / fires.clamp_min(1)
     return _as_written(
-        LatentSizes(
-            (fires / len(latents)).double().numpy(), mean.double().numpy(), overall.max_active
-        ),
-        dictionary,
+        LatentSizes((fires / len(places)).numpy(), mean.numpy(), overall.max_active), dictionary
     )
 
 
