@@ -16,7 +16,7 @@ _HEADERS = [
         r"(?:system\n.*?\n)?user\n(?P<asked>.*?)\nassistant\n",
         r"(?:system\n\n.*?)?user\n\n(?P<asked>.*?)assistant\n\n",
         r"user\n(?P<asked>.*?)\nmodel\n",
-        r"(?:system[^a-z\s].*?)?user(?P<asked>[^a-z\s].*?)assistant(?=[^a-z\s,.;:'’])",
+        r"(?:system(?=[A-Z]).*?)?user(?=[A-Z0-9\"“$\\(])(?P<asked>.*?)assistant(?=[A-Z0-9\"“$\\(<*#])",
         # With them.
         r"(?:<\|im_start\|>system.*?<\|im_end\|>\s*)?<\|im_start\|>user(?:\n|<\|im_sep\|>)"
         r"(?P<asked>.*?)<\|im_end\|>\s*<\|im_start\|>assistant(?:\n|<\|im_sep\|>)",

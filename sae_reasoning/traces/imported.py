@@ -63,6 +63,7 @@ class ImportedTrace:
         split: `select` or `report`, where the file says so.
         annotation: Its moves.
         where: What to call it in a message: option, file and row.
+        is_numbered: Whether its problem is named by its place in the file, as by nothing else.
     """
 
     problem_id: str
@@ -73,6 +74,7 @@ class ImportedTrace:
     split: str | None
     annotation: Annotation
     where: str = ""
+    is_numbered: bool = False
 
 
 @dataclass
@@ -181,7 +183,10 @@ def _numbered(
                 "if it stands for a missing one, leave it out"
             )
     if not named:
-        return [replace(t, problem_id=f"q{number:05d}") for number, t in enumerate(traces)]
+        return [
+            replace(trace, problem_id=f"q{number:05d}", is_numbered=True)
+            for number, trace in enumerate(traces)
+        ]
     if lacking := [trace.where for trace in traces if not trace.problem_id]:
         warn(
             f"{len(lacking)} rows have no problem_id where others have one (first: {lacking[0]}); "
@@ -189,7 +194,9 @@ def _numbered(
         )
     option = source.partition("=")[0]  # Another file's row in the same place is another problem.
     return [
-        trace if trace.problem_id else replace(trace, problem_id=f"{option}:{number:05d}")
+        trace
+        if trace.problem_id
+        else replace(trace, problem_id=f"{option}:{number:05d}", is_numbered=True)
         for number, trace in enumerate(traces)
     ]
 
@@ -408,6 +415,7 @@ def note_problems(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) 
             f"{len(differing)} rows have another prompt than an earlier row of the same writer and "
             f"problem_id (first: {differing[0]}); give different problems different ids"
         )
+    _note_numbered([trace for trace in traces if trace.is_numbered and trace.prompt], warn)
     base, rl = ({t.problem_id: 0 for t in traces if t.writer == writer} for writer in _WRITERS)
     shared = len(base.keys() & rl.keys())
     if base and rl and 2 * shared < min(len(base), len(rl)):
@@ -418,6 +426,30 @@ def note_problems(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) 
             f"base and rl share {shared} of their {len(base)} and {len(rl)} problems (base has "
             f"{apart[0]!r}, rl {apart[1]!r}), and they are compared problem by problem; give a "
             "problem the same problem_id in both"
+        )
+
+
+def _note_numbered(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) -> None:
+    """Say if rows that only their place names seem to be of other problems than that."""
+    by_prompt: dict[tuple[str, str], str] = {}
+    by_place: dict[str, str] = {}
+    again, apart = [], []
+    for trace in traces:
+        first = by_prompt.setdefault((trace.prompt, trace.writer), trace.problem_id)
+        if first != trace.problem_id:
+            again.append(trace.where)
+        if by_place.setdefault(trace.problem_id, trace.prompt) != trace.prompt:
+            apart.append(trace.where)
+    remedy = "add problem_id, as problems are what is paired, split and resampled"
+    if again:
+        warn(
+            f"{len(again)} rows without problem_id have the prompt of an earlier row (first: "
+            f"{again[0]}), but count as other problems; {remedy}"
+        )
+    if apart:
+        warn(
+            f"{len(apart)} rows without problem_id are taken for the problem in the same place of "
+            f"the other file, but have another prompt (first: {apart[0]}); {remedy}"
         )
 
 

@@ -5,15 +5,20 @@ emoji is two; some tools count bytes. The three part behind the first character 
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+import re
+from collections.abc import Sequence
 
 from sae_reasoning.config import OFFSET_UNITS
 
 CODEPOINTS, UTF16, BYTES = OFFSET_UNITS
 UNITS = {CODEPOINTS: "characters", UTF16: "UTF-16 units", BYTES: "bytes"}
 """Each with its name in messages."""
+
+
+_ENCODINGS = {UTF16: ("utf-16-le", 2), BYTES: ("utf-8", 1)}
+"""Each with the bytes of one of its units."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Ruler:
@@ -26,19 +31,17 @@ class Ruler:
 
     def __init__(self, text: str, unit: str) -> None:
         self.unit = unit
-        sizes: Iterable[int] = ()
-        if unit == UTF16 and not text.isascii() and max(text) > "\uffff":
-            sizes = (1 + (character > "\uffff") for character in text)
-        elif unit == BYTES and not text.isascii():
-            sizes = (len(character.encode("utf-8", "surrogatepass")) for character in text)
-        # Offset of each character, and of the end; empty where the unit counts as Python does.
-        self._offsets = [0, *accumulate(sizes)] if sizes else []
-        self.length = self._offsets[-1] if self._offsets else len(text)
-
-    @property
-    def is_plain(self) -> bool:
+        self.is_plain = (
+            unit == CODEPOINTS or text.isascii() or (unit == UTF16 and max(text) <= "\uffff")
+        )
         """Whether this text's offsets are its code points."""
-        return not self._offsets
+        self.length = len(text)
+        if not self.is_plain:
+            self._encoding, self._size = _ENCODINGS[unit]
+            # Half a character has no encoding; what stands for it here has the same size.
+            self._text = _SURROGATE.sub("\ufffd", text)
+            self._encoded = self._text.encode(self._encoding)
+            self.length = len(self._encoded) // self._size
 
     def codepoint(self, offset: int) -> int:
         """The code point at an offset.
@@ -50,14 +53,18 @@ class Ruler:
             raise ValueError(f"{offset} lies outside its text of {self.length} {UNITS[self.unit]}")
         if self.is_plain:
             return offset
-        found = bisect_left(self._offsets, offset)
-        if self._offsets[found] != offset:
-            raise ValueError(f"{offset} lies within a character, counted in {UNITS[self.unit]}")
-        return found
+        try:
+            return len(self._encoded[: offset * self._size].decode(self._encoding))
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{offset} lies within a character, counted in {UNITS[self.unit]}"
+            ) from error
 
     def offset(self, codepoint: int) -> int:
         """The offset of a code point."""
-        return codepoint if self.is_plain else self._offsets[codepoint]
+        if self.is_plain:
+            return codepoint
+        return len(self._text[:codepoint].encode(self._encoding)) // self._size
 
 
 def misfits(text: str, places: Sequence[tuple[int, int]], unit: str) -> float:

@@ -182,6 +182,19 @@ def test_rows_are_numbered_where_none_has_an_id() -> None:
     assert not said
 
 
+def test_numbered_rows_that_seem_to_be_of_other_problems_are_told() -> None:
+    bare = {key: value for key, value in GOOD.items() if key != "problem_id"}
+    base, _ = parsed(bare, bare | {"prompt": "3+3?"}, bare)
+    rl, _ = parsed(*(bare | {"prompt": p, "writer": "rl"} for p in ("3+3?", "2+2?", None)))
+    said: list[str] = []
+    note_problems([*base, *rl], said.append)
+    assert "1 rows without problem_id have the prompt of an earlier row (first: tra" in said[0]
+    assert "2 rows without problem_id are taken for the problem in the same place" in said[1]
+    same, _ = parsed(*(bare | {"prompt": None, "writer": "rl"} for _ in range(2)))
+    note_problems([*base[:2], *same], said.append)
+    assert len(said) == 2
+
+
 def test_an_id_that_reads_like_none_is_told() -> None:
     traces, said = parsed(*[GOOD | {"problem_id": "None"}] * 3)
     assert {trace.problem_id for trace in traces} == {"None"}
