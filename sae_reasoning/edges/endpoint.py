@@ -175,5 +175,7 @@ class Endpoint:
     def _ask(self, behaviour: str, words: str, seed: int) -> str | None:
         question = Question(_INSTRUCTIONS.format(behaviour=behaviour), words, seed=seed)
         said = " ".join(self._chat.ask(question).rpartition("</think>")[2].split())
+        if "<think>" in said and "<think>" not in words:
+            return None  # Cut within its thoughts.
         first = words.split()[:1]
         return said if said and said.split()[:1] != first else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_reasoning.traces.offsets import CODEPOINTS, UNITS, Ruler
-from sae_reasoning.traces.rows import integer_of, present
+from sae_reasoning.traces.rows import integer_of, objects_of, present
 
 MARKED_UNDER = ("label", "labels", "entities", "annotations")
 """Keys under which tools keep what is marked."""
@@ -89,13 +89,17 @@ def _task(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _annotations(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     every = row.get("annotations") or row.get("completions") or []
-    given = [one for one in every if isinstance(one, Mapping)]
-    return [one for one in given if not one.get("was_cancelled") and not one.get("skipped")]
+    given = every if isinstance(every, list) else []
+    return [
+        one
+        for one in given
+        if isinstance(one, Mapping) and not one.get("was_cancelled") and not one.get("skipped")
+    ]
 
 
 def _regions(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of an annotation, the stretches of text; choices, relations and ratings are others."""
-    every = [one.get("value") for one in annotation.get("result") or []]
+    every = [one["value"] for one in objects_of(annotation, "result") if "value" in one]
     values = [dict(value) for value in every if isinstance(value, Mapping)]
     return [value for value in values if "labels" in value or "hypertextlabels" in value]
 

@@ -38,6 +38,7 @@ from sae_reasoning.traces.placing import place
 from sae_reasoning.traces.rows import (
     flag_of,
     integer_of,
+    objects_of,
     present,
     problem_id_of,
     says_nothing,
@@ -268,7 +269,7 @@ class _Parser:
 
     def _counted(self, row: Mapping[str, Any], text: str, where: str) -> tuple[list[Span], Ruler]:
         """Moves given by offsets, as code points, and what the row's offsets count."""
-        marks = _own_marks(row["spans"]) if "spans" in row else marks_of(row)
+        marks = _own_marks(row) if "spans" in row else marks_of(row)
         if marks is None:
             raise ValueError("its moves are missing")
         ruler = Ruler(text, unit_of(marks, text, self._unit))
@@ -319,14 +320,14 @@ class _Parser:
         return spans
 
 
-def _own_marks(entries: Any) -> list[Mark]:
+def _own_marks(row: Mapping[str, Any]) -> list[Mark]:
     return [
         Mark(
             str(entry["behaviour"]),
             integer_of(entry["char_start"], "char_start"),
             integer_of(entry["char_end"], "char_end"),
         )
-        for entry in entries
+        for entry in objects_of(row, "spans")
     ]
 
 
@@ -336,9 +337,10 @@ def _in_codepoints(span: Span, ruler: Ruler) -> Span:
         if start >= end:
             raise ValueError("it's empty")
     except ValueError as error:
-        lies = f"lies outside its text of {ruler.length} {UNITS[ruler.unit]}"
-        within = 0 <= span.char_start < span.char_end <= ruler.length
-        raise ValueError(f"span {_shown(span)} {error if within else lies}") from error
+        says = f": {error}"
+        if not 0 <= span.char_start < span.char_end <= ruler.length:
+            says = f" lies outside its text of {ruler.length} {UNITS[ruler.unit]}"
+        raise ValueError(f"span {_shown(span)}{says}") from error
     return replace(span, char_start=start, char_end=end)
 
 
@@ -370,13 +372,12 @@ def _opportunities(
     spans: tuple[Span, ...],
     behaviours: Sequence[str],
 ) -> tuple[Opportunity, ...]:
-    given = row.get("opportunities")
-    if given is None:
+    if row.get("opportunities") is None:
         return sentence_opportunities(text, spans, behaviours)
     # Whether one is taken follows from the spans, which may have been edited since.
     onsets = {(span.behaviour, span.char_start) for span in spans}
     found = []
-    for one in given:
+    for one in objects_of(row, "opportunities"):
         behaviour = str(one["behaviour"])
         try:
             end = ruler.codepoint(integer_of(one["char_end"], "char_end"))

@@ -150,6 +150,21 @@ def text_of(row: Mapping[str, Any], key: str) -> str:
     return value
 
 
+def objects_of(row: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """A value that has to be a list of objects; empty where there's none.
+
+    Raises:
+        ValueError: It's something else.
+    """
+    value = row.get(key)
+    if value is not None and not isinstance(value, (list, tuple)):
+        raise ValueError(f"{key} is {value!r} where a list of objects belongs")
+    for one in value or ():
+        if not isinstance(one, Mapping):
+            raise ValueError(f"{key} holds {one!r} where an object belongs")
+    return list(value or ())
+
+
 def flag_of(row: Mapping[str, Any], key: str) -> bool | None:
     """A value that has to be true or false, however it's written; None where it says nothing.
 

@@ -12,7 +12,13 @@ import pytest
 from sae_reasoning.config import ConfigError, RankConfig
 from sae_reasoning.edges.endpoint import Endpoint
 
-ANSWERS = {"wait , no": "  hold on ,\n no ", "say nothing": "", "stay here": "stay there"}
+ANSWERS = {
+    "wait , no": "  hold on ,\n no ",
+    "say nothing": "",
+    "stay here": "stay there",
+    "so ash": "<think>\nI could say thus.\n</think>\n\nthus ash",
+    "so birch": "<think>\nI could say thus",
+}
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -68,6 +74,12 @@ def test_a_span_is_put_in_other_words_and_the_same_span_is_asked_for_once(url: s
 @pytest.mark.parametrize("words", ["say nothing", "stay here"])
 def test_no_words_and_the_same_first_word_are_none(url: str, words: str) -> None:
     assert Endpoint(url, "there").reword("a", words, np.random.default_rng(0)) is None
+
+
+def test_thoughts_are_no_other_words(url: str) -> None:
+    endpoint, rng = Endpoint(url, "there"), np.random.default_rng(0)
+    assert endpoint.reword("deduction", "so ash", rng) == "thus ash"
+    assert endpoint.reword("deduction", "so birch", rng) is None
 
 
 def test_a_model_that_isnt_there_is_named(url: str) -> None:

@@ -287,6 +287,27 @@ def test_only_tracked_moves_may_not_overlap() -> None:
         parsed(row, behaviours=("backtracking", "deduction"))
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"spans": "x"}, "spans is 'x' where a list of objects belongs"),
+        ({"spans": [[0, 1, "x"]]}, r"spans holds \[0, 1, 'x'\] where an object belongs"),
+        ({"spans": [{"behaviour": "x"}]}, "'char_start' is missing"),
+        ({"spans": [GOOD["spans"][0] | {"char_end": None}]}, "char_end is None, not a whole"),
+        ({"opportunities": 5}, "opportunities is 5 where"),
+        ({"spans": None, "label": [[0, 1, None]]}, r"label holds .*, whose label isn't a name"),
+        (
+            {"spans": None, "label": "x"},
+            r"label is 'x' where \[\[start, end, name\], ...\] belongs",
+        ),
+        ({"spans": None, "label": [[0.5, 1, "x"]]}, r"start of x is 0.5, not a whole number"),
+    ],
+)
+def test_marks_of_another_form_are_named(change: dict, says: str) -> None:
+    with pytest.raises(ConfigError, match=f"traces.source=f, line 1: {says}"):
+        parsed(GOOD | change)
+
+
 def test_null_columns_are_absent() -> None:
     nothing = dict.fromkeys(
         ["spans", "labels", "text", "annotated_response", "split", "opportunities", "question"]
