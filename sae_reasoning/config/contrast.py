@@ -93,7 +93,7 @@ class ReportConfig:
         rate_ratio: A rate is up above this factor, level within it and its inverse.
         rate_difference: Starts a trace, or an opportunity, below which a difference is none.
         skill_margin: Of the way from chance to certainty, what the base may lack of the RL model's
-            and still have the move.
+            and still have the move. 0.3 is what 0.15 of validity are at a chance of one half.
         able: Way from chance (0) to certainty (1) above which a move is carried out.
         unable: Way below which it isn't; in between a model can in part.
         min_opportunities: Opportunities of both models, below which no rate is judged.
@@ -105,7 +105,7 @@ class ReportConfig:
 
     rate_ratio: float = 1.25
     rate_difference: float = 0.01
-    skill_margin: float = 0.15
+    skill_margin: float = 0.3
     able: float = 0.4
     unable: float = 0.2
     min_opportunities: int = 100
@@ -127,7 +127,7 @@ class ReportConfig:
         positive(self, prefix, "min_starts", "min_problems")
         require(
             self.skill_margin < 1,
-            f"{prefix}.skill_margin={self.skill_margin} is a share, below 1; 15 points are 0.15",
+            f"{prefix}.skill_margin={self.skill_margin} is a share, below 1; try 0.3",
         )
         require(
             self.rate_ratio > 1,

@@ -23,7 +23,8 @@ RATIO = 1.25
 RISK = 0.01
 """Moves a trace; a smaller difference is none."""
 SLACK = 0.15
-"""Validity that a base may lack and still have the move; the verdict's margin too."""
+"""Validity that a base may lack and still have the move; the verdict's margin at a chance of a
+half."""
 ABLE, UNABLE = 0.4, 0.2
 """Of the way from chance to certainty: above the one a model carries the move out, below the other
 it doesn't, in between it does in part."""

@@ -217,13 +217,20 @@ def card(one: Verdict, measures: Sequence[Measure] = ()) -> Card:
     )
 
 
-def calibration_line(found: Mapping[str, Any] | None) -> str:
-    """How often verdicts are right where the answer is known, in one sentence."""
+def calibration_line(found: Mapping[str, Any] | None, has_same_margins: bool = True) -> str:
+    """How often verdicts are right where the answer is known, in one sentence.
+
+    Args:
+        found: The calibration; none where there is none.
+        has_same_margins: Whether those verdicts were held against the margins of this one.
+    """
     right = found["right"].get("all") if found else None
     if right is None or not right["cells"]:
         return "How often such verdicts are right isn't known yet; `make calibrate` counts it."
     pairs = f"{right['pairs']} {'pair' if right['pairs'] == 1 else 'pairs'}"
     few = "" if right["cells"] >= _ENOUGH else "; too few to be an error rate"
+    if not has_same_margins:
+        few += "; by other margins than those of this page"
     return (
         f"How far to trust a verdict: on models whose answer is known, {right['value']:.0%} of "
         f"{right['cells']} verdicts given were right (95 % interval {right['low']:.0%} to "

@@ -107,6 +107,12 @@ def test_without_a_calibration_the_page_names_the_target_that_makes_it():
     assert "`make calibrate`" in calibration_line(None)
 
 
+def test_a_calibration_by_other_margins_is_said_to_be():
+    right = {"value": 1.0, "low": 0.8, "high": 1.0, "cells": 30, "pairs": 9}
+    said = [calibration_line({"right": {"all": right}}, same) for same in (True, False)]
+    assert ["by other margins" in one for one in said] == [False, True]
+
+
 def test_what_stands_between_backticks_is_code_and_stays_text(tmp_path):
     hostile = "`<img src=x>` and `one\u202e` and ` alone <b>"
     values = {"pair": "p", "headline": "h", "summaries": [], "facts": [], "cards": []}

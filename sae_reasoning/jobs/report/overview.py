@@ -40,7 +40,8 @@ def write_overview(
         folder: Of the report, while it's being made.
         num_latents: Latents that have a page.
     """
-    calibration = read_json(sources.calibration)["calibration"] if sources.calibration else None
+    judged = read_json(sources.calibration) if sources.calibration else {}
+    calibration = judged.get("calibration")
     shown = _sections(cfg, sources, [one.behaviour for one in verdicts], measures, calibration)
     if reviews:
         shown.append(sections.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
@@ -61,7 +62,9 @@ def write_overview(
             "title": f"{cfg.pair.name}: overview",
             "pair": cfg.pair.name,
             "headline": cards.headline(verdicts),
-            "calibration": cards.calibration_line(calibration),
+            "calibration": cards.calibration_line(
+                calibration, judged.get("margins") == cfg.report.margins
+            ),
             "facts": _facts(cfg, sources),
             "summaries": [cards.summary(one, measures) for one in verdicts],
             "cards": [cards.card(one, measures) for one in verdicts],
