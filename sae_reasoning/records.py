@@ -120,6 +120,8 @@ class Trace:
         truncated: Whether the rollout was cut.
         spans: Its moves.
         opportunities: Where moves could start.
+        answer_status: What became of its answer, where a program graded it: `found`, `unreadable`,
+            `none` or `truncated`; all but the first count as wrong.
     """
 
     trace_id: str
@@ -135,3 +137,4 @@ class Trace:
     truncated: bool
     spans: tuple[TokenSpan, ...]
     opportunities: tuple[TokenOpportunity, ...]
+    answer_status: str = ""

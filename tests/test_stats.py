@@ -16,6 +16,7 @@ from sae_reasoning.stats import (
     benjamini_hochberg,
     bootstrap_auroc,
     clustered_auroc,
+    difference,
     kept_auroc,
     paired_bootstrap,
     sparse_concordance,
@@ -220,6 +221,11 @@ def test_wilson_equals_scipy() -> None:
     found = wilson(7, 20)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert wilson(0, 0).n == 0
+
+
+def test_a_difference_has_the_interval_of_newcombes_example() -> None:
+    found = difference(56, 70, 48, 80)  # His table II, (a), method 10.
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
 
 
 def test_each_positive_counts_the_same_however_many_negatives_its_stratum_holds() -> None:

@@ -1,11 +1,12 @@
 """Outside programs that judge answers: math-verify for expressions, reasoning-gym's own scorers.
 
-math-verify ends what takes too long by an alarm, which only a main thread may set, and what it asks
-of sympy may take for ever. So a process of its own compares, whichever thread asks; one that is
-late is ended, and the next question starts another.
+math-verify ends what takes too long by an alarm, which only a main thread may set, and what it and
+some of reasoning-gym's scorers ask of sympy may take for ever. So a process of its own judges,
+whichever thread asks; one that is late is ended, and the next question starts another.
 """
 
 import difflib
+import importlib
 import importlib.util
 import logging
 import multiprocessing
@@ -34,6 +35,7 @@ class OutsideScorers:
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._imported: set[str] = set()
         self._owner = os.getpid()
         self.has_algebra = importlib.util.find_spec("math_verify") is not None
 
@@ -51,40 +53,52 @@ class OutsideScorers:
         """
         if not self.has_algebra:
             return Comparison.UNDECIDED
-        with self._lock:
-            pipe = self._started()
-            try:
-                pipe.send((reference, answer))
-                if pipe.poll(self._seconds):
-                    found: Comparison = pipe.recv()
-                    return found
-            except (EOFError, BrokenPipeError, ConnectionResetError):
-                pass
-            self._end()
-            return Comparison.UNDECIDED
+        found = self._asked("math_verify", (reference, answer))
+        return found if isinstance(found, Comparison) else Comparison.UNDECIDED
 
-    def gym(self, task: str, answer: str | None, entry: dict[str, Any]) -> float:
-        """Score by the scorer of a reasoning-gym task; 1 is right."""
-        return float(_gym_dataset(task).score_answer(answer, entry))
+    def gym(self, task: str, answer: str, entry: dict[str, Any]) -> float | None:
+        """Score by the scorer of a reasoning-gym task; 1 is right, None takes too long."""
+        check_gym_task(task)
+        found = self._asked("reasoning_gym", (task, answer, entry))
+        return found if isinstance(found, float) else None
 
     def close(self) -> None:
         """End the process, if there is one."""
         with self._lock:
             self._end()
 
-    def _started(self) -> Connection:
+    def _asked(self, library: str, question: tuple[Any, ...]) -> Comparison | float | None:
+        """What the process says; None where that takes it too long, or it dies of it."""
+        with self._lock:
+            pipe = self._started(library)
+            try:
+                pipe.send(question)
+                if pipe.poll(self._seconds):
+                    found: Comparison | float = pipe.recv()
+                    return found
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                pass
+            self._end()
+            return None
+
+    def _started(self, library: str) -> Connection:
+        """The pipe to the process, which has imported a library."""
         if self._owner != os.getpid():  # A fork's answers would be another's; it asks its own.
             self._process, self._pipe, self._owner = None, None, os.getpid()
+            self._imported.clear()
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, other = context.Pipe()
-            self._process = context.Process(target=_compare, args=(other,), daemon=True)
+            self._process = context.Process(target=_judge, args=(other,), daemon=True)
             self._process.start()
             other.close()
+        if library not in self._imported:  # Slow, and no part of a question's time.
+            self._pipe.send((library,))
             if not self._pipe.poll(_SECONDS_TO_START):
                 self._end()
-                raise TimeoutError(f"math-verify didn't start within {_SECONDS_TO_START:g} s")
+                raise TimeoutError(f"{library} didn't start within {_SECONDS_TO_START:g} s")
             self._pipe.recv()
+            self._imported.add(library)
         return self._pipe
 
     def _end(self) -> None:
@@ -93,6 +107,7 @@ class OutsideScorers:
             self._process.kill()
             self._process.join()
         self._process = self._pipe = None
+        self._imported.clear()
 
 
 def gym_entries(task: str, count: int, seed: int) -> list[dict[str, Any]]:
@@ -132,18 +147,28 @@ def _gym_dataset(task: str, count: int = 1, seed: int = 0) -> Any:
     return reasoning_gym.create_dataset(task, size=count, seed=seed)
 
 
-def _compare(pipe: Connection) -> None:
-    """The process's life: expressions in, what comes of comparing them out."""
+def _judge(pipe: Connection) -> None:
+    """The process's life: questions in, what comes of them out."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    import math_verify  # noqa: F401  (slow, so before the first question)
-
-    pipe.send(True)
     while True:
         try:
-            reference, answer = pipe.recv()
+            question = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        pipe.send(_compared(reference, answer))
+        match question:
+            case (library,):
+                pipe.send(importlib.import_module(library).__name__)
+            case (reference, answer):
+                pipe.send(_compared(reference, answer))
+            case (task, answer, entry):
+                pipe.send(_scored(task, answer, entry))
+
+
+def _scored(task: str, answer: str, entry: dict[str, Any]) -> float:
+    try:
+        return float(_gym_dataset(task).score_answer(answer, entry))
+    except Exception:  # A scorer that an answer breaks doesn't take it for right.
+        return 0.0
 
 
 def _compared(reference: str, answer: str) -> Comparison:

@@ -45,8 +45,11 @@ TRACE_SCHEMA = pa.schema(
         "truncated": pa.bool_(),
         "spans": pa.list_(_SPAN),
         "opportunities": pa.list_(_OPPORTUNITY),
+        "answer_status": pa.string(),
     }
 )
+_LATER = ("answer_status",)
+"""Columns that older tables of traces lack; they are empty there."""
 
 
 def write_traces(path: Path, traces: Sequence[Trace]) -> None:
@@ -64,6 +67,9 @@ def read_traces(path: Path) -> list[Trace]:
             lies outside its text or tokens.
     """
     table = _read(path)
+    for column in _LATER:
+        if column not in table.schema.names:
+            table = table.append_column(column, pa.array([""] * len(table)))
     if not table.schema.equals(TRACE_SCHEMA):
         missing = sorted(set(TRACE_SCHEMA.names) - set(table.schema.names))
         raise BrokenArtifact(

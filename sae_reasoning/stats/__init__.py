@@ -20,6 +20,7 @@ from sae_reasoning.stats.aurocs import (
 from sae_reasoning.stats.estimates import (
     Estimate,
     benjamini_hochberg,
+    difference,
     most_of_none,
     pass_at,
     widen_flat,
@@ -41,6 +42,7 @@ __all__ = [
     "bootstrap_of_sums",
     "clustered_auroc",
     "compare_aurocs",
+    "difference",
     "gap_between",
     "gap_recovered",
     "is_gap",

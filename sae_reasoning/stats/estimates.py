@@ -53,6 +53,15 @@ def most_of_none(n: int) -> float:
     return 1 - 0.05 ** (1 / n)
 
 
+def difference(successes: int, n: int, others: int, n_others: int) -> Estimate:
+    """One proportion less another, with Newcombe's 95 % interval from Wilson's (his method 10)."""
+    one, other = wilson(successes, n), wilson(others, n_others)
+    value = one.value - other.value
+    below = ((one.value - one.low) ** 2 + (other.high - other.value) ** 2) ** 0.5
+    above = ((one.high - one.value) ** 2 + (other.value - other.low) ** 2) ** 0.5
+    return Estimate(value, value - below, value + above, n + n_others)
+
+
 def widen_flat(found: Estimate, n: int) -> Estimate:
     """A share with Wilson's interval on `n` units where its own has no width.
 

@@ -1,89 +1,167 @@
 """The answer that a response ends in, and what can be said of it without algebra."""
 
 import ast
-import operator
 import re
 from collections import Counter
 from collections.abc import Sequence
-from fractions import Fraction
 
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_HASHES = re.compile(r"^\s*####\s*(\S.*)$", re.MULTILINE)
-_NUMBER = re.compile(r"(?<![\w.])-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+(?![\d.]))?")
-_BOXED = ("\\boxed{", "\\fbox{")
-_THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
-_DECORATION = re.compile(r"\\text\{[^{}]*\}|\\(?:left|right|[,;! ])|[$€£%°*_\s]")
-_WORDS_IN_TEX = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{([^{}]*)\}")
-_SEVERAL = re.compile(r"\d\s+\d|\d\s*\\[dt]?frac")
-_THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])")
-_EDGES = re.compile(r"^[\s$.,]+|[\s$.,]+$")
+from sae_reasoning.traces.numbers import (
+    FOUR_OPERATIONS,
+    Mention,
+    are_several,
+    in_words,
+    mentions,
+    plain_text,
+    read_number,
+    value_of,
+)
+
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_HASHES = re.compile(r"(?:^|(?<=\s))####(?!#)[ \t]*([^\n]*)(\n?)", re.MULTILINE)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?P<bare>-?\d[\d.,/]*\d|\d))")
+_JOINED = re.compile(
+    r"[\s$.()\\\[\]]*(?:,|;|\band\b|\bor\b|\\text\{\s*(?:and|or)\s*\})+[\s$()\\\[\]]*"
+)
+_OPENED = r"<(?:think|thinking|thought)>|<\|begin_of_thought\|>|\[THINK\]"
+_CLOSED = r"</(?:think|thinking|thought)>|<\|end_of_thought\|>|\[/THINK\]"
+_THOUGHT, _END_OF_THOUGHT = (re.compile(one, re.IGNORECASE) for one in (_OPENED, _CLOSED))
+
+_TITLE = re.compile(
+    r"\W*(?:step|solution|final answer|answer|conclusion|result|explanation|summary|verification|"
+    r"check|calculations?|part|case|note|method|approach|plan)\b(?![^\n]*(?:is\b|[:=])\W*\w)",
+    re.IGNORECASE,
+)
+_NUMBERED = re.compile(r"\W*\d+[.):]\s+[^\W\d]|\W*\d+\)\s*$")
+_ORDINAL = re.compile(r"(\d{1,3})[.):]?\s*")
+_HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]*(?P<title>[^\n]*)$", re.MULTILINE)
+_MARKER = re.compile(r"^([ \t]*(?:[-*+][ \t]+)?)(\d{1,2})[.)][ \t]+(?=\S)", re.MULTILINE)
+_REFERS = re.compile(
+    r"\b(?:step|part|case|equation|figure|problem|question|exercise|example|method)s?"
+    r"\s+\(?\d+(?:\.\d+)?\)?:?",
+    re.IGNORECASE,
+)
+_SURE = re.compile(r"\b(?:confiden(?:t|ce)|sure|certain(?:ty)?)\b", re.IGNORECASE)
+_DEGREE = re.compile(r"\d\s*%|\d/\d|\d\.\d|\bconfidence\b\W*\d", re.IGNORECASE)
+_SENTENCES = re.compile(r"(?<=[.!?])(?=\s)|(?=\n)")
+_ANSWER = re.compile(
+    r"\b(?:answer|ans)\b[*_`]*"
+    r"(?:[^.\n:=]{0,60}?\b(?:is|are|equals)\b(?:\s+(?:therefore|thus|then|hence|simply))?"
+    r"|[*_`]*\s*[:=]|[*_`: ]*$)[*_`]*:?[ \t]*[*_`]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_IS_THE_ANSWER = re.compile(
+    r"([^\n.]{1,60}?)\s+is\s+(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answer\b",
+    re.IGNORECASE,
+)
+_REVISED = re.compile(
+    r"\b(?:wait|actually|wrong|mistake|incorrect|correction|oops|sorry|instead|rather|hmm)\b",
+    re.IGNORECASE,
+)
+_ADDS = re.compile(
+    r"\b(?:so|therefore|thus|hence|total)\b[^.\n]*\d[^.\n]*\.\s+(?:that|this|it)(?:'s| is)"
+    r"\s+[^\w\s]?[\d.,]+\W*$",
+    re.IGNORECASE,
+)
+"""A remark on what a response concludes; which of both is the answer depends on the question."""
+_SENTENCE = re.compile(r"(?<!\bRs)(?<!\b[ap]\.m)[.!?](?=[\s*_\"')]|$)(?!\s*\d)|\n")
+FORMULA = re.compile(
+    r"\$\$(?P<display>.{1,2000}?)\$\$|\\\[(?P<bracket>.{1,2000}?)\\\]|\\\((?P<inline>.{1,500}?)\\\)"
+    r"|(?<![\\$\w])\$(?P<dollar>[^\s$](?:[^$\n]{0,500}?[^\s$\\])?)\$(?!\d)",
+    re.DOTALL,
+)
+_EQUALS = re.compile(r"(?<![<>!\\])=")
+
+CHOICE = re.compile(r"\W*\(?([A-J])\)?\W*")
+WORDS_IN_TEX = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{([^{}]*)\}")
+
+
+EDGES = " \t\n*_`.,;:!?\"'"
+_WIDEST, _MOST = 2000, 100
+"""Characters that a box may hold, and boxes that are looked at, from the last."""
+_PRIVATE = 0xE000, 6000
+"""First character of private use, and how many are taken."""
 _SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "÷": "/", "−": "-"}
 _SIGNS |= dict.fromkeys(("\\left", "\\right", "\\(", "\\)", "\\[", "\\]"), "")
 _SIGNS |= dict.fromkeys(("\\frac", "\\dfrac", "\\tfrac"), "")
 _SIGNS |= {"}{": ")/(", "{": "(", "}": ")", "[": "(", "]": ")"}
 _CROSS = re.compile(r"(?<=[\d)\s])[xX](?=[\s\d(])")
 _ARITHMETIC = re.compile(r"-?[\d(][\d\s()+*/-]*[\d)]")
-_FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
+_AROUND = re.compile(r"^[\s$.,]+|[\s$.,]+$")
 
 
-def find_answer(text: str, *, numeric: bool, truncated: bool) -> str | None:
+class Answer(str):
+    """What a response gives as its answer, as it stands there.
+
+    Attributes:
+        is_stated: Whether the response says that it's the answer; else it's what it ends in.
+        is_unclear: Whether it could be two things, as a range or a time for a number.
+    """
+
+    is_stated: bool
+    is_unclear: bool
+
+    def __new__(cls, text: str, *, is_stated: bool, is_unclear: bool = False) -> "Answer":
+        """An answer of a text."""
+        made = super().__new__(cls, text)
+        made.is_stated, made.is_unclear = is_stated, is_unclear
+        return made
+
+
+def find_answer(
+    text: str, *, numeric: bool, truncated: bool, opened: bool = False
+) -> Answer | None:
     r"""What a response gives as its answer, or None where it gives none.
 
-    The last of, in this order: `<answer>…</answer>`; `\boxed{…}`; a line that begins with `####`;
-    and, unless the response was cut, the last number, or the last line where no number is asked
-    for. What stands in thoughts isn't given as an answer.
+    The first of these that is there, and of several the last:
+
+    1. `<answer>…</answer>`;
+    2. `\boxed{…}`, together with others that "and", "or" or a comma joins it to;
+    3. a line that begins with `####` and reads as an answer, as in GSM8K, rather than as a heading;
+    4. "the answer is …" or "Answer: …", unless it's taken back;
+    5. the last number, or the last line where no number is asked for.
+
+    Only the first three count where the response was cut. Numbers of steps, list items and
+    headings, and how sure the writer is, are no answers. Nor is what stands in a thought: a
+    response that never comes out of it has none.
 
     Args:
         text: The response.
         numeric: Whether the right answer is a number.
         truncated: Whether the response was cut.
+        opened: Whether the prompt ends in an open thought, so that the response begins within it.
     """
-    said = text.rpartition(_END_OF_THOUGHT)[2]
-    if _THOUGHT in said:
-        return None  # It never came to an end.
-    if tags := _TAG.findall(said):
-        return str(tags[-1]).strip() or None
+    thoughts = _END_OF_THOUGHT.split(text)
+    said = thoughts[-1]
+    if (opened and len(thoughts) == 1) or _THOUGHT.search(said):
+        return None  # It never came out of its thought.
+    if (inner := _last_tagged(said)) is not None:
+        return _stated(_last_boxed(inner) or inner)
     if (box := _last_boxed(said)) is not None:
-        return box.strip() or None
-    if lines := _HASHES.findall(said):
-        return str(lines[-1]).strip()
+        return _stated(box)
+    if (line := _hashed(said, numeric, truncated)) is not None:
+        return _stated(line)
     if truncated:
         return None
-    if numeric:
-        numbers = _NUMBER.findall(said)
-        return str(numbers[-1]) if numbers else None
-    rest = [line.strip() for line in said.splitlines() if line.strip()]
-    return rest[-1] if rest else None
+    said = _without_numbering(said)
+    return _last_number(said) if numeric else _last_text(said)
 
 
-def as_number(text: str) -> Fraction | None:
-    """The number that a text is, units and signs of money aside; None where it isn't one."""
-    if _SEVERAL.search(text) or ("," in text.replace("\\,", "") and not _THOUSANDS.search(text)):
-        return None  # A mixed number, or a list: not for us to say.
-    plain = _FRACTION.sub(r"\1/\2", text.strip().rstrip("."))
-    plain = _DECORATION.sub("", plain).replace(",", "")
-    try:
-        return Fraction(plain)
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def may_be_number(text: str) -> bool:
-    """Whether somebody who knows algebra might find a number in an answer: it has a digit, or TeX.
-
-    Plain words have neither, nor have letters that stand for anything.
-    """
-    return re.search(r"\d|\\[a-zA-Z]", text) is not None
+def worked_answer(text: str) -> str:
+    """What a worked solution gives as its answer in a box or behind `####`; "" where it doesn't."""
+    if (inner := _last_tagged(text)) is not None:
+        return inner
+    if (box := _last_boxed(text)) is not None:
+        return box
+    lines = [str(found[1]).strip() for found in _HASHES.finditer(text)]
+    return next((line for line in reversed(lines) if line), "")
 
 
 def is_plainly_equal(reference: str, answer: str) -> bool | None:
     """Whether two answers are the same as numbers or as texts; None where that doesn't decide."""
-    one, other = as_number(reference), as_number(answer)
+    one, other = read_number(reference), read_number(answer)
     if one is not None and other is not None:
-        return one == other
-    if _bare(reference) == _bare(answer):
-        return True
-    return None
+        return one.equals(other)
+    return True if bare_text(reference) == bare_text(answer) else None
 
 
 def reaches(expression: str, numbers: Sequence[int], target: int) -> bool | None:
@@ -95,12 +173,15 @@ def reaches(expression: str, numbers: Sequence[int], target: int) -> bool | None
     plain = expression.partition("=")[0]
     for sign, stands_for in _SIGNS.items():
         plain = plain.replace(sign, stands_for)
-    plain = _EDGES.sub("", _CROSS.sub("*", plain))
+    plain = _AROUND.sub("", _CROSS.sub("*", plain))
     among_words = [found for found in _ARITHMETIC.findall(plain) if set("+-*/") & set(found)]
     for arithmetic in (plain, *among_words[-1:]):
         try:
             tree = ast.parse(arithmetic, mode="eval").body
-            return _value(tree) == target and _numbers_in(tree) == Counter(numbers)
+            if any(isinstance(n, ast.Constant) and type(n.value) is float for n in ast.walk(tree)):
+                continue
+            found = value_of(tree, FOUR_OPERATIONS)
+            return found == target and _numbers_in(tree) == Counter(numbers)
         except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
             continue
         except ZeroDivisionError:
@@ -108,45 +189,196 @@ def reaches(expression: str, numbers: Sequence[int], target: int) -> bool | None
     return None
 
 
-_OPERATIONS = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-}
-
-
-def _value(node: ast.expr) -> Fraction:
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return Fraction(node.value)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATIONS:
-        return Fraction(_OPERATIONS[type(node.op)](_value(node.left), _value(node.right)))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand)
-    raise TypeError(f"{type(node).__name__} is no arithmetic")
-
-
 def _numbers_in(tree: ast.expr) -> Counter[int]:
     found = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     return Counter(value for value in found if isinstance(value, int))
 
 
+def _stated(text: str) -> Answer | None:
+    return Answer(text.strip(), is_stated=True) if text.strip() else None
+
+
+def _last_tagged(text: str) -> str | None:
+    """What stands in the last `<answer>` that is closed; None where none is."""
+    start, inner = -1, None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            start = tag.end()
+        elif start >= 0:
+            start, inner = -1, text[start : tag.start()].strip()
+    return inner
+
+
 def _last_boxed(text: str) -> str | None:
-    """What stands between the braces of the last box; None where none is closed."""
-    found = None
-    for opening in _BOXED:
-        place = text.rfind(opening)
-        if place < 0:
+    """What stands in the last box that holds something, and in those joined to it; None if none."""
+    boxes: list[tuple[int, int, str]] = []
+    for opening in list(_BOX.finditer(text))[-_MOST:]:
+        if boxes and opening.start() < boxes[-1][1]:
+            continue  # Within the one before.
+        if opening["bare"]:
+            boxes.append((opening.start(), opening.end(), opening["bare"]))
             continue
-        depth, start = 1, place + len(opening)
-        for index in range(start, len(text)):
+        depth = 1
+        for index in range(opening.end(), min(len(text), opening.end() + _WIDEST)):
             depth += {"{": 1, "}": -1}.get(text[index], 0)
             if not depth:
-                found = text[start:index]
+                inner = text[opening.end() : index].strip()
+                inner = _last_boxed(inner) or inner
+                if inner:
+                    boxes.append((opening.start(), index + 1, inner))
                 break
-    return found
+    if not boxes:
+        return None
+    joined = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        if not _JOINED.fullmatch(text[box[1] : joined[0][0]]):
+            break
+        joined.insert(0, box)
+    return ", ".join(box[2] for box in joined)
 
 
-def _bare(text: str) -> str:
-    plain = _WORDS_IN_TEX.sub(r"\1", text.strip())
+def _hashed(said: str, numeric: bool, truncated: bool) -> str | None:
+    """What stands behind the last `####` that reads as an answer."""
+    lines = list(_HASHES.finditer(said))
+    alone = [int(found[1]) for line in lines if (found := _ORDINAL.fullmatch(line[1].strip("*_ ")))]
+    is_numbering = len(alone) > 1 and alone == list(range(1, len(alone) + 1))
+    for match in reversed(lines):
+        line, is_last = str(match[1]).strip(), not said[match.end() :].strip()
+        if not line or (truncated and not match[2]):
+            continue
+        bare = plain_text(line).strip("*_ ")
+        if _NUMBERED.match(bare) or _TITLE.match(bare):
+            continue
+        if is_numbering and _ORDINAL.fullmatch(bare) and not is_last:
+            continue
+        has_words = re.search(r"[A-Za-z]{2,}", bare) is not None
+        if numeric:
+            is_number = read_number(bare) is not None
+            if is_last or (is_number and (not has_words or _ANSWER.search(bare))):
+                return line
+        elif is_last or re.search(r"[\d\\$^=+(]", line) or CHOICE.fullmatch(bare):
+            return line
+    return None
+
+
+def _without_numbering(said: str) -> str:
+    """A response without the numbers of its steps, list items and headings, and its confidence."""
+    said = _HEADING.sub(
+        lambda found: (
+            ""
+            if re.search(r"\d", found["title"])
+            and (_NUMBERED.match(found["title"]) or _TITLE.match(found["title"]))
+            else found[0]
+        ),
+        said,
+    )
+    seen = 0
+
+    def unmarked(found: re.Match[str]) -> str:
+        nonlocal seen
+        number = int(found[2])
+        if number not in (1, seen + 1):
+            return found[0]
+        seen = number
+        return found[1]
+
+    said = _REFERS.sub("", _MARKER.sub(unmarked, said))
+    if not _SURE.search(said):
+        return said
+    sentences = _SENTENCES.split(said)
+    return "".join(one for one in sentences if not (_SURE.search(one) and _DEGREE.search(one)))
+
+
+def _statement(said: str) -> str | None:
+    """What "the answer is" is followed by, up to the sentence's end; None where it's taken back."""
+    places, named = list(_ANSWER.finditer(said)), list(_IS_THE_ANSWER.finditer(said))
+    if named and (not places or named[-1].end() > places[-1].end()):
+        return None if _REVISED.search(said, named[-1].end()) else str(named[-1][1]).strip()
+    if not places:
+        return None
+    rest = said[places[-1].end() :].lstrip(" \t\n*_`:#")
+    maths = FORMULA.match(rest)
+    ends = _SENTENCE.search(rest, maths.end() if maths else 0)
+    end = ends.start() if ends else len(rest)
+    if _REVISED.search(rest, end):
+        return None
+    return rest[:end].strip().strip("*_`") or None
+
+
+def _last_number(said: str) -> Answer | None:
+    if statement := _statement(said):
+        if (maths := FORMULA.match(statement)) and not statement[maths.end() :].strip(EDGES):
+            return Answer(_EQUALS.split(formula_of(maths))[-1].strip(), is_stated=True)
+        if chosen := _first_value(statement):
+            return chosen
+    segments: list[str] = []
+
+    def hidden(found: re.Match[str]) -> str:
+        """Formulas that aren't plain numbers stay whole, as a character of private use."""
+        inner = formula_of(found)
+        if all(one.number for one in mentions(plain_text(inner))) or len(segments) == _PRIVATE[1]:
+            return f" {inner} "
+        segments.append(_EQUALS.split(inner)[-1].strip(" .,"))
+        return chr(_PRIVATE[0] + len(segments) - 1)
+
+    plain = plain_text(FORMULA.sub(hidden, said))
+    places = [
+        place for place, sign in enumerate(plain) if 0 <= ord(sign) - _PRIVATE[0] < len(segments)
+    ]
+    found = mentions(plain)
+    if places and (not found or places[-1] > found[-1].start):
+        return Answer(segments[ord(plain[places[-1]]) - _PRIVATE[0]], is_stated=False)
+    if found:
+        last = found[-1]
+        adds = _ADDS.search(plain, 0, last.end) is not None
+        return Answer(last.text, is_stated=False, is_unclear=adds or _is_unclear(last))
+    spoken = in_words(plain)
+    return Answer(spoken.text, is_stated=False) if spoken else None
+
+
+def _first_value(statement: str) -> Answer | None:
+    """The number that a statement begins with, or what it's said to equal."""
+    plain = plain_text(statement)
+    found = mentions(plain)
+    if not found:
+        return Answer(statement, is_stated=True) if read_number(statement) else None
+    first, *others = found
+    before = plain[: first.start]
+    if len(before.split()) > 3 or re.search(r"\b(?:not|that)\b|n't", before):
+        return None
+    if others and are_several(plain[: others[0].end]):
+        return Answer(plain[: others[0].end], is_stated=True)
+    for other in others:
+        if plain[first.end : other.start].strip() != "=":
+            break
+        first = other
+    if len(found) == 1 and first.number and read_number(statement):
+        return Answer(statement, is_stated=True)
+    return Answer(first.text, is_stated=True, is_unclear=_is_unclear(first))
+
+
+def _is_unclear(mention: Mention) -> bool:
+    """Whether it isn't a number, nor a formula or a pair: a range, a time, a date."""
+    return mention.number is None and not re.search(r"[\\^*!([±]|[A-Za-z]", mention.text)
+
+
+def _last_text(said: str) -> Answer | None:
+    if statement := _statement(said):
+        return Answer(statement, is_stated=True)
+    maths = list(FORMULA.finditer(said))
+    if maths and not said[maths[-1].end() :].strip(EDGES):
+        line = said[: maths[-1].start()].rpartition("\n")[2]
+        return Answer(line + said[maths[-1].start() :].strip(), is_stated=False)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return Answer(lines[-1], is_stated=False) if lines else None
+
+
+def formula_of(maths: re.Match[str]) -> str:
+    """What stands between the marks of a `FORMULA`."""
+    return next(inner for inner in maths.groups() if inner is not None).strip()
+
+
+def bare_text(text: str) -> str:
+    """A text without white space, TeX's dress of words and a final stop, in small letters."""
+    plain = WORDS_IN_TEX.sub(r"\1", text.strip())
     return re.sub(r"\s+|[$.]$|^\$", "", plain).casefold()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.traces.answers import find_answer, is_plainly_equal
+from sae_reasoning.traces.answers import is_plainly_equal, worked_answer
 from sae_reasoning.traces.grading import COUNTDOWN, GYM, MATH
 from sae_reasoning.traces.problems import PosedProblem, in_splits
 from sae_reasoning.traces.rows import silent
@@ -19,6 +19,8 @@ from sae_reasoning.traces.rows import silent
 _QUESTION = ("question", "problem", "prompt", "query")
 _ANSWER = ("answer", "final_answer", "ground_truth", "expected_answer", "solution")
 _NUMBERS = ("nums", "numbers")
+_NOTHING = frozenset(("", "None", "null", "NULL", "<NA>", "NaT", "NaN", "nan"))
+"""What a missing answer is written as."""
 
 
 @dataclass(frozen=True)
@@ -164,16 +166,25 @@ def _posed(row: Mapping[str, Any], instruction: str) -> PosedProblem:
 def _reference(row: Mapping[str, Any]) -> str:
     """The right answer; of a worked one, what it ends in."""
     answer = _first(row, _ANSWER)
-    if answer is None:
-        return ""
-    text = str(answer).strip()
+    if isinstance(answer, (list, tuple)):
+        answer = answer[0] if len(answer) == 1 else answer
+    text = "" if _is_missing(answer) else str(answer).strip()
     if "####" in text or "\\boxed" in text:
-        return find_answer(text, numeric=False, truncated=True) or ""
-    return text
+        text = worked_answer(text)
+    return "" if _is_missing(text) else text
 
 
 def _first(row: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((row[key] for key in keys if row.get(key) is not None), None)
+    return next((row[key] for key in keys if not _is_missing(row.get(key))), None)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing, in any way that a table says so."""
+    if isinstance(value, str):
+        return value.strip() in _NOTHING or value.strip().lower() == "nan"
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_missing, value))
+    return value is None or str(value) in _NOTHING or value != value
 
 
 def _with(question: str, instruction: str) -> str:

@@ -10,13 +10,15 @@ from sae_reasoning.records import Trace
 def summarise(traces: Sequence[Trace], behaviours: Sequence[str]) -> pd.DataFrame:
     """One row a writer and move: how often it is made, and how often it could have been.
 
-    Columns: writer, traces, correct (share), truncated (share), behaviour, spans, per_trace
-    (spans a trace), opportunities, taken (share of opportunities).
+    Columns: writer, traces, correct (share), unreadable (share whose answer can't be read, where a
+    program graded), truncated (share), behaviour, spans, per_trace (spans a trace), opportunities,
+    taken (share of opportunities).
     """
     rows = []
     for writer in sorted({trace.writer for trace in traces}):
         own = [trace for trace in traces if trace.writer == writer]
         graded = [trace.correct for trace in own if trace.correct is not None]
+        statuses = [trace.answer_status for trace in own if trace.answer_status]
         for behaviour in behaviours:
             num_spans = sum(s.behaviour == behaviour for t in own for s in t.spans)
             taken = [o.taken for t in own for o in t.opportunities if o.behaviour == behaviour]
@@ -25,6 +27,7 @@ def summarise(traces: Sequence[Trace], behaviours: Sequence[str]) -> pd.DataFram
                     "writer": writer,
                     "traces": len(own),
                     "correct": _share(graded),
+                    "unreadable": _share([status == "unreadable" for status in statuses]),
                     "truncated": _share([trace.truncated for trace in own]),
                     "behaviour": behaviour,
                     "spans": num_spans,

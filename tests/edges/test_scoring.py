@@ -98,6 +98,17 @@ def test_gym_makes_the_same_problems_and_grades_them() -> None:
         assert scorers.gym("gsm_symbolic", "-5", entry) < 1
 
 
+def test_a_scorer_that_takes_too_long_has_no_score(scorers: OutsideScorers) -> None:
+    entry = gym_entries("simple_integration", 1, 0)[0]
+    scorers.gym("simple_integration", "x", entry)
+    scorers._seconds, patience = 0.5, scorers._seconds
+    try:
+        assert scorers.gym("simple_integration", "9**9**9**9", entry) is None
+    finally:
+        scorers._seconds = patience
+    assert scorers.gym("simple_integration", "X**77", entry) != 1
+
+
 def test_an_unknown_task_is_named() -> None:
     with pytest.raises(ConfigError, match="gym:telepathy is no task of reasoning-gym"):
         gym_entries("telepathy", 1, 0)

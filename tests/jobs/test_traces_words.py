@@ -2,18 +2,24 @@
 
 import io
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
 from sae_reasoning.config import Config, ConfigError, PairConfig, TracesConfig
 from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.tables import read_table, read_traces, write_table
+from sae_reasoning.edges.lm.load import load_tokenizer
+from sae_reasoning.edges.tables import read_table, read_traces, write_table, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
+from sae_reasoning.jobs.traces.rollouts import opens_thought
+from sae_reasoning.records import Trace
 
 ROWS = [{"question": f"What is {n} and 1?", "answer": f"easy\n#### {n + 1}"} for n in range(6)]
 
@@ -67,6 +73,8 @@ def test_questions_of_any_form_are_rolled_out_and_graded(
     assert all(row.reference == str(int(row.prompt.split()[2]) + 1) for row in posed.itertuples())
     grades = read_table(words.folder / "traces" / "grades.parquet").set_index("writer")
     assert grades.loc["rl", "no answer"] == 1.0
+    assert {trace.answer_status for trace in made} == {"truncated"}
+    assert manifest.counts["unreadable_answers"] == 0
 
 
 def test_gym_problems_are_made_here(words: Config) -> None:
@@ -115,3 +123,25 @@ def test_a_dataset_that_cannot_be_read_says_so(words: Config, tmp_path: Path) ->
     words.traces.dataset_split = "validation"
     with pytest.raises(ConfigError, match=r"has no split validation; .* one of test, train"):
         _run(words)
+
+
+def test_a_writer_whose_template_opens_a_thought_is_known(words: Config, tmp_path: Path) -> None:
+    thinking = tmp_path / "thinking"
+    shutil.copytree(words.pair.rl.path, thinking)
+    tokenizer = load_tokenizer(words.pair.rl)
+    tokenizer.chat_template = "{{ messages[0].content }} so\n<think>\n"
+    tokenizer.save_pretrained(thinking)
+    rl = replace(words.pair.rl, path=str(thinking), chat_template=True)
+    words.pair = replace(words.pair, rl=rl)
+    opens = opens_thought(words)
+    for writer in ("base", "rl"):
+        trace = Trace("t", "p", "select", writer, "m", "1 + 1?", "2", (1,), 1, None, True, (), ())
+        assert opens(trace) is (writer == "rl")
+
+
+def test_traces_of_before_there_was_a_status_are_still_read(tmp_path: Path) -> None:
+    trace = Trace("t", "p", "select", "rl", "m", "1 + 1?", "2", (1, 2), 1, True, False, (), ())
+    write_traces(tmp_path / "now.parquet", [trace])
+    columns = pq.read_table(tmp_path / "now.parquet").drop_columns("answer_status")
+    pq.write_table(columns, tmp_path / "then.parquet")
+    assert read_traces(tmp_path / "then.parquet") == [trace]

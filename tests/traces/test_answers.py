@@ -1,10 +1,12 @@
 """Answers found in responses, and what can be said of them without algebra."""
 
+import time
 from fractions import Fraction
 
 import pytest
 
-from sae_reasoning.traces.answers import as_number, find_answer, is_plainly_equal, reaches
+from sae_reasoning.traces.answers import find_answer, is_plainly_equal, reaches, worked_answer
+from sae_reasoning.traces.numbers import read_number
 
 
 @pytest.mark.parametrize(
@@ -50,10 +52,80 @@ def test_what_stands_in_thoughts_is_not_given_as_an_answer() -> None:
         ("5.", Fraction(5)),
         ("x", None),
         ("1/0", None),
+        ("3,5", None),
+        ("12:30", None),
+        ("2_3", None),
+        ("2x", None),
+        ("not 28", None),
+        ("9^9^9", None),
+        ("2 1/2", Fraction(5, 2)),
+        ("10\u202f000", Fraction(10_000)),
+        ("\u22125", Fraction(-5)),
+        ("2**3", Fraction(8)),
+        (r"0.1\overline{6}", Fraction(1, 6)),
+        ("one hundred and five", Fraction(105)),
     ],
 )
 def test_units_and_commas_do_not_hide_a_number(text: str, number: Fraction | None) -> None:
-    assert as_number(text) == number
+    read = read_number(text)
+    assert (read and read.value) == number
+
+
+def test_a_heading_is_no_answer() -> None:
+    text = "#### Solution\nAdding gives 28.\n\nSo the total is 28."
+    assert find_answer(text, numeric=True, truncated=False) == "28"
+    assert find_answer("#### Final Answer\n42", numeric=True, truncated=False) == "42"
+    text = "#### 2. Add both\nSo the total is 7."
+    assert find_answer(text, numeric=True, truncated=False) == "7"
+    assert find_answer("#### Solution\n3 and 4", numeric=True, truncated=True) is None
+
+
+def test_a_number_at_the_very_cut_may_go_on() -> None:
+    assert find_answer("so\n#### 12", numeric=True, truncated=True) is None
+    assert find_answer("so\n#### 12", numeric=True, truncated=False) == "12"
+
+
+def test_a_thought_that_the_prompt_opens_ends_with_its_mark_only() -> None:
+    cut = r"Perhaps \boxed{28}, but I have to check that."
+    for truncated in (True, False):
+        assert find_answer(cut, numeric=True, truncated=truncated, opened=True) is None
+    assert find_answer(cut, numeric=True, truncated=True) == "28"
+    text = rf"{cut}</think> It's \boxed{{7}}."
+    assert find_answer(text, numeric=True, truncated=False, opened=True) == "7"
+
+
+def test_a_worked_solution_ends_in_its_answer() -> None:
+    assert worked_answer("3 + 4 = <<3+4=7>>7\n#### 7") == "7"
+    assert worked_answer(r"It is \boxed{\frac{1}{2}}.") == r"\frac{1}{2}"
+    assert worked_answer("no more than words") == ""
+
+
+@pytest.mark.parametrize(
+    "number", ["1e5000000", "1e999999999", "-1e999999999999999999999", "1" * 100_000, "9^9^9^9"]
+)
+def test_huge_numbers_are_held_against_others_at_once(number: str) -> None:
+    assert is_plainly_equal("7", number) is not True
+    assert is_plainly_equal("7", rf"\boxed{{{number}}}") is not True
+    assert is_plainly_equal("1e999999999", "1e999999999") is True
+    assert is_plainly_equal("1e999999999", "1e999999998") is False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1" * 30_000,
+        "12 + 3 = 15 and " * 2_000,
+        r"\boxed{" * 4_000,
+        "<answer>" * 4_000,
+        "*a **b " * 3_000,
+        "the answer is sure 5% " * 2_000,
+    ],
+)
+def test_long_texts_take_no_longer_than_their_length(text: str) -> None:
+    began = time.process_time()
+    find_answer(text, numeric=True, truncated=False)
+    find_answer(text, numeric=False, truncated=False)
+    assert time.process_time() - began < 2
 
 
 def test_plain_comparison_says_nothing_of_expressions_that_look_different() -> None:

@@ -15,6 +15,7 @@ from sae_reasoning.traces.grading import (
     WRONG,
     Grader,
     grade_all,
+    uneven_answers,
 )
 from sae_reasoning.traces.problems import PosedProblem
 from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
@@ -79,6 +80,14 @@ def test_a_question_with_two_answers_is_left_out_aloud() -> None:
     ]
 
 
+@pytest.mark.parametrize("answer", [None, float("nan"), "nan", "NaN", "None", " ", [], [None]])
+def test_an_answer_that_is_missing_in_any_way_is_none(answer: Any) -> None:
+    posed = _posed([{"question": "a?", "answer": answer}, {"question": "b?", "answer": "1"}])
+    assert {p.prompt: p.reference for p in posed} == {"a?": "", "b?": "1"}
+    worked = {"question": "a?", "answer": answer, "solution": "2 + 3\n#### 5"}
+    assert {p.reference for p in _posed([worked, ROWS[0]])} == {"5", "2"}
+
+
 def test_an_instruction_stands_behind_every_question() -> None:
     draw = Draw(4, 0.5, "Think.", 0)
     assert all(p.prompt.endswith("\n\nThink.") for p in _posed(ROWS, draw))
@@ -114,7 +123,8 @@ def _grader() -> Grader:
         ("Half", r"\boxed{x/2}", False, RIGHT),
         ("Half", r"\boxed{x}", False, WRONG),
         ("Half", r"\boxed{?}", False, UNREADABLE),
-        ("Half", r"\boxed{late}", False, UNGRADED),
+        ("Half", r"\boxed{x^9}", False, UNGRADED),
+        ("Half", r"\boxed{late}", False, UNREADABLE),
         ("Write", r"\boxed{(3+4)*2}", False, RIGHT),
         ("Write", r"\boxed{3+4+2}", False, WRONG),
         ("Write", r"\boxed{all of them}", False, UNREADABLE),
@@ -145,6 +155,9 @@ def test_shares_of_outcomes_are_of_each_writers_rollouts() -> None:
         )
     ]
     graded, shares = grade_all(traces, _grader())
+    assert [trace.answer_status for trace in graded] == [
+        *("found", "found", "found", "none", "found", "unreadable")
+    ]
     assert [trace.correct for trace in graded] == [True, False, True, False, True, False]
     rows = shares.set_index("writer")
     assert rows.loc["rl"].to_dict() == {
@@ -155,3 +168,26 @@ def test_shares_of_outcomes_are_of_each_writers_rollouts() -> None:
         UNREADABLE: 0.2,
         UNGRADED: 0.0,
     }
+
+
+def test_a_cut_thought_that_the_prompt_opened_gives_no_answer() -> None:
+    grader, text = _grader(), r"Perhaps \boxed{2}, but I have to check"
+    assert grader.grade("One", text, True).answer_status == "found"
+    cut = grader.grade("One", text, True, opened=True)
+    assert (cut.outcome, cut.answer_status, cut.correct) == (NO_ANSWER, "truncated", False)
+
+
+def test_a_difference_in_what_can_be_read_is_named() -> None:
+    def rollouts(writer: str, unreadable: int, read: int) -> list[Trace]:
+        texts = [r"\boxed{many}"] * unreadable + ["2"] * read
+        return [
+            Trace("t", "One", "select", writer, "m", "One", text, (1, 2), 1, None, False, (), ())
+            for text in texts
+        ]
+
+    graded, _ = grade_all(rollouts("base", 5, 95) + rollouts("rl", 0, 100), _grader())
+    (said,) = uneven_answers(graded)
+    assert "5.0% of base's and 0.0% of rl's rollouts have an answer that can't be read" in said
+    assert "(difference 5.0 points [0.3, 11.2])" in said
+    graded, _ = grade_all(rollouts("base", 1, 99) + rollouts("rl", 0, 100), _grader())
+    assert not uneven_answers(graded)

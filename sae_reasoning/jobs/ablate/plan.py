@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import Config, ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import digest, require_stage
 from sae_reasoning.edges.crosscoder_checkpoint import Half
-from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.lm.load import describe, load_tokenizer
+from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import read_table, read_traces
@@ -88,7 +89,7 @@ class Experiment:
         begun: Beginning of each response that is given to a model.
         dictionaries: By model and layer.
         matches: Counterparts of another run's latents, where those are edited.
-        annotate: Marks the moves of a response.
+        annotate: By model, marks the moves of its responses.
         listener: By prompt, who hears opportunities while a response is written.
         edits: What is done, in words.
         without_lot: By model, moves without random positions as a control: how many there'd be
@@ -103,7 +104,7 @@ class Experiment:
     begun: dict[str, str]
     dictionaries: dict[str, Mapping[int, Dictionary | Half]]
     matches: Matches | None
-    annotate: Annotator
+    annotate: Mapping[str, Annotator]
     listener: Callable[[str], Hear]
     edits: str
     without_lot: dict[str, list[str]]
@@ -192,7 +193,7 @@ def _in_words(cfg: Config) -> str:
     return f"at {where}; in the RL model {ablated}, in the base {clamped}"
 
 
-def _annotators(cfg: Config) -> tuple[Annotator, Callable[[str], Hear]]:
+def _annotators(cfg: Config) -> tuple[dict[str, Annotator], Callable[[str], Hear]]:
     """Who marks the moves of new text, and who hears opportunities in it.
 
     Natural text is marked by cue words, whoever marked the traces: a model that judges isn't asked
@@ -203,21 +204,29 @@ def _annotators(cfg: Config) -> tuple[Annotator, Callable[[str], Hear]]:
     """
     annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
     if annotate is not None and listener is not None:
-        return annotate, listener
+        return dict.fromkeys(cfg.pair.readers, annotate), listener
     file = cfg.folder / "traces" / PROBLEMS_FILE
     rows = read_table(file).to_dict("records") if file.exists() else []
     posed = {row["prompt"]: PosedProblem(**row) for row in rows}
     grader = Grader({p.problem_id: p for p in posed.values()}, OutsideScorers())
 
-    def grade(prompt: str, text: str, truncated: bool) -> bool | None:
-        problem = posed.get(prompt)
-        return grader.correct(problem.problem_id, text, truncated) if problem else None
+    def grade_of(model: ModelConfig) -> Callable[[str, str, bool], bool | None]:
+        tokenizer = load_tokenizer(model)
+
+        def grade(prompt: str, text: str, truncated: bool) -> bool | None:
+            if (problem := posed.get(prompt)) is None:
+                return None
+            opened = prompt_opens_thinking(tokenizer, prompt)
+            return grader.correct(problem.problem_id, text, truncated, opened=opened)
+
+        return grade
 
     lexicon = Lexicon(cfg.traces.cues, cfg.behaviours)
-    return (
-        annotate_by_cues(lexicon, cfg.behaviours, grade),
-        lambda prompt: hear_sentences(cfg.behaviours),
-    )
+    annotators = {
+        name: annotate_by_cues(lexicon, cfg.behaviours, grade_of(model))
+        for name, model in cfg.pair.readers.items()
+    }
+    return annotators, lambda prompt: hear_sentences(cfg.behaviours)
 
 
 def _most(cfg: Config) -> int:

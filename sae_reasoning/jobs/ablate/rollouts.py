@@ -176,7 +176,7 @@ def _record(
     """A row of the table."""
     rollout, condition = made.rollout, row.condition
     text = f"{experiment.begun[model]} {lm.decode(list(rollout.token_ids)).strip()}".strip()
-    judged = experiment.annotate(row.problem.prompt, text, rollout.truncated)
+    judged = experiment.annotate[model](row.problem.prompt, text, rollout.truncated)
     return {
         "model": model,
         "layer": condition.layers,

@@ -19,11 +19,11 @@ from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
 from sae_reasoning.jobs.traces.marks import Marked, mark
 from sae_reasoning.jobs.traces.problems import check_source, draw_problems
-from sae_reasoning.jobs.traces.rollouts import roll_out
+from sae_reasoning.jobs.traces.rollouts import opens_thought, roll_out
 from sae_reasoning.records import Trace
 from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
-from sae_reasoning.traces.grading import GRADING_VERSION, Grader, grade_all
+from sae_reasoning.traces.grading import GRADING_VERSION, Grader, grade_all, uneven_answers
 from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
 from sae_reasoning.traces.jitter import jitter
 from sae_reasoning.traces.judge import ANSWERS_VERSION
@@ -137,13 +137,15 @@ def _graded(
     write_table(folder / PROBLEMS_FILE, pd.DataFrame(list(map(asdict, problems))))
     with OutsideScorers() as scorers:
         grader = Grader({problem.problem_id: problem for problem in problems}, scorers)
-        graded, shares = grade_all(made, grader)
+        graded, shares = grade_all(made, grader, opens_thought(cfg))
         if share := sum(trace.correct is None for trace in graded) / max(len(graded), 1):
             needs = "" if scorers.has_algebra else " needs math-verify (sae_reasoning[math]) or"
             console.warn(
                 f"{share:.1%} of rollouts could not be graded, and no accuracy counts them: the "
                 f"right answer is missing or can't be read, or comparing{needs} takes too long"
             )
+    for warning in uneven_answers(graded):
+        console.warn(warning)
     write_table(folder / "grades.parquet", shares)
     tracker.table("grades", shares)
     console.table("grades by program (shares of rollouts)", list(shares), shares.values.tolist())
@@ -208,8 +210,8 @@ def _inputs(cfg: Config, rows: Rows) -> dict[str, str]:
                 inputs[name] = fingerprint_files(Path(path).parent, glob.escape(Path(path).name))
     if "llm" in cfg.traces.annotators:
         inputs["answers"] = str(ANSWERS_VERSION)
-    if cfg.traces.kind == "dataset" or (cfg.traces.kind == "file" and not _holds_traces(rows)):
-        inputs["grading"] = str(GRADING_VERSION)  # Elsewhere the world, or reasoning-gym, grades.
+    if cfg.traces.kind != "search" and not _holds_traces(rows):
+        inputs["grading"] = str(GRADING_VERSION)  # Elsewhere the world or the file has the grades.
     return inputs
 
 
@@ -236,6 +238,8 @@ def _counts(made: list[Trace], placement: Placement) -> dict[str, float]:
     if graded := [trace.correct for trace in made if trace.correct is not None]:
         counts["correct"] = sum(graded)
     counts["ungraded"] = len(made) - len(graded)
+    if any(trace.answer_status for trace in made):
+        counts["unreadable_answers"] = sum(t.answer_status == "unreadable" for t in made)
     counts["truncated"] = sum(trace.truncated for trace in made)
     if placement.quoted:
         counts["sections"] = placement.quoted.total()

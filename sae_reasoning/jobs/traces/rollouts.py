@@ -1,7 +1,8 @@
 """The models answer the same problems."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -10,7 +11,14 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import Rollout as Generated
 from sae_reasoning.edges.lm.generate import generate
-from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_response, load
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    encode_prompt,
+    encode_response,
+    load,
+    load_tokenizer,
+)
+from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.lm.vllm import VllmWriter
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.records import Trace
@@ -97,3 +105,14 @@ def _generated(
         batch_size=cfg.traces.batch_size,
         shared=True,
     )
+
+
+def opens_thought(cfg: Config) -> Callable[[Trace], bool]:
+    """By trace, whether the prompt that its writer got ends in an open thought."""
+    tokenizers = {writer: load_tokenizer(model) for writer, model in cfg.pair.readers.items()}
+
+    @cache
+    def opened(writer: str, prompt: str) -> bool:
+        return prompt_opens_thinking(tokenizers[writer], prompt)
+
+    return lambda trace: opened(trace.writer, trace.prompt)

@@ -1,0 +1,143 @@
+"""Whether an answer is the right one, as far as that can be said without algebra."""
+
+import re
+
+from sae_reasoning.records import Comparison
+from sae_reasoning.traces.answers import (
+    CHOICE,
+    EDGES,
+    FORMULA,
+    WORDS_IN_TEX,
+    Answer,
+    bare_text,
+    formula_of,
+    is_plainly_equal,
+)
+from sae_reasoning.traces.numbers import are_several, plain_text, read_number
+
+_GROUP = re.compile(r"[(\[{][^()\[\]{}]*,[^()\[\]{}]*[)\]}]")
+_LEADING_CHOICE = re.compile(
+    r"\W*(?:(?:option|choice|answer)\W+)?\(?([A-J])\)?(?=$|[\s.,:;)])", re.IGNORECASE
+)
+_CHOICES = re.compile(r"(?<![\w'])(?:\(([A-J])\)|([A-HJ])(?![\w'])(?!(?<=A) [a-z]))")
+_TIME = re.compile(r"(?<![\d:])(\d{1,4}):(\d{1,4})(?![\d:])\s*(?:([ap])\.?\s?m\b)?", re.IGNORECASE)
+_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
+_SAYS = re.compile(r"^.*\b(?:is|are|was|were)\b|^.*[:=]", re.DOTALL)
+_ARTICLE = re.compile(r"^(?:therefore|thus|hence|so|an?|the)\b[,\s]*", re.IGNORECASE)
+_NAMES = frozenset("sqrt frac dfrac tfrac cdot times pi sin cos tan log ln exp left right".split())
+_BETWEEN = re.compile(
+    r"\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|(?<=[\d})])\s+(?:and|or)\s+(?=[\d\\({-])"
+)
+_AMBIGUOUS = re.compile(r"!|\d:\d|\d_|\d\.\d+\.\d|\.\.\.|\d\s+\d")
+_LARGE_POWER = re.compile(r"(?:\^|\*\*)[\s{(]*-?\d{4,}|\d{4,}\s*!|(?:\^|\*\*)[^+=,]*(?:\^|\*\*)")
+
+
+def match_number(reference: str, answer: Answer) -> Comparison | None:
+    """An answer beside the number that is right; None where algebra has to tell.
+
+    Several numbers are not the one that is asked for.
+    """
+    if answer.is_unclear:
+        return Comparison.UNREADABLE
+    if (found := is_plainly_equal(reference, answer)) is not None:
+        return _compared(found)
+    if are_several(answer):
+        return Comparison.DIFFERENT
+    is_pointed = re.search(r"^[^(\[{]*\d,\d", re.sub(r"\d{1,3}(?:,\d{3})+(?![\d,])", "", answer))
+    return Comparison.UNREADABLE if is_pointed else None
+
+
+def match_text(reference: str, answer: Answer) -> Comparison | None:
+    """An answer beside a choice among letters, a time or ratio, or words that are right.
+
+    None where it takes algebra.
+    """
+    if is_plainly_equal(reference, answer):
+        return Comparison.EQUAL
+    plain = plain_text(reference).strip()
+    if choice := CHOICE.fullmatch(plain):
+        return _match_choice(choice[1], answer)
+    if (time := _TIME.match(plain)) and not plain[time.end() :].strip(" ."):
+        return _match_time(time, answer)
+    if _are_words(plain):
+        return _match_words(plain, answer)
+    return None
+
+
+def expression_in(answer: str) -> str | None:
+    """The mathematical expression that an answer is, or ends in; None where there's none."""
+    answer = _BETWEEN.sub(", ", answer)
+    segments = [formula_of(found) for found in FORMULA.finditer(answer)]
+    if segments:
+        return segments[-1] if _is_expression(segments[-1]) else None
+    plain = answer.strip(EDGES.replace("!", "") if re.search(r"[\d)]!", answer) else EDGES)
+    if _is_expression(plain):
+        return plain
+    groups = _GROUP.findall(plain_text(plain))
+    return str(groups[-1]) if groups and _is_expression(groups[-1]) else None
+
+
+def _is_expression(text: str) -> bool:
+    """Whether algebra may tell what a text is worth: no prose, no two readings, no giant."""
+    if len(text) > 300 or _LARGE_POWER.search(text) or not re.search(r"\d|\\[a-zA-Z]|[a-z]", text):
+        return False
+    bare = re.sub(r"\\[a-zA-Z]+", " ", WORDS_IN_TEX.sub(r" \1 ", text.replace("{,}", ",")))
+    if _AMBIGUOUS.search(bare):
+        return False
+    words = re.findall(r"[A-Za-z]{2,}", bare)
+    return not [word for word in words if word not in _NAMES]
+
+
+def _compared(is_equal: bool) -> Comparison:
+    return Comparison.EQUAL if is_equal else Comparison.DIFFERENT
+
+
+def _match_choice(right: str, answer: Answer) -> Comparison:
+    plain = plain_text(answer).strip(EDGES)
+    leading = _LEADING_CHOICE.match(plain)
+    if leading and leading[1].islower() and len(re.sub(r"\W", "", plain)) > 1:
+        leading = None  # A word.
+    if leading and re.match(r"I [a-z]" if answer.is_stated else r"[AI] [a-z]", plain):
+        leading = None  # An article or a pronoun.
+    letters = {one or other for one, other in _CHOICES.findall(plain)}
+    if leading:
+        rest = plain[leading.end() :]
+        if re.match(r"\W*(?:,|&|\bor\b|\band\b)\s*\(?[A-J]\b", rest):
+            return Comparison.DIFFERENT if answer.is_stated else Comparison.UNREADABLE
+        return _compared(leading[1].upper() == right)
+    return _compared(letters == {right}) if len(letters) == 1 else Comparison.UNREADABLE
+
+
+def _match_time(right: re.Match[str], answer: Answer) -> Comparison:
+    plain = plain_text(answer)
+    given = list(_TIME.finditer(plain))
+    if not given:
+        is_number = read_number(answer) is not None
+        return Comparison.DIFFERENT if is_number else Comparison.UNREADABLE
+    one, other = ([int(found[1]), int(found[2])] for found in (right, given[-1]))
+    halves = {(found[3] or "").lower() for found in (right, given[-1])} - {""}
+    return _compared(one == other and len(halves) < 2)
+
+
+def _are_words(plain: str) -> bool:
+    """Whether a text is words, rather than letters that stand for numbers."""
+    if not _WORDS.fullmatch(plain):
+        return False
+    words = re.findall(r"[^\W\d_]+", plain.lower())
+    return words == ["no"] or all(
+        len(word) > 1 + (len(words) == 1) and re.search("[aeiouy]", word) for word in words
+    )
+
+
+def _match_words(right: str, answer: Answer) -> Comparison:
+    given = plain_text(answer).strip(EDGES)
+    verdicts = ("yes", "no", "true", "false")
+    first = re.match(r"\w*", given.lower())
+    if right.lower() in verdicts and first and first[0] in verdicts:
+        return _compared(first[0] == right.lower())
+    tail = _SAYS.sub("", given).strip(EDGES)
+    wanted = bare_text(_ARTICLE.sub("", right))
+    if any(bare_text(_ARTICLE.sub("", one)) == wanted for one in (given, tail)):
+        return Comparison.EQUAL
+    is_short = len(tail.split()) <= len(right.split()) + 2
+    return Comparison.DIFFERENT if answer.is_stated or is_short else Comparison.UNREADABLE

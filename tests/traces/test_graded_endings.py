@@ -1,0 +1,163 @@
+"""Endings of responses that a careful reader graded, and how often programs say the same.
+
+`graded_endings.jsonl` was written from the kinds of endings that are met, before the grader was
+mended to read them; what it still reads otherwise bears a note. `before` is what the grader of
+version 2 said, `alone` what math-verify says of the whole response. `python
+tests/traces/test_graded_endings.py` asks math-verify again and writes `data/findings/grading.md`.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_reasoning.edges.scoring import OutsideScorers
+from sae_reasoning.traces.grading import GYM, RIGHT, UNREADABLE, WRONG, Grader
+from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.traces.questions import Draw, pose_rows
+
+pytest.importorskip("math_verify")
+pytest.importorskip("reasoning_gym")
+
+ENDINGS = Path(__file__).with_name("graded_endings.jsonl")
+PAGE = Path(__file__).parents[2] / "data" / "findings" / "grading.md"
+GRADERS = {"before": "version 2", "alone": "math-verify alone", "now": "version 3"}
+
+
+def read_endings() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in ENDINGS.read_text("utf-8").split("\n") if line]
+
+
+def _problem(number: int, ending: dict[str, Any]) -> PosedProblem:
+    """The ending's problem as it's posed from a row of a file, or from a reasoning-gym task."""
+    if "task" in ending:
+        entry = {"answer": ending["reference"], "metadata": ending["metadata"]}
+        return PosedProblem(
+            f"p{number}", "report", "?", json.dumps(entry), f"{GYM}:{ending['task']}"
+        )
+    rows = [{"question": "?", "answer": ending["reference"]}, {"question": "other", "answer": "1"}]
+    posed = pose_rows([("row", row) for row in rows], "endings", Draw(2, 0.5, "", 0))
+    return next(problem for problem in posed if problem.prompt == "?")
+
+
+def grade(endings: Sequence[dict[str, Any]], scorers: OutsideScorers) -> list[str]:
+    """What the grader says of each: right, wrong, or that it can't be told."""
+    said = []
+    for number, ending in enumerate(endings):
+        problem = _problem(number, ending)
+        outcome = Grader({problem.problem_id: problem}, scorers).outcome(
+            problem.problem_id,
+            ending["response"],
+            ending.get("truncated", False),
+            opened=ending.get("opened", False),
+        )
+        said.append(outcome if outcome in (RIGHT, WRONG) else UNREADABLE)
+    return said
+
+
+def table(endings: Sequence[dict[str, Any]], now: Sequence[str]) -> str:
+    """Endings on which each grader agrees with the reader, by kind, as Markdown."""
+    endings = [ending | {"now": said} for ending, said in zip(endings, now, strict=True)]
+    lines = [
+        f"| kind of ending | endings | {' | '.join(GRADERS.values())} |",
+        "|---|---|" + "---|" * len(GRADERS),
+    ]
+    for kind in dict.fromkeys(ending["kind"] for ending in endings):
+        own = [ending for ending in endings if ending["kind"] == kind]
+        agree = [sum(e[name] == e["says"] for e in own) for name in GRADERS]
+        lines.append(f"| {kind} | {len(own)} | {' | '.join(map(str, agree))} |")
+    agree = [sum(e[name] == e["says"] for e in endings) for name in GRADERS]
+    shares = [f"**{n} ({n / len(endings):.1%})**" for n in agree]
+    lines.append(f"| **all** | **{len(endings)}** | {' | '.join(shares)} |")
+    falsely = [sum(e[name] == RIGHT != e["says"] for e in endings) for name in GRADERS]
+    lines.append(f"| called right and isn't | | {' | '.join(map(str, falsely))} |")
+    hangs = [sum(e[name] == "hangs" for e in endings) for name in GRADERS]
+    lines.append(f"| no end within 40 s | | {' | '.join(map(str, hangs))} |")
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def now() -> Iterator[list[str]]:
+    with OutsideScorers() as scorers:
+        yield grade(read_endings(), scorers)
+
+
+def test_the_grader_says_what_a_careful_reader_says(now: list[str]) -> None:
+    endings = read_endings()
+    sys.stdout.write(f"\n{table(endings, now)}\n")
+    assert len(endings) >= 320
+    other = [e for e, said in zip(endings, now, strict=True) if said != e["says"]]
+    assert len(other) <= 0.02 * len(endings)
+    assert [e["response"] for e in other] == [e["response"] for e in endings if "note" in e]
+
+
+def test_nothing_is_called_right_that_is_not(now: list[str]) -> None:
+    pairs = zip(read_endings(), now, strict=True)
+    assert not [e["response"] for e, said in pairs if said == RIGHT != e["says"]]
+
+
+def test_the_page_shows_the_table(now: list[str]) -> None:
+    assert table(read_endings(), now) in PAGE.read_text("utf-8")
+
+
+def _alone(ending: dict[str, Any]) -> str:
+    """What math-verify says of the whole response."""
+    import math_verify
+
+    reference = "" if ending["reference"] is None else str(ending["reference"])
+    right = math_verify.parse(f"${reference}$", parsing_timeout=3)
+    given = math_verify.parse(ending["response"], parsing_timeout=3)
+    if not right or not given:
+        return UNREADABLE
+    return RIGHT if math_verify.verify(right, given, timeout_seconds=3) else WRONG
+
+
+def _write_page(endings: list[dict[str, Any]], now: list[str]) -> None:
+    remarks = []
+    for ending, said in zip(endings, now, strict=True):
+        if said != ending["says"]:
+            written = json.dumps(ending["response"], ensure_ascii=False)[1:-1]
+            cells = (f"`{written}`", ending["reference"], ending["says"], said, ending["note"])
+            remarks.append(f"| {' | '.join(cells)} |")
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(
+        _TEXT.format(total=len(endings), table=table(endings, now), remarks="\n".join(remarks)),
+        "utf-8",
+    )
+
+
+_TEXT = """# Grades by program agree with a careful reader's
+
+Each of {total} endings of responses, written by hand, stands beside a right answer and what a
+careful reader says of it: right, wrong, or unreadable (nothing definite is said, or nothing is
+known to grade it by). The table counts those on which a grader says the same.
+
+{table}
+
+Agreement is by kind of ending, and no model's rollouts are of these kinds in these shares. The set
+was written before version 3; four labels were made consistent since (`2x`, `±5`, a pair and an
+interval are wrong wherever a number is asked for). On its first run, version 3 agreed on 574 and
+called 5 right that aren't; it was then mended on this set, so other endings will agree less often.
+
+What is still read otherwise:
+
+| ending | right answer | reader | grader | why |
+|---|---|---|---|---|
+{remarks}
+
+Reproduce: `python -m pytest tests/traces/test_graded_endings.py -s` prints the table (15 s);
+`python tests/traces/test_graded_endings.py` asks math-verify (0.9.0) again and writes this page.
+Which answer is found says `sae_reasoning/traces/answers.py`; what number it is, `numbers.py`.
+"""
+
+
+if __name__ == "__main__":
+    found = [ending | {"alone": _alone(ending)} for ending in read_endings()]
+    ENDINGS.write_text(
+        "".join(f"{json.dumps(ending, ensure_ascii=False)}\n" for ending in found), "utf-8"
+    )
+    with OutsideScorers() as own:
+        _write_page(found, grade(found, own))
