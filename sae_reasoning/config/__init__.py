@@ -110,7 +110,7 @@ _LATER = {
         "dataset_split instruction engine".split()
     ),
     "export": frozenset({"offsets"}),
-    "rank": frozenset({"attribution_tokens"}),
+    "rank": frozenset({"attribution_tokens", "max_norm_multiple"}),
     "ablate": frozenset({"reviews"}),
 }
 """Options of stages that there haven't always been; at their defaults a stage makes what it made

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from sae_reasoning.config.checks import one_of, positive, require
 
+NORM_MULTIPLE = 10.0
+"""Multiples of the median norm beyond which tokens are counted as outlying, and not trained on."""
+
 
 @dataclass
 class CacheConfig:

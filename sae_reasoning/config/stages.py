@@ -3,10 +3,19 @@
 from dataclasses import dataclass, field
 
 from sae_reasoning.config.attacks import AttackConfig
+from sae_reasoning.config.cache import NORM_MULTIPLE
 from sae_reasoning.config.checks import one_of, positive, require
 
 LAYER_FIELD = "{layer}"
 """What stands for the layer in the folder of SAEs brought along."""
+
+
+def _norm_multiple(option: str, multiple: float) -> None:
+    require(
+        multiple == 0 or multiple > 1,
+        f"{option}={multiple:g} would leave out half of all tokens or more; set more than 1, say "
+        "10, or 0 for no limit",
+    )
 
 
 @dataclass
@@ -69,6 +78,10 @@ class TrainConfig:
         batch_size: Tokens a step.
         lr: Peak learning rate of Adam.
         mixing_tokens: Rows held in memory to shuffle from; bounds the memory of a training.
+        max_norm_multiple: Tokens whose residual is longer than this, in multiples of the median
+            norm of the select split, by reader and layer, are left out of training and of the
+            transfer gate's figures; 0 leaves out none. Where attention rests, some models have
+            residuals that are a hundred times as long as others.
         checkpoint_every: Steps between checkpoints.
         seed: Of weights and order.
         gate_fvu: Transfer gate: most of a reader's variance that may stay unexplained. SAEs that
@@ -99,6 +112,7 @@ class TrainConfig:
     batch_size: int = 2048
     lr: float = 1e-3
     mixing_tokens: int = 65536
+    max_norm_multiple: float = NORM_MULTIPLE
     checkpoint_every: int = 500
     seed: int = 0
     gate_fvu: float = 0.3
@@ -133,6 +147,7 @@ class TrainConfig:
             "sae=batchtopk or sae=topk",
         )
         positive(self, "train", "steps", "batch_size", "lr", "mixing_tokens", "checkpoint_every")
+        _norm_multiple("train.max_norm_multiple", self.max_norm_multiple)
         positive(self, "train", "gate_fvu", "gate_l0", "gate_dead_share", "gate_tokens")
         positive(self, "train", "scaling_error", "scaling_reconstruction", "scaling_problems")
         positive(self, "train", "scaling_bootstrap")
@@ -171,6 +186,9 @@ class RankConfig:
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
+        max_norm_multiple: Tokens whose residual is longer than this, in multiples of the median
+            norm of the select split, by reader and layer, count as silent where latents and
+            baselines are scored; 0 counts all.
         gate: Whether a dictionary that fails the transfer gate (train.gate_*) on either reader is
             refused.
         only: One reader and layer, as `base/1`: that pass is made and kept for the run that makes
@@ -193,6 +211,7 @@ class RankConfig:
     replicas: int = 0
     paraphrase_endpoint: str = ""
     paraphrase_model: str = ""
+    max_norm_multiple: float = 0.0
     gate: bool = True
     only: str = ""
     seed: int = 0
@@ -219,6 +238,7 @@ class RankConfig:
             f"rank.paraphrase_endpoint={self.paraphrase_endpoint} must be an http(s) URL, and "
             f"rank.paraphrase_model={self.paraphrase_model} name its model; set both or neither",
         )
+        _norm_multiple("rank.max_norm_multiple", self.max_norm_multiple)
         one_of("rank.announce_by", self.announce_by, ("attribution", "onset_auroc"))
 
 

@@ -1,16 +1,21 @@
-"""What an activation store is on disk: names, sizes, and what every file says of itself."""
+"""What an activation store is: names, sizes, what every file says of itself, and its rows."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int32
+import torch
+from jaxtyping import Bool, Float, Float32, Int32
+from torch import Tensor
 
 SCHEMA_VERSION = 1
 ON_DISK = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
 """Type that values of a dtype are stored as; bfloat16 is kept bit for bit."""
 INDICES = ("token_id", "trace_index", "position")
-_INDEX_BYTES = 4 * len(INDICES)
+NORM = "norm"
+"""Dataset of the rows' norms, as they are stored; files made before there was one lack it."""
+_INDEX_BYTES = 4 * (len(INDICES) + 1)
+_ROWS_AT_ONCE = 1024
 _FRAME_BYTES = 8 << 10  # Of a file besides its rows, about.
 
 
@@ -60,8 +65,27 @@ class RowIndex:
     position: Int32[np.ndarray, " row"]
 
 
+@dataclass(frozen=True)
+class ActivationBatch:
+    """Rows of a store with the token each belongs to."""
+
+    activations: Float32[Tensor, "row d_model"]
+    token_id: Int32[np.ndarray, " row"]
+    trace_index: Int32[np.ndarray, " row"]
+    position: Int32[np.ndarray, " row"]
+
+    def only(self, kept: Bool[np.ndarray, " all"]) -> "ActivationBatch":
+        """Without the rows that aren't kept."""
+        return ActivationBatch(
+            self.activations[torch.from_numpy(kept)],
+            self.token_id[kept],
+            self.trace_index[kept],
+            self.position[kept],
+        )
+
+
 def row_bytes(d_model: int, dtype: str) -> int:
-    """Bytes of a row: its activations, and which token it is."""
+    """Bytes of a row: its activations, their norm, and which token it is."""
     return d_model * np.dtype(ON_DISK[dtype]).itemsize + _INDEX_BYTES
 
 
@@ -78,3 +102,11 @@ def shard_path(folder: Path, shard: int) -> Path:
 def shard_files(folder: Path) -> list[Path]:
     """Files of the shards that are there, by number, which has five digits or more."""
     return sorted(folder.glob("shard_*.h5"), key=lambda path: (len(path.name), path.name))
+
+
+def row_norms(activations: Float[Tensor, "row d_model"]) -> Float32[np.ndarray, " row"]:
+    """Norm of each row; summed in float64, so that it's the same however rows are cut."""
+    norms = torch.empty(len(activations))
+    for own, part in zip(norms.split(_ROWS_AT_ONCE), activations.split(_ROWS_AT_ONCE), strict=True):
+        own.copy_(part.double().norm(dim=1))
+    return norms.numpy()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int32
+from jaxtyping import Bool, Float32, Int32
 from torch import Tensor
 
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
@@ -25,15 +25,18 @@ class PairBatch:
 
 
 def paired_batches(
-    stores: Sequence[ActivationStore], rows: range, size: int
+    stores: Sequence[ActivationStore],
+    rows: range,
+    size: int,
+    kept: Bool[np.ndarray, " row"] | None = None,
 ) -> Iterator[PairBatch]:
-    """Rows in order, `size` at a time.
+    """Rows in order, `size` at a time; without those that aren't `kept`.
 
     Raises:
         BrokenArtifact: The stores are of different traces or keep different tokens.
     """
     check_same_rows(*stores)
-    for parts in zip(*(store.batches(rows, size) for store in stores), strict=True):
+    for parts in zip(*(store.batches(rows, size, kept) for store in stores), strict=True):
         yield PairBatch(torch.stack([part.activations for part in parts]), parts[0].trace_index)
 
 
@@ -45,6 +48,7 @@ def shuffled_pairs(
     rows: range,
     mixing_tokens: int,
     skip_batches: int = 0,
+    kept: Bool[np.ndarray, " row"] | None = None,
 ) -> Iterator[Float32[Tensor, "reader batch d_model"]]:
     """Endless shuffled batches, in one order for all stores.
 
@@ -58,6 +62,7 @@ def shuffled_pairs(
         rows: Which rows take part.
         mixing_tokens: Rows of all mixing buffers together, which bounds memory.
         skip_batches: Batches to leave out at the start.
+        kept: Of each row, whether it takes part; none for all.
 
     Raises:
         BrokenArtifact: The stores are of different traces or keep different tokens.
@@ -70,6 +75,7 @@ def shuffled_pairs(
             rows,
             mixing_tokens=max(mixing_tokens // len(stores), batch_size),
             skip_batches=skip_batches,
+            kept=kept,
         )
         for store in stores
     ]

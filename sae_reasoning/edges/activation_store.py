@@ -7,6 +7,7 @@ datasets
     token_id    [token]             what the reader had just read
     trace_index [token]             row of its trace in traces.parquet
     position    [token]             index into the trace's token_ids
+    norm        [token]             of the stored activations
 
 A shard holds whole traces and its datasets are contiguous: they are written in one piece and read
 at their offset as plain bytes, at the speed of a raw file. Each is written under a temporary name,
@@ -28,40 +29,41 @@ from typing import Any, Self
 import h5py
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int32, Int64
+from jaxtyping import Bool, Float, Float32, Int32, Int64
 from torch import Tensor
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.edges.activation_faults import (
+    broken,
+    check_finite,
+    in_use,
+    is_locked,
+    missing,
+    reason,
+    unfit,
+)
 from sae_reasoning.edges.activation_format import (
     INDICES,
+    NORM,
     ON_DISK,
     SCHEMA_VERSION,
+    ActivationBatch,
     RowIndex,
     StoreAttributes,
+    row_norms,
     shard_files,
     shard_path,
 )
 from sae_reasoning.edges.artifacts import (
-    BrokenArtifact,
     MissingInput,
     fingerprint,
     publish,
     reserve,
 )
-from sae_reasoning.edges.lock import InUse, Lock
+from sae_reasoning.edges.lock import Lock
 
 _BLOCKS_MIXED = 256  # At least so many places of the store meet in a mixing buffer.
 _MAX_BLOCK = 1024  # Rows; larger blocks read no faster.
-
-
-@dataclass(frozen=True)
-class ActivationBatch:
-    """Rows of a store with the token each belongs to."""
-
-    activations: Float32[Tensor, "row d_model"]
-    token_id: Int32[np.ndarray, " row"]
-    trace_index: Int32[np.ndarray, " row"]
-    position: Int32[np.ndarray, " row"]
 
 
 class StoreWriter:
@@ -104,24 +106,33 @@ class StoreWriter:
         """
         if self.has(shard):
             return
-        self._check_finite(activations, index)
+        check_finite(activations, index, self.attributes, self._trace_ids)
+        norms = row_norms(activations)
         if self.attributes.dtype == "bfloat16":
             activations = activations.view(torch.uint16)  # Which NumPy and HDF5 know.
         stored = activations.numpy()
         assert stored.dtype == ON_DISK[self.attributes.dtype]
         try:
             with publish(shard_path(self.folder, shard)) as partial:
-                self._write(partial, shard, stored, index)
+                self._write(partial, shard, stored, index, norms)
         except (OSError, RuntimeError) as error:
-            if _is_locked(error):
-                raise _in_use(shard_path(self.folder, shard)) from error
+            if is_locked(error):
+                raise in_use(shard_path(self.folder, shard)) from error
             raise ConfigError(
-                f"{self.folder} can't be written ({_reason(error)}); free disk there or set runs= "
+                f"{self.folder} can't be written ({reason(error)}); free disk there or set runs= "
                 "to another disk, and run again: shards that are done stay"
             ) from error
 
-    def _write(self, path: Path, shard: int, stored: np.ndarray, index: RowIndex) -> None:
+    def _write(
+        self,
+        path: Path,
+        shard: int,
+        stored: np.ndarray,
+        index: RowIndex,
+        norms: Float32[np.ndarray, " row"],
+    ) -> None:
         columns = {"activations": stored} | {name: getattr(index, name) for name in INDICES}
+        columns[NORM] = norms
         # Every dataset has its place before a value is written, so that all room can be reserved.
         placed = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         placed.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
@@ -136,27 +147,6 @@ class StoreWriter:
         with h5py.File(path, "r+") as file:
             for name, values in columns.items():
                 file[name][...] = values
-
-    def _check_finite(self, activations: Tensor, index: RowIndex) -> None:
-        if not activations.numel():
-            return
-        # The extremes tell in one pass each: NaN propagates through them.
-        low, high = activations.aminmax()
-        if torch.isfinite(low) and torch.isfinite(high):
-            return
-        row = int((~activations.isfinite().all(1)).nonzero()[0])
-        trace = self._trace_ids[int(index.trace_index[row])]
-        kind = "NaN" if activations[row].isnan().any() else "infinite"
-        remedy = "set the model's dtype=float32 (pair.base.dtype, pair.rl.dtype)"
-        if kind == "NaN":
-            remedy += "; if it is, its weights are broken"
-        elif self.attributes.dtype == "float16":
-            remedy = "float16 ends at 65504: set cache.dtype=bfloat16"
-        raise ConfigError(
-            f"cache.dtype={self.attributes.dtype}: activations of {self.attributes.model} after "
-            f"layer {self.attributes.layer} are {kind} on trace {trace}, position "
-            f"{int(index.position[row])}; {remedy}"
-        )
 
 
 @dataclass(frozen=True)
@@ -201,14 +191,14 @@ class ActivationStore:
         attributes, shards, first_row = None, [], 0
         for number, path in enumerate(paths):
             if path != shard_path(folder, number):
-                raise _missing(shard_path(folder, number))
+                raise missing(shard_path(folder, number))
             found, shard = _open_shard(path, number, first_row)
             if attributes is None:
                 attributes = found
                 _check_expected(path, found, expected or {})
             elif found != attributes:
                 name = next(f.name for f in fields(found) if _differs(found, attributes, f.name))
-                raise _broken(
+                raise broken(
                     path,
                     f"is foreign ({name}={getattr(found, name)}, its neighbours have "
                     f"{getattr(attributes, name)})",
@@ -217,9 +207,9 @@ class ActivationStore:
             first_row += shard.num_rows
         assert attributes is not None
         if len(shards) != attributes.num_shards:
-            raise _missing(shard_path(folder, len(shards)), f" of {attributes.num_shards}")
+            raise missing(shard_path(folder, len(shards)), f" of {attributes.num_shards}")
         if first_row != attributes.num_tokens:
-            raise _unfit(folder, f"holds {first_row} rows instead of {attributes.num_tokens}")
+            raise unfit(folder, f"holds {first_row} rows instead of {attributes.num_tokens}")
         return cls(folder, attributes, shards)
 
     def __enter__(self) -> Self:
@@ -254,6 +244,19 @@ class ActivationStore:
         return self._column("position")
 
     @cached_property
+    def norm(self) -> Float32[np.ndarray, " row"]:
+        """Norm of each row, as it's stored."""
+        norms = np.empty(self.num_tokens, np.float32)
+        for shard in self._shards:
+            rows = range(shard.first_row, shard.first_row + shard.num_rows)
+            with _opened(shard.path) as file:
+                # Files that were made before norms were kept lack them.
+                norms[rows.start : rows.stop] = (
+                    file[NORM][:] if NORM in file else row_norms(self._read_block(rows))
+                )
+        return norms
+
+    @cached_property
     def row_of_trace(self) -> Int64[np.ndarray, " trace_and_end"]:
         """Row of each trace's first kept token; one more, for the end."""
         traces = np.arange(self.attributes.num_traces + 1)
@@ -280,18 +283,30 @@ class ActivationStore:
             start += len(run)
         return found[torch.from_numpy(place)].float()
 
-    def batches(self, rows: range | None, size: int) -> Iterator[ActivationBatch]:
-        """Rows in order, `size` at a time; the last batch is what is left."""
+    def batches(
+        self, rows: range | None, size: int, kept: Bool[np.ndarray, " row"] | None = None
+    ) -> Iterator[ActivationBatch]:
+        """Rows in order, `size` at a time; the last batch is what is left.
+
+        Args:
+            rows: Which; none for all.
+            size: Rows read at once.
+            kept: Of each row of the store, whether it isn't left out; none leaves out nothing.
+        """
         rows = self._checked(rows)
         for start in range(rows.start, rows.stop, size):
             part = range(start, min(start + size, rows.stop))
             here = slice(part.start, part.stop)
-            yield ActivationBatch(
+            batch = ActivationBatch(
                 self._read_block(part).float(),
                 self.token_id[here],
                 self.trace_index[here],
                 self.position[here],
             )
+            if kept is None or kept[here].all():
+                yield batch
+            elif kept[here].any():
+                yield batch.only(kept[here])
 
     def shuffled_batches(
         self,
@@ -300,6 +315,7 @@ class ActivationStore:
         rows: range | None = None,
         mixing_tokens: int = 65536,
         skip_batches: int = 0,
+        kept: Bool[np.ndarray, " row"] | None = None,
     ) -> Iterator[Float32[Tensor, "batch d_model"]]:
         """Endless shuffled batches: each epoch visits every row once, in an order of its own.
 
@@ -313,15 +329,17 @@ class ActivationStore:
             rows: Which rows take part; none for all.
             mixing_tokens: Rows of the mixing buffer, which bounds memory.
             skip_batches: Batches to leave out at the start.
+            kept: Of each row of the store, whether it takes part; none for all.
         """
         rows = self._checked(rows)
-        if not len(rows):
+        num_kept = len(rows) if kept is None else int(kept[rows.start : rows.stop].sum())
+        if not num_kept:
             raise ValueError(f"{self.folder}: no rows to shuffle; choose a split that has traces")
         batch = torch.empty(batch_size, self.d_model)
         filled = 0
-        epoch, skipped = divmod(skip_batches * batch_size, len(rows))
+        epoch, skipped = divmod(skip_batches * batch_size, num_kept)
         while True:
-            for piece in self._shuffled_epoch(rows, mixing_tokens, (seed, epoch), skipped):
+            for piece in self._shuffled_epoch(rows, mixing_tokens, (seed, epoch), skipped, kept):
                 left = piece
                 while len(left):
                     taken = min(len(left), batch_size - filled)
@@ -333,7 +351,12 @@ class ActivationStore:
             epoch, skipped = epoch + 1, 0
 
     def _shuffled_epoch(
-        self, rows: range, mixing_tokens: int, seeds: tuple[int, int], skipped: int
+        self,
+        rows: range,
+        mixing_tokens: int,
+        seeds: tuple[int, int],
+        skipped: int,
+        kept: Bool[np.ndarray, " row"] | None,
     ) -> Iterator[Tensor]:
         """One epoch's rows, shuffled, in small pieces; its first `skipped` rows left out."""
         block = min(max(mixing_tokens // _BLOCKS_MIXED, 1), _MAX_BLOCK)
@@ -346,8 +369,14 @@ class ActivationStore:
                 for start in starts[first : first + per_buffer].tolist()
             ]
             num_rows = sum(map(len, parts))
-            if skipped >= num_rows:
-                skipped -= num_rows
+            takes_part = (
+                None
+                if kept is None
+                else np.concatenate([kept[part.start : part.stop] for part in parts])
+            )
+            num_taken = num_rows if takes_part is None else int(takes_part.sum())
+            if skipped >= num_taken:
+                skipped -= num_taken
                 continue
             held = self._room(num_rows)
             filled = 0
@@ -355,6 +384,8 @@ class ActivationStore:
                 self._fill(held[filled : filled + len(part)], part.start)
                 filled += len(part)
             order = np.random.default_rng((*seeds, first)).permutation(num_rows)
+            if takes_part is not None:
+                order = order[takes_part[order]]
             for piece in torch.from_numpy(order[skipped:]).split(_MAX_BLOCK):
                 yield held[piece]
             del held  # Before the next buffer is filled: one at a time.
@@ -393,7 +424,7 @@ class ActivationStore:
                     file.readinto(here.view(torch.uint8).numpy().data)
                     != len(here) * self._value_bytes
                 ):
-                    raise _broken(shard.path, "was cut short while it was read")
+                    raise broken(shard.path, "was cut short while it was read")
             rest, start = rest[len(here) :], start + len(here)
         return out
 
@@ -408,7 +439,7 @@ def check_same_rows(*stores: ActivationStore) -> None:
     for other in others:
         for name in ("traces_fingerprint", "num_tokens", "num_traces"):
             if _differs(first.attributes, other.attributes, name):
-                raise _unfit(other.folder, f"has other rows than {first.folder} ({name} differs)")
+                raise unfit(other.folder, f"has other rows than {first.folder} ({name} differs)")
 
 
 def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttributes, _Shard]:
@@ -416,28 +447,28 @@ def _open_shard(path: Path, number: int, first_row: int) -> tuple[StoreAttribute
         with _opened(path) as file:
             schema = file.attrs.get("schema_version")
             if schema != SCHEMA_VERSION:
-                raise _broken(path, f"has schema {schema}, this version reads {SCHEMA_VERSION}")
+                raise broken(path, f"has schema {schema}, this version reads {SCHEMA_VERSION}")
             attributes = StoreAttributes(
                 **{f.name: np.asarray(file.attrs[f.name]).item() for f in fields(StoreAttributes)}
             )
             num_rows, layer = int(file.attrs["num_rows"]), attributes.layer
             if int(file.attrs["shard"]) != number:
-                raise _broken(path, f"says that it is shard {file.attrs['shard']}")
+                raise broken(path, f"says that it is shard {file.attrs['shard']}")
             offset = file["activations"].id.get_offset()
             shapes = {name: (file[name].shape, file[name].dtype) for name in INDICES}
             shapes["activations"] = (file["activations"].shape, file["activations"].dtype)
     except KeyError as error:
-        raise _broken(path, f"lacks an attribute or dataset ({_reason(error)})") from error
+        raise broken(path, f"lacks an attribute or dataset ({reason(error)})") from error
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
         name: ((num_rows,), np.dtype(np.int32)) for name in INDICES
     }
     stored = np.dtype(ON_DISK.get(attributes.dtype, np.void))
     wanted["activations"] = ((num_rows, attributes.d_model), stored)
     if shapes != wanted or (offset is None and num_rows):
-        raise _broken(path, "has datasets of another shape, type or layout than it says")
+        raise broken(path, "has datasets of another shape, type or layout than it says")
     named = re.fullmatch(r"layer_(\d+)", path.parent.name)
     if named and int(named[1]) != layer:
-        raise _broken(path, f"is of layer {layer}, not of its folder's")
+        raise broken(path, f"is of layer {layer}, not of its folder's")
     return attributes, _Shard(path, first_row, num_rows, offset or 0)
 
 
@@ -448,53 +479,22 @@ def _opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise missing(path) from error
     except (OSError, RuntimeError) as error:
-        if _is_locked(error):
-            raise _in_use(path) from error
+        if is_locked(error):
+            raise in_use(path) from error
         if number := getattr(error, "errno", None):  # The system's, not HDF5's own.
             raise ConfigError(
                 f"{path} can't be read ({os.strerror(number)}); make it readable and run again"
             ) from error
-        raise _broken(path, f"is cut short or no HDF5 file ({_reason(error)})") from error
-
-
-def _is_locked(error: Exception) -> bool:
-    return "unable to lock file" in str(error)
-
-
-def _in_use(path: Path) -> InUse:
-    return InUse(
-        f"{path} is in use by another process, or on a filesystem without locks; end what holds it "
-        "open, or set HDF5_USE_FILE_LOCKING=FALSE in the environment, and run again"
-    )
+        raise broken(path, f"is cut short or no HDF5 file ({reason(error)})") from error
 
 
 def _check_expected(path: Path, found: StoreAttributes, expected: Mapping[str, Any]) -> None:
     for name, value in expected.items():
         if getattr(found, name) != value:
-            raise _unfit(path, f"has {name}={getattr(found, name)}, wanted is {value}")
-
-
-def _missing(path: Path, of: str = "") -> BrokenArtifact:
-    return BrokenArtifact(f"{path} is missing{of}; run `make cache` again, which makes it alone")
-
-
-def _broken(path: Path, what: str) -> BrokenArtifact:
-    return BrokenArtifact(
-        f"{path} {what}; delete it and run `make cache` again, which makes it alone"
-    )
-
-
-def _unfit(path: Path, what: str) -> BrokenArtifact:
-    """What is wrong with more than one file."""
-    cache = next((p for p in path.parents if p.name == "cache"), path.parent)
-    return BrokenArtifact(f"{path} {what}; delete {cache} and run `make cache` again")
+            raise unfit(path, f"has {name}={getattr(found, name)}, wanted is {value}")
 
 
 def _differs(one: StoreAttributes, other: StoreAttributes, name: str) -> bool:
     return bool(getattr(one, name) != getattr(other, name))
-
-
-def _reason(error: Exception) -> str:
-    return str(error).strip("\"'").splitlines()[0]

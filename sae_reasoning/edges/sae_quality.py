@@ -1,5 +1,6 @@
 """How well a dictionary explains one reader: the transfer gate's figures."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_reasoning.config import TrainConfig
+from sae_reasoning.edges.activation_norms import Norms, kept_of_all, sparing
 from sae_reasoning.edges.activation_pairs import paired_batches
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.crosscoder_checkpoint import Crosscoder
@@ -218,7 +220,11 @@ def measure_joint_fit(
 
 
 def measure_recovery(
-    layer: int, reconstruct: Transform, probe: CrossEntropyProbe, mean: Float[Tensor, " d_model"]
+    layer: int,
+    reconstruct: Transform,
+    probe: CrossEntropyProbe,
+    mean: Float[Tensor, " d_model"],
+    limit: float = math.inf,
 ) -> Recovery:
     """Cross-entropy recovered by reconstructions of the residual after `layer`.
 
@@ -227,6 +233,7 @@ def measure_recovery(
         reconstruct: Of the reader's residuals; with `probe.beside`, called with that reader's too.
         probe: What is read.
         mean: Of the reader's residuals.
+        limit: Residuals of a larger norm are left as they are.
     """
 
     def forget(
@@ -239,8 +246,8 @@ def measure_recovery(
         num_traces=len(probe.sequences),
         num_tokens=num_tokens,
         cross_entropy=cross_entropy,
-        spliced=probe.loss(layer, reconstruct)[0],
-        mean_ablated=probe.loss(layer, forget)[0],
+        spliced=probe.loss(layer, sparing(reconstruct, limit))[0],
+        mean_ablated=probe.loss(layer, sparing(forget, limit))[0],
     )
 
 
@@ -250,6 +257,8 @@ def measure_saes(
     rows: range,
     batch_size: int,
     probes: Iterable[tuple[str, CrossEntropyProbe]],
+    norms: Mapping[tuple[str, int], Norms],
+    multiple: float,
 ) -> Iterator[Measured]:
     """Every layer's SAE on every reader.
 
@@ -259,12 +268,18 @@ def measure_saes(
         rows: Which are measured on.
         batch_size: Rows at once.
         probes: By reader; one is held at a time.
+        norms: By reader and layer.
+        multiple: Of the median norm, beyond which tokens are left out; 0 for none.
     """
     for reader, probe in probes:
         for layer, dictionary in dictionaries.items():
-            batches = stores[reader, layer].batches(rows, batch_size)
+            own = norms[reader, layer]
+            kept = kept_of_all([own], multiple, rows)
+            batches = stores[reader, layer].batches(rows, batch_size, kept)
             fit = measure_fit(dictionary, (batch.activations for batch in batches))
-            recovery = measure_recovery(layer, dictionary.reconstruct, probe, fit.mean)
+            recovery = measure_recovery(
+                layer, dictionary.reconstruct, probe, fit.mean, own.limit(multiple)
+            )
             yield Measured(layer, reader, fit, recovery)
 
 
@@ -274,16 +289,24 @@ def measure_crosscoders(
     rows: range,
     batch_size: int,
     probes: Iterable[tuple[str, CrossEntropyProbe]],
+    norms: Mapping[tuple[str, int], Norms],
+    multiple: float,
 ) -> Iterator[Measured]:
-    """Every layer's crosscoder on every reader; arguments as for SAEs, probes with `beside`."""
+    """Every layer's crosscoder on every reader; arguments as for SAEs, probes with `beside`.
+
+    A token that is outlying in one reader is left out of both.
+    """
     by_reader = dict(probes)
     for layer, crosscoder in crosscoders.items():
         paired = [stores[reader, layer] for reader in crosscoder.readers]
-        batches = paired_batches(paired, rows, batch_size)
+        both = [norms[reader, layer] for reader in crosscoder.readers]
+        kept = kept_of_all(both, multiple, rows)
+        batches = paired_batches(paired, rows, batch_size, kept)
         fits = measure_joint_fit(crosscoder, (batch.activations for batch in batches))
         for reader, fit in fits.items():
             reconstruct = partial(crosscoder.reconstruct, reader)
-            recovery = measure_recovery(layer, reconstruct, by_reader[reader], fit.mean)
+            limit = norms[reader, layer].limit(multiple)
+            recovery = measure_recovery(layer, reconstruct, by_reader[reader], fit.mean, limit)
             yield Measured(layer, reader, fit, recovery)
 
 

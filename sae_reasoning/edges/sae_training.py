@@ -77,6 +77,7 @@ def mixed_batches(
     *,
     seed: int,
     skip_batches: int = 0,
+    kept: Sequence[Bool[np.ndarray, " row"] | None] | None = None,
 ) -> Iterator[Tensor]:
     """Batches of some rows, an equal part from each reader, after the first few.
 
@@ -88,6 +89,7 @@ def mixed_batches(
         rows: To draw from.
         seed: Of the order.
         skip_batches: Batches to leave out, on resuming.
+        kept: Of each store, which rows take part; none for all.
 
     Raises:
         ConfigError: A batch is too small for so many readers.
@@ -106,8 +108,11 @@ def mixed_batches(
             rows=rows,
             mixing_tokens=max(config.mixing_tokens // len(stores), size),
             skip_batches=skip_batches,
+            kept=own,
         )
-        for number, (size, store) in enumerate(zip(sizes, stores, strict=True))
+        for number, (size, store, own) in enumerate(
+            zip(sizes, stores, kept or [None] * len(stores), strict=True)
+        )
     ]
     return map(torch.cat, zip(*streams, strict=True))
 

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from sae_reasoning.config import CacheConfig, Config, ConfigError, ModelConfig
+from sae_reasoning.config.cache import NORM_MULTIPLE
 from sae_reasoning.edges.activation_format import (
     StoreAttributes,
     file_bytes,
@@ -21,6 +22,7 @@ from sae_reasoning.edges.activation_format import (
     shard_path,
 )
 from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
+from sae_reasoning.edges.activation_norms import Norms
 from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
 from sae_reasoning.edges.artifacts import Manifest, Part, Stage, require_stage
 from sae_reasoning.edges.console import Console, megabytes
@@ -73,17 +75,55 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None
             for name, reader in readers.items()
             if name not in counts
         }
-        for writers in stores.values():
-            for writer in writers.values():
-                ActivationStore.open(writer.folder)
-        manifest = stage.finish({"traces": len(traces), "rows": layout.num_tokens} | counts)
+        outlying = _outlying(stores, traces, layout)
+        manifest = stage.finish(
+            {"traces": len(traces), "rows": layout.num_tokens, "outlying": outlying} | counts
+        )
     tracker.summary({"cache": manifest.counts})
     columns = ("tokens", "seconds", "tokens_per_second", "bytes")
     rows = [[name, *(one[column] for column in columns)] for name, one in counts.items()]
     console.table("activations by reader", ["reader", *columns], rows)
+    _tell_outlying(outlying, console)
     console.wrote(stage.final, manifest)
     console.next("train")
     return manifest
+
+
+def _outlying(
+    stores: dict[str, dict[int, StoreWriter]], traces: Sequence[Trace], layout: Layout
+) -> dict[str, dict[str, float]]:
+    """Tokens of outlying norm, by reader and layer; every store is opened, and so checked."""
+    num_select = sum(trace.split == "select" for trace in traces)
+    trained_on = range(int(layout.row_of_trace[num_select]))
+    found = {}
+    for reader, writers in stores.items():
+        for layer, writer in writers.items():
+            norms = Norms.of(ActivationStore.open(writer.folder), trained_on)
+            beyond = norms.num_beyond(NORM_MULTIPLE)
+            found[f"{reader}/layer_{layer}"] = {
+                "median_norm": norms.median,
+                "largest_multiple": norms.largest,
+                "tokens": beyond,
+                "share": beyond / layout.num_tokens,
+            }
+    return found
+
+
+def _tell_outlying(outlying: dict[str, dict[str, float]], console: Console) -> None:
+    """Say where tokens have outlying norms, most of all first, if any do."""
+    some = {name: one for name, one in outlying.items() if one["tokens"]}
+    if not some:
+        return
+    most = sorted(some, key=lambda name: -some[name]["tokens"])[:2]
+    said = "; ".join(
+        f"{some[name]['tokens']:,} of {name} ({some[name]['share']:.2%}), up to "
+        f"{some[name]['largest_multiple']:.0f} times"
+        for name in most
+    )
+    more = f"; and in {len(some) - 2} more" if len(some) > 2 else ""
+    console.tell(
+        f"Tokens with a norm of more than {NORM_MULTIPLE:g} times the median: {said}{more}."
+    )
 
 
 @dataclass(frozen=True)

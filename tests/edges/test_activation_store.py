@@ -15,6 +15,7 @@ import torch
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.activation_format import (
+    INDICES,
     RowIndex,
     StoreAttributes,
     shard_files,
@@ -404,7 +405,7 @@ def test_all_room_is_reserved_before_the_first_value_is_written(tmp_path, monkey
 
     monkeypatch.setattr(h5py.Dataset, "__setitem__", look_and_write)
     store = make_rows(tmp_path, 100_000, shard_tokens=100_000)
-    assert reserved == [True] * 4
+    assert reserved == [True] * (len(INDICES) + 2)  # Activations and norms beside them.
     assert store.read(np.array([99_999]))[0, 0] == 99_999
 
 
@@ -425,3 +426,35 @@ def test_a_disk_that_fills_up_while_room_is_reserved_is_refused(tmp_path, monkey
     with pytest.raises(ConfigError, match=r"No space left on device.*set runs="):
         make_rows(tmp_path, 8)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("skip", [0, 1, 5, 13])
+def test_rows_that_take_no_part_are_in_no_batch_and_others_once_an_epoch(tmp_path, skip):
+    store = make_store(tmp_path, scale=4)
+    rows = range(3, store.num_tokens - 2)
+    kept = np.ones(store.num_tokens, bool)
+    kept[[5, 6, 20, 21, 22, 40]] = False
+    every = sum(kept[rows.start : rows.stop])
+
+    def stream(skipped: int) -> Iterator[torch.Tensor]:
+        return store.shuffled_batches(
+            7, seed=3, rows=rows, mixing_tokens=16, skip_batches=skipped, kept=kept
+        )
+
+    whole = list(islice(stream(0), 30))
+    seen = torch.cat(whole)[:every]
+    wanted = store.read(np.array([row for row in rows if kept[row]]))
+    assert sorted(map(tuple, seen.tolist())) == sorted(map(tuple, wanted.tolist()))
+    assert torch.equal(torch.stack(list(islice(stream(skip), 10))), torch.stack(whole[skip:][:10]))
+    inside = [batch.activations for batch in store.batches(rows, 3, kept)]
+    assert torch.equal(torch.cat(inside), wanted)
+
+
+def test_norms_are_the_same_however_rows_are_cut_into_shards(tmp_path):
+    norms = [
+        make_store(tmp_path / str(size), "float16", size, scale=6).norm for size in (12, 40, 1000)
+    ]
+    assert np.array_equal(norms[0], norms[1])
+    assert np.array_equal(norms[0], norms[2])
+    store = ActivationStore.open(tmp_path / "12")
+    np.testing.assert_allclose(norms[0], store.read(slice(None)).norm(dim=1), rtol=1e-6)

@@ -112,7 +112,7 @@ def test_both_readers_have_the_same_rows_and_the_plan_comes_first(tiny_config):
         counts = manifest.counts[reader]
         assert counts["tokens"] > manifest.counts["rows"]
         assert counts["tokens_per_second"] > 0
-        assert counts["bytes"] == manifest.counts["rows"] * 2 * (32 * 2 + 12)
+        assert counts["bytes"] == manifest.counts["rows"] * 2 * (32 * 2 + 12 + 4)
 
 
 def test_a_second_run_does_nothing_and_a_changed_value_reruns(tiny_config):

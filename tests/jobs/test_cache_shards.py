@@ -73,7 +73,7 @@ def test_readers_may_be_split_as_well(split_config, by_one):
         assert not (split_config.folder / "cache").exists()
         manifest, _ = run(worker(split_config, shard, only))
     assert manifest is not None
-    assert set(manifest.counts) == {"traces", "rows", "base", "rl"}
+    assert set(manifest.counts) == {"traces", "rows", "outlying", "base", "rl"}
     assert contents(split_config.folder / "cache") == by_one
 
 

@@ -229,11 +229,20 @@ def _plan(cfg: Config, data: RankData, stage: Stage, console: Console) -> None:
                 for behaviour, words in data.labels.wordings.items()
             ),
         }
+        | ({"silent": _silent(cfg, data)} if cfg.rank.max_norm_multiple else {})
         | ({"resuming": "yes"} if stage.is_resuming else {}),
     )
     for (behaviour, writer), status in data.labels.status.items():
         if status == NO_SPANS:
             console.warn(f"{behaviour}: too few spans by {writer} for both splits; skipped there")
+
+
+def _silent(cfg: Config, data: RankData) -> str:
+    """Tokens that count as silent for their norm, by reader and layer."""
+    multiple = cfg.rank.max_norm_multiple
+    counts = {key: data.norms(*key).num_beyond(multiple) for key in data.stores}
+    some = ", ".join(f"{n:,} of {reader}/layer_{x}" for (reader, x), n in counts.items() if n)
+    return f"{some or 'no'} tokens, with a norm of more than {multiple:g} times the median"
 
 
 def _gather(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Bool
 
 from sae_reasoning.behaviours.baselines import BaselineScore
 from sae_reasoning.behaviours.scores import Labels, label_rows
@@ -15,6 +16,7 @@ from sae_reasoning.behaviours.streams import Active, MaximaOf, SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals, Rows
 from sae_reasoning.behaviours.wordings import hold_out
 from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.activation_norms import Norms, kept_of_all
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.artifacts import publish, read_json
 from sae_reasoning.edges.lm.load import resolve_device
@@ -34,6 +36,21 @@ class RankData:
     labels: Labels
     stores: dict[tuple[str, int], ActivationStore]
     dictionaries: dict[int, Dictionary]
+
+    @property
+    def select(self) -> range:
+        """Rows of the select split."""
+        num_select = sum(trace.split == "select" for trace in self.traces)
+        return range(int(self.rows.row_of_trace[num_select]))
+
+    def norms(self, reader: str, layer: int) -> Norms:
+        """Of a reader's residuals."""
+        return Norms.of(self.stores[reader, layer], self.select)
+
+    def counted(self, cfg: Config, reader: str, layer: int) -> Bool[np.ndarray, " row"] | None:
+        """Rows that aren't silent for their norm; none where no row is."""
+        multiple, every = cfg.rank.max_norm_multiple, range(len(self.rows.token_id))
+        return kept_of_all([self.norms(reader, layer)], multiple, every) if multiple else None
 
     def known(self, cfg: Config) -> dict[str, dict[str, str]]:
         """The dictionaries as the shortlist names them."""
@@ -96,10 +113,18 @@ def _refuse_failed(folder: Path) -> None:
         )
 
 
-def active(dictionary: Dictionary, first_row: int, activations: torch.Tensor) -> Active:
-    """Nonzero latents of consecutive rows."""
+def active(
+    dictionary: Dictionary,
+    first_row: int,
+    activations: torch.Tensor,
+    counted: Bool[np.ndarray, " row"] | None = None,
+) -> Active:
+    """Nonzero latents of consecutive rows; of those that count, if some don't."""
     sparse = dictionary.encode_sparse(activations.to(dictionary.device))
-    return Active.of(first_row, *sparse.numpy())
+    values, latents = sparse.numpy()
+    if counted is not None:
+        values = values * counted[first_row : first_row + len(values), None]
+    return Active.of(first_row, values, latents)
 
 
 def saved_maxima(data: RankData, parts: Path, kind: str) -> MaximaOf:

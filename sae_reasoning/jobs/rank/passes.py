@@ -100,12 +100,17 @@ def score_store(
         kind: IntervalActivations(intervals, directions)
         for kind, intervals in data.labels.compared.items()
     }
+    counted = data.counted(cfg, reader, layer)
     first_row = 0
     with console.progress(store.num_tokens, "tokens", f"{reader} layer {layer}") as bar:
         for batch in store.batches(None, BATCH_ROWS):
-            scores.add(active(dictionary, first_row, batch.activations))
+            scores.add(active(dictionary, first_row, batch.activations, counted))
+            read = batch.activations
+            if counted is not None:
+                here = counted[first_row : first_row + len(read)]
+                read = torch.where(torch.from_numpy(here)[:, None], read, 0.0)
             for of_kind in raw.values():
-                of_kind.add(first_row, batch.activations)
+                of_kind.add(first_row, read)
             first_row += len(batch.activations)
             bar.advance(len(batch.activations))
         result = scores.result()

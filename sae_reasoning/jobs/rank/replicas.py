@@ -8,6 +8,7 @@ from sae_reasoning.behaviours.replication import Replica, attack_by_seeds, repli
 from sae_reasoning.behaviours.streams import MaximaStream, SparseMaxima
 from sae_reasoning.behaviours.windows import cell_index
 from sae_reasoning.config import Config
+from sae_reasoning.edges.activation_norms import kept_of_all
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
@@ -25,7 +26,7 @@ def attack_with_seeds(
         own = [target for target in subject.targets if target.layer == layer]
         for seed in range(cfg.train.seed + 1, cfg.train.seed + 1 + cfg.rank.replicas):
             other = _dictionary(cfg, data, layer, seed, parts, console)
-            maxima = _maxima(data, subject.name, layer, other, console)
+            maxima = _maxima(cfg, data, subject.name, layer, other, console)
             for target, latents in by_layer(own):
                 number = cfg.behaviours.index(target.behaviour)
                 found += replicas_of(
@@ -61,15 +62,17 @@ def _dictionary(
         return load_dictionary(folder, device)
     readers = tuple(cfg.pair.readers) if cfg.train.readers == "pooled" else (cfg.train.readers,)
     stores = [data.stores[reader, layer] for reader in readers]
-    num_select = sum(trace.split == "select" for trace in data.traces)
-    select = range(int(data.rows.row_of_trace[num_select]))
+    kept = [
+        kept_of_all([data.norms(reader, layer)], cfg.train.max_norm_multiple, data.select)
+        for reader in readers
+    ]
     checkpoint = parts / f"seed_{seed}_layer_{layer}.safetensors"
     done = batches_done(checkpoint)
     title = f"seed {seed} layer {layer}"
     with console.progress(cfg.train.steps, "steps", title, done=done) as bar:
         made = train_sae(
             cfg.train,
-            mixed_batches(cfg.train, stores, select, seed=seed, skip_batches=done),
+            mixed_batches(cfg.train, stores, data.select, seed=seed, skip_batches=done, kept=kept),
             d_in=stores[0].d_model,
             seed=seed,
             checkpoint=checkpoint,
@@ -81,14 +84,19 @@ def _dictionary(
 
 
 def _maxima(
-    data: RankData, reader: str, layer: int, dictionary: Dictionary, console: Console
+    cfg: Config,
+    data: RankData,
+    reader: str,
+    layer: int,
+    dictionary: Dictionary,
+    console: Console,
 ) -> SparseMaxima:
-    store = data.stores[reader, layer]
+    store, counted = data.stores[reader, layer], data.counted(cfg, reader, layer)
     stream = MaximaStream(data.labels.spans, dictionary.d_sae)
     first_row = 0
     with console.progress(store.num_tokens, "tokens", f"{reader} layer {layer} again") as bar:
         for batch in store.batches(None, BATCH_ROWS):
-            stream.add(active(dictionary, first_row, batch.activations))
+            stream.add(active(dictionary, first_row, batch.activations, counted))
             first_row += len(batch.activations)
             bar.advance(len(batch.activations))
     return stream.result()

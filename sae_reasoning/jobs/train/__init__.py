@@ -5,7 +5,7 @@ SAEs that were trained elsewhere are taken in instead, and measured alike.
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ import pandas as pd
 from torch import Tensor
 
 from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums, survivors
-from sae_reasoning.config import LAYER_FIELD, Config, ConfigError, TrainConfig
+from sae_reasoning.config import LAYER_FIELD, Config, TrainConfig
+from sae_reasoning.edges.activation_norms import kept_of_all
 from sae_reasoning.edges.activation_pairs import paired_batches, shuffled_pairs
-from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.artifacts import (
     Manifest,
     Stage,
@@ -38,7 +38,6 @@ from sae_reasoning.edges.crosscoder_checkpoint import (
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
-    ModelFacts,
     describe,
     load,
     resolve_device,
@@ -63,9 +62,9 @@ from sae_reasoning.edges.sae_training import (
     mixed_batches,
     train_sae,
 )
-from sae_reasoning.edges.tables import read_traces, write_table
+from sae_reasoning.edges.tables import write_table
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.records import Trace
+from sae_reasoning.jobs.train.data import Data, open_data
 
 SCHEMA_VERSION = 2
 
@@ -103,7 +102,7 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("train", stage.final)
             assert stage.manifest
             return stage.manifest
-        data = _open(cfg, models, inputs["traces"])
+        data = open_data(cfg, models, inputs["traces"])
         _plan(cfg, data, stage, console)
         for layer in cfg.layers:
             _make_layer(cfg, layer, data, stage, tracker, console)
@@ -116,7 +115,8 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
                 "tokens": len(data.select),
             }
         )
-    failed = quality.pop("failed")
+    _tell_outlying(quality, cfg.train.max_norm_multiple, console)
+    quality, failed = quality.drop(columns=["outlying", "failed"]), quality.failed
     tracker.table("quality", quality)
     tracker.summary({f"{r.dictionary}/{r.reader}/fvu": r.fvu for r in quality.itertuples()})
     console.table(
@@ -150,55 +150,7 @@ def _warn(train: TrainConfig, which: str, reasons: dict[str, str], console: Cons
         console.warn(f"{which} fails the transfer gate: {reason}; {remedies[figure]}")
 
 
-@dataclass(frozen=True)
-class _Data:
-    """Activations of both readers, the rows of each split, and the traces behind them."""
-
-    models: dict[str, ModelFacts]
-    stores: dict[tuple[str, int], ActivationStore]
-    select: range
-    report: range
-    traces: list[Trace]
-
-    @property
-    def d_model(self) -> int:
-        return next(iter(self.stores.values())).d_model
-
-    def of_layer(self, layer: int) -> list[ActivationStore]:
-        """The readers' stores, in order."""
-        return [self.stores[reader, layer] for reader in self.models]
-
-
-def _open(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -> _Data:
-    """Open every store; refuse what was read from other models or traces than the config's."""
-    traces = read_traces(cfg.folder / "traces" / "traces.parquet")
-    num_select = sum(trace.split == "select" for trace in traces)
-    stores = {
-        (reader, layer): ActivationStore.open(
-            cfg.folder / "cache" / reader / f"layer_{layer}",
-            {
-                "model_fingerprint": facts.fingerprint,
-                "tokenizer_fingerprint": facts.tokenizer_fingerprint,
-                "traces_fingerprint": traces_fingerprint,
-                "layer": layer,
-            },
-        )
-        for reader, facts in models.items()
-        for layer in cfg.layers
-    }
-    check_same_rows(*stores.values())
-    first = next(iter(stores.values()))
-    border = int(first.row_of_trace[num_select])
-    select, report = range(border), range(border, first.num_tokens)
-    if not select or not report:
-        raise ConfigError(
-            f"traces.report_share={cfg.traces.report_share} leaves {len(select)} tokens to select "
-            f"on and {len(report)} to report on; raise traces.num_problems"
-        )
-    return _Data(models, stores, select, report, traces)
-
-
-def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
+def _plan(cfg: Config, data: Data, stage: Stage, console: Console) -> None:
     sae, is_joint = cfg.train.sae, cfg.train.readers == "crosscoder"
     width = data.d_model * (len(data.models) if is_joint else 1)
     num_parameters = len(cfg.layers) * (2 * width + 1) * sae.d_sae
@@ -227,7 +179,7 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
 
 
 def _make_layer(
-    cfg: Config, layer: int, data: _Data, stage: Stage, tracker: Tracker, console: Console
+    cfg: Config, layer: int, data: Data, stage: Stage, tracker: Tracker, console: Console
 ) -> None:
     """One dictionary: taken in, taken over from before, or trained."""
     folder = _folder(cfg, stage, layer)
@@ -258,7 +210,7 @@ def _take_over(cfg: Config, layer: int, stage: Stage) -> bool:
 
 
 def _train_layer(
-    cfg: Config, layer: int, data: _Data, stage: Stage, tracker: Tracker, console: Console
+    cfg: Config, layer: int, data: Data, stage: Stage, tracker: Tracker, console: Console
 ) -> None:
     """One SAE or crosscoder, with its curve."""
     folder = _folder(cfg, stage, layer)
@@ -294,15 +246,19 @@ def _train_layer(
     checkpoint.unlink(missing_ok=True)
 
 
-def _batches(cfg: Config, layer: int, data: _Data, done: int) -> Iterator[Tensor]:
+def _batches(cfg: Config, layer: int, data: Data, done: int) -> Iterator[Tensor]:
     """Batches of the select split, an equal part from each reader, after the first `done`."""
     train, readers = cfg.train, _readers(cfg)
     stores = [data.stores[reader, layer] for reader in readers]
-    return mixed_batches(train, stores, data.select, seed=train.seed, skip_batches=done)
+    kept = [
+        kept_of_all([data.norms[reader, layer]], train.max_norm_multiple, data.select)
+        for reader in readers
+    ]
+    return mixed_batches(train, stores, data.select, seed=train.seed, skip_batches=done, kept=kept)
 
 
 def _fit_crosscoder(
-    cfg: Config, layer: int, data: _Data, done: int, fit: Callable[..., Dictionary]
+    cfg: Config, layer: int, data: Data, done: int, fit: Callable[..., Dictionary]
 ) -> Crosscoder:
     """One code for both readers of each token, by the training of SAEs."""
     batches = partial(
@@ -312,6 +268,7 @@ def _fit_crosscoder(
         seed=cfg.train.seed,
         rows=data.select,
         mixing_tokens=cfg.train.mixing_tokens,
+        kept=kept_of_all(data.norms_of(layer), cfg.train.max_norm_multiple, data.select),
     )
     scales = scales_of(next(batches()))  # The first batch, also where a killed training goes on.
     joint = fit(
@@ -322,7 +279,7 @@ def _fit_crosscoder(
     return crosscoder_of(joint, tuple(data.models), scales)
 
 
-def _metadata(cfg: Config, layer: int, data: _Data) -> dict[str, Any]:
+def _metadata(cfg: Config, layer: int, data: Data) -> dict[str, Any]:
     """What `cfg.json` says of where the SAE belongs; the hook's name is TransformerLens's."""
     readers = _readers(cfg)
     return {
@@ -336,23 +293,39 @@ def _metadata(cfg: Config, layer: int, data: _Data) -> dict[str, Any]:
     }
 
 
-def _measure(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataFrame:
+def _measure(cfg: Config, data: Data, stage: Stage, console: Console) -> pd.DataFrame:
     """`quality.json` of every dictionary; a row for each of its readers."""
     folders = {layer: _folder(cfg, stage, layer) for layer in cfg.layers}
     device, size = resolve_device(cfg.device), cfg.train.batch_size
     made: dict[int, Any]
     if cfg.train.readers == "crosscoder":
         made = {layer: load_crosscoder(folder, device) for layer, folder in folders.items()}
-        measured = measure_crosscoders(made, data.stores, data.report, size, _probes(cfg, data))
+        measured = measure_crosscoders(
+            made,
+            data.stores,
+            data.report,
+            size,
+            _probes(cfg, data),
+            data.norms,
+            cfg.train.max_norm_multiple,
+        )
     else:
         made = {layer: load_dictionary(folder, device) for layer, folder in folders.items()}
-        measured = measure_saes(made, data.stores, data.report, size, _probes(cfg, data))
+        measured = measure_saes(
+            made,
+            data.stores,
+            data.report,
+            size,
+            _probes(cfg, data),
+            data.norms,
+            cfg.train.max_norm_multiple,
+        )
     figures: dict[int, dict[str, Any]] = {layer: {} for layer in cfg.layers}
     with console.progress(len(data.models) * len(cfg.layers), "measured", "quality") as progress:
         for one in measured:
             figures[one.layer][one.reader] = describe_quality(
                 one.fit, one.recovery, data.d_model, cfg.train
-            )
+            ) | {"outlying": _outlying(cfg, data, one.reader, one.layer)}
             progress.advance()
     rows = []
     for layer, coder in made.items():
@@ -369,10 +342,47 @@ def _measure(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.Dat
         for reader, figure in figures[layer].items():
             rows.append({"dictionary": coder.name, "reader": reader} | figure)
     columns = ["dictionary", "reader", "num_tokens", "fvu", "l0", "dead_share", "ce_recovered"]
-    return pd.DataFrame(rows)[[*columns, "passes", "failed"]]
+    return pd.DataFrame(rows)[[*columns, "passes", "failed", "outlying"]]
 
 
-def _probes(cfg: Config, data: _Data) -> Iterator[tuple[str, CrossEntropyProbe]]:
+def _outlying(cfg: Config, data: Data, reader: str, layer: int) -> dict[str, Any]:
+    """Tokens of one reader that were left out for their norm, as in `quality.json`.
+
+    `of_training` and `of_report` count them; where the reader isn't trained on, the former are 0.
+    """
+    train, own = cfg.train, data.norms[reader, layer]
+    both = data.norms_of(layer) if train.readers == "crosscoder" else [own]
+
+    def left_out(rows: range) -> int:
+        kept = kept_of_all(both, train.max_norm_multiple, rows)
+        return 0 if kept is None else len(rows) - int(kept[rows.start : rows.stop].sum())
+
+    return {
+        "max_norm_multiple": train.max_norm_multiple,
+        "median_norm": own.median,
+        "largest_multiple": own.largest,
+        "of_training": left_out(data.select) if reader in _readers(cfg) else 0,
+        "of_report": left_out(data.report),
+    }
+
+
+def _tell_outlying(quality: pd.DataFrame, multiple: float, console: Console) -> None:
+    """Say how many tokens were left out for their norm, if any were."""
+    said = [
+        f"{row.dictionary} on {row.reader} {row.outlying['of_training']:,} of training and "
+        f"{row.outlying['of_report']:,} of the report split"
+        for row in quality.itertuples()
+        if row.outlying["of_training"] or row.outlying["of_report"]
+    ]
+    if said:
+        more = f"; and {len(said) - 2} more" if len(said) > 2 else ""
+        console.tell(
+            f"Tokens left out for a norm of more than {multiple:g} times the median "
+            f"(train.max_norm_multiple): {'; '.join(said[:2])}{more}."
+        )
+
+
+def _probes(cfg: Config, data: Data) -> Iterator[tuple[str, CrossEntropyProbe]]:
     """Of each reader; a crosscoder's hold both models, as it reads both to reconstruct one."""
 
     def lm(reader: str) -> LanguageModel:
@@ -391,7 +401,7 @@ def _probes(cfg: Config, data: _Data) -> Iterator[tuple[str, CrossEntropyProbe]]
         )
 
 
-def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataFrame:
+def _scale(cfg: Config, data: Data, stage: Stage, console: Console) -> pd.DataFrame:
     """`scaling.parquet` of every crosscoder; what it leaves of specific latents."""
     if cfg.train.readers != "crosscoder":
         return pd.DataFrame()
@@ -415,7 +425,10 @@ def _scale(cfg: Config, data: _Data, stage: Stage, console: Console) -> pd.DataF
         unit = crosscoder.biases.new_tensor(crosscoder.scales)[:, None, None]
         sums = ScalingSums(crosscoder.decoders * unit, readers, len(reported))
         with console.progress(len(data.report), "tokens", f"scaling layer {layer}") as progress:
-            for batch in paired_batches(data.of_layer(layer), data.report, options.batch_size):
+            kept = kept_of_all(data.norms_of(layer), options.max_norm_multiple, data.report)
+            for batch in paired_batches(
+                data.of_layer(layer), data.report, options.batch_size, kept
+            ):
                 x = batch.activations.to(crosscoder.device)
                 sparse = crosscoder.encode_sparse(x)
                 reconstruction = crosscoder.decode_sparse(sparse)
