@@ -113,9 +113,14 @@ class Placement:
 
 
 def is_trace(row: Mapping[str, Any]) -> bool:
-    """Whether a row holds a response, and isn't only a problem."""
+    """Whether a row holds a response, and isn't only a problem with an empty column for one."""
     given = present(row)
-    return is_task(given) or "text" in given or "response" in given or is_old_doccano(given)
+    if is_task(given) or is_old_doccano(given):
+        return True
+    marked = {"spans", "annotated_response", *MARKED_UNDER} & set(given)
+    return any(
+        given.get(key, "") != "" or (key in given and marked) for key in ("text", "response")
+    )
 
 
 def parse_imported(

@@ -17,6 +17,7 @@ from typing import Any
 from sae_reasoning.records import Span
 from sae_reasoning.traces.imported import Placement
 from sae_reasoning.traces.placing import place
+from sae_reasoning.traces.sections import spelt
 
 OTHER = "other"
 """What isn't one of the moves."""
@@ -124,16 +125,17 @@ def _judged(
 ) -> tuple[Judged, int]:
     """Sections at their places, and the pieces in which they differ from what stands there."""
     placement, spans, edits = Placement(), [], 0
+    labels = {spelt(name): name for name in (OTHER, *behaviours)}
     for (label, _), found in zip(
         sections, place([quote for _, quote in sections], text), strict=True
     ):
-        known = label if label in (*behaviours, OTHER) else ""
+        known = labels.get(spelt(label), "")
         placement.quoted[known] += 1
         if found is not None and known:
             placement.placed[known] += 1
             edits += found.edits
-            if label != OTHER:
-                spans.append(Span(label, found.start, found.end))
+            if known != OTHER:
+                spans.append(Span(known, found.start, found.end))
     return Judged(tuple(spans), placement), edits
 
 

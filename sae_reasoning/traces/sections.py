@@ -34,6 +34,11 @@ class Section:
     text: str
 
 
+def spelt(label: str) -> str:
+    """A label as labels are compared: lower case, words joined by hyphens."""
+    return re.sub(r"[\s_]+", "-", label.strip().lower())
+
+
 def parse_sections(annotated: str, labels: Collection[str]) -> list[Section]:
     """All sections, in order; one without a readable header has the label "".
 
@@ -46,7 +51,7 @@ def parse_sections(annotated: str, labels: Collection[str]) -> list[Section]:
     label: str | None = None
     begin = 0
     for mark in _MARK.finditer(annotated):
-        name = re.sub(r"[\s_]+", "-", mark["label"].lower())
+        name = spelt(mark["label"])
         is_end = name == _END
         if not is_end and name not in labels and not mark["quote"]:
             continue

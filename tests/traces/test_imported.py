@@ -316,6 +316,8 @@ def test_null_columns_are_absent() -> None:
     (trace,), _ = parsed(row | {"truncated": float("nan"), "correct": None})
     assert (trace.text, trace.truncated, trace.annotation.correct) == (GOOD["text"], False, None)
     assert not is_trace({"question": "2+2?", "response": None, "text": float("nan")})
+    assert not is_trace({"question": "2+2?", "response": ""})
+    assert is_trace({"question": "2+2?", "response": "", "spans": []})
 
 
 def test_grades_of_other_types_are_read_or_named() -> None:

@@ -55,6 +55,7 @@ GOOD = answer(("backtracking", "Wait, no."))
         "```json\n" + GOOD + "\n```\nNote: {this} was hard. }",
         '{"sections": [{"label": "backtracking", "quote": "Wait, no.",},],}',
         '{"answer": ' + GOOD + "}",
+        answer((" Backtracking", "Wait, no.")),
         '{"sections": [{"label": "backtracking",\n"quote": "Wait,\n no."}]}',
     ],
 )  # fmt: skip
