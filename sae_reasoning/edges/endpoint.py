@@ -151,7 +151,9 @@ class Chat:
             ],
             **options,
         )
-        return answer.choices[0].message.content or "" if answer.choices else ""
+        said = answer.choices[0].message.content or "" if answer.choices else ""
+        # Half an emoji, where tokens were cut within one, can't be written to disk.
+        return said.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 class Endpoint:

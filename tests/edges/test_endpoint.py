@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import ClassVar
 
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 
 from sae_reasoning.config import ConfigError, RankConfig
-from sae_reasoning.edges.endpoint import Endpoint
+from sae_reasoning.edges.endpoint import Chat, Endpoint, Question
 
 ANSWERS = {
     "wait , no": "  hold on ,\n no ",
     "say nothing": "",
     "stay here": "stay there",
     "so ash": "<think>\nI could say thus.\n</think>\n\nthus ash",
+    "so oak": "thus \ud83e\udd14 \ud83d oak",
     "so birch": "<think>\nI could say thus",
 }
 
@@ -80,6 +82,11 @@ def test_thoughts_are_no_other_words(url: str) -> None:
     endpoint, rng = Endpoint(url, "there"), np.random.default_rng(0)
     assert endpoint.reword("deduction", "so ash", rng) == "thus ash"
     assert endpoint.reword("deduction", "so birch", rng) is None
+
+
+def test_half_an_emoji_in_an_answer_is_kept_as_one_character(url: str, tmp_path: Path) -> None:
+    chat, question = Chat(url, "there", "x", tmp_path), Question("", "so oak")
+    assert chat.ask(question) == chat.known(question) == "thus 🤔 \ufffd oak"
 
 
 def test_a_model_that_isnt_there_is_named(url: str) -> None:
