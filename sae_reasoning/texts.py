@@ -59,7 +59,8 @@ def number(value: float, decimals: int | None = None) -> str:
     elif size < 0.001:
         text = "0" if size < 1e-6 else f"{value:.0e}"
     else:
-        text = f"{float(f'{value:.4g}'):,.{0 if size >= 100 else 3 if size < 0.1 else 2}f}"
+        places = 3 if size < 0.1 else 2 if size < 10 else 1 if size < 100 else 0
+        text = f"{float(f'{value:.4g}'):,.{places}f}"
     return text.replace("-", "−")
 
 

@@ -66,6 +66,11 @@ _CLEAR = 1.0
 """Half-widths of its interval that a bound is away from its margin where the verdict is clear."""
 _ENOUGH = 20
 """Verdicts on models whose answer is known, below which their share that is right says little."""
+NEVER = (
+    "Never: not seen in rollouts that were made to think, nor more than next to nothing in "
+    "probability; at most is the exact upper 95 % bound of the share that start the move."
+)
+"""What pages mean by it."""
 MODEL_NAMES = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}
 """How pages call a measure's model."""
 
@@ -124,6 +129,7 @@ class Summary:
         executed: How often it's carried out rightly once started, base and RL model.
         checks: How many checks its verdict passed.
         spare: How near the nearest check is to turning, in words.
+        has_never: Whether the base was never seen to make it.
     """
 
     behaviour: str
@@ -134,6 +140,7 @@ class Summary:
     executed: tuple[str, str]
     checks: str
     spare: str
+    has_never: bool = False
 
 
 def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
@@ -165,6 +172,7 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
         verdict=f"{one.verdict} ({one.qualifier})" if one.qualifier else one.verdict,
         kind=one.verdict,
         means=_IN_SHORT[one.qualifier or one.verdict],
+        has_never=bool(never(one.behaviour, measures)),
         starts=(
             never(one.behaviour, measures) or figure(PER_TRACE, BASE),
             figure(PER_TRACE, RL),
@@ -268,10 +276,11 @@ def _evidence_bar(evidence: Evidence) -> Bar:
     values = [evidence.margin, evidence.value, evidence.low, evidence.high]
     axis = Axis.of_ratios(values, "") if _is_ratio(evidence) else Axis.of(values, "")
     other = _other_margin(evidence)
-    if not evidence.passed:
-        held = f"margin {number(evidence.margin)}: not cleared"
-    elif other is not None:
+    if other is not None:
         held = f"within {number(other)} and {number(evidence.margin)}"
+        held = held if evidence.passed else f"not {held}"
+    elif not evidence.passed:
+        held = f"margin {number(evidence.margin)}: not cleared"
     elif evidence.low > evidence.margin:
         held = f"above {number(evidence.margin)}"
     else:

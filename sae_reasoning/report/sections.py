@@ -27,7 +27,7 @@ from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
 from sae_reasoning.contrast.triggers import SKILL as PUSHED
 from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, SKILL, VALIDITY
-from sae_reasoning.report.cards import MODEL_NAMES
+from sae_reasoning.report.cards import MODEL_NAMES, NEVER
 from sae_reasoning.report.figures import (
     Axis,
     Bar,
@@ -99,7 +99,8 @@ def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
         "onset_mass",
         "When: onset mass",
         "What each model would do at the same opportunities, in probability, on problems that "
-        "chose nothing. If only the rate per rollout differs, training taught the model to think.",
+        "chose nothing. If only the rate per rollout differs, training taught the model to think. "
+        f"{NEVER}",
         tuple(charts),
         rows=_rows(measures, (PER_TRACE, GIVEN_THINKING, ENTRY)),
     )

@@ -259,17 +259,21 @@ def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
 def _often(case: _Case) -> str:
     """Both rates in words."""
     base, rl = (case.get(PER_TRACE, model).value for model in (BASE, RL))
-    before = never(case.behaviour, case.measures)
+    before = never(case.behaviour, case.measures, ", exact upper 95 % bound")
     if not before:
         before = f"{number(base)} times" if base >= _NEVER else "never"
     return f"the model makes {case.behaviour} {number(rl)} times a trace, its base {before}"
 
 
-def never(behaviour: str, measures: Sequence[Measure]) -> str:
+def never(behaviour: str, measures: Sequence[Measure], bound: str = "") -> str:
     """That the base was never seen to start a move, with how often it might; "" where it was.
 
-    Of its rollouts that were made to think; the bound is the exact upper 95 % bound of the share in
-    which the move starts. A rate that the onset mass shows to be more than nothing stands instead.
+    A rate that the onset mass shows to be more than nothing stands instead.
+
+    Args:
+        behaviour: The move.
+        measures: Of the contrast.
+        bound: Says which bound it is, where nothing else does.
     """
     own = {
         m.measure: m
@@ -282,7 +286,7 @@ def never(behaviour: str, measures: Sequence[Measure]) -> str:
     if seen.value > 0 or own[PER_TRACE].value >= _NEVER:
         return ""
     most = number(most_of_none(seen.items))
-    return f"never in {seen.items:,} rollouts (at most {most}, exact upper 95 % bound)"
+    return f"never in {seen.items:,} rollouts (at most {most}{bound})"
 
 
 def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str) -> str:

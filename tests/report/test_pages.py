@@ -123,7 +123,9 @@ def test_what_stands_between_backticks_is_code_and_stays_text(tmp_path):
         "sections": [],
         "made_from": "m",
     }
-    write_page(tmp_path / "page.html", "overview.html", values | {"calibration": hostile})
+    write_page(
+        tmp_path / "page.html", "overview.html", values | {"calibration": hostile, "never": ""}
+    )
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "<code>&lt;img src=x&gt;</code> and <code>one" in page
     assert "\u202e" not in page
@@ -231,7 +233,7 @@ def test_a_base_that_was_never_seen_to_do_it_is_said_to_have_never_done_it():
         rate = Measure("x", PER_TRACE, BASE, "", mass, mass, mass, 0.95, 90, 300)
         return [rate, Measure("x", OCCURS, BASE, "", seen, 0.0, 0.1, 0.95, 90, 300)]
 
-    never_did = "never in 300 rollouts (at most 0.010, exact upper 95 % bound)"
+    never_did = "never in 300 rollouts (at most 0.010)"
     assert never("x", measures(1e-20, 0.0)) == never_did
     assert never("x", measures(1e-20, 0.01)) == never("x", measures(0.1, 0.0)) == ""
     assert summary(deployed(), []).starts[0] == "–"

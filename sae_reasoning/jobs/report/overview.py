@@ -62,6 +62,7 @@ def write_overview(
             "title": f"{cfg.pair.name}: overview",
             "pair": cfg.pair.name,
             "headline": cards.headline(verdicts),
+            "never": cards.NEVER,
             "calibration": cards.calibration_line(
                 calibration, judged.get("margins") == cfg.report.margins
             ),
