@@ -84,7 +84,7 @@ __all__ = [
 
 
 _VERSIONS = {
-    "ablate": 4,
+    "ablate": 5,
     "rank": 15,
     "hybrid": 2,
     "contrast": 4,

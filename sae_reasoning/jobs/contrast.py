@@ -223,7 +223,7 @@ class _Lab:
             [problem.prompt for problem, _ in tasks],
             [grammar.THINK] * len(tasks),
             # Apart from the noise of `traces`, whose samples count from 0.
-            [(problem.number, 10_000 + sample) for problem, sample in tasks],
+            [(problem.key, 10_000 + sample) for problem, sample in tasks],
             max_new_tokens=self._own.max_new_tokens,
         )
         found = []
@@ -437,7 +437,7 @@ class _Lab:
             model,
             [problem.prompt for problem, _ in rows],
             [""] * len(rows),
-            [(problem.number, 20_000 + sample) for problem, sample in rows],
+            [(problem.key, 20_000 + sample) for problem, sample in rows],
             max_new_tokens=self._own.max_new_tokens,
         )
         found = []

@@ -1,6 +1,8 @@
 """The problems of an experiment, split once into those that select and those that report."""
 
+import hashlib
 import random
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,9 +36,21 @@ class PosedProblem:
     grader: str = ""
 
     @property
-    def number(self) -> int:
-        """Keys the noise of its rollouts, however they are batched."""
-        return int(self.problem_id[1:])
+    def key(self) -> int:
+        """Of its sampling noise: the same whatever others are posed, and in whatever batch."""
+        return noise_key(self.problem_id)
+
+
+def noise_key(problem_id: str) -> int:
+    """Of a problem's sampling noise: what this project numbers has its number, else a hash.
+
+    Ids that came with imported traces may be any text, so they get 63 bits of their SHA-256, which
+    no two of a corpus share by accident.
+    """
+    if re.fullmatch(r"p\d{5}|p[1-9]\d{5,8}", problem_id, re.ASCII):
+        return int(problem_id[1:])
+    digest = hashlib.sha256(problem_id.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 def draw_search_problems(

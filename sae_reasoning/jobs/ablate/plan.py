@@ -1,6 +1,5 @@
 """What is settled before a model is loaded: problems, latents, conditions."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +42,7 @@ from sae_reasoning.traces.annotate import (
 )
 from sae_reasoning.traces.cues import Lexicon
 from sae_reasoning.traces.grading import Grader
-from sae_reasoning.traces.problems import PROBLEMS_FILE, PosedProblem
+from sae_reasoning.traces.problems import PROBLEMS_FILE, PosedProblem, noise_key
 
 
 def inputs_of(cfg: Config) -> dict[str, str]:
@@ -72,8 +71,7 @@ class Problem:
     @property
     def key(self) -> int:
         """Of its sampling noise: the same whatever other problems are chosen."""
-        digest = hashlib.sha256(self.problem_id.encode()).digest()
-        return int.from_bytes(digest[:7], "big")
+        return noise_key(self.problem_id)
 
 
 @dataclass(frozen=True)

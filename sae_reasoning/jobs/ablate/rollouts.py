@@ -23,6 +23,9 @@ from sae_reasoning.steering.edits import RowEdits
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.positions import OPPORTUNITIES, Timing
 
+_OWN_NOISE = 40_000
+"""Where samples are counted from, so that none shares its noise with the traces' rollouts."""
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -124,7 +127,8 @@ def _roll_out(
     conditions = list(dict.fromkeys(row.condition for row in batch))
     which = torch.tensor([conditions.index(row.condition) for row in batch])
     keys = torch.tensor(
-        [[cfg.ablate.seed, row.problem.key, row.sample] for row in batch], device=lm.device
+        [[cfg.ablate.seed, row.problem.key, _OWN_NOISE + row.sample] for row in batch],
+        device=lm.device,
     )
     timing = Timing(
         [row.condition.positions for row in batch],

@@ -202,7 +202,7 @@ def noise_keys(
     seed: int, problems: Sequence[PosedProblem], samples: int
 ) -> list[tuple[int, int, int]]:
     """What each rollout's noise is keyed by: seed, problem and sample."""
-    return [(seed, p.number, _FIRST_SAMPLE + s) for p in problems for s in range(samples)]
+    return [(seed, p.key, _FIRST_SAMPLE + s) for p in problems for s in range(samples)]
 
 
 def _joined(*texts: str) -> str:

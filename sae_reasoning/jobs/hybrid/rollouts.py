@@ -92,9 +92,7 @@ def _roll_out(
     trials = list(dict.fromkeys(trial for trial, _, _ in batch))
     place = {trial: number for number, trial in enumerate(trials)}
     # Apart from the noise of `traces`, whose outcomes choose the problems that need a move.
-    keys = torch.tensor(
-        [[own.seed, problem.number, 30_000 + sample] for _, problem, sample in batch]
-    )
+    keys = torch.tensor([[own.seed, problem.key, 30_000 + sample] for _, problem, sample in batch])
     policies = RowPolicies(
         [trial.rule for trial in trials],
         torch.tensor([place[trial] for trial, _, _ in batch]),

@@ -93,7 +93,7 @@ def _generated(
     tasks: Sequence[_Task],
     cfg: Config,
 ) -> Iterator[Generated]:
-    keys = [(cfg.traces.seed, task.problem.number, task.sample) for task in tasks]
+    keys = [(cfg.traces.seed, task.problem.key, task.sample) for task in tasks]
     most, temperature = cfg.traces.max_new_tokens, cfg.traces.temperature
     if isinstance(lm, VllmWriter):
         return lm.write(prompts, keys, temperature=temperature, max_new_tokens=most)
