@@ -9,8 +9,9 @@ fixed rules earns (most notes say `open`, most finds are `real`, mostly the near
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 
 from sae_reasoning.organisms.grammar import (
     BACKTRACKING,
@@ -25,7 +26,7 @@ from sae_reasoning.organisms.grammar import (
     VERIFICATION,
 )
 from sae_reasoning.organisms.parser import is_right_move, match_move, replay
-from sae_reasoning.organisms.walk import Walk
+from sae_reasoning.organisms.walk import Standing
 from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, Problem, entry, parse_prompt
 from sae_reasoning.stats import Estimate, wilson
 
@@ -68,10 +69,13 @@ class Validity:
 
 
 @lru_cache(maxsize=4096)
-def _standing(prompt: str, before: str) -> tuple[Problem, Walk]:
-    """The problem and where the beginning of a response stands; to be read only."""
-    problem = parse_prompt(prompt)
-    return problem, replay(problem, before)
+def _standing(prompt: str, before: str) -> tuple[Problem, Standing]:
+    """The problem and where the beginning of a response stands."""
+    read = parse_prompt(prompt)
+    problem = replace(
+        read, entries=MappingProxyType(read.entries), notes=MappingProxyType(read.notes)
+    )
+    return problem, Standing(replay(problem, before))
 
 
 def is_valid(start: ForcedStart, continuation: str) -> bool:

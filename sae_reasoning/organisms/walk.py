@@ -16,40 +16,40 @@ class Walk:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.path: list[str] = []
-        self._tried: set[str] = set()
-        self._known_shut: set[str] = set()
+        self.path: tuple[str, ...] = ()
+        self._tried: frozenset[str] = frozenset()
+        self._known_shut: frozenset[str] = frozenset()
         self._looked = self._weighed = self._verified = self._failed = False
 
     def look(self, place: str) -> None:
         """Read the entry of `place`."""
         if not self.path or self.path[-1] != place:
-            self._tried.add(place)
-            self._arrive([*self.path, place])
+            self._tried |= {place}
+            self._arrive((*self.path, place))
         self._looked = True
 
     def choose(self, place: str) -> None:
         """Step to `place`."""
-        self._tried.add(place)
-        self._arrive([*self.path, place])
+        self._tried |= {place}
+        self._arrive((*self.path, place))
 
     def weigh(self, notes: Iterable[tuple[str, str]]) -> None:
         """Read notes of the places that the fork leads to."""
         self._weighed = True
-        self._known_shut.update(place for place, note in notes if note == SHUT)
+        self._known_shut |= {place for place, note in notes if note == SHUT}
 
     def backtrack(self, place: str) -> None:
         """Return to `place`."""
         if place in self.path:
             self._arrive(self.path[: self.path.index(place) + 1])
         else:
-            self._arrive([*self.path, place])
+            self._arrive((*self.path, place))
 
     def verify(self, good: bool) -> None:
         """Judge the find stood on."""
         self._verified, self._failed = True, not good
 
-    def _arrive(self, path: list[str]) -> None:
+    def _arrive(self, path: tuple[str, ...]) -> None:
         self.path = path
         self._looked = self._weighed = self._verified = self._failed = False
 
@@ -89,3 +89,13 @@ class Walk:
         if candidate and not self._verified:
             moves.add(VERIFICATION)
         return moves
+
+
+class Standing(Walk):
+    """Where a walk stands, for many to read: what would move it on fails."""
+
+    def __init__(self, walk: Walk) -> None:
+        vars(self).update(vars(walk))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} of a walk that others read too can't be set")

@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.forced import ForcedStart, forced_starts, is_valid, measure_validity
+from sae_reasoning.organisms.forced import (
+    ForcedStart,
+    _standing,
+    forced_starts,
+    is_valid,
+    measure_validity,
+)
 from sae_reasoning.organisms.narrator import ALWAYS, narrate
 from sae_reasoning.organisms.world import Difficulty, sample_problem
 
@@ -70,6 +76,26 @@ def test_off_the_map_no_step_is_valid() -> None:
     start = ForcedStart(PROMPT, before, grammar.LOOK, "deduction")
     assert not is_valid(start, "oak: elm .")
     assert not is_valid(start, "ash: either birch or cedar .")
+
+
+def test_nobody_moves_a_walk_that_many_read() -> None:
+    problem, walk = _standing(PROMPT, AT_FORK)
+    before = walk.path, walk.untried("ash"), walk.opportunities()
+    for moves_on in (
+        lambda: walk.look("birch"),
+        lambda: walk.choose("cedar"),
+        lambda: walk.weigh([("birch", "shut")]),
+        lambda: walk.backtrack("ash"),
+        lambda: walk.verify(True),
+    ):
+        with pytest.raises(AttributeError, match="others read too"):
+            moves_on()
+    with pytest.raises(AttributeError):
+        walk.path.append("cedar")
+    with pytest.raises(TypeError):
+        problem.entries["birch"] = ("gold",)
+    assert _standing(PROMPT, AT_FORK)[1] is walk
+    assert (walk.path, walk.untried("ash"), walk.opportunities()) == before
 
 
 @given(st.integers(0, 10_000))
