@@ -252,6 +252,22 @@ class Config:
             return Path(self.runs) / self.experiment / stage
         return self.folder / stage
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """Files and folders, beside models, that options name to be read; by option."""
+        traces, named = self.traces, {}
+        if traces.kind == "file":
+            named["traces.source"] = traces.source
+        elif traces.kind == "dataset":
+            named["traces.source"] = traces.source.partition(":")[2]
+        named["traces.base_source"] = traces.base_source
+        for layer in self.layers:
+            released = self.train.released.replace(LAYER_FIELD, str(layer))
+            named[f"train.released of layer {layer}"] = released
+        for stage in ("ablate", "report"):
+            named |= {f"{stage}.reviews {name}": name for name in getattr(self, stage).reviews}
+        return {option: Path(name) for option, name in named.items() if name}
+
     def writes(self, stage: str) -> dict[Path, Any]:
         """Where a stage writes, each place with what decides on its content."""
         organism, pair = self.organism, self.pair

@@ -11,6 +11,7 @@ last gives it its final name.
 
 import dataclasses
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -24,11 +25,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
 
+from sae_reasoning import __version__
 from sae_reasoning.edges.hashing import hash_files
 from sae_reasoning.edges.lock import Lock
 
 SCHEMA_VERSION = 1
 _PARTS_FILE = "parts.json"
+_SMALL = 1 << 20  # Bytes up to which a file's content is compared too, and not its size alone.
 _MOST_NAMED = 4  # Missing parts that a message has the commands of.
 _PACKAGES = (
     "sae_reasoning torch transformers sae-lens h5py numpy scipy pyarrow hydra-core wandb".split()
@@ -91,7 +94,8 @@ def sync_folder(folder: Path) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Publish `content` as indented JSON; dataclasses become objects."""
     with publish(path) as partial:
-        partial.write_text(json.dumps(_plain(content), indent=2, ensure_ascii=False) + "\n")
+        text = json.dumps(_plain(content), indent=2, ensure_ascii=False)
+        partial.write_text(f"{text}\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
@@ -101,8 +105,8 @@ def read_json(path: Path) -> Any:
         BrokenArtifact: The file isn't whole JSON.
     """
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BrokenArtifact(f"{path} is not whole JSON ({error}); delete it and rerun") from error
 
 
@@ -124,7 +128,7 @@ def fingerprint_files(folder: Path, pattern: str = "*") -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What made a stage's folder, and what is in it."""
+    """What made a stage's folder, and what is in it: sizes of files, digests of the small ones."""
 
     stage: str
     fingerprint: str
@@ -136,12 +140,27 @@ class Manifest:
     seconds: float
     counts: dict[str, Any]
     files: dict[str, int]
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """The manifest of a finished stage, or None."""
         path = folder / "manifest.json"
         return cls(**read_json(path)) if path.exists() else None
+
+    def damage(self, folder: Path) -> str:
+        """The first of the files that isn't as it was written, and what is wrong, or ""."""
+        return next(filter(None, (self.flaw(folder / name, name) for name in self.files)), "")
+
+    def flaw(self, path: Path, name: str) -> str:
+        """What is wrong with one of the files, or ""."""
+        if not path.is_file():
+            return f"{path} is missing"
+        there, written = path.stat().st_size, self.files.get(name)
+        if there != written:
+            return f"{path} has {there:,} bytes, not the {written:,} that were written"
+        is_changed = name in self.digests and digest(path) != self.digests[name]
+        return f"{path} has been changed" if is_changed else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +205,7 @@ class Stage:
         shared: bool = False,
         mends: bool = False,
     ) -> None:
-        self.final = final
+        self.final, self._real = final, _behind_link(final)
         self.config, self.inputs = _plain(config), dict(inputs)
         self.fingerprint = fingerprint(
             {
@@ -196,9 +215,9 @@ class Stage:
                 "inputs": self.inputs,
             }
         )
-        self.folder = final.with_name(f"{final.name}.partial-{self.fingerprint}")
+        self.folder = self._beside(f"partial-{self.fingerprint}")
         self._shared, self._mends = shared, mends
-        self._lock = Lock(final, self.fingerprint, shared=shared)
+        self._lock = Lock(self._real, self.fingerprint, shared=shared)
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -228,8 +247,8 @@ class Stage:
 
     def _prepare(self) -> None:
         old = self._old
-        if old.exists() and not self.final.exists():
-            os.replace(old, self.final)  # A kill fell between the two renames of `finish`.
+        if old.exists() and not self._real.exists():
+            os.replace(old, self._real)  # A kill fell between the two renames of `finish`.
         if self.is_current:
             self._lock.free()  # Made while this process waited.
             return
@@ -245,10 +264,10 @@ class Stage:
             manifest = self.manifest
             if manifest is None or manifest.fingerprint != self.fingerprint:
                 return
-            for name, size in _sizes(self.final).items():
-                if manifest.files.get(name) != size:
-                    (self.final / name).unlink()
-            os.replace(self.final, self.folder)  # Refused if there is a partial folder already.
+            for name in _sizes(self._real):
+                if name not in manifest.files or manifest.flaw(self._real / name, name):
+                    (self._real / name).unlink()
+            os.replace(self._real, self.folder)  # Refused if there is a partial folder already.
             (self.folder / "manifest.json").unlink()
 
     def _clear_up(self) -> None:
@@ -264,7 +283,7 @@ class Stage:
     def take_over(self) -> bool:
         """Leave the part; whether nobody else is at one, so that this process may finish it all."""
         self._lock.free()
-        self._lock = Lock(self.final, self.fingerprint)
+        self._lock = Lock(self._real, self.fingerprint)
         if not self._lock.take_at_once():
             return False
         self._shared = False
@@ -276,7 +295,11 @@ class Stage:
 
     @property
     def _old(self) -> Path:
-        return self.final.with_name(f"{self.final.name}.old")
+        return self._beside("old")
+
+    def _beside(self, what: str) -> Path:
+        """A folder of this stage beside the final one, on the same disk."""
+        return self._real.with_name(f"{self._real.name}.{what}")
 
     @property
     def is_resuming(self) -> bool:
@@ -295,7 +318,8 @@ class Stage:
         return (
             manifest is not None
             and manifest.fingerprint == self.fingerprint
-            and _sizes(self.final) == manifest.files
+            and _sizes(self._real).keys() <= manifest.files.keys()
+            and not manifest.damage(self._real)
         )
 
     def finish(self, counts: Mapping[str, Any]) -> Manifest:
@@ -310,38 +334,73 @@ class Stage:
             config=self.config,
             inputs=self.inputs,
             packages=_package_versions(),
-            git_revision=_git_revision(),
+            git_revision=_revision(),
             seconds=round(time.monotonic() - self._started, 2),
             counts=_plain(dict(counts)),
             files=_sizes(self.folder),
+            digests={
+                name: digest(self.folder / name)
+                for name, size in _sizes(self.folder).items()
+                if size <= _SMALL
+            },
         )
         write_json(self.folder / "manifest.json", manifest)
-        shutil.rmtree(self._old, ignore_errors=True)
-        if self.final.exists():
-            os.replace(self.final, self._old)
-        os.replace(self.folder, self.final)
-        sync_folder(self.final.parent)
-        for stale in (self._old, *self.final.parent.glob(f"{self.final.name}.partial-*")):
-            shutil.rmtree(stale, ignore_errors=True)
+        _remove(self._old)
+        if self._real.exists():
+            os.replace(self._real, self._old)
+        os.replace(self.folder, self._real)
+        sync_folder(self._real.parent)
+        for stale in (self._old, *_partials(self._real)):
+            _remove(stale)
         return manifest
 
 
+def _behind_link(final: Path) -> Path:
+    """Where a stage's folder really is: what is made anew stays on the disk that it's linked to.
+
+    Raises:
+        BrokenArtifact: The link leads nowhere, or to a disk's root, which can't be replaced.
+    """
+    if not final.is_symlink():
+        return final
+    real = final.resolve()
+    if not real.parent.is_dir() or real.is_mount():
+        why = "is a disk by itself" if real.is_mount() else "isn't there"
+        raise BrokenArtifact(
+            f"{final} is a link to {real}, which {why}; link it to a folder below, mount what is "
+            "missing, or remove the link"
+        )
+    return real
+
+
+def _partials(folder: Path) -> list[Path]:
+    return sorted(folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, of a link only itself."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def require_stage(
-    root: Path, name: str, settings: Mapping[str, Any], models: Mapping[str, str]
+    root: Path, name: str, settings: Mapping[str, Any], now: Mapping[str, str]
 ) -> Manifest:
-    """The manifest of a finished input stage that is what the config now asks for.
+    """The manifest of a finished input stage that is what the config now asks for, and whole.
 
     Args:
         root: Folder of the experiment on the pair.
         name: The stage.
         settings: Its part of the config (`Config.settings`); of `layers` and `behaviours` it may
             have been made for more.
-        models: Fingerprints of the models there are now, by reader.
+        now: Fingerprints of what is read that no stage makes (`outside_inputs`), by input.
 
     Raises:
         NotMade: The stage hasn't been run; the message names its target.
-        MissingInput: It hasn't been run with this config, or not on the inputs that are there now;
-            likewise.
+        MissingInput: It hasn't been run with this config, or not on the inputs that are there now,
+            or has lost files since; likewise.
     """
     manifest = Manifest.read(root / name)
     if manifest is None:
@@ -352,20 +411,32 @@ def require_stage(
             f"{root / name} was made with another config ({change}); run `make {name}` with the "
             "same ARGS first"
         )
-    for source, made_from in manifest.inputs.items():
+    _refuse_stale(root, name, manifest, now)
+    if damage := manifest.damage(root / name):
+        raise MissingInput(
+            f"{root / name} isn't whole any more: {damage}; run `make {name}` with the same "
+            "options to make it anew"
+        )
+    return manifest
+
+
+def _refuse_stale(root: Path, name: str, made: Manifest, now: Mapping[str, str]) -> None:
+    """Raise `MissingInput` if a stage, or one that it rests on, was made from other inputs."""
+    for source, made_from in made.inputs.items():
         upstream = Manifest.read(root / source)
-        now = upstream.fingerprint if upstream else models.get(source, made_from)
-        if now != made_from:
+        found = upstream.fingerprint if upstream else now.get(source, made_from)
+        if found != made_from:
             raise MissingInput(
                 f"{root / name} was made from another {source} than there is now; run "
                 f"`make {name}` first"
             )
-    return manifest
+        if upstream:
+            _refuse_stale(root, source, upstream, now)
 
 
 def _refuse_parts(root: Path, name: str) -> None:
     """Raise `MissingInput` if a stage is there in parts only."""
-    for folder in sorted(root.glob(f"{name}.partial-*")):
+    for folder in _partials(_behind_link(root / name)):
         if not (folder / _PARTS_FILE).exists():
             continue
         missing = _missing_parts(folder)
@@ -433,11 +504,17 @@ def _package_versions() -> dict[str, str]:
     return found
 
 
-def _git_revision() -> str | None:
-    root = Path(__file__).parents[2]
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+def _revision() -> str:
+    """Of the code that runs: its repository's, or the package's version where it's installed."""
+    own = Path(__file__)
+    git = ["git", "-C", str(own.parent)]
+    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+        # An environment may stand in the repository of something else.
+        for command in ([*git, "ls-files", "--error-unmatch", own.name], describe):
+            done = subprocess.run(
+                command, capture_output=True, encoding="utf-8", timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return f"sae_reasoning {__version__}"
+    return done.stdout.strip()

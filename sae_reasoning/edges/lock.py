@@ -91,7 +91,7 @@ class Lock:
         for tries_left in reversed(range(_TRIES_TO_OPEN)):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                return self.path.open("a+")
+                return self.path.open("a+", encoding="utf-8")
             except FileNotFoundError:  # Another process has just removed the folder, empty.
                 if not tries_left:
                     raise
@@ -106,7 +106,7 @@ class Lock:
 
     def _holder(self) -> dict[str, Any]:
         try:
-            return json.loads(self.path.read_text())
+            return json.loads(self.path.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 

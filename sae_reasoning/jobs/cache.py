@@ -26,6 +26,7 @@ from sae_reasoning.edges.activation_norms import Norms
 from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
 from sae_reasoning.edges.artifacts import Manifest, Part, Stage, require_stage
 from sae_reasoning.edges.console import Console, megabytes
+from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
 from sae_reasoning.edges.lm.read import read_residuals
@@ -39,7 +40,7 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None
     """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces, or a part."""
     readers = _describe_readers(cfg)
     models = {name: reader.facts.fingerprint for name, reader in readers.items()}
-    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
+    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), outside_inputs(cfg))
     inputs = {"traces": made.fingerprint} | models
     _check_writable(cfg.folder)
     is_part = cfg.is_partial("cache")

@@ -32,13 +32,13 @@ from sae_reasoning.contrast.validity import validity
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.adapter import plain_parameters
 from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
     continuation_ids,
-    describe,
     encode_prompt,
     encode_response,
     load,
@@ -129,12 +129,12 @@ def _inputs(cfg: Config) -> dict[str, str]:
             f"contrast.behaviours={cfg.contrast.behaviours} has what the search world's grammar "
             f"doesn't mark; choose of {', '.join(grammar.MOVES)}"
         )
-    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
+    now = outside_inputs(cfg)
     needed = ["traces"]
     if ANNOUNCERS in cfg.contrast.triggers:
         needed += ["train", "rank"]
-    return models | {
-        name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
+    return models_in(cfg, now) | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
         for name in needed
     }
 

@@ -24,6 +24,7 @@ from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, Place, by_writer
 from sae_reasoning.contrast.validity import VALIDITY
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import LanguageModel, describe, load
 from sae_reasoning.edges.lm.write import write
@@ -40,9 +41,7 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `course.parquet` and `course.png` in `course`."""
     models = _models(cfg)
     facts = {name: describe(config).fingerprint for name, (_, config) in models.items()}
-    made = require_stage(
-        cfg.folder, "contrast", cfg.settings("contrast"), {model: facts[model] for model in MODELS}
-    )
+    made = require_stage(cfg.folder, "contrast", cfg.settings("contrast"), outside_inputs(cfg))
     with Stage(
         cfg.folder / "course", cfg.settings("course"), facts | {"contrast": made.fingerprint}
     ) as stage:

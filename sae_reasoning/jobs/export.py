@@ -3,7 +3,7 @@
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.traces.exported import span_lines
@@ -11,8 +11,7 @@ from sae_reasoning.traces.exported import span_lines
 
 def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `export/spans.jsonl`, a line a trace."""
-    models = {name: describe(model).fingerprint for name, model in cfg.pair.readers.items()}
-    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
+    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), outside_inputs(cfg))
     with Stage(
         cfg.folder / "export", cfg.settings("export"), {"traces": made.fingerprint}
     ) as stage:

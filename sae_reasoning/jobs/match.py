@@ -41,6 +41,7 @@ from sae_reasoning.edges.artifacts import (
     require_stage,
 )
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.load import (
     ModelFacts,
     describe,
@@ -62,9 +63,9 @@ _BATCH = 8192
 def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `match/`: every latent's counterpart, and shares by pair of layers."""
     models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
-    inputs = {reader: facts.fingerprint for reader, facts in models.items()}
-    inputs |= {
-        name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
+    now = outside_inputs(cfg)
+    inputs = models_in(cfg, now) | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
         for name in ("traces", "cache", "train", "rank")
     }
     theirs = {name: _require_other(cfg, name) for name in ("train", "rank")}

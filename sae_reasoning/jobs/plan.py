@@ -17,8 +17,9 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_format import row_bytes
 from sae_reasoning.edges.artifacts import MissingInput, require_stage
 from sae_reasoning.edges.console import Console, megabytes
+from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.depth import check_layers
-from sae_reasoning.edges.lm.load import describe, encode_prompt, load_tokenizer
+from sae_reasoning.edges.lm.load import encode_prompt, load_tokenizer
 from sae_reasoning.edges.lm.shapes import ModelSize, size_of
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
@@ -264,8 +265,7 @@ def _made(cfg: Config) -> dict[str, Texts]:
     if not (cfg.folder / "traces" / "manifest.json").exists():
         return {}
     try:
-        models = {name: describe(m).fingerprint for name, m in cfg.pair.readers.items()}
-        require_stage(cfg.folder, "traces", cfg.settings("traces"), models)
+        require_stage(cfg.folder, "traces", cfg.settings("traces"), outside_inputs(cfg))
     except (MissingInput, ConfigError):
         return {}
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")

@@ -1,11 +1,15 @@
 """Stages: whole or not there, current or made anew, never harmed by what replaces them."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
+    Manifest,
     MissingInput,
     Stage,
     fingerprint_files,
@@ -112,3 +116,134 @@ def test_a_fingerprint_sees_every_byte_of_a_large_file(tmp_path: Path) -> None:
     content[len(content) // 2] = 1
     (tmp_path / "weights").write_bytes(content)
     assert fingerprint_files(tmp_path) != before
+
+
+def test_an_input_that_rests_on_a_changed_file_is_refused_however_far_down(tmp_path: Path) -> None:
+    now = {"rl": "r", "traces.source": "s"}
+    traces = make(tmp_path / "traces", {}, now)
+    contrast = make(tmp_path / "contrast", {}, {"traces": traces, "rl": "r"})
+    assert require_stage(tmp_path, "contrast", {}, now).fingerprint == contrast
+    edited = now | {"traces.source": "t"}
+    for name in ("traces", "contrast"):
+        with pytest.raises(MissingInput, match=r"traces was made from another traces.source .*run"):
+            require_stage(tmp_path, name, {}, edited)
+    # What isn't there any more can't be compared.
+    assert require_stage(tmp_path, "contrast", {}, {"rl": "r"})
+
+
+def test_an_input_whose_files_are_lost_cut_or_changed_is_refused_and_made_anew(
+    tmp_path: Path,
+) -> None:
+    folder, file = tmp_path / "rank", tmp_path / "rank" / "out.txt"
+    for harm, says in (
+        (file.unlink, "out.txt is missing"),
+        (lambda: file.write_text("wh"), "out.txt has 2 bytes, not the 5 that were written"),
+        (lambda: file.write_text("while"), "out.txt has been changed"),
+    ):
+        make(folder, {}, {}, "whole")
+        assert require_stage(tmp_path, "rank", {}, {})
+        harm()
+        with pytest.raises(MissingInput, match=rf"rank isn't whole .*{says}; run `make rank`"):
+            require_stage(tmp_path, "rank", {}, {})
+        assert not Stage(folder, {}, {}).is_current
+    make(folder, {}, {}, "whole")
+    (folder / "notes.txt").write_text("of a reader")
+    assert require_stage(tmp_path, "rank", {}, {})
+
+
+def test_a_large_file_is_known_by_its_size_alone(tmp_path: Path) -> None:
+    make(tmp_path / "cache", {}, {}, "x" * (2 << 20))
+    manifest = Manifest.read(tmp_path / "cache")
+    assert manifest and manifest.files == {"out.txt": 2 << 20} and not manifest.digests
+
+
+def test_a_linked_folder_is_made_anew_where_it_is_linked_to(tmp_path: Path) -> None:
+    root, disk = tmp_path / "runs", tmp_path / "disk"
+    disk.mkdir()
+    make(root / "cache", {"a": 1}, {}, "first")
+    (root / "cache").rename(disk / "of this run")
+    (root / "cache").symlink_to(disk / "of this run")
+    for count, content in enumerate(("second", "third", "fourth"), start=2):
+        with Stage(root / "cache", {"a": count}, {}) as stage:
+            assert not stage.is_current
+            assert stage.folder.parent == disk
+            (stage.folder / "out.txt").write_text(content)
+            stage.finish({})
+        assert (root / "cache").is_symlink()
+        assert (root / "cache" / "out.txt").read_text() == content
+        assert Stage(root / "cache", {"a": count}, {}).is_current
+        assert require_stage(root, "cache", {"a": count}, {}).stage == "cache"
+        assert os.listdir(disk) == ["of this run"] and os.listdir(root) == ["cache"]
+
+
+def test_links_that_an_earlier_version_left_behind_are_in_nobodys_way(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept.txt").write_text("kept")
+    make(tmp_path / "cache", {"a": 1}, {})
+    (tmp_path / "cache.old").symlink_to(elsewhere)
+    make(tmp_path / "cache", {"a": 2}, {})
+    assert not (tmp_path / "cache.old").is_symlink()
+    assert (elsewhere / "kept.txt").read_text() == "kept"
+
+
+def test_a_link_may_stand_before_its_folder_but_not_lead_to_a_missing_disk(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "cache").symlink_to(tmp_path / "disk" / "cache")
+    make(tmp_path / "cache", {}, {})
+    assert (tmp_path / "disk" / "cache" / "out.txt").exists()
+    for place, says in ((tmp_path / "gone" / "train", "isn't there"), (Path("/"), "is a disk")):
+        link = tmp_path / "train"
+        link.unlink(missing_ok=True)
+        link.symlink_to(place)
+        with pytest.raises(BrokenArtifact, match=f"train is a link to {place}, which {says}"):
+            Stage(link, {}, {})
+
+
+_MAKE = r"""
+import sys
+from pathlib import Path
+from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, write_json
+with Stage(Path("rank"), {"name": "\u03ba \U0001f914"}, {}) as stage:
+    write_json(stage.folder / "words.json", ["\u03ba", "\U0001f914"])
+    stage.finish({})
+assert read_json(Path("rank/words.json")) == ["\u03ba", "\U0001f914"]
+print(Manifest.read(Path("rank")).git_revision)
+"""
+
+
+def test_an_installed_package_says_its_version_and_never_anothers_revision(tmp_path: Path) -> None:
+    """Copied into a repository of something else, and run where text isn't UTF-8 by itself."""
+    package = Path(__file__).parents[2] / "sae_reasoning"
+    installed = tmp_path / "venv" / "sae_reasoning"
+    (installed / "edges").mkdir(parents=True)
+    for name in ("__init__.py", "edges/__init__.py", "edges/artifacts.py", "edges/lock.py"):
+        (installed / name).write_bytes((package / name).read_bytes())
+    (tmp_path / ".gitignore").write_text("venv\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "theirs"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    environment = {
+        name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ
+    }
+    environment |= {"PYTHONPATH": str(installed.parent), "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8=0", "-c", _MAKE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("sae_reasoning 0.")
+
+
+def test_a_checkout_says_its_own_revision(tmp_path: Path) -> None:
+    make(tmp_path / "rank", {}, {})
+    manifest = Manifest.read(tmp_path / "rank")
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=False)
+    # An unpacked archive of the sources has no revision.
+    here = done.stdout.strip() if done.returncode == 0 else "sae_reasoning 0."
+    assert manifest and str(manifest.git_revision).startswith(here)

@@ -353,7 +353,7 @@ def test_rollouts_without_an_edit_are_what_the_model_says_alone(cfg):
         (rollout,) = generate(
             lm,
             [encode_prompt(lm.tokenizer, row.prompt)],
-            sampler=keyed_sampler(torch.tensor([[cfg.ablate.seed, key, row.sample]]), 1.0),
+            sampler=keyed_sampler(torch.tensor([[cfg.ablate.seed, key, 40_000 + row.sample]]), 1.0),
             max_new_tokens=8,
             batch_size=1,
         )

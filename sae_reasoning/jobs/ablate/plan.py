@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sae_reasoning.config import Config, ConfigError, ModelConfig
-from sae_reasoning.edges.artifacts import digest, require_stage
+from sae_reasoning.edges.artifacts import require_stage
 from sae_reasoning.edges.crosscoder_checkpoint import Half
-from sae_reasoning.edges.lm.load import describe, load_tokenizer
+from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
+from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.edges.scoring import OutsideScorers
@@ -50,15 +50,14 @@ def inputs_of(cfg: Config) -> dict[str, str]:
 
     Otherwise the problems that selected its latents might be among those reported on.
     """
-    models = {name: describe(model).fingerprint for name, model in cfg.pair.readers.items()}
+    now = outside_inputs(cfg)
     made = {
-        name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
         for name in ("traces", "cache", "train", *(() if is_joint(cfg) else ("rank",)))
     }
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
-    made |= {f"review {name}": digest(Path(name)) for name in cfg.ablate.reviews}
-    return models | made
+    return models_in(cfg, now) | files_in(now, "ablate") | made
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ import pandas as pd
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.attach import Attachment, ControlToken, LayerBiases, random_twin_of
 from sae_reasoning.edges.lm.generate import Sampler
-from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, describe
+from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids
 from sae_reasoning.edges.plots import plot_elicitation
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
@@ -100,9 +101,9 @@ def _inputs(cfg: Config) -> tuple[Annotator, dict[str, str]]:
             f"traces.source={cfg.traces.source} has no grader for new text, so no accuracy can be "
             "recovered; use traces.source=search"
         )
-    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
-    traces = require_stage(cfg.folder, "traces", cfg.settings("traces"), models).fingerprint
-    inputs = models | {"traces": traces}
+    now = outside_inputs(cfg)
+    traces = require_stage(cfg.folder, "traces", cfg.settings("traces"), now).fingerprint
+    inputs = models_in(cfg, now) | {"traces": traces}
     if hybrid := _hybrid(cfg):
         inputs["hybrid"] = hybrid.fingerprint
     return annotate, inputs

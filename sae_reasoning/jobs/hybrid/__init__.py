@@ -29,7 +29,8 @@ from sae_reasoning.edges.artifacts import (
     write_json,
 )
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import continuation_ids, describe, load, resolve_device
+from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.lm.load import continuation_ids, load, resolve_device
 from sae_reasoning.edges.plots import plot_recovery
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces, write_table
@@ -126,9 +127,9 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 def _inputs(cfg: Config) -> dict[str, str]:
     """Fingerprints of what is read."""
     _annotator(cfg)
-    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in (BASE, RL)}
-    return models | {
-        name: require_stage(cfg.folder, name, cfg.settings(name), models).fingerprint
+    now = outside_inputs(cfg)
+    return models_in(cfg, now) | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
         for name in ("traces", "train", "rank")
     }
 

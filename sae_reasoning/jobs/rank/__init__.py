@@ -32,7 +32,8 @@ from sae_reasoning.behaviours.windows import NO_SPANS
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import describe, resolve_device
+from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.edges.workers import shared_out
@@ -79,9 +80,9 @@ _ORDER = [
 
 def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     """Make `rank/`: scores, latents, baselines, lists, attacks; with `rank.only` one pass of it."""
-    inputs = {reader: describe(model).fingerprint for reader, model in cfg.pair.readers.items()}
-    inputs |= {
-        name: require_stage(cfg.folder, name, cfg.settings(name), inputs).fingerprint
+    now = outside_inputs(cfg)
+    inputs = models_in(cfg, now) | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
         for name in ("traces", "cache", "train")
     }
     is_part = cfg.is_partial("rank")

@@ -15,10 +15,10 @@ from typing import Any
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.contrast.measures import MODELS, Measure
+from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.edges.artifacts import Manifest, Stage, write_json
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
 from sae_reasoning.jobs.report.latents import write_latents
@@ -32,8 +32,7 @@ SCHEMA_VERSION = 1
 
 def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `report/verdict.json` and the pages beside it."""
-    models = {model: describe(getattr(cfg.pair, model)).fingerprint for model in MODELS}
-    sources = look(cfg, models)
+    sources = look(cfg, outside_inputs(cfg))
     reviews = reviews_of(cfg, sources)
     with Stage(cfg.folder / "report", cfg.settings("report"), sources.inputs) as stage:
         if stage.is_current:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, MissingInput, digest, read_json, require_stage
+from sae_reasoning.edges.inputs import files_in
 from sae_reasoning.report.reviews import Review, read_reviews
 
 OPTIONAL = ("traces", "cache", "train", "rank", "match", "ablate", "hybrid")
@@ -22,7 +23,7 @@ class Sources:
         manifests: Of the stages that are there and current.
         missing: Of the other optional stages, why not, with the target that makes them.
         calibration: File of the verdict's calibration; none where there is none.
-        reviews: Fingerprints of the reviewers' files, by name.
+        reviews: Fingerprints of the reviewers' files, by option and name.
     """
 
     folder: Path
@@ -44,15 +45,13 @@ class Sources:
         return all(stage in self.manifests for stage in stages)
 
 
-def look(cfg: Config, models: Mapping[str, str]) -> Sources:
+def look(cfg: Config, now: Mapping[str, str]) -> Sources:
     """Find what there is.
 
     Raises:
         MissingInput: The contrast isn't there, which the verdict rests on.
     """
-    manifests = {
-        "contrast": require_stage(cfg.folder, "contrast", cfg.settings("contrast"), models)
-    }
+    manifests = {"contrast": require_stage(cfg.folder, "contrast", cfg.settings("contrast"), now)}
     missing = {}
     for name in OPTIONAL:
         place = cfg.place(name)
@@ -60,14 +59,13 @@ def look(cfg: Config, models: Mapping[str, str]) -> Sources:
             missing[name] = f"Not made yet: `make {name}`, then `make report` again."
             continue
         try:
-            manifests[name] = require_stage(cfg.folder, place.name, cfg.settings(name), models)
+            manifests[name] = require_stage(cfg.folder, place.name, cfg.settings(name), now)
         except MissingInput as error:
             reason = str(error).removeprefix(str(place)).strip()
             missing[name] = f"Left out: what is there {reason}."
     path = Path(cfg.calibrate.output)
     calibration = path if path.exists() else None
-    reviews = {f"review {name}": digest(Path(name)) for name in cfg.report.reviews}
-    return Sources(cfg.folder, manifests, missing, calibration, reviews)
+    return Sources(cfg.folder, manifests, missing, calibration, files_in(now, "report"))
 
 
 def reviews_of(cfg: Config, sources: Sources) -> list[Review]:

@@ -1,6 +1,5 @@
 """Roll out the models on the same problems, grade and annotate; or import annotated traces."""
 
-import glob
 import shutil
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import Manifest, Stage, fingerprint_files
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import write_table, write_traces
@@ -198,16 +197,9 @@ def _compare(
 
 
 def _inputs(cfg: Config, rows: Rows) -> dict[str, str]:
-    facts = {writer: describe(model) for writer, model in cfg.pair.readers.items()}
-    inputs = {writer: fact.fingerprint for writer, fact in facts.items()}
-    inputs |= {f"{writer}_tokenizer": f.tokenizer_fingerprint for writer, f in facts.items()}
-    if cfg.traces.kind == "dataset" and (folder := cfg.traces.source.partition(":")[2]):
-        inputs["source"] = fingerprint_files(Path(folder), "**/*")
-    if cfg.traces.kind == "file":
-        files = {"source": cfg.traces.source, "base_source": cfg.traces.base_source}
-        for name, path in files.items():
-            if path:
-                inputs[name] = fingerprint_files(Path(path).parent, glob.escape(Path(path).name))
+    now = outside_inputs(cfg)
+    inputs = models_in(cfg, now) | files_in(now, "traces")
+    inputs |= {f"{writer}_tokenizer": now[f"{writer}_tokenizer"] for writer in cfg.pair.readers}
     if "llm" in cfg.traces.annotators:
         inputs["answers"] = str(ANSWERS_VERSION)
     if cfg.traces.kind != "search" and not _holds_traces(rows):

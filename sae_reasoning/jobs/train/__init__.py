@@ -21,8 +21,6 @@ from sae_reasoning.edges.activation_pairs import paired_batches, shuffled_pairs
 from sae_reasoning.edges.artifacts import (
     Manifest,
     Stage,
-    fingerprint,
-    fingerprint_files,
     publish,
     require_stage,
     write_json,
@@ -35,6 +33,7 @@ from sae_reasoning.edges.crosscoder_checkpoint import (
     load_crosscoder,
     scales_of,
 )
+from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
@@ -90,13 +89,15 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
     for facts in models.values():
         check_layers(cfg.layers, facts.num_layers, facts.name)
-    inputs = {reader: facts.fingerprint for reader, facts in models.items()}
-    inputs |= {
-        stage: require_stage(cfg.folder, stage, cfg.settings(stage), inputs).fingerprint
+    now = outside_inputs(cfg)
+    inputs = models_in(cfg, now) | {
+        stage: require_stage(cfg.folder, stage, cfg.settings(stage), now).fingerprint
         for stage in ("traces", "cache")
     }
-    if cfg.train.readers == "released":
-        inputs |= {f"released_{x}": _released_fingerprint(cfg, x) for x in cfg.layers}
+    inputs |= files_in(now, "train")
+    if cfg.train.sae.release:
+        for layer in cfg.layers:
+            check_registered(cfg.train.sae.release, _registered_id(cfg, layer))
     with Stage(cfg.folder / "train", cfg.settings("train"), inputs) as stage:
         if stage.is_current:
             console.current("train", stage.final)
@@ -451,21 +452,14 @@ def _scale(cfg: Config, data: Data, stage: Stage, console: Console) -> pd.DataFr
 def _load_released(cfg: Config, layer: int, d_model: int) -> Dictionary:
     device = resolve_device(cfg.device)
     if cfg.train.released:
-        return load_released(_folder_of(cfg, layer), layer, d_model, device)
-    sae_id = cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
+        folder = Path(cfg.train.released.replace(LAYER_FIELD, str(layer)))
+        return load_released(folder, layer, d_model, device)
+    sae_id = _registered_id(cfg, layer)
     return load_registered(cfg.train.sae.release, sae_id, layer, d_model, device)
 
 
-def _released_fingerprint(cfg: Config, layer: int) -> str:
-    if cfg.train.released:
-        return fingerprint_files(_folder_of(cfg, layer))
-    sae_id = cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
-    check_registered(cfg.train.sae.release, sae_id)
-    return fingerprint([cfg.train.sae.release, sae_id])
-
-
-def _folder_of(cfg: Config, layer: int) -> Path:
-    return Path(cfg.train.released.replace(LAYER_FIELD, str(layer)))
+def _registered_id(cfg: Config, layer: int) -> str:
+    return cfg.train.sae.id.replace(LAYER_FIELD, str(layer))
 
 
 def _readers(cfg: Config) -> Sequence[str]:
