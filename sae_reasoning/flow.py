@@ -133,6 +133,7 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
     """
     from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
     from sae_reasoning.edges.lock import InUse
+    from sae_reasoning.edges.os_errors import refused
 
     new = [
         folder
@@ -149,7 +150,7 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
     except OSError as error:
         if error.errno is None:
             raise
-        return cannot_write(error, config)
+        return refused(error, config)
     finally:
         for folder in new:
             with suppress(OSError):
@@ -165,15 +166,6 @@ def _refuse_single(names: Sequence[str], config: Config) -> None:
             "verdict on it; name what it was made from as pair.base.path=…, or leave "
             f"{needy[0]} out"
         )
-
-
-def cannot_write(error: OSError, config: Config) -> str:
-    """What the operating system refused, and the remedy."""
-    place = f" ({error.filename})" if error.filename else ""
-    return (
-        f"{error.strerror}{place} while writing to runs={config.runs}; what was made before "
-        "stands; make room or permit writing, or set runs=… elsewhere, and run it again"
-    )
 
 
 def set_environment(config: Config) -> None:

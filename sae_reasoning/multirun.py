@@ -45,6 +45,7 @@ from sae_reasoning.compose import (
 )
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console, duration
+from sae_reasoning.edges.os_errors import refused
 
 _REMEDIES = {
     "organisms": "organism.folder=runs/organisms/{name}' 'organism.others=runs/organisms/{name}",
@@ -267,7 +268,7 @@ def _launch_all(launcher: Launcher, name: str, task: "_Task") -> list[Ending]:
         returned = launcher.launch(lines, initial_job_idx=0)
         return [one.return_value for one in returned]
     except OSError as error:
-        raise ConfigError(flow.cannot_write(error, task.jobs[0].config)) from error
+        raise ConfigError(refused(error, task.jobs[0].config)) from error
     except Exception as error:  # Whatever a cluster, a pool or a plugin may come to.
         raise ConfigError(
             f"hydra/launcher={name} failed ({type(error).__name__}: {_first_line(error)}); what "

@@ -117,8 +117,8 @@ def fingerprint(content: Any) -> str:
 
 
 def digest(path: Path) -> str:
-    """Fingerprint of one file's content, or "" where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else ""
+    """Fingerprint of one file, or "" where there is none."""
+    return hash_files([path]) if path.is_file() else ""
 
 
 def fingerprint_files(folder: Path, pattern: str = "*") -> str:

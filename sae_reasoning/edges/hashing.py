@@ -64,7 +64,11 @@ def _hash(files: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        try:
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # Errors of reading name none.
+            raise
     return digest.hexdigest()[:16]

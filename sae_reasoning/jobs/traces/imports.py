@@ -37,9 +37,14 @@ def read_source(option: str, path: str, warn: Callable[[str], None]) -> Rows:
     """
     require_file(option, path)
     file = Path(path)
-    if is_parquet(file):
-        return [(f"row {n}", row) for n, row in enumerate(read_parquet_rows(file), start=1)]
-    return [(where, row) for where, row in read_rows(file, option, warn)]
+    try:
+        if is_parquet(file):
+            return [(f"row {n}", row) for n, row in enumerate(read_parquet_rows(file), start=1)]
+        return [(where, row) for where, row in read_rows(file, option, warn)]
+    except OSError as error:
+        raise ConfigError(
+            f"{option}={path} can't be read ({error.strerror or error}); mend it or name another"
+        ) from error
 
 
 def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace], Placement]:
