@@ -10,32 +10,26 @@ last gives it its final name.
 """
 
 import dataclasses
-import errno
 import glob
 import hashlib
 import json
 import os
 import shutil
-import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from sae_reasoning import __version__
+from sae_reasoning.edges.files import publish, sync_folder
 from sae_reasoning.edges.hashing import hash_files
 from sae_reasoning.edges.lock import Lock
+from sae_reasoning.edges.provenance import package_versions, revision
 
 SCHEMA_VERSION = 1
 _PARTS_FILE = "parts.json"
 _SMALL = 1 << 20  # Bytes up to which a file's content is compared too, and not its size alone.
 _MOST_NAMED = 4  # Missing parts that a message has the commands of.
-_PACKAGES = (
-    "sae_reasoning torch transformers sae-lens h5py numpy scipy pyarrow hydra-core wandb".split()
-)
 
 
 class MissingInput(ValueError):
@@ -48,47 +42,6 @@ class NotMade(MissingInput):
 
 class BrokenArtifact(ValueError):
     """A file that is cut short, foreign or of another schema."""
-
-
-@contextmanager
-def publish(path: Path) -> Iterator[Path]:
-    """Write to the yielded temporary path; the file takes its final name only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of two machines may have one number.
-    partial = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        sync_folder(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def reserve(path: Path) -> None:
-    """Take the disk that a file will fill up to its present end, if it was only stretched to it.
-
-    A full disk is noticed here, before a library is half-way through the file. Where the
-    filesystem can't reserve, nothing is.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-                raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -333,8 +286,8 @@ class Stage:
             schema_version=SCHEMA_VERSION,
             config=self.config,
             inputs=self.inputs,
-            packages=_package_versions(),
-            git_revision=_revision(),
+            packages=package_versions(),
+            git_revision=revision(),
             seconds=round(time.monotonic() - self._started, 2),
             counts=_plain(dict(counts)),
             files=_sizes(self.folder),
@@ -492,29 +445,3 @@ def _plain(content: Any) -> Any:
     if isinstance(content, Path):
         return str(content)
     return content
-
-
-def _package_versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _revision() -> str:
-    """Of the code that runs: its repository's, or the package's version where it's installed."""
-    own = Path(__file__)
-    git = ["git", "-C", str(own.parent)]
-    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        # An environment may stand in the repository of something else.
-        for command in ([*git, "ls-files", "--error-unmatch", own.name], describe):
-            done = subprocess.run(
-                command, capture_output=True, encoding="utf-8", timeout=10, check=True
-            )
-    except (OSError, subprocess.SubprocessError):
-        return f"sae_reasoning {__version__}"
-    return done.stdout.strip()

@@ -2,8 +2,10 @@
 
 import json
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
@@ -119,20 +121,54 @@ def test_tracker_none_logs_nowhere(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_online_exactly_when_a_key_is_set(tmp_path: Path, monkeypatch):
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert resolve_mode(TrackerConfig()) == "offline"
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password not-a-real-key\n")
-    (tmp_path / "netrc").chmod(0o600)
-    assert resolve_mode(TrackerConfig()) == "online"
-    monkeypatch.delenv("NETRC")
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user's own folder, with nothing of W&B's in it, and nothing of it in the environment."""
+    for name in ("MODE", "API_KEY", "BASE_URL", "CONFIG_DIR"):
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
+    monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    wandb.teardown()  # It looks once a process.
+    yield tmp_path
+    wandb.teardown()
+
+
+def log_in(home: Path, host: str) -> None:
+    """As `wandb login` does; W&B's own client says where."""
+    (home / ".netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
+    (home / ".netrc").chmod(0o600)
+    wandb.teardown()
+
+
+def test_offline_unless_somebody_is_logged_in(home: Path, capfd: pytest.CaptureFixture) -> None:
     assert resolve_mode(TrackerConfig()) == "offline"
-    monkeypatch.setenv("WANDB_API_KEY", "not-a-real-key")
-    assert resolve_mode(TrackerConfig()) == "online"
+    log_in(home, "example.org")
+    assert resolve_mode(TrackerConfig()) == "offline"
+    assert resolve_mode(TrackerConfig(mode="online")) == "online"
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_login_counts_wherever_the_client_in_use_keeps_it(home: Path) -> None:
+    here = urlsplit(wandb.Settings().base_url).netloc  # Another one since some version.
+    for host in (here, "api.wandb.ai"):
+        log_in(home, host)
+        assert resolve_mode(TrackerConfig()) == "online", host
     assert resolve_mode(TrackerConfig(mode="offline")) == "offline"
+
+
+def test_a_login_at_a_server_of_ones_own_counts(home: Path) -> None:
+    """`wandb login --host` keeps the address in its settings."""
+    log_in(home, "example.org")
+    settings = home / ".config" / "wandb" / "settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("[default]\nbase_url = https://example.org\n")
+    assert resolve_mode(TrackerConfig()) == "online"
+
+
+@pytest.mark.parametrize("key", ["0" * 40, "too-short-a-key"])
+def test_online_when_a_key_is_set(home: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    assert resolve_mode(TrackerConfig()) == "online"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert resolve_mode(TrackerConfig()) == "offline"
 

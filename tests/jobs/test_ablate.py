@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from jobs.edited import SHORTLIST, make_inputs, quiet, run, write_rank
+from jobs.edited import SHORTLIST, make_inputs, quiet, run, seal, write_rank
 
 from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
@@ -365,6 +365,7 @@ def test_a_shortlist_from_another_dictionary_is_refused(cfg):
     shortlist = read_json(path)
     shortlist["dictionaries"]["pooled/layer_1"]["fingerprint"] = "0" * 16
     write_json(path, shortlist)
+    seal(cfg, "rank")
     with pytest.raises(BrokenArtifact, match=r"another dictionary.*make rank"):
         run(cfg)
     assert not (cfg.folder / "ablate").exists()
@@ -380,6 +381,7 @@ def test_an_empty_shortlist_is_refused(cfg):
     cfg.ablate.shortlist = "trackers"
     path = cfg.folder / "rank" / "shortlist.json"
     write_json(path, read_json(path) | {"trackers": {"deduction": []}})
+    seal(cfg, "rank")
     with pytest.raises(ConfigError, match=r"ablate.shortlist=trackers is empty"):
         run(cfg)
 
@@ -392,6 +394,7 @@ def test_too_many_latents_for_controls_is_refused(cfg):
     path = cfg.folder / "rank" / "shortlist.json"
     chosen = [{"layer": 0, "latent": latent} for latent in range(6)]
     write_json(path, read_json(path) | {"announcers": {"backtracking": chosen}})
+    seal(cfg, "rank")
     cfg.ablate.num_latents = 6
     with pytest.raises(ConfigError, match=r"ablate.num_latents=6, .* layer 0 .* lower them"):
         run(cfg)
@@ -441,4 +444,5 @@ def test_a_move_that_is_only_positional_is_not_edited(cfg):
     for entry in announcers["backtracking"]:
         entry["status"] = "positional, not testable"
     write_json(path, read_json(path) | {"announcers": announcers})
+    seal(cfg, "rank")
     assert run(cfg).counts["behaviours"] == 1

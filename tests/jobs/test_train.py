@@ -11,7 +11,7 @@ import torch
 
 from sae_reasoning.config import Config, ConfigError, SaeConfig
 from sae_reasoning.edges.activation_store import ActivationStore
-from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
+from sae_reasoning.edges.artifacts import MissingInput
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.crosscoder_checkpoint import load_crosscoder
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
@@ -170,7 +170,7 @@ def test_a_shard_cut_short_is_refused_and_what_was_made_stands(cfg: Config) -> N
     shard = cfg.folder / "cache" / "base" / "layer_0" / "shard_00000.h5"
     shard.write_bytes(shard.read_bytes()[:-500])
     cfg.train.steps = 21
-    with pytest.raises(BrokenArtifact, match=r"shard_00000\.h5 is cut short"):
+    with pytest.raises(MissingInput, match=r"shard_00000\.h5 has .* bytes, not.*`make cache`"):
         run(cfg)
     assert (cfg.folder / "train" / "manifest.json").exists()
 
