@@ -1,7 +1,7 @@
 """From `conf/` and a command line's overrides to one checked `Config`, or to one for each job.
 
 The overrides are Hydra's: `train.sae.k=8` sets an option, `pair=local` chooses a file of a group.
-Four things are added, so that a name on the command line means what one expects:
+Some things are added, so that a name on the command line means what one expects:
 
 1. `experiment=NAME` names the folder of results, and applies `conf/experiment/NAME.yaml` if there
    is such an overlay.
@@ -10,11 +10,14 @@ Four things are added, so that a name on the command line means what one expects
    names its pair so.
 4. `corpus.annotated=FILE` names annotated traces as `traces.source` does; `[FILE,FILE]` are the
    second writer's and the base's (`traces.base_source`).
+5. What names something is text, whatever it looks like: `pair.name=1e3` is no number. A `~` before
+   a path is the user's own folder.
 
 Whatever can't be composed is a `ConfigError` of one line.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +35,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, StringNode
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -40,7 +43,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from sae_reasoning.config import LAYER_FIELD, Config, ConfigError, ModelConfig
+from sae_reasoning.config import DATASET_NAMES, LAYER_FIELD, Config, ConfigError, ModelConfig
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -146,12 +149,62 @@ def _flatten(node: Any, prefix: str = "") -> Iterator[str]:
             yield name
 
 
+@cache
+def _texts() -> dict[str, bool]:
+    """Options whose values are text, or lists of texts, and whether they may be none."""
+    found = {"corpus.annotated": False}
+    for option in option_names():
+        node: Any = _schema()
+        for part in option.split("."):
+            node = node._get_node(part)
+        if isinstance(node, StringNode) or getattr(node._metadata, "element_type", None) is str:
+            found[option] = node._metadata.optional
+    return found
+
+
+def _as_text(text: str) -> str:
+    """An override, quoted where Hydra would read a name as a number, as none, or not at all."""
+    name, equals, value = text.partition("=")
+    option = name.lstrip("+")
+    if not equals or option not in _texts():
+        return text
+    if set('"\\($') & set(value):
+        return text  # Signs of Hydra's own are for those who quote.
+    if "'" in value:
+        is_name = not set("[]{},") & set(value) and re.match(r"[^'].*[^']$", value)
+        return f"{name}={quoted(value)}" if is_name else text
+    words = re.split(r"([\[\],])", value)
+    return f"{name}={''.join(word if _is_text(word, option) else quoted(word) for word in words)}"
+
+
+def _is_text(word: str, option: str) -> bool:
+    """Whether Hydra reads one word as the text that it is, or as the none that is meant."""
+    if not word.strip() or word in "[],":
+        return True
+    if "~" in word:
+        return False
+    try:
+        (read,) = OverridesParser.create().parse_overrides([f"x={word}"])
+    except HydraException:
+        return True
+    return isinstance(read.value(), str) or (read.value() is None and _texts()[option])
+
+
+def quoted(value: str) -> str:
+    """A value as Hydra reads it back, whatever signs are in it."""
+    # A backslash is one but before a quote, where two stand for it.
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{escaped[len(escaped) - trailing :]}'"
+
+
 def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
     """One override, `option=value`; `loader` knows the files that a glob may match."""
+    # As `sae=…` is short for `train.sae=…`.
+    text = _as_text(re.sub(r"^sae\.", "train.sae.", text))
     if not {"'", '"'} & set(text):
         # To Hydra a bare brace begins a dictionary; the one that stands for the layer doesn't.
         text = text.replace(LAYER_FIELD, re.escape(LAYER_FIELD))
-    text = re.sub(r"^sae\.", "train.sae.", text)  # As `sae=…` is short for `train.sae=…`.
     try:
         (override,) = OverridesParser.create(loader).parse_overrides([text])
     except HydraException:
@@ -173,7 +226,7 @@ def _with_corpus(overrides: Sequence[str]) -> list[str]:
         if len(files) not in (1, 2):
             raise ConfigError(f"{text} names {len(files)} files; give one, or [second's,base's]")
         options = ("traces.source", "traces.base_source")
-        found += [f"{o}='{file}'" for o, file in zip(options, files, strict=False)]
+        found += [f"{o}={quoted(file)}" for o, file in zip(options, files, strict=False)]
     return found
 
 
@@ -302,7 +355,12 @@ def _find_other_reader(config: Config) -> None:
 
 
 def _resolve_paths(config: Config) -> None:
-    """Let relative paths in conf/ stand below the project, wherever the command is run."""
+    """Let `~` be the user's folder; relative paths in conf/ stand below the project, always."""
+    for owner, names in _paths(config):
+        for name in names.split():
+            value = getattr(owner, name)
+            several = [_expanded(one) for one in ([value] if isinstance(value, str) else value)]
+            setattr(owner, name, several[0] if isinstance(value, str) else several)
     for owner, name in (
         (config.pair.base, "path"),
         (config.pair.rl, "path"),
@@ -314,3 +372,28 @@ def _resolve_paths(config: Config) -> None:
         path = Path(getattr(owner, name))
         if not path.is_absolute() and not path.exists() and (ROOT / path).exists():
             setattr(owner, name, str(ROOT / path))
+
+
+def _paths(config: Config) -> list[tuple[Any, str]]:
+    """Parts of the config, with those of their options that are paths."""
+    models = (config.pair.base, config.pair.rl, config.match.model)
+    return [
+        (config, "runs"),
+        *((model, "path tokenizer adapter") for model in models),
+        (config.traces, "source base_source"),
+        (config.train, "released"),
+        (config.ablate, "reviews"),
+        (config.report, "reviews"),
+        (config.course, "checkpoints"),
+        (config.calibrate, "output"),
+        (config.organism, "folder others"),
+        (config.fetch, "folder"),
+    ]
+
+
+def _expanded(path: str) -> str:
+    """A path without `~`; one behind the name of a dataset, too."""
+    name, colon, folder = path.partition(":")
+    if name in DATASET_NAMES:
+        return f"{name}{colon}{os.path.expanduser(folder)}"
+    return os.path.expanduser(path)

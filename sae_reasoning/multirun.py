@@ -42,6 +42,7 @@ from sae_reasoning.compose import (
     group_options,
     hydra_lines,
     hydra_on_conf,
+    quoted,
 )
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console, duration
@@ -243,7 +244,7 @@ def _launch(task: "_Task", options: Sequence[str]) -> list[Ending]:
             "config",
             [
                 *options,
-                f"hydra.sweep.dir={_quoted(str(task.folder))}",
+                f"hydra.sweep.dir={quoted(str(task.folder))}",
                 "hydra.sweep.subdir=.",
                 "hydra.output_subdir=null",
                 "hydra/job_logging=none",
@@ -298,11 +299,6 @@ def _check_option(text: str, launchers: Sequence[str]) -> None:
 def _here() -> tuple[str, int]:
     """This process, of all machines."""
     return socket.gethostname(), os.getpid()
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _first_line(error: BaseException) -> str:

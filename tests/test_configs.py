@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sae_reasoning.compose import CONF, ROOT, compose, group_options, option_names
+from sae_reasoning.compose import (
+    CONF,
+    ROOT,
+    compose,
+    expand,
+    group_options,
+    option_names,
+    quoted,
+)
 from sae_reasoning.config import AttackConfig, Config, ConfigError, SaeConfig
 from sae_reasoning.edges.artifacts import fingerprint
 
@@ -261,3 +269,66 @@ def test_fetched_models_stand_alone_where_they_were_put():
     assert config.match.model.gguf_file.endswith(".gguf")
     with pytest.raises(ConfigError, match=r"fetch\.models=\['gpt5'\] are not all known"):
         compose(["fetch.models=[gpt5]"])
+
+
+MINE = ("pair=local", "pair.name=mine", "pair.base.path=a", "pair.rl.path=b")
+
+
+@pytest.mark.parametrize("name", ["1e3", "3627e41", "1_000", "1.0", "null1", "true", "nan", "007"])
+def test_a_name_is_text_whatever_it_looks_like(name: str) -> None:
+    config = compose(
+        [*MINE, f"experiment={name}", f"pair.name={name}", f"pair.base.revision={name}"]
+    )
+    assert (config.experiment, config.pair.name, config.pair.base.revision) == (name, name, name)
+    lists = compose([*MINE, f"behaviours=[{name},b]", f"transfer.pairs=[a,{name}]"])
+    assert (lists.behaviours, lists.transfer.pairs) == ([name, "b"], ["a", name])
+    jobs = expand([*MINE, f"experiment={name},other", "layers=[1],[2]"])
+    assert [compose(job).experiment for job in jobs] == [name, name, "other", "other"]
+
+
+def test_none_is_none_where_there_may_be_none_and_a_name_elsewhere() -> None:
+    config = compose([*MINE, "pair.base.revision=null", "cache.shard=null", "pair.name=null"])
+    assert (config.pair.base.revision, config.cache.shard, config.pair.name) == (None, None, "null")
+    assert compose([*MINE, "layers=[1,2]", "train.lr=1e-3", "rank.gate=false"]).train.lr == 1e-3
+
+
+def test_a_tilde_is_the_users_own_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    models = [
+        f"{m}.{o}" for m in ("pair.base", "pair.rl") for o in ("path", "tokenizer", "adapter")
+    ]
+    single = [*models, "runs", "traces.source", "traces.base_source", "match.model.path"]
+    single += ["course.checkpoints", "calibrate.output", "organism.folder", "organism.others"]
+    single += ["fetch.folder", "train.released"]
+    brought = "train.readers=released"
+    for quote in ("", "'"):
+        given = [f"{option}={quote}~/it{quote}" for option in single]
+        lists = [f"{stage}.reviews=[{quote}~/a{quote},b]" for stage in ("ablate", "report")]
+        config = compose([*MINE, "layers=[1]", brought, *given, *lists])
+        for option in single:
+            value: object = config
+            for part in option.split("."):
+                value = getattr(value, part)
+            assert value == "/home/me/it", option
+        assert config.ablate.reviews == config.report.reviews == ["/home/me/a", "b"]
+    by_layer = compose([*MINE, brought, "train.released=~/saes/{layer}"])
+    assert by_layer.train.released == "/home/me/saes/{layer}"
+    assert compose([*MINE, "traces.source=gsm8k:~/data"]).traces.source == "gsm8k:/home/me/data"
+    assert compose([*MINE, "traces.source=a~b"]).traces.source == "a~b"
+
+
+@pytest.mark.parametrize("name", ["it's.jsonl", "two 'of' them's.jsonl", r"a\'s b", "tail\\"])
+def test_files_with_an_apostrophe_can_be_named(name: str) -> None:
+    for value in (quoted(name), *([name] if "\\" not in name else [])):
+        assert compose([*MINE, f"traces.source={value}"]).traces.source == name
+        assert compose([*MINE, f"corpus.annotated={value}"]).traces.source == name
+        (job,) = expand([*MINE, f"corpus.annotated={value}"])
+        assert compose(job).traces.source == name
+    both = compose([*MINE, f"corpus.annotated=[{quoted(name)},b.jsonl]"])
+    assert (both.traces.source, both.traces.base_source) == (name, "b.jsonl")
+
+
+@pytest.mark.parametrize("value", ["'half", "a(b", "[a's,b]", "{a's}"])
+def test_what_is_quoted_by_halves_is_refused_in_one_line(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"can't be read; .* quote special signs"):
+        compose([*MINE, f"traces.source={value}"])

@@ -53,6 +53,7 @@ __all__ = [
     "LAYER_FIELD",
     "OFFSET_UNITS",
     "PARTIAL",
+    "VERSIONS",
     "AblateConfig",
     "AttackConfig",
     "CacheConfig",
@@ -83,38 +84,28 @@ __all__ = [
 ]
 
 
-_VERSIONS = {
-    "ablate": 5,
+VERSIONS = {
+    "traces": 1,
+    "export": 1,
+    "cache": 1,
+    "train": 1,
     "rank": 15,
-    "hybrid": 2,
+    "match": 1,
+    "ablate": 5,
+    "transfer": 1,
     "contrast": 4,
     "course": 2,
+    "hybrid": 2,
     "elicit": 2,
     "report": 5,
+    "organisms": 1,
 }
-"""Of stages whose result has changed while their options haven't; an older result is stale."""
+"""Of every stage that makes a folder: raised when its result changes while its options haven't, so
+that an older result is stale. tests/versions.json holds each version's tables against it."""
 
 _SENTENCES = 2
 """Of the rules by which natural text is read (sentences, cues, imports); traces made by older ones
 are stale."""
-
-_LATER = {
-    "train": frozenset({"gate_tokens", "sae.release", "sae.id"}),
-    "match": frozenset(
-        "model.gguf_file model.tokenizer model.adapter model.adapter_revision "
-        "model.merge_adapter model.attention model.device_map model.chat_template".split()
-    ),
-    "traces": frozenset(
-        "base_source offsets writer annotator second_annotator annotator_model annotator_attempts "
-        "annotator_failures annotator_endpoint annotator_concurrency cues meanings jitter "
-        "dataset_split instruction engine".split()
-    ),
-    "export": frozenset({"offsets"}),
-    "rank": frozenset({"attribution_tokens", "max_norm_multiple"}),
-    "ablate": frozenset({"reviews"}),
-}
-"""Options of stages that there haven't always been; at their defaults a stage makes what it made
-before, so they enter its fingerprint only where they are set."""
 
 PARTIAL = frozenset({"cache.shard", "cache.only", "rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
@@ -303,44 +294,28 @@ class Config:
         """The part of the config that a stage reads, and is fingerprinted by."""
         layers: dict[str, Any] = {"layers": self.layers}
         behaviours: dict[str, Any] = {"behaviours": self.behaviours}
-        dtypes = self.pair.reading
+        reading = self.pair.reading
         shared = {
-            "traces": behaviours | dtypes,
+            "traces": behaviours | reading,
             "export": {},
-            "cache": layers | dtypes,
+            "cache": layers | reading,
             "train": layers,
-            "rank": layers | behaviours | dtypes,
-            "match": layers | behaviours | dtypes,
-            "ablate": layers | behaviours | dtypes | {"source": self.traces.source},
+            "rank": layers | behaviours | reading,
+            "match": layers | behaviours | reading,
+            "ablate": layers | behaviours | reading | {"source": self.traces.source},
             "transfer": {},
-            "hybrid": layers | behaviours | dtypes | {"source": self.traces.source},
-            "contrast": layers | behaviours | dtypes | {"source": self.traces.source},
+            "hybrid": layers | behaviours | reading | {"source": self.traces.source},
+            "contrast": layers | behaviours | reading | {"source": self.traces.source},
             "course": {name: getattr(self.report, name) for name in ("min_problems", "min_starts")},
-            "elicit": behaviours | dtypes | {"source": self.traces.source},
+            "elicit": behaviours | reading | {"source": self.traces.source},
             "report": {},
         }
         if stage == "ablate" and self.traces.kind != "search":  # Marked by words.
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
-        version = {"version": _VERSIONS[stage]} if stage in _VERSIONS else {}
         if stage == "traces" and self.traces.kind != "search":
-            version = {"sentences": _SENTENCES}
+            shared["traces"] = shared["traces"] | {"sentences": _SENTENCES}
         part = getattr(self, stage)
         own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL | _CUTS}
-        default = asdict(type(part)())
-        for name in _LATER.get(stage, ()):
-            _drop(
-                own,
-                default,
-                name.split("."),
-                or_if=stage == "traces" and not self.traces.depends_on(name),
-            )
-        return {stage: own} | shared[stage] | version
-
-
-def _drop(own: dict[str, Any], default: dict[str, Any], path: list[str], *, or_if: bool) -> None:
-    """Take an option out of a stage's, where it's at its default."""
-    *outer, name = path
-    for key in outer:
-        own, default = own[key], default[key]
-    if or_if or own[name] == default[name]:
-        del own[name]
+        if stage == "traces":
+            own = {name: value for name, value in own.items() if part.depends_on(name)}
+        return {stage: own} | shared[stage] | {"version": VERSIONS[stage]}

@@ -112,11 +112,9 @@ class PairConfig:
 
     @property
     def reading(self) -> dict[str, dict[str, Any]]:
-        """What results depend on of how both models are read; of later options, those set."""
-        models, plain = self.readers, ModelConfig()
-        found = {"dtypes": {name: model.dtype for name, model in models.items()}}
-        for option in ("attention", "chat_template", "merge_adapter"):
-            values = {name: getattr(model, option) for name, model in models.items()}
-            if any(value != getattr(plain, option) for value in values.values()):
-                found[option] = values
-        return found
+        """What results depend on of how both models are read."""
+        options = ("dtype", "attention", "chat_template", "merge_adapter")
+        return {
+            option: {name: getattr(model, option) for name, model in self.readers.items()}
+            for option in options
+        }

@@ -59,9 +59,8 @@ from sae_reasoning.edges.artifacts import (
     fingerprint,
     publish,
 )
-from sae_reasoning.edges.lock import Lock
 from sae_reasoning.edges.files import reserve
-from sae_reasoning.edges.lock import InUse, Lock
+from sae_reasoning.edges.lock import Lock
 
 _BLOCKS_MIXED = 256  # At least so many places of the store meet in a mixing buffer.
 _MAX_BLOCK = 1024  # Rows; larger blocks read no faster.

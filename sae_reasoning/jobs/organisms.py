@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from sae_reasoning.config import (
+    VERSIONS,
     Config,
     ConfigError,
     GrpoConfig,
@@ -172,6 +173,8 @@ class _Making:
             made_by.append([own.family, self._shape(), own.vocab_size])
         if own.compiled:
             made_by.append("compiled")
+        if VERSIONS["organisms"] > 1:  # The models that ship are of the first.
+            made_by.append(VERSIONS["organisms"])
         with Stage(self.folder / recipe.name, [*made_by, *measured_by], inputs) as stage:
             if stage.is_current:
                 self.console.current(recipe.name, stage.final)

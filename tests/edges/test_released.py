@@ -76,7 +76,7 @@ def test_an_sae_that_cannot_be_fetched_is_refused_in_one_line(tmp_path, monkeypa
 def test_naming_a_release_is_enough_to_train_nothing():
     cfg = compose(["sae.release=llama_scope_lxr_8x", "sae.id=l{layer}r_8x", "layers=[8,15]"])
     assert (cfg.train.readers, cfg.train.sae.id) == ("released", "l{layer}r_8x")
-    assert "release" not in compose().settings("train")["train"]["sae"]
+    assert compose().settings("train")["train"]["sae"]["release"] == ""
     assert cfg.settings("train")["train"]["sae"]["release"] == "llama_scope_lxr_8x"
 
 

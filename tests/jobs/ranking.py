@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from behaviours.examples import narrated_traces
 from safetensors.torch import load_file, save_file
+from sealed import seal
 
 from sae_reasoning.config import Config, PairConfig
 from sae_reasoning.edges.activation_store import ActivationStore
@@ -100,6 +101,8 @@ def plant(config: Config) -> None:
     quality = read_json(folder / "quality.json")
     known = quality | {"fingerprint": load_dictionary(folder).fingerprint}
     write_json(folder / "quality.json", known)
+    for stage in ("cache", "train"):
+        seal(config.folder / stage)
 
 
 def config_of(folder: Path, pair: PairConfig) -> Config:

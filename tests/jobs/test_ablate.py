@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from jobs.edited import SHORTLIST, make_inputs, quiet, run, seal, write_rank
+from jobs.edited import SHORTLIST, make_inputs, quiet, run, write_rank
+from sealed import seal
 
 from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
@@ -353,7 +354,7 @@ def test_rollouts_without_an_edit_are_what_the_model_says_alone(cfg):
         (rollout,) = generate(
             lm,
             [encode_prompt(lm.tokenizer, row.prompt)],
-            sampler=keyed_sampler(torch.tensor([[cfg.ablate.seed, key, 40_000 + row.sample]]), 1.0),
+            sampler=keyed_sampler(torch.tensor([[cfg.ablate.seed, key, 50_000 + row.sample]]), 1.0),
             max_new_tokens=8,
             batch_size=1,
         )
@@ -365,7 +366,7 @@ def test_a_shortlist_from_another_dictionary_is_refused(cfg):
     shortlist = read_json(path)
     shortlist["dictionaries"]["pooled/layer_1"]["fingerprint"] = "0" * 16
     write_json(path, shortlist)
-    seal(cfg, "rank")
+    seal(cfg.folder / "rank")
     with pytest.raises(BrokenArtifact, match=r"another dictionary.*make rank"):
         run(cfg)
     assert not (cfg.folder / "ablate").exists()
@@ -381,7 +382,7 @@ def test_an_empty_shortlist_is_refused(cfg):
     cfg.ablate.shortlist = "trackers"
     path = cfg.folder / "rank" / "shortlist.json"
     write_json(path, read_json(path) | {"trackers": {"deduction": []}})
-    seal(cfg, "rank")
+    seal(cfg.folder / "rank")
     with pytest.raises(ConfigError, match=r"ablate.shortlist=trackers is empty"):
         run(cfg)
 
@@ -394,7 +395,7 @@ def test_too_many_latents_for_controls_is_refused(cfg):
     path = cfg.folder / "rank" / "shortlist.json"
     chosen = [{"layer": 0, "latent": latent} for latent in range(6)]
     write_json(path, read_json(path) | {"announcers": {"backtracking": chosen}})
-    seal(cfg, "rank")
+    seal(cfg.folder / "rank")
     cfg.ablate.num_latents = 6
     with pytest.raises(ConfigError, match=r"ablate.num_latents=6, .* layer 0 .* lower them"):
         run(cfg)
@@ -444,5 +445,5 @@ def test_a_move_that_is_only_positional_is_not_edited(cfg):
     for entry in announcers["backtracking"]:
         entry["status"] = "positional, not testable"
     write_json(path, read_json(path) | {"announcers": announcers})
-    seal(cfg, "rank")
+    seal(cfg.folder / "rank")
     assert run(cfg).counts["behaviours"] == 1

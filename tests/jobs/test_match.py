@@ -13,6 +13,7 @@ import pytest
 import torch
 from behaviours.examples import narrated_traces
 from safetensors.torch import load_file, save_file
+from sealed import seal
 
 from sae_reasoning.behaviours.counterparts import MATCHES
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PairConfig
@@ -102,6 +103,7 @@ def permute(config: Config) -> None:
         quality = read_json(folder / "quality.json")
         known = quality | {"fingerprint": load_dictionary(folder).fingerprint}
         write_json(folder / "quality.json", known)
+    seal(config.folder / "train")
 
 
 @pytest.fixture(scope="module")

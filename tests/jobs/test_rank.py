@@ -16,6 +16,7 @@ from jobs.ranking import (
     quiet,
     write_narrated,
 )
+from sealed import seal
 
 from sae_reasoning.behaviours import outcomes
 from sae_reasoning.behaviours.outcomes import (
@@ -386,6 +387,7 @@ def test_a_dictionary_that_fails_the_transfer_gate_is_refused_with_its_figures(
         for figures in quality["readers"].values():
             figures["failed"] = {}
         write_json(path, quality)
+    seal(config.folder / "train")
     config.rank.only = "base/0"
     assert rank(config, **quiet()) is None  # Scored, so it passed.
 
@@ -469,6 +471,7 @@ def test_a_missing_input_names_its_target(config: Config, stage: str) -> None:
 def test_a_dictionary_of_another_width_is_refused(config: Config) -> None:
     sae = build_training_sae(SaeConfig(d_sae=16, k=2), d_in=24, seed=0, steps=1)
     finish(sae, 1.0).save(config.folder / "train" / "pooled" / "layer_1")
+    seal(config.folder / "train")
     with pytest.raises(BrokenArtifact, match="width 24, its reader's are 32 wide; delete it"):
         rank(config, **quiet())
     assert not (config.folder / "rank").exists()
@@ -478,6 +481,7 @@ def test_a_dictionary_that_was_exchanged_is_refused(config: Config) -> None:
     pooled = config.folder / "train" / "pooled"
     shutil.rmtree(pooled / "layer_1")
     shutil.copytree(pooled / "layer_0", pooled / "layer_1")
+    seal(config.folder / "train")
     with pytest.raises(BrokenArtifact, match="holds an SAE of layer 0"):
         rank(config, **quiet())
 

@@ -73,7 +73,7 @@ def test_every_file_of_behaviours_has_cues_and_a_meaning_for_each_move(choice: s
 
 def test_cues_stale_only_traces_that_were_marked_by_them() -> None:
     plain = compose().settings("traces")
-    assert "cues" not in plain["traces"] and "annotator" not in plain["traces"]
+    assert "cues" not in plain["traces"] and "annotator_endpoint" not in plain["traces"]
     cued = compose(["traces.annotator=cues"]).settings("traces")["traces"]
     assert cued["annotator"] == "cues" and "wait" in cued["cues"]["backtracking"]
     assert "meanings" not in cued

@@ -23,7 +23,7 @@ from sae_reasoning.steering.edits import RowEdits
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.positions import OPPORTUNITIES, Timing
 
-_OWN_NOISE = 40_000
+_OWN_NOISE = 50_000
 """Where samples are counted from, so that none shares its noise with the traces' rollouts."""
 
 
