@@ -94,11 +94,11 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         digest(Path(UNREADABLE))
     assert raised.value.filename == UNREADABLE
     with pytest.raises(ConfigError, match=rf"traces.source={UNREADABLE} can't be read \(Input"):
-        read_source("traces.source", UNREADABLE)
+        read_source("traces.source", UNREADABLE, print)
     link = tmp_path / "rows.jsonl"
     link.symlink_to(UNREADABLE)
     with pytest.raises(ConfigError, match=r"base_source=.*rows.jsonl can't be read"):
-        read_source("traces.base_source", str(link))
+        read_source("traces.base_source", str(link), print)
 
 
 def test_a_stage_says_which_input_cannot_be_read(tiny_config: Config, tmp_path: Path) -> None:
