@@ -117,5 +117,11 @@ def config_of(folder: Path, pair: PairConfig) -> Config:
     config.rank.bootstrap, config.rank.random_directions = 50, 8
     config.rank.gate = False  # So short a training passes none.
     config.rank.trackers = config.rank.announcers = config.rank.candidates = 5
-    config.rank.attribution_onsets = 12
+    config.rank.attribution_onsets, config.rank.injection_texts = 12, 5
     return config
+
+
+def shorten(config: Config) -> None:
+    """Rank with short lists, where it's not the lists that are looked at."""
+    config.rank.trackers = config.rank.announcers = config.rank.candidates = 2
+    config.rank.injection_texts, config.rank.random_directions = 2, 4

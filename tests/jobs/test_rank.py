@@ -14,6 +14,7 @@ from jobs.ranking import (
     config_of,
     plant,
     quiet,
+    shorten,
     write_narrated,
 )
 from sealed import seal
@@ -329,6 +330,7 @@ def test_announcers_push_towards_the_move_and_are_described(ranked: Ranked) -> N
 
 
 def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
+    shorten(config)
     config.rank.replicas = 2
     rank(config, **quiet())
     folder = config.folder / "rank"
@@ -344,6 +346,7 @@ def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) 
     assert not list(config.folder.glob("rank.partial-*"))
 
 
+@pytest.mark.e2e
 def test_passes_made_apart_are_gathered_into_the_same_ranking(
     config: Config, ranked: Ranked
 ) -> None:
@@ -410,6 +413,7 @@ def test_a_second_run_does_nothing(ranked: Ranked) -> None:
 def test_another_config_ranks_again_and_can_announce_by_onset_auroc(
     config: Config, ranked: Ranked
 ) -> None:
+    shorten(config)
     config.rank.announce_by, config.rank.attribution_onsets = "onset_auroc", 4
     first = Manifest.read(ranked.config.folder / "rank")
     assert first is not None
