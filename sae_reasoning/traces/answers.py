@@ -63,6 +63,14 @@ _ADDS = re.compile(
     re.IGNORECASE,
 )
 """A remark on what a response concludes; which of both is the answer depends on the question."""
+_DENIED = re.compile(r"\b(?:not|rather than|instead of)\s+[^\w\s]?$", re.IGNORECASE)
+_RANGE = re.compile(
+    r"\bbetween\b[^.\n]{0,20}\d[^.\n]{0,15}\band\s+$|(?<!from )\b[\d.,]+\s+(?:to|or)\s+$"
+    r"|\d\s+(?:dollars?|euros?|pounds?|hours?|minutes?|days?|weeks?|months?|years?|feet|foot)"
+    r"\s*(?:,|and)?\s*$",
+    re.IGNORECASE,
+)
+"""What stands before the second of two numbers that are one thing: a range, hours and minutes."""
 _SENTENCE = re.compile(r"(?<!\bRs)(?<!\b[ap]\.m)[.!?](?=[\s*_\"')]|$)(?!\s*\d)|\n")
 FORMULA = re.compile(
     r"\$\$(?P<display>.{1,2000}?)\$\$|\\\[(?P<bracket>.{1,2000}?)\\\]|\\\((?P<inline>.{1,500}?)\\\)"
@@ -326,12 +334,15 @@ def _last_number(said: str) -> Answer | None:
         place for place, sign in enumerate(plain) if 0 <= ord(sign) - _PRIVATE[0] < len(segments)
     ]
     found = mentions(plain)
+    while len(found) > 1 and _DENIED.search(plain[max(0, found[-1].start - 20) : found[-1].start]):
+        found.pop()
     if places and (not found or places[-1] > found[-1].start):
         return Answer(segments[ord(plain[places[-1]]) - _PRIVATE[0]], is_stated=False)
     if found:
         last = found[-1]
-        adds = _ADDS.search(plain, 0, last.end) is not None
-        return Answer(last.text, is_stated=False, is_unclear=adds or _is_unclear(last))
+        before = plain[max(0, last.start - 200) : last.start]
+        is_unclear = _is_unclear(last) or _RANGE.search(before) or _ADDS.search(plain[: last.end])
+        return Answer(last.text, is_stated=False, is_unclear=bool(is_unclear))
     spoken = in_words(plain)
     return Answer(spoken.text, is_stated=False) if spoken else None
 

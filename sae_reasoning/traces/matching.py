@@ -19,16 +19,18 @@ _GROUP = re.compile(r"[(\[{][^()\[\]{}]*,[^()\[\]{}]*[)\]}]")
 _LEADING_CHOICE = re.compile(
     r"\W*(?:(?:option|choice|answer)\W+)?\(?([A-J])\)?(?=$|[\s.,:;)])", re.IGNORECASE
 )
-_CHOICES = re.compile(r"(?<![\w'])(?:\(([A-J])\)|([A-HJ])(?![\w'])(?!(?<=A) [a-z]))")
+_CHOICES = re.compile(
+    r"(?<![\w'])(?:\(([A-J])\)|([A-HJ])(?![\w'])(?!(?<=A) (?!or\b|and\b|nor\b|is\b)[a-z]))"
+)
 _TIME = re.compile(r"(?<![\d:])(\d{1,4}):(\d{1,4})(?![\d:])\s*(?:([ap])\.?\s?m\b)?", re.IGNORECASE)
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
-_SAYS = re.compile(r"^.*\b(?:is|are|was|were)\b|^.*[:=]", re.DOTALL)
+_SAYS = re.compile(r"^.*\b(?:is|are|was|were|be)\b|^.*(?::(?!\d)|=)", re.DOTALL)
 _ARTICLE = re.compile(r"^(?:therefore|thus|hence|so|an?|the)\b[,\s]*", re.IGNORECASE)
 _NAMES = frozenset("sqrt frac dfrac tfrac cdot times pi sin cos tan log ln exp left right".split())
 _BETWEEN = re.compile(
     r"\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|(?<=[\d})])\s+(?:and|or)\s+(?=[\d\\({-])"
 )
-_AMBIGUOUS = re.compile(r"!|\d:\d|\d_|\d\.\d+\.\d|\.\.\.|\d\s+\d")
+_AMBIGUOUS = re.compile(r"!|/\s*0+(?![\d.])|\d:\d|\d_|\d\.\d+\.\d|\.\.\.|\d\s+\d")
 _LARGE_POWER = re.compile(r"(?:\^|\*\*)[\s{(]*-?\d{4,}|\d{4,}\s*!|(?:\^|\*\*)[^+=,]*(?:\^|\*\*)")
 
 
@@ -73,6 +75,9 @@ def expression_in(answer: str) -> str | None:
     plain = answer.strip(EDGES.replace("!", "") if re.search(r"[\d)]!", answer) else EDGES)
     if _is_expression(plain):
         return plain
+    tail = _SAYS.sub("", plain).strip()
+    if _is_expression(tail):
+        return tail
     groups = _GROUP.findall(plain_text(plain))
     return str(groups[-1]) if groups and _is_expression(groups[-1]) else None
 
@@ -81,7 +86,7 @@ def _is_expression(text: str) -> bool:
     """Whether algebra may tell what a text is worth: no prose, no two readings, no giant."""
     if len(text) > 300 or _LARGE_POWER.search(text) or not re.search(r"\d|\\[a-zA-Z]|[a-z]", text):
         return False
-    bare = re.sub(r"\\[a-zA-Z]+", " ", WORDS_IN_TEX.sub(r" \1 ", text.replace("{,}", ",")))
+    bare = re.sub(r"\\[a-zA-Z]+", "*", WORDS_IN_TEX.sub(r" \1 ", text.replace("{,}", ",")))
     if _AMBIGUOUS.search(bare):
         return False
     words = re.findall(r"[A-Za-z]{2,}", bare)
@@ -99,6 +104,8 @@ def _match_choice(right: str, answer: Answer) -> Comparison:
         leading = None  # A word.
     if leading and re.match(r"I [a-z]" if answer.is_stated else r"[AI] [a-z]", plain):
         leading = None  # An article or a pronoun.
+    if re.search(r"\b(?:not|neither|nor)\b", plain, re.IGNORECASE) and not leading:
+        return Comparison.UNREADABLE
     letters = {one or other for one, other in _CHOICES.findall(plain)}
     if leading:
         rest = plain[leading.end() :]

@@ -121,6 +121,7 @@ _UNITS = frozenset(
     "cm mm km dm nm kg mg lb lbs ft in oz hr hrs min mins sec secs ms ml mL cl dl kWh kW mph kph "
     "sq pts pcs yr yrs yd yds mi st nd rd th pt qt gal am pm Hz kHz MHz GB MB KB TB".split()
 )
+_BETWEEN_UNITS = frozenset(("of", "a", "an", "the", "per", "for", "each"))
 _UNIT = re.compile(r"[A-Za-z][A-Za-z'-]*\.?(?:\^-?\d)?")
 _BEFORE = re.compile(
     r"\b(?:not|or|and|nor|either|neither|never)\b|n't\b"
@@ -332,7 +333,7 @@ def _is_unit(word: str, is_apart: bool) -> bool:
     if not _UNIT.fullmatch(word):
         return False
     name = word.partition("^")[0].rstrip(".")
-    if name in _UNITS or name in _UNIT_LETTERS:
+    if name in _UNITS or name in _UNIT_LETTERS or (is_apart and name in _BETWEEN_UNITS):
         return True
     return len(name) > (1 if name.lower() == "a" else 2 if is_apart else 3) and bool(
         re.search("[aeiouy]", name, re.IGNORECASE)

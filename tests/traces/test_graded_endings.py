@@ -1,8 +1,9 @@
 """Endings of responses that a careful reader graded, and how often programs say the same.
 
 `graded_endings.jsonl` was written from the kinds of endings that are met, before the grader was
-mended to read them; what it still reads otherwise bears a note. `before` is what the grader of
-version 2 said, `alone` what math-verify says of the whole response. `python
+mended to read them, and those that bear `first` afterwards: it's what the mended grader said when
+it first met them. What is still read otherwise bears a note. `before` is what the grader of version
+2 said, `alone` what math-verify says of the whole response. `python
 tests/traces/test_graded_endings.py` asks math-verify again and writes `data/findings/grading.md`.
 """
 
@@ -122,9 +123,20 @@ def _write_page(endings: list[dict[str, Any]], now: list[str]) -> None:
             written = json.dumps(ending["response"], ensure_ascii=False)[1:-1]
             cells = (f"`{written}`", ending["reference"], ending["says"], said, ending["note"])
             remarks.append(f"| {' | '.join(cells)} |")
+    later = [ending for ending in endings if "first" in ending]
+    unseen = {
+        "later": len(later),
+        "before": sum(e["before"] == e["says"] for e in later),
+        "alone": sum(e["alone"] == e["says"] for e in later),
+        "first": sum(e["first"] == e["says"] for e in later),
+        "falsely": sum(e["first"] == RIGHT != e["says"] for e in later),
+    }
+    unseen["share"] = f"{unseen['first'] / len(later):.1%}"
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(
-        _TEXT.format(total=len(endings), table=table(endings, now), remarks="\n".join(remarks)),
+        _TEXT.format(
+            total=len(endings), table=table(endings, now), remarks="\n".join(remarks), **unseen
+        ),
         "utf-8",
     )
 
@@ -137,10 +149,12 @@ known to grade it by). The table counts those on which a grader says the same.
 
 {table}
 
-Agreement is by kind of ending, and no model's rollouts are of these kinds in these shares. The set
-was written before version 3; four labels were made consistent since (`2x`, `±5`, a pair and an
-interval are wrong wherever a number is asked for). On its first run, version 3 agreed on 574 and
-called 5 right that aren't; it was then mended on this set, so other endings will agree less often.
+Agreement is by kind of ending, and no model's rollouts are of these kinds in these shares. Version
+3 was mended on these endings, so its column is a fit. It met {later} of them after it had been
+mended on the others: at first it agreed on {first} of those ({share}; version 2: {before},
+math-verify: {alone}) and called {falsely} right that aren't, the better guess for new endings.
+Labels of five endings were made consistent after they were written: `2x`, `±5`, a pair and an
+interval are wrong wherever a number is asked for, and `1,3` is two things wherever it stands.
 
 What is still read otherwise:
 
