@@ -108,12 +108,12 @@ class TrainConfig:
     sae: SaeConfig = field(default_factory=SaeConfig)
     readers: str = "pooled"
     released: str = ""
-    steps: int = 1000
+    steps: int = 2000
     batch_size: int = 2048
     lr: float = 1e-3
     mixing_tokens: int = 65536
     max_norm_multiple: float = NORM_MULTIPLE
-    checkpoint_every: int = 500
+    checkpoint_every: int = 1000
     seed: int = 0
     gate_fvu: float = 0.3
     gate_l0: float = 0.125
