@@ -364,7 +364,7 @@ def _for_make(options: Sequence[str]) -> str:
 
 
 def _rate(rate: float, unit: str) -> str:
-    return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.2f} {unit}/s"
+    return f"{number(rate, 0 if rate >= 10 else 2)} {unit}/s"
 
 
 def _is_number(value: Any) -> bool:

@@ -25,6 +25,7 @@ from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms.world import Difficulty
 from sae_reasoning.steering.edit_plans import num_conditions
+from sae_reasoning.texts import number
 from sae_reasoning.traces.problems import draw_search_problems
 
 
@@ -118,8 +119,8 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
                 for reader, size in sizes.items()
             },
             **{
-                f"{writer} writes": f"{text.number:,} rollouts of {text.response:,.0f} tokens "
-                f"after {text.prompt:,.0f} ({text.source})"
+                f"{writer} writes": f"{text.number:,} rollouts of {number(text.response, 0)} "
+                f"tokens after {number(text.prompt, 0)} ({text.source})"
                 for writer, text in texts.items()
             },
             "assumed": f"{cfg.plan.utilisation:.0%} of the matrix peak (SAEs "
@@ -130,10 +131,10 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
     rows = [
         [
             cost.stage,
-            f"{cost.tokens / 1e6:,.2f} M",
+            f"{number(cost.tokens / 1e6, 2)} M",
             megabytes(cost.disk) if cost.disk else "-",
             f"{cost.flops:.2e}",
-            *(f"{cost.hours(CARDS[card], cfg.plan.bandwidth):,.2f}" for card in cfg.plan.cards),
+            *(number(cost.hours(CARDS[card], cfg.plan.bandwidth), 2) for card in cfg.plan.cards),
         ]
         for cost in costs
     ]

@@ -178,7 +178,7 @@ def example(
         is_cut=(start > first_kept, stop < len(trace.token_ids)),
         values={
             reader: {
-                place - start: float(f"{value:.3g}")
+                place - start: float(f"{value:.4g}")
                 for place, value in values.items()
                 if start <= place < stop
             }

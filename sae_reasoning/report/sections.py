@@ -87,6 +87,7 @@ class Section:
 def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
     """How often each model starts each move."""
     charts = []
+    said = f" {NEVER}" if any(never(move, measures) for move in behaviours) else ""
     for name, title in (
         (PER_TRACE, "How often a rollout starts the move"),
         (GIVEN_THINKING, "How often it starts at an opportunity, within thought"),
@@ -99,8 +100,8 @@ def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
         "onset_mass",
         "When: onset mass",
         "What each model would do at the same opportunities, in probability, on problems that "
-        "chose nothing. If only the rate per rollout differs, training taught the model to think. "
-        f"{NEVER}",
+        "chose nothing. If only the rate per rollout differs, training taught the model to think."
+        + said,
         tuple(charts),
         rows=_rows(measures, (PER_TRACE, GIVEN_THINKING, ENTRY)),
     )

@@ -67,7 +67,7 @@ function draw() {
     const line = element("tr", "",
       element("td", "", row.place), element("td", "", link), element("td", "", row.behaviour),
       element("td", "", row.shortlist), element("td", "num", figure(row.auroc)),
-      element("td", "num", row.firing_rate === null ? "–" : `${(100 * row.firing_rate).toFixed(1)} %`),
+      element("td", "num", row.firing_rate === null ? "–" : `${figure(100 * row.firing_rate, 1)} %`),
       element("td", "", row.called_base || "–"), element("td", "", row.called_rl || "–"),
       element("td", "", reviewed(row).call || "–"));
     line.dataset.index = row.index;

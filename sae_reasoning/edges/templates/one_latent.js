@@ -131,7 +131,7 @@ function grid(record) {
   const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.span_auroc_low, s.span_auroc_high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
   return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it's a candidate. One text, two readers shows representation; two writers show use.",
     table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "taken / not", "problems"], rows, [4, 5, 6, 7]),
-    table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${(100 * r.firing_rate).toFixed(2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
+    table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${figure(100 * r.firing_rate, 2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
 }
 
 function histogram(record) {
@@ -147,7 +147,7 @@ function histogram(record) {
       svg("g", { class: `series-${reader}` }, ...bars), svg("line", { class: "axis", x1: "0%", x2: "100%", y1: "100%", y2: "100%" }),
       words("0%", "0", "start"), words("100%", figure(edges.at(-1), 1), "end"), words("50%", "activation", "middle"),
       svg("text", { x: 0, y: 4, dx: -6, "text-anchor": "end" }, String(most)), svg("text", { x: 0, y: "92%", dx: -6, dy: 4, "text-anchor": "end" }, "1"));
-    const share = tokens ? (100 * (active[reader] || 0) / tokens).toFixed(2) : "–";
+    const share = tokens ? figure(100 * (active[reader] || 0) / tokens, 2) : "–";
     return element("div", "histogram", element("div", "small", `${READERS[reader]}: fires on ${share} % of n = ${tokens.toLocaleString("en")} tokens; tokens in each bin, log scale`), picture);
   });
   return titled("Activations", "Active values on the report split.", element("div", "two", ...charts));

@@ -174,7 +174,7 @@ class Texts:
 
         def named(best: torch.return_types.topk) -> list[tuple[str, float]]:
             return [
-                (shown(self._says(token), MAX_PIECE), float(f"{value:.3g}"))
+                (shown(self._says(token), MAX_PIECE), float(f"{value:.4g}"))
                 for value, token in zip(best.values.tolist(), best.indices.tolist(), strict=True)
             ]
 
