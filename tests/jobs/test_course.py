@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from projects import Project
+from recorded import hold_to_record
 
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.tables import read_table
@@ -42,6 +43,7 @@ def test_every_model_is_followed_and_the_same_weights_give_the_same_figures(
     assert len(shared) > 4
     for key, value in shared.value.items():
         assert same[key] == pytest.approx(value, abs=1e-5, nan_ok=True), key
+    hold_to_record(project.results / "course")
     assert (project.results / "course" / "course.png").stat().st_size > 10_000
     assert "is up to date" in project.run("course", *options).output
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from projects import Project
+from recorded import hold_to_record
 
 import sae_reasoning.jobs.elicit as job
 from sae_reasoning.compose import compose
@@ -57,6 +58,10 @@ def made(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
     said = run(project)
     assert "run `make hybrid`" in said
     return project
+
+
+def test_tables_are_the_recorded_ones(made: Project) -> None:
+    hold_to_record(made.results / "elicit")
 
 
 def test_every_means_has_a_control_beside_it_and_report_problems_alone(made: Project) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from projects import Project
+from recorded import hold_to_record
 
 from sae_reasoning.compose import compose
 from sae_reasoning.config import ConfigError
@@ -31,6 +32,7 @@ def run(project: Project, *options: str) -> str:
 
 def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> None:
     folder = made_hybrid.results / "hybrid"
+    hold_to_record(folder)
     found = read_table(folder / "hybrid.parquet")
     assert list(found.columns) == COLUMNS
     assert set(found.policy) == {

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from behaviours.examples import narrated_traces
+from recorded import hold_to_record
 from safetensors.torch import load_file, save_file
 from sealed import seal
 
@@ -153,6 +154,7 @@ def test_a_permuted_copy_of_a_dictionary_is_matched_exactly(config: Config) -> N
     printed = run(config)
     found = matches_of(config)
     assert list(found.columns) == MATCHES
+    hold_to_record(config.folder / "match")
     assert set(found.by) == {"cosine", "correlation"}
     assert set(zip(found.layer, found.other_layer, strict=True)) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     same = found[found.layer == found.other_layer]

@@ -6,6 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from recorded import hold_to_record
 from steering.transferred import COUNTERPARTS, effects_of
 
 from sae_reasoning.config import Config, ConfigError, TransferConfig
@@ -39,6 +40,11 @@ def cfg(tiny_config: Config) -> Config:
     for source, target in (("one", "two"), ("two", "one")):
         edit_through(tiny_config, source, target)
     return tiny_config
+
+
+def test_tables_are_the_recorded_ones(cfg):
+    run(cfg)
+    hold_to_record(cfg.place("transfer"))
 
 
 def test_pairs_that_were_edited_through_each_other_make_a_matrix(cfg):

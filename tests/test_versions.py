@@ -1,0 +1,66 @@
+"""Each stage's version: there is one, its fingerprint has it, and it changes with the tables."""
+
+from dataclasses import fields
+
+import pytest
+from projects import STAGES as MADE
+from projects import Project
+from recorded import hold_to_record, read_record
+
+from sae_reasoning.compose import ROOT, compose
+from sae_reasoning.config import PARTIAL, VERSIONS
+from sae_reasoning.flow import STAGES
+
+JOBS = ROOT / "sae_reasoning" / "jobs"
+IN_NO_FINGERPRINT = PARTIAL | {
+    "cache.num_shards",
+    "traces.annotator_endpoint",
+    "traces.annotator_concurrency",
+}
+
+
+ANNOTATED = [
+    *("traces.annotator=llm", "traces.second_annotator=cues"),
+    *("traces.annotator_endpoint=http://localhost", "traces.annotator_model=any"),
+]
+"""So that every option of annotators counts."""
+
+
+def test_every_stage_that_makes_a_folder_has_a_version() -> None:
+    sources = {name: [JOBS / f"{name}.py", *sorted((JOBS / name).rglob("*.py"))] for name in STAGES}
+    makes = {
+        name
+        for name, files in sources.items()
+        if any("with Stage(" in one.read_text("utf-8") for one in files if one.exists())
+    }
+    assert makes == VERSIONS.keys()
+    assert all(version > 0 for version in VERSIONS.values())
+
+
+@pytest.mark.parametrize("stage", sorted(VERSIONS.keys() - {"organisms"}))
+def test_every_option_of_a_stage_and_its_version_are_in_its_fingerprint(stage: str) -> None:
+    config = compose(ANNOTATED)
+    settings = config.settings(stage)
+    assert settings["version"] == VERSIONS[stage]
+    options = {f.name for f in fields(getattr(config, stage))}
+    assert settings[stage].keys() == {o for o in options if f"{stage}.{o}" not in IN_NO_FINGERPRINT}
+
+
+def test_how_models_are_read_is_in_the_fingerprint_of_what_reads_them() -> None:
+    plain, stages = compose(), VERSIONS.keys() - {"organisms"}
+    for option in ("dtype=bfloat16", "attention=eager", "chat_template=true"):
+        other = compose([f"pair.rl.{option}"])
+        changed = {name for name in stages if other.settings(name) != plain.settings(name)}
+        assert changed == {*"traces cache rank match ablate hybrid contrast elicit".split()}
+
+
+@pytest.mark.parametrize("stage", MADE)
+def test_tables_of_a_stage_are_the_recorded_ones(made_project: Project, stage: str) -> None:
+    hold_to_record(made_project.results / stage)
+
+
+def test_every_stage_with_tables_is_recorded() -> None:
+    known = read_record()
+    assert {name: one["version"] for name, one in known.items()} == {
+        name: version for name, version in VERSIONS.items() if name not in ("organisms", "export")
+    }
