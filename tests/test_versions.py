@@ -7,6 +7,7 @@ from projects import STAGES as MADE
 from projects import Project
 from recorded import hold_to_record, read_record
 
+from sae_reasoning import config as config_module
 from sae_reasoning.compose import ROOT, compose
 from sae_reasoning.config import PARTIAL, VERSIONS
 from sae_reasoning.flow import STAGES
@@ -52,6 +53,16 @@ def test_how_models_are_read_is_in_the_fingerprint_of_what_reads_them() -> None:
         other = compose([f"pair.rl.{option}"])
         changed = {name for name in stages if other.settings(name) != plain.settings(name)}
         assert changed == {*"traces cache rank match ablate hybrid contrast elicit".split()}
+
+
+def test_traces_of_natural_text_hang_on_the_rules_that_read_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, words = compose(), compose(["traces.source=mine.jsonl"])
+    before = world.settings("traces"), words.settings("traces")
+    monkeypatch.setitem(config_module._RULES, "grading", 1000)
+    assert world.settings("traces") == before[0]
+    assert words.settings("traces") != before[1]
 
 
 @pytest.mark.parametrize("stage", MADE)

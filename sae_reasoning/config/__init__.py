@@ -103,9 +103,9 @@ VERSIONS = {
 """Of every stage that makes a folder: raised when its result changes while its options haven't, so
 that an older result is stale. tests/versions.json holds each version's tables against it."""
 
-_SENTENCES = 2
-"""Of the rules by which natural text is read (sentences, cues, imports); traces made by older ones
-are stale."""
+_RULES = {"sentences": 2, "grading": 3, "answers": 2}
+"""Versions of the rules by which natural text is read: sentences, cues and imports; what grades;
+what becomes of a judge's answers. Traces made by older ones are stale."""
 
 PARTIAL = frozenset({"cache.shard", "cache.only", "rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
@@ -313,7 +313,7 @@ class Config:
         if stage == "ablate" and self.traces.kind != "search":  # Marked by words.
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
         if stage == "traces" and self.traces.kind != "search":
-            shared["traces"] = shared["traces"] | {"sentences": _SENTENCES}
+            shared["traces"] = shared["traces"] | {"rules": dict(_RULES)}
         part = getattr(self, stage)
         own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL | _CUTS}
         if stage == "traces":

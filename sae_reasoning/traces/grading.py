@@ -37,9 +37,6 @@ STATUSES = FOUND, UNREADABLE, NONE, TRUNCATED
 """What became of a response's answer: it was read, it can't be, the response ended without one or
 was cut before it."""
 
-GRADING_VERSION = 3
-"""Of the rules; grades by other ones are made anew."""
-
 MATH, COUNTDOWN, GYM = "math", "countdown", "gym"
 """How a problem's answers are graded: by value, as arithmetic, or by reasoning-gym's own scorer."""
 

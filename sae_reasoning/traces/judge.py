@@ -28,9 +28,6 @@ _MIN_PLACED = 0.5
 CHARACTERS_PER_TOKEN = 4.0
 """Of English with mathematics, roughly: for estimates before anything is sent."""
 
-ANSWERS_VERSION = 2
-"""Of how answers are read; traces that an older reading marked are stale."""
-
 _DECODER = json.JSONDecoder(strict=False)
 _OBJECT = re.compile(r'\{\s*"')
 _PART = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)

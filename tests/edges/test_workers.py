@@ -160,7 +160,9 @@ list(shared_out(work, range(2), torch.device("cpu")))
 
 def _runs(process: int) -> bool:
     try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        state = (
+            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
+        )
     except FileNotFoundError:
         return False
     return state != "Z"

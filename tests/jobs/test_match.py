@@ -188,7 +188,7 @@ def test_another_family_reads_the_same_texts_and_is_matched_by_words(across: Con
     assert manifest is not None
     words = sum(
         len(json.loads(line)["text"].split())
-        for line in Path(across.traces.source).read_text().splitlines()
+        for line in Path(across.traces.source).read_text(encoding="utf-8").splitlines()
     )
     assert 0.3 * words < manifest.counts["units"] < 0.7 * words  # The report half.
     assert manifest.counts["traces_left_out"] == 0

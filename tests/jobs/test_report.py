@@ -14,7 +14,7 @@ from sae_reasoning.edges.tables import read_table
 
 def words(page: Path) -> str:
     """Text of a page, as a person reads it."""
-    body = page.read_text().split("<main", 1)[1].split(">", 1)[1]
+    body = page.read_text(encoding="utf-8").split("<main", 1)[1].split(">", 1)[1]
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
@@ -23,7 +23,7 @@ def latent_files(project: Project) -> list[Path]:
 
 
 def evidence_of(path: Path) -> dict:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert text.startswith("showLatent(") and text.endswith(");\n")
     return json.loads(text.removeprefix("showLatent(").removesuffix(");\n"))
 

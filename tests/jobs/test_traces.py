@@ -54,7 +54,7 @@ def _bring(tiny_config: Config, path: Path, *writers: str) -> None:
         for number in range(4)
         for writer in writers
     ]
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     tiny_config.traces.source = str(path)
     tiny_config.behaviours = ["backtracking"]
 

@@ -63,7 +63,7 @@ def test_only_the_best_latents_have_a_page_and_it_is_inert(tracked):
     (table,) = [a for a in artifacts(tracked["report"]) if a["name"].endswith("-latents")]
     pages = [e for e in table["manifest"]["contents"] if e["path"].endswith(".html")]
     assert 0 < len(pages) <= 4
-    text = Path(pages[0]["local_path"]).read_text()
+    text = Path(pages[0]["local_path"]).read_text(encoding="utf-8")
     assert "AUROC" in text and "<script" not in text
     assert "://" not in text
 

@@ -32,7 +32,7 @@ GOOD = {
 
 
 def write(path: Path, *rows: dict) -> Path:
-    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
     return path
 
 

@@ -93,7 +93,7 @@ def tokenizer(request: pytest.FixtureRequest, tmp_path_factory) -> PreTrainedTok
     """Read back from disk, as one that is brought along would be."""
     file: Path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     KINDS[request.param]().save(str(file))
-    assert json.loads(file.read_text())["model"]
+    assert json.loads(file.read_text(encoding="utf-8"))["model"]
     return PreTrainedTokenizerFast(tokenizer_file=str(file))
 
 

@@ -274,6 +274,8 @@ def _peak(anew: bool = False) -> float:
     if not status.exists():  # Elsewhere than on Linux a peak can't be forgotten.
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     if anew:
-        Path("/proc/self/clear_refs").write_text("5")
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    (line,) = (
+        line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")
+    )
     return 1024 * float(line.split()[1])

@@ -22,10 +22,9 @@ from sae_reasoning.jobs.traces.rollouts import opens_thought, roll_out
 from sae_reasoning.records import Trace
 from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
-from sae_reasoning.traces.grading import GRADING_VERSION, Grader, grade_all, uneven_answers
+from sae_reasoning.traces.grading import Grader, grade_all, uneven_answers
 from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
 from sae_reasoning.traces.jitter import jitter
-from sae_reasoning.traces.judge import ANSWERS_VERSION
 from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
 from sae_reasoning.traces.summary import beside_each_other, summarise, writers_in_words
 
@@ -40,7 +39,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     rows: Rows = []
     if cfg.traces.kind == "file":
         rows = read_source("traces.source", cfg.traces.source, console.warn)
-    with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg, rows)) as stage:
+    with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg)) as stage:
         if stage.is_current:
             console.current("traces", stage.final)
             assert stage.manifest
@@ -196,15 +195,11 @@ def _compare(
     console.detail(f"sentences: {title}", ["", *square.columns], rows)
 
 
-def _inputs(cfg: Config, rows: Rows) -> dict[str, str]:
+def _inputs(cfg: Config) -> dict[str, str]:
     now = outside_inputs(cfg)
     inputs = models_in(cfg, now) | files_in(now, "traces")
-    inputs |= {f"{writer}_tokenizer": now[f"{writer}_tokenizer"] for writer in cfg.pair.readers}
-    if "llm" in cfg.traces.annotators:
-        inputs["answers"] = str(ANSWERS_VERSION)
-    if cfg.traces.kind != "search" and not _holds_traces(rows):
-        inputs["grading"] = str(GRADING_VERSION)  # Elsewhere the world or the file has the grades.
-    return inputs
+    tokenizers = {f"{writer}_tokenizer" for writer in cfg.pair.readers}
+    return inputs | {name: now[name] for name in sorted(tokenizers)}
 
 
 def _report_placement(
