@@ -296,7 +296,8 @@ class _LayerEdit:
         self._removals = _RemovalTable([i.removals.get(layer) for i in interventions], like)
         self._calls = 0
         self._rows: Tensor | None = None
-        self._edited_here = self._which_here = torch.empty(0)
+        self._edited_here = self._rows_here = torch.empty(0)
+        self._own_here: _Own
         self.first_call = torch.full_like(self._intervention, -1)
         self.log: list[tuple[int, Tensor, Tensor]] = []
 
@@ -311,13 +312,12 @@ class _LayerEdit:
             edited = edited[self._when(rows[edited])]
         if not len(edited):
             return resid
-        rows, which = rows[edited], self._which_here
+        rows = self._rows_here if self._when is None else rows[edited]
+        own = self._own_here if self._when is None else self._of(rows)
         is_every = len(edited) == len(resid)
         before = resid if is_every else resid[edited]
-        if self._when is not None:
-            which = self._intervention[rows]
         read = [before] if self._others is None else [before, self._others(self._layer)[edited]]
-        change, norm = self._changes(read, which)
+        change, norm = self._changes(read, own)
         self.log.append((self._calls - 1, rows, norm))
         after = before + change.to(resid.dtype)
         return after if is_every else resid.index_copy(0, edited, after)
@@ -326,38 +326,64 @@ class _LayerEdit:
         """Note which of the rows are edited at all, until others take their place."""
         self._rows = rows
         self._edited_here = self._is_edited[rows].nonzero().squeeze(1)
-        self._which_here = self._intervention[rows[self._edited_here]]
+        self._rows_here = rows[self._edited_here]
+        self._own_here = self._of(self._rows_here)
         new = rows[self.first_call[rows] < 0]
         self.first_call[new] = self._calls
 
-    def _changes(self, read: Sequence[Tensor], which: Tensor) -> tuple[Tensor, Tensor]:
+    def _of(self, rows: Tensor) -> "_Own":
+        """What is done to some rows, which is the same at each of their positions."""
+        which = self._intervention[rows]
+        return _Own(
+            which,
+            self._gains[which],
+            self._offsets[which],
+            self._along[which] if self._any_along else None,
+            self._norm_gains[which] if self._any_norm else None,
+            self._norm_offsets[which] if self._any_norm else None,
+            self._takes_norm[which] if self._any_norm else None,
+            self._removals.acting(which),
+        )
+
+    def _changes(self, read: Sequence[Tensor], own: "_Own") -> tuple[Tensor, Tensor]:
         """What is added to rows, by intervention, and its norm."""
         before = read[0]
         values, active = self._encode(*read)
         values = values.to(self._gains.dtype)
         table = values.new_zeros((len(values), len(self._directions) + 1))
         latents = table.scatter_(1, self._column_of[active], values)[:, :-1]
-        change = self._change(latents, self._gains[which], self._offsets[which])
-        if self._any_along:
-            change = change + self._along[which]
+        change = torch.addcmul(own.offsets, own.gains, latents) @ self._directions
+        if own.along is not None:
+            change = change + own.along
         norm = change.norm(dim=1)
-        if self._any_norm:
-            wanted = self._change(latents, self._norm_gains[which], self._norm_offsets[which])
+        if own.takes_norm is not None:
+            assert own.norm_gains is not None and own.norm_offsets is not None
+            wanted = torch.addcmul(own.norm_offsets, own.norm_gains, latents) @ self._directions
             # Where a control moves nothing there is no direction to lengthen; it stays still.
             factor = wanted.norm(dim=1) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
             factor = torch.where(norm > 0, factor, 0.0)
-            factor = torch.where(self._takes_norm[which], factor, 1.0)
+            factor = torch.where(own.takes_norm, factor, 1.0)
             change, norm = change * factor[:, None], norm * factor
-        if len(removed := self._removals.acting(which)):
+        if len(removed := own.removed):
             explained = values[removed, None, :] @ self._decoder[active[removed]].to(values)
             change[removed] -= self._removals.part(
-                before[removed], explained.squeeze(1), which[removed]
+                before[removed], explained.squeeze(1), own.which[removed]
             )
             norm = change.norm(dim=1)
         return change, norm
 
-    def _change(self, latents: Tensor, gains: Tensor, offsets: Tensor) -> Tensor:
-        return torch.addcmul(offsets, gains, latents) @ self._directions
+
+class _Own(NamedTuple):
+    """Of each edited row, its intervention and what that is; none where no row has any."""
+
+    which: Tensor
+    gains: Tensor
+    offsets: Tensor
+    along: Tensor | None
+    norm_gains: Tensor | None
+    norm_offsets: Tensor | None
+    takes_norm: Tensor | None
+    removed: Tensor
 
 
 class _RemovalTable:

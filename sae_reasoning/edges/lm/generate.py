@@ -349,8 +349,9 @@ def edited(
             after = edit(before, rows)
             if after is before:
                 return output
-            changed = resid.clone()
-            changed[:, -1] = after.to(resid.device)
+            changed = after.to(resid)[:, None]
+            if resid.shape[1] > 1:
+                changed = torch.cat([resid[:, :-1], changed], dim=1)
             return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = blocks[layer].register_forward_hook(hook)
