@@ -29,7 +29,7 @@ CHARACTERS_PER_TOKEN = 4.0
 """Of English with mathematics, roughly: for estimates before anything is sent."""
 
 _DECODER = json.JSONDecoder(strict=False)
-_OBJECT = re.compile(r'\{\s*"')
+_OBJECT = re.compile(r'\{\s*"(?!(?:label|quote)")')  # No section itself: cut answers have many.
 _PART = re.compile(r'(?P<string>"(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 _ESCAPE = re.compile(r"\\(?P<said>\\|u[0-9a-fA-F]{4}|[a-zA-Z]+|.)", re.DOTALL)
 _THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"

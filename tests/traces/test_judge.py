@@ -1,6 +1,7 @@
 """A model's answers become spans, or nothing."""
 
 import json
+import time
 
 import pytest
 
@@ -70,6 +71,14 @@ def test_what_stands_around_the_answer_is_forgiven(reply: str) -> None:
 def test_a_draft_in_a_thought_is_no_answer(reply: str) -> None:
     with pytest.raises(UnreadableAnswerError):
         read_answer(reply, TEXT, MOVES)
+
+
+def test_a_long_answer_that_was_cut_is_refused_at_once() -> None:
+    cut = answer(*[("deduction", r"So \(x\) is {five}, and \"so\" on.")] * 2000)[:-2]
+    begin = time.process_time()
+    with pytest.raises(UnreadableAnswerError):
+        read_answer(cut, TEXT, MOVES)
+    assert time.process_time() - begin < 2
 
 
 TEX = [r"So \(x = \frac{1}{2}\).", r"Wait, \boxed{4} \neq \theta \to \rho, no.", r"\underline{So}"]
