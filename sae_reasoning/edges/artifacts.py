@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from sae_reasoning.edges.files import publish, sync_folder
 from sae_reasoning.edges.hashing import hash_files
-from sae_reasoning.edges.lock import Lock
+from sae_reasoning.edges.lock import Lock, is_held
 from sae_reasoning.edges.provenance import package_versions, revision
 
 SCHEMA_VERSION = 1
@@ -113,7 +113,8 @@ class Manifest:
         if there != written:
             return f"{path} has {there:,} bytes, not the {written:,} that were written"
         is_changed = name in self.digests and digest(path) != self.digests[name]
-        return f"{path} has been changed" if is_changed else ""
+        # Whoever opens it next is told that it's in use; HDF5 marks a file that it may write to.
+        return f"{path} has been changed" if is_changed and not is_held(path) else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,18 @@ class InUse(ValueError):
     """Another process is at other work in the same place; the message says which process."""
 
 
+def is_held(file: Path) -> bool:
+    """Whether another process has locked a file itself, as HDF5 does where it may write to it."""
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # No locks here.
+            return False
+    return False
+
+
 class Lock:
     """A lock on `place`, for `work`.
 

@@ -151,6 +151,25 @@ def test_an_input_whose_files_are_lost_cut_or_changed_is_refused_and_made_anew(
     assert require_stage(tmp_path, "rank", {}, {})
 
 
+def test_a_file_that_another_process_holds_is_not_called_changed(tmp_path: Path) -> None:
+    make(tmp_path / "rank", {}, {}, "whole")
+    file = tmp_path / "rank" / "out.txt"
+    hold = (
+        f"import fcntl; file = open({str(file)!r}, 'r+'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "file.write('W'); file.flush(); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        assert file.read_text() == "Whole"
+        assert require_stage(tmp_path, "rank", {}, {})
+        holder.communicate(b"\n")
+    with pytest.raises(MissingInput, match=r"out\.txt has been changed"):
+        require_stage(tmp_path, "rank", {}, {})
+
+
 def test_a_large_file_is_known_by_its_size_alone(tmp_path: Path) -> None:
     make(tmp_path / "cache", {}, {}, "x" * (2 << 20))
     manifest = Manifest.read(tmp_path / "cache")
