@@ -250,8 +250,8 @@ def test_what_was_never_counted_is_unknown_not_zero(found):
 
 def test_findings_name_every_change_in_starts_per_opportunity(found):
     (row,) = findings(found).to_dict("records")
-    assert row["per opportunity"] == "0.75 > 0.12"
-    assert row["per trace"] == "3.00 > 0.50"
+    assert row["per opportunity"] == "0.75 → 0.12"
+    assert row["per trace"] == "3.00 → 0.50"
     assert row["change"].startswith("-0.62 [-")
     assert (row["matched"], row["random"]) == ("-0.06 (largest -0.06)", "+0.00 (largest +0.00)")
 
