@@ -4,7 +4,7 @@ One side's tokens are rows of the cache; the other's are numbered along all of i
 after the other.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +23,13 @@ class Language:
         expresses: Whether it has tokens for all of a text.
         prompt: Token ids of a prompt.
         response: Token ids of a response, and the characters of each.
+        offsets: Characters of each token of a response that was written in such tokens.
     """
 
     expresses: Callable[[str], bool]
     prompt: Callable[[str], list[int]]
     response: Callable[[str], tuple[list[int], Offsets]]
+    offsets: Callable[[Sequence[int], str], Offsets]
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ def word_units(traces: Mapping[int, Trace], rows: Rows, own: Language, other: La
     for number, trace in traces.items():
         if not (other.expresses(trace.prompt) and other.expresses(trace.text)):
             continue
-        token_ids, offsets = own.response(trace.text)
-        if list(trace.token_ids[trace.num_prompt_tokens :][: len(token_ids)]) != token_ids:
+        offsets = own.offsets(trace.token_ids[trace.num_prompt_tokens :], trace.text)
+        if max((end for _, end in offsets), default=0) < len(trace.text):
             raise ValueError(f"trace {trace.trace_id} has other tokens than its text")
         other_ids, other_offsets = other.response(trace.text)
         try:

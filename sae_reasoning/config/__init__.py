@@ -85,18 +85,18 @@ __all__ = [
 
 
 VERSIONS = {
-    "traces": 1,
+    "traces": 2,
     "export": 1,
     "cache": 1,
     "train": 1,
     "rank": 15,
     "match": 1,
-    "ablate": 5,
+    "ablate": 6,
     "transfer": 1,
-    "contrast": 4,
-    "course": 2,
-    "hybrid": 2,
-    "elicit": 2,
+    "contrast": 5,
+    "course": 3,
+    "hybrid": 3,
+    "elicit": 3,
     "report": 5,
     "organisms": 1,
 }

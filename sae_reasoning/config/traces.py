@@ -61,6 +61,8 @@ class TracesConfig:
         meanings: What each move is, for `llm`.
         jitter: Tokens by which spans' boundaries are moved at most, by lot: 0 but for seeing what
             hangs on them.
+        cut_to_context: Whether imported traces longer than a model's context are cut to it, and
+            count as truncated; otherwise they're refused.
         dataset_split: Part of a dataset; empty for the one that it's usually tested on.
         instruction: Put behind every question in words, after an empty line.
         engine: What writes: `transformers`, or `vllm` where it's installed. The latter draws other
@@ -93,6 +95,7 @@ class TracesConfig:
     cues: dict[str, list[str]] = field(default_factory=dict)
     meanings: dict[str, str] = field(default_factory=dict)
     jitter: int = 0
+    cut_to_context: bool = False
     dataset_split: str = ""
     instruction: str = ""
     engine: str = "transformers"

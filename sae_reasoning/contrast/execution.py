@@ -28,6 +28,21 @@ _LOTS = 16
 
 
 @dataclass(frozen=True)
+class Begun:
+    """Beginning of a response that is given to a model.
+
+    Attributes:
+        before: What stands there.
+        opening: Words that are written after it.
+        token_ids: Of what stands there, as it was written; None where nobody wrote it so.
+    """
+
+    before: str
+    opening: str = ""
+    token_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Start:
     """A place at which a move is started for a model.
 
@@ -39,6 +54,7 @@ class Start:
         before: The thought up to the place.
         place: Index of the place among all places.
         prefix: Tokens up to onset-1.
+        begun: Those of them that are of the response.
     """
 
     problem_id: str
@@ -48,6 +64,11 @@ class Start:
     before: str
     place: int
     prefix: tuple[int, ...]
+    begun: tuple[int, ...]
+
+    def started(self, opening: str = "") -> Begun:
+        """What a model is given that is to go on from here, or from an opening of the move."""
+        return Begun(self.before, opening, self.begun)
 
     def forced(self, opening: str) -> ForcedStart:
         """With the opening words of the move written in."""
@@ -79,6 +100,7 @@ def rl_starts(
             own = [rng.choice(indices) for indices in by_thought.values()]
             for index in sorted(rng.sample(own, min(most, len(own)))):
                 thought = thoughts[places[index].thought]
+                prefix = thought.token_ids[: places[index].token + 1]
                 chosen.append(
                     Start(
                         problem_id=thought.problem_id,
@@ -87,7 +109,8 @@ def rl_starts(
                         prompt=thought.prompt,
                         before=thought.text[: places[index].char_end],
                         place=index,
-                        prefix=thought.token_ids[: places[index].token + 1],
+                        prefix=prefix,
+                        begun=prefix[thought.num_prompt_tokens :],
                     )
                 )
     return chosen

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_reasoning.contrast.execution import (
+    Begun,
     Start,
     best_fixed_rule,
     chances,
@@ -37,7 +38,7 @@ from sae_reasoning.contrast.measures import (
 )
 from sae_reasoning.organisms.grammar import ALL_OPENINGS
 
-Continue = Callable[[str, Sequence[str], Sequence[str], Sequence[tuple[int, int]]], list[str]]
+Continue = Callable[[str, Sequence[str], Sequence[Begun], Sequence[tuple[int, int]]], list[str]]
 """Takes a model, prompts, beginnings and keys of noise (number, sample); gives what it adds."""
 
 OWN_WORDS, BEST_WORDS, BEST_OF = "own words", "best words", "best of tries"
@@ -99,7 +100,7 @@ def validity(
             continue_(
                 model,
                 [start.prompt for start in report],
-                [f"{before} {o}" for before, o in zip(mixed, words[model], strict=True)],
+                [Begun(before, o) for before, o in zip(mixed, words[model], strict=True)],
                 [(start.place, 1000) for start in report],
             ),
         )
@@ -160,7 +161,7 @@ def _continued(
     return continue_(
         model,
         [start.prompt for start in starts],
-        [f"{start.before} {opening}" for start, opening in zip(starts, openings, strict=True)],
+        [start.started(opening) for start, opening in zip(starts, openings, strict=True)],
         [(start.place, sample) for start in starts],
     )
 

@@ -47,7 +47,7 @@ class Telling:
         *,
         decode: Callable[[list[int]], str],
         encode: Callable[[str], Sequence[int]],
-        ends: frozenset[int],
+        ends: tuple[str, ...],
     ) -> None:
         """A sampler of one generation.
 
@@ -57,7 +57,7 @@ class Telling:
             propose: What is written.
             decode: Words of token ids.
             encode: Token ids of words that follow others.
-            ends: Tokens that end a sentence.
+            ends: What ends a sentence.
         """
         self._sampler, self._propose = sampler, propose
         self._decode, self._encode, self._ends = decode, encode, ends
@@ -83,7 +83,7 @@ class Telling:
 
     def _is_at_end(self, row: int) -> bool:
         said = self._said[row]
-        return not said or said[-1] in self._ends
+        return not said or self._decode(said[-1:]).rstrip().endswith(self._ends)
 
     def _words(self, row: int) -> list[int]:
         """What is proposed at this end; never twice on end, so the model gets to speak."""

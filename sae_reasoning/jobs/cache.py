@@ -28,6 +28,7 @@ from sae_reasoning.edges.artifacts import Manifest, Part, Stage, require_stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.depth import check_layers
+from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
 from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
@@ -133,7 +134,6 @@ class _Reader:
 
     config: ModelConfig
     facts: ModelFacts
-    vocabulary: dict[str, int]
     bos_id: int | None
 
 
@@ -143,7 +143,7 @@ def _describe_readers(cfg: Config) -> dict[str, _Reader]:
         facts = describe(config)
         check_layers(cfg.layers, facts.num_layers, config.path)
         tokenizer = load_tokenizer(config)
-        readers[name] = _Reader(config, facts, tokenizer.get_vocab(), tokenizer.bos_token_id)
+        readers[name] = _Reader(config, facts, tokenizer.bos_token_id)
     return readers
 
 
@@ -151,17 +151,19 @@ def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reade
     """Rows of the kept tokens; padding never has a row, and BOS neither.
 
     Raises:
-        ConfigError: A token that the readers don't have, or nothing is kept.
+        ConfigError: A token that a reader doesn't have, a text longer than its context, or nothing
+            is kept.
     """
-    highest = max(readers[0].vocabulary.values())
+    tokenizer = load_tokenizer(readers[0].config)
+    texts = [trace.token_ids for trace in traces]
+    for reader in readers:
+        rows = reader.facts.num_embeddings or len(tokenizer)
+        require_embeddings(tokenizer, rows, reader.config.named, texts)
+        longest = max(map(len, texts), default=0)
+        require_context(reader.facts.context, reader.config.named, longest)
     bos_ids = {reader.bos_id for reader in readers}
     first_kept = []
     for trace in traces:
-        if max(trace.token_ids, default=0) > highest:
-            raise ConfigError(
-                f"{readers[0].config.named} has no token {max(trace.token_ids)}, "
-                f"which trace {trace.trace_id} holds; run `make traces` with this pair"
-            )
         # The last prompt position is onset-1 of whatever comes first.
         first = max(trace.num_prompt_tokens - 1, 0) if cfg.tokens == "response" else 0
         starts_with_bos = bool(trace.token_ids) and trace.token_ids[0] in bos_ids

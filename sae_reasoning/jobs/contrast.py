@@ -23,7 +23,7 @@ import torch
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.contrast import beside, triggers
-from sae_reasoning.contrast.execution import Start, corrupted, rl_starts
+from sae_reasoning.contrast.execution import Begun, Start, corrupted, rl_starts
 from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
 from sae_reasoning.contrast.rates import Place, places_of, rates
 from sae_reasoning.contrast.reach import Tries, pass_summary, pass_told, reach, walked
@@ -33,18 +33,13 @@ from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
-from sae_reasoning.edges.lm.adapter import plain_parameters
+from sae_reasoning.edges.lm.adapter import compared_parameters
 from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
-from sae_reasoning.edges.lm.load import (
-    LanguageModel,
-    continuation_ids,
-    encode_prompt,
-    encode_response,
-    load,
-)
+from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, load
+from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.read import token_log_probs
-from sae_reasoning.edges.lm.write import write
+from sae_reasoning.edges.lm.write import Written, begun_ids, write
 from sae_reasoning.edges.sae_checkpoint import load_dictionary
 from sae_reasoning.edges.tables import read_traces, write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
@@ -184,18 +179,22 @@ class _Lab:
         self,
         model: str,
         prompts: Sequence[str],
-        beginnings: Sequence[str],
+        beginnings: Sequence[Begun],
         keys: Sequence[tuple[int, int]],
         *,
         max_new_tokens: int,
         pushes: Sequence[Push] | None = None,
-        until: str | None = None,
-    ) -> list[Any]:
+        until: str = "",
+    ) -> list[Written]:
         noise = torch.tensor([[self._own.seed, *key] for key in keys]).reshape(-1, 3)
+        lm = self._models[model]
         return write(
-            self._models[model],
+            lm,
             prompts,
-            beginnings,
+            [
+                begun_ids(lm, one.before if one.token_ids is None else one.token_ids, one.opening)
+                for one in beginnings
+            ],
             sampler=keyed_sampler(noise, self._own.temperature),
             max_new_tokens=max_new_tokens,
             batch_size=self._own.batch_size,
@@ -221,18 +220,17 @@ class _Lab:
         made = self._write(
             model,
             [problem.prompt for problem, _ in tasks],
-            [grammar.THINK] * len(tasks),
+            [Begun(grammar.THINK)] * len(tasks),
             # Apart from the noise of `traces`, whose samples count from 0.
             [(problem.key, 10_000 + sample) for problem, sample in tasks],
             max_new_tokens=self._own.max_new_tokens,
         )
         found = []
         for (problem, sample), one in zip(tasks, made, strict=True):
-            prompt_ids = encode_prompt(lm.tokenizer, problem.prompt)
-            response_ids, offsets = encode_response(lm.tokenizer, one.text)
-            end_id = None if one.truncated else lm.tokenizer.eos_token_id
+            ids = one.response_ids
+            offsets = offsets_of(lm.tokenizer, ids, one.text)
             found.append(
-                Rollout(prompt_ids, response_ids, offsets, end_id, one.text).annotated(
+                Rollout(one.prompt_ids, ids, offsets, one.end_id, one.text).annotated(
                     problem, self._cfg.traces.source, model, lm.facts.name, f"thought{sample}"
                 )
             )
@@ -290,7 +288,7 @@ class _Lab:
         def continue_(
             model: str,
             prompts: Sequence[str],
-            beginnings: Sequence[str],
+            beginnings: Sequence[Begun],
             keys: Sequence[tuple[int, int]],
         ) -> list[str]:
             made = self._write(
@@ -351,7 +349,7 @@ class _Lab:
         made = self._write(
             BASE,
             [start.prompt for start in starts],
-            [start.before for start in starts],
+            [start.started() for start in starts],
             [(start.place, 2000) for start in starts],
             max_new_tokens=self._own.move_tokens,
             pushes=pushes,
@@ -436,7 +434,7 @@ class _Lab:
         made = self._write(
             model,
             [problem.prompt for problem, _ in rows],
-            [""] * len(rows),
+            [Begun("")] * len(rows),
             [(problem.key, 20_000 + sample) for problem, sample in rows],
             max_new_tokens=self._own.max_new_tokens,
         )
@@ -461,9 +459,8 @@ class _Lab:
         versions = [corrupted(thought, finished, rng) for thought in chosen]
         found = []
         for condition in versions[0]:
-            beginnings = [
-                f"{version[condition]} {grammar.END_THINK} {grammar.ANSWER}" for version in versions
-            ]
+            asked = f"{grammar.END_THINK} {grammar.ANSWER}"
+            beginnings = [Begun(f"{version[condition]} {asked}") for version in versions]
             made = self._write(
                 RL,
                 [thought.prompt for thought in chosen],
@@ -489,10 +486,10 @@ class _Lab:
             for model in MODELS
         }
         tokenizer = self._models[RL].tokenizer
-        offsets = [encode_response(tokenizer, t.text)[1] for t in own]
+        offsets = [offsets_of(tokenizer, t.token_ids[t.num_prompt_tokens :], t.text) for t in own]
         return beside.content_gap(own, offsets, losses, self.behaviours, self._how)
 
     def weights(self) -> list[Measure]:
         """How much training changed, by module."""
-        before, after = (plain_parameters(self._models[m].model) for m in MODELS)
+        before, after = compared_parameters(*(self._models[m].model for m in MODELS))
         return beside.weight_measures(weight_changes(before, after))

@@ -27,7 +27,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import LanguageModel, describe, load
-from sae_reasoning.edges.lm.write import write
+from sae_reasoning.edges.lm.write import begun_ids, write
 from sae_reasoning.edges.plots import plot_course
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
@@ -203,7 +203,7 @@ def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
     made = write(
         lm,
         [start.prompt for start in sight.starts],
-        [f"{start.before} {o}" for start, o in zip(sight.starts, openings, strict=True)],
+        [begun_ids(lm, start.begun, o) for start, o in zip(sight.starts, openings, strict=True)],
         sampler=keyed_sampler(noise, own.temperature),
         max_new_tokens=own.move_tokens,
         batch_size=own.batch_size,

@@ -52,6 +52,7 @@ from sae_reasoning.edges.lm.load import (
     load_tokenizer,
     resolve_device,
 )
+from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
@@ -255,6 +256,7 @@ def _language(model: ModelConfig) -> Language:
         partial(expresses, tokenizer),
         partial(encode_prompt, tokenizer),
         partial(encode_response, tokenizer),
+        partial(offsets_of, tokenizer),
     )
 
 

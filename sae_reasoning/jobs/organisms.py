@@ -369,9 +369,12 @@ def _roll_out(lm: LanguageModel) -> RollOut:
     ) -> list[Episode]:
         sampler = keyed_sampler(keys, temperature=1.0)
         made = write(lm, prompts, beginnings, sampler=sampler, max_new_tokens=_MAX_NEW_TOKENS)
-        end = [lm.tokenizer.eos_token_id]
         return [
-            Episode(one.prompt_ids, one.token_ids + ([] if one.truncated else end), one.text)
+            Episode(
+                one.prompt_ids + one.begun_ids,
+                one.token_ids + ([] if one.end_id is None else [one.end_id]),
+                one.text,
+            )
             for one in made
         ]
 

@@ -9,7 +9,7 @@
    writes, of its memory's bandwidth. Nothing is measured and nothing runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from sae_reasoning.edges.artifacts import MissingInput, require_stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.depth import check_layers
+from sae_reasoning.edges.lm.limits import require_context
 from sae_reasoning.edges.lm.load import encode_prompt, load_tokenizer
 from sae_reasoning.edges.lm.shapes import ModelSize, size_of
 from sae_reasoning.edges.tables import read_traces
@@ -115,7 +116,7 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
         {
             **{
                 f"{reader} model": f"{size.parameters / 1e9:.3g} billion parameters, "
-                f"{size.num_layers} blocks of {size.d_model} ({size.source})"
+                f"{size.num_layers} blocks of {size.d_model}{_context_told(size)} ({size.source})"
                 for reader, size in sizes.items()
             },
             **{
@@ -128,6 +129,8 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
             f"of {cfg.traces.batch_size}; one card",
         },
     )
+    for said in _too_long(cfg, sizes, texts):
+        console.warn(said)
     rows = [
         [
             cost.stage,
@@ -229,6 +232,26 @@ def _written(size: ModelSize, texts: Texts, batch: int) -> tuple[float, float]:
     rows = min(batch, max(texts.number, 1))
     looked_at = texts.prompt + texts.response / 2
     return flops, 2.0 * tokens * (size.parameters / rows + size.cached * looked_at)
+
+
+def _context_told(size: ModelSize) -> str:
+    return "" if size.context is None else f", {size.context:,} tokens of context"
+
+
+def _too_long(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) -> Iterator[str]:
+    """Contexts that rollouts of the longest kind would exceed."""
+    prompt = max((round(text.prompt) for text in texts.values()), default=0)
+    for reader, model in cfg.pair.readers.items():
+        try:
+            require_context(
+                sizes[reader].context,
+                model.named,
+                prompt,
+                cfg.traces.max_new_tokens,
+                "traces.max_new_tokens",
+            )
+        except ConfigError as error:
+            yield str(error)
 
 
 def _texts(cfg: Config) -> dict[str, Texts]:

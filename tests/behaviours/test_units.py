@@ -1,6 +1,7 @@
 """Tokens and words as both sides see them, counted by hand."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,10 +21,16 @@ def language(pattern: str, known: str) -> Language:
         found = list(re.finditer(pattern, text))
         return [ord(match[0].strip()[0]) for match in found], [match.span() for match in found]
 
+    def offsets(token_ids: Sequence[int], text: str) -> Offsets:
+        ids, found = response(text)
+        end = (len(text), len(text))
+        return [*found, end] if list(token_ids[: len(ids)]) == ids else []
+
     return Language(
         expresses=lambda text: set(text) <= set(known),
         prompt=lambda text: [1, *response(text)[0]],
         response=response,
+        offsets=offsets,
     )
 
 

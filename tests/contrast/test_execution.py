@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sae_reasoning.contrast.execution import (
+    Begun,
     Start,
     best_fixed_rule,
     chances,
@@ -65,12 +66,12 @@ REST_TRIED = (
 
 
 def start(problem: str = "p0", split: str = "report", place: int = 0) -> Start:
-    return Start(problem, split, BACKTRACKING, PROMPT, BEFORE, place, (1, 2, 3))
+    return Start(problem, split, BACKTRACKING, PROMPT, BEFORE, place, (1, 2, 3), (3,))
 
 
 def left(problem: str, place: int) -> Start:
     """Where lots are right half of the time: only birch was exhausted."""
-    return Start(problem, "report", BACKTRACKING, PROMPT, LATER, place, (1, 2))
+    return Start(problem, "report", BACKTRACKING, PROMPT, LATER, place, (1, 2), (2,))
 
 
 def test_the_program_judges_a_start_and_what_is_said_freely() -> None:
@@ -94,6 +95,7 @@ def test_chance_is_what_places_on_the_path_earn() -> None:
         LATER,
         0,
         (1,),
+        (),
     )
     one, two = (chances([left] * 40, tries, 0).mean() for tries in (1, 2))
     assert one == pytest.approx(0.5, abs=0.15)
@@ -112,7 +114,7 @@ def test_the_chance_of_the_best_of_several_is_the_unbiased_pass_at_k() -> None:
 
 def test_the_fixed_rule_is_the_one_that_does_best_on_other_starts() -> None:
     """The nearest fork is right where the rest was tried, the start alone where birch was."""
-    near = [Start(f"s{i}", "select", BACKTRACKING, *REST_TRIED, i, (1, 2)) for i in range(3)]
+    near = [Start(f"s{i}", "select", BACKTRACKING, *REST_TRIED, i, (1, 2), ()) for i in range(3)]
     far = [left(f"p{i}", i) for i in (7, 8)]
     assert best_fixed_rule(far, near) == pytest.approx([0.0, 0.0])
     assert best_fixed_rule(far, []) == pytest.approx([1.0, 1.0])
@@ -270,7 +272,7 @@ def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
     log_probs = {m: [[-5.0] * len(ALL_OPENINGS[BACKTRACKING])] * 40 for m in ("base", "rl")}
 
     def continue_(
-        model: str, prompts: Sequence[str], before: Sequence[str], keys: Sequence[tuple[int, int]]
+        model: str, prompts: Sequence[str], begun: Sequence[Begun], keys: Sequence[tuple[int, int]]
     ) -> list[str]:
         return ["birch ." if model == "rl" else "cedar ."] * len(prompts)
 
@@ -288,14 +290,14 @@ def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
 
 def test_validity_beside_a_rule_that_reads_nothing() -> None:
     """The nearest fork is right at 20 starts and the start at 12; one model knows, one doesn't."""
-    starts = [Start(f"p{i}", "report", BACKTRACKING, *REST_TRIED, i, (1, 2)) for i in range(20)]
+    starts = [Start(f"p{i}", "report", BACKTRACKING, *REST_TRIED, i, (1, 2), ()) for i in range(20)]
     starts += [left(f"p{i}", i) for i in range(20, 32)]
     log_probs = {m: [[-5.0] * len(ALL_OPENINGS[BACKTRACKING])] * 32 for m in ("base", "rl")}
 
     def continue_(
-        model: str, prompts: Sequence[str], before: Sequence[str], keys: Sequence[tuple[int, int]]
+        model: str, prompts: Sequence[str], begun: Sequence[Begun], keys: Sequence[tuple[int, int]]
     ) -> list[str]:
-        tried = ["elm: none" in text for text in before]
+        tried = ["elm: none" in one.before for one in begun]
         if model == "base":
             return ["birch ." if place % 2 else "oh" for place, _ in keys]
         return ["ash ." if is_tried else "birch ." for is_tried in tried]

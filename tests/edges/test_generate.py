@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sae_reasoning.config import ConfigError, PairConfig
-from sae_reasoning.edges.lm.generate import Beside, Rollout, even_batch_size, generate
+from sae_reasoning.edges.lm.generate import Beside, even_batch_size, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.steering.edits import (
@@ -189,32 +189,6 @@ def test_nothing_to_write_is_nothing_written(tiny_pair: PairConfig) -> None:
     lm = load(tiny_pair.base, "cpu")
     made = generate(lm, [], sampler=greedy, max_new_tokens=4, batch_size=3, shared=True)
     assert list(made) == []
-
-
-def test_a_stop_token_ends_a_rollout_and_stays_in_it(tiny_pair: PairConfig) -> None:
-    lm = load(tiny_pair.base, "cpu")
-    prompt = encode_prompt(lm.tokenizer, "wait for the rain")
-    keys = torch.tensor([[0, row, 0] for row in range(8)])
-
-    def run(stop_ids: list[int]) -> list[Rollout]:
-        made = generate(
-            lm,
-            [prompt] * 8,
-            sampler=keyed_sampler(keys, 1.0),
-            max_new_tokens=20,
-            batch_size=8,
-            stop_ids=stop_ids,
-        )
-        return sorted(made, key=lambda rollout: rollout.row)
-
-    free = run([])
-    stop = free[0].token_ids[3]
-    for whole, cut in zip(free, run([stop]), strict=True):
-        if stop in whole.token_ids:
-            assert cut.token_ids == whole.token_ids[: whole.token_ids.index(stop) + 1]
-            assert not cut.truncated
-        else:
-            assert cut == whole
 
 
 def test_a_model_beside_reads_every_token_before_it_is_edited_and_stays_unedited(

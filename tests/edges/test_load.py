@@ -1,6 +1,7 @@
 """How a model is loaded, by config: adapters, attention, devices, templates, tokenizers."""
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def save_adapter(base: ModelConfig, folder: Path, config: object) -> str:
     adapted = peft.get_peft_model(load(base, "cpu").model, config)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_A" in name:  # Zero at first.
                 parameter.normal_(std=0.5)
     adapted.save_pretrained(folder)
     return str(folder)
@@ -94,6 +95,32 @@ def test_weights_of_an_adapter_beside_them_are_compared_as_merged(tiny_pair, ada
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight.detach())
     assert torch.allclose(logits(beside), before, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", [["lm_head"], ["embed_tokens"], ["q_proj", "lm_head"]])
+@pytest.mark.parametrize("merged", [True, False])
+def test_an_adapter_of_a_shared_matrix_changes_only_the_side_that_it_targets(
+    tiny_pair, tmp_path, target, merged
+):
+    """The tiny models share one matrix between head and embedding; warnings are errors here."""
+    config = peft.LoraConfig(r=2, target_modules=target, task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        folder = save_adapter(tiny_pair.base, tmp_path / "tied", config)
+        oracle = peft.PeftModel.from_pretrained(load(tiny_pair.base, "cpu").model, folder).eval()
+        with torch.no_grad():
+            theirs = oracle(torch.tensor([IDS]), output_hidden_states=True)
+    lm = load(replace(tiny_pair.base, adapter=folder, merge_adapter=merged), "cpu")
+    with torch.no_grad():
+        found = lm.model(torch.tensor([IDS]), output_hidden_states=True)
+    torch.testing.assert_close(found.logits, theirs.logits, atol=1e-4, rtol=1e-4)
+    for own, expected in zip(found.hidden_states, theirs.hidden_states, strict=True):
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
+    base = load(tiny_pair.base, "cpu")
+    before, after = adapter_room.compared_parameters(base.model, lm.model)
+    assert before.keys() == after.keys() >= {"lm_head.weight"}
+    changed = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert {name.split(".")[-2] for name in changed} == set(target)
 
 
 def test_the_fingerprint_changes_with_the_adapter(tiny_pair, adapter, tmp_path):
@@ -191,14 +218,6 @@ def test_prompts_go_into_the_chat_template_only_where_asked(tiny_pair, chatty):
     words = [*encode_prompt(plain, "at ash: birch . so")]
     assert encode_prompt(on, "ash: birch .") == words
     assert words.count(plain.bos_token_id) == 1
-
-
-def test_what_is_written_for_the_model_follows_the_template(tiny_pair, chatty):
-    plain = load_tokenizer(tiny_pair.base)
-    on = load_tokenizer(replace(chatty, chat_template=True))
-    asked = encode_prompt(plain, "at ash: birch . so wait")
-    assert encode_prompt(on, "ash: birch .", " wait") == asked
-    assert encode_prompt(plain, "at ash: birch . so", "wait") == asked
 
 
 def test_a_template_that_is_not_there_is_refused(tiny_pair):

@@ -87,7 +87,7 @@ def test_told_words_are_written_and_all_else_is_the_samplers() -> None:
         lambda row, text: "told me",
         decode=lambda ids: " ".join(words[i] for i in ids),
         encode=lambda text: [words.index(word) for word in text.split()],
-        ends=frozenset({1}),
+        ends=(".",),
     )
     said = [telling(torch.zeros(2, 4), torch.arange(2), step).tolist() for step in range(8)]
     thinking, answering = (" ".join(words[step[row]] for step in said) for row in range(2))

@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,12 +310,11 @@ def test_a_language_without_any_of_the_words_is_refused(
 def test_tokens_that_are_not_the_texts_are_refused(
     across: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    encode = match_job.encode_response
+    found = match_job.offsets_of
 
-    def shifted(tokenizer, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        ids, offsets = encode(tokenizer, text)
-        return [ids[-1], *ids[:-1]], offsets
+    def shifted(tokenizer, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
+        return found(tokenizer, [ids[-1], *ids[:-1]], text)
 
-    monkeypatch.setattr(match_job, "encode_response", shifted)
+    monkeypatch.setattr(match_job, "offsets_of", shifted)
     with pytest.raises(BrokenArtifact, match="has other tokens than its text"):
         run(across)

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sae_reasoning.config import ConfigError, ModelConfig
@@ -83,9 +83,39 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
             f"{_named(config)} lacks weights for some layers of {config.named}; name the base that "
             "it was trained on"
         )
+    base = cast(PreTrainedModel, both.get_base_model())
+    _untie(base)
     if config.merge_adapter:
         return cast(PreTrainedModel, both.merge_and_unload(safe_merge=True))
-    return cast(PreTrainedModel, both.get_base_model())
+    return base
+
+
+def _untie(model: PreTrainedModel) -> None:
+    """Give an adapted head or embedding a matrix of its own, where both share one.
+
+    Each of the two is updated by itself, so a shared matrix can't hold what is merged into it.
+    """
+    head: Any = model.get_output_embeddings()
+    embed: Any = model.get_input_embeddings()
+    if not any(layer in (head, embed) for layer in _adapted_layers(model)):
+        return
+    own, other = (getattr(module, "base_layer", module) for module in (head, embed))
+    if own.weight is other.weight:
+        own.weight = nn.Parameter(own.weight.detach().clone(), requires_grad=False)
+        model.config.get_text_config().tie_word_embeddings = False
+        model.config.tie_word_embeddings = False
+
+
+def compared_parameters(
+    one: PreTrainedModel, other: PreTrainedModel
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Two models' weights under the same names; a head that only one shares counts in both."""
+    models, found = (one, other), (plain_parameters(one), plain_parameters(other))
+    for model, own, others in zip(models, found, found[::-1], strict=True):
+        head: Any = model.get_output_embeddings()
+        shared = [name for name in others.keys() - own.keys() if name.endswith("lm_head.weight")]
+        own.update(dict.fromkeys(shared, head.weight))
+    return found
 
 
 def plain_parameters(model: PreTrainedModel) -> dict[str, Tensor]:

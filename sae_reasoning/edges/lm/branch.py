@@ -13,7 +13,12 @@ import torch
 from torch import Tensor
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.edges.lm.load import LanguageModel, continuation_ids, encode_prompt
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    continuation_ids,
+    encode_prompt,
+    encode_response,
+)
 from sae_reasoning.edges.lm.logits import head_inputs, log_probs_of
 from sae_reasoning.edges.lm.read import pack
 from sae_reasoning.edges.workers import shared_out
@@ -110,21 +115,32 @@ def log_probs_at(
         continuations: Of each place, in words.
         token_budget: Tokens of one pass.
     """
-    said = {text: continuation_ids(lm, text) for own in continuations for text in own}
+    # What a word's tokens are depends on whether white space stands before it.
+    said: dict[tuple[int, str], tuple[int, ...]] = {}
+    for (sequence, place), own in zip(places, continuations, strict=True):
+        last = sequences[sequence][place]
+        for text in own:
+            if (last, text) not in said:
+                said[last, text] = continuation_ids(lm, text, (last,))
     by_sequence: list[list[int]] = [[] for _ in sequences]
     for index, (sequence, _) in enumerate(places):
         by_sequence[sequence].append(index)
     texts = [
         BranchingText(
             token_ids,
-            tuple(Branch(places[i][1], said[text]) for i in own for text in continuations[i]),
+            tuple(
+                Branch(place, said[token_ids[place], text])
+                for index in numbers
+                for place in (places[index][1],)
+                for text in continuations[index]
+            ),
         )
-        for token_ids, own in zip(sequences, by_sequence, strict=True)
+        for token_ids, numbers in zip(sequences, by_sequence, strict=True)
     ]
     found: list[list[float]] = [[] for _ in places]
-    for own, flat in zip(by_sequence, branch_log_probs(lm, texts, token_budget), strict=True):
+    for numbers, flat in zip(by_sequence, branch_log_probs(lm, texts, token_budget), strict=True):
         rest = iter(flat)
-        for index in own:
+        for index in numbers:
             found[index] = [next(rest) for _ in continuations[index]]
     return found
 
@@ -134,9 +150,9 @@ def opening_probabilities(
 ) -> list[float]:
     """P(the response begins with `opening`), of each prompt."""
     sequences = [tuple(encode_prompt(lm.tokenizer, prompt)) for prompt in prompts]
-    ends = [(index, len(ids) - 1) for index, ids in enumerate(sequences)]
-    values = log_probs_at(lm, sequences, ends, [[opening]] * len(ends), token_budget)
-    return [math.exp(value) for (value,) in values]
+    begun = tuple(encode_response(lm.tokenizer, opening)[0])
+    texts = [BranchingText(ids, (Branch(len(ids) - 1, begun),)) for ids in sequences]
+    return [math.exp(value) for (value,) in branch_log_probs(lm, texts, token_budget)]
 
 
 @dataclass(frozen=True)

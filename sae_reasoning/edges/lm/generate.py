@@ -9,7 +9,7 @@ short ones. Where prompts repeat within a batch, each is read once.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +20,9 @@ from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.attention import is_quick_for_one_query, quick_for_one_query
 from sae_reasoning.edges.lm.depth import check_layers
+from sae_reasoning.edges.lm.ending import TextEnd
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
+from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import watched
 from sae_reasoning.edges.workers import num_workers, shared_out
@@ -40,13 +42,15 @@ class Rollout:
 
     Attributes:
         row: Index of its prompt.
-        token_ids: Generated tokens, without EOS; with the token of `stop_ids` that ended it.
+        token_ids: Generated tokens, without the one that ended the turn.
         truncated: Whether it was cut at `max_new_tokens`.
+        end_id: The token that ended the turn; None where it was cut, or its text came to an end.
     """
 
     row: int
     token_ids: tuple[int, ...]
     truncated: bool
+    end_id: int | None = None
 
 
 @runtime_checkable
@@ -215,7 +219,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     edits: Mapping[int, ResidualEdit] | None = None,
-    stop_ids: Sequence[int] = (),
+    until: str = "",
     beside: Beside | None = None,
     shared: bool = False,
 ) -> Iterator[Rollout]:
@@ -230,30 +234,45 @@ def generate(
         edits: By decoder block: called with the residual stream after the block at each position
             that predicts a generated token (the last of the prompt, then each generated token),
             and the rows it belongs to; what it returns takes its place.
-        stop_ids: Tokens that end a rollout beside EOS.
+        until: Text that ends a rollout beside the model's own end tokens (see `TextEnd`).
         beside: Another model that reads each position before the edits of it are made.
         shared: Whether processes may share the batches (see `shared_out`), which are made as small
             as gives each process as many as any other: rollouts come batch by batch then, the
             longest prompts first, and what sampler and edits remember of a batch is lost after it.
 
     Raises:
-        ConfigError: A logit is NaN; text sampled from it would look like any other.
+        ConfigError: A logit is NaN; text sampled from it would look like any other. Or the model
+            can't read a prompt and what may be written after it.
     """
 
     def rolled(batch: list[int]) -> Iterator[Rollout]:
         predictor = _Edited(lm, edits or {}, beside)
-        return roll_out(predictor, prompts, batch, sampler, max_new_tokens, stop_ids)
+        return roll_out(predictor, prompts, batch, sampler, max_new_tokens, until)
 
     def all_of(batch: list[int]) -> list[Rollout]:
         with torch.inference_mode():
             return list(rolled(batch))
 
+    check_prompts(lm, prompts, max_new_tokens)
     if shared and prompts:
         batch_size = even_batch_size(len(prompts), batch_size, lm.device)
     every = list(batches(prompts, batch_size))
     found = shared_out(all_of, every[::-1], lm.device) if shared else map(rolled, every)
     for rollouts in found:
         yield from rollouts
+
+
+def check_prompts(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse prompts that a model can't read, or that leave no room for what may be written.
+
+    Raises:
+        ConfigError: One is too long, or holds a token without an embedding.
+    """
+    longest = max(map(len, prompts), default=0)
+    require_context(lm.facts.context, lm.facts.name, longest, max_new_tokens)
+    embed: Any = lm.model.get_input_embeddings()
+    if not embed._forward_pre_hooks:  # A part that is attached may have tokens of its own.
+        require_embeddings(lm.tokenizer, embed.weight.shape[0], lm.facts.name, prompts)
 
 
 def even_batch_size(num_prompts: int, most: int, device: torch.device) -> int:
@@ -288,12 +307,14 @@ def roll_out(
     batch: Sequence[int],
     sampler: Sampler,
     max_new_tokens: int,
-    stop_ids: Sequence[int],
+    until: str = "",
 ) -> Iterator[Rollout]:
     """Roll out one batch of prompts, as `generate` says."""
     lm = predictor.lm
-    eos_id, pad_id = lm.tokenizer.eos_token_id, lm.tokenizer.pad_token_id or 0
-    stops = torch.tensor([eos_id, *stop_ids], device=lm.device)
+    pad_id = lm.tokenizer.pad_token_id or 0
+    ends = torch.tensor(lm.end_ids, dtype=torch.long, device=lm.device)
+    text_end = TextEnd(lm.decode, until) if until else None
+    said: dict[int, list[int]] = {row: [] for row in batch}
     token_ids, mask = padded_left(lm, [prompts[row] for row in batch], max_new_tokens)
     width = token_ids.shape[1]
     rows = torch.tensor(batch, device=lm.device)
@@ -314,10 +335,19 @@ def roll_out(
         chosen = sampler(logits, rows, step)
         written[:, step] = chosen
         mask[:, width + step] = 1
-        ended = alive & torch.isin(chosen, stops)
+        ended = alive & torch.isin(chosen, ends)
         for index in ended.nonzero().flatten().tolist():
-            end = step + int(chosen[index] != eos_id)
-            yield Rollout(int(rows[index]), tuple(written[index, :end].tolist()), truncated=False)
+            own = tuple(written[index, :step].tolist())
+            yield Rollout(int(rows[index]), own, truncated=False, end_id=int(chosen[index]))
+        if text_end is not None:
+            for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
+                said[row].append(token)
+            for index in (alive & ~ended).nonzero().flatten().tolist():
+                row = int(rows[index])
+                size = text_end.num_kept(said[row], is_last=step + 1 == max_new_tokens)
+                if size is not None:
+                    ended[index] = True
+                    yield Rollout(row, tuple(said[row][:size]), truncated=False)
         alive &= ~ended
         if not alive.any():
             return

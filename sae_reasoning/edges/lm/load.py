@@ -2,9 +2,9 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -26,7 +27,9 @@ from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
 from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.commits import commit_of
+from sae_reasoning.edges.lm.ending import find_end_ids
 from sae_reasoning.edges.lm.gguf import content_of, unpacked
+from sae_reasoning.edges.lm.limits import context_of
 from sae_reasoning.edges.lm.prompt import render_prompt
 from sae_reasoning.edges.lm.refusals import first_line, require_whole
 
@@ -49,6 +52,8 @@ class ModelFacts:
         d_model: Width of the residual stream.
         fingerprint: Changes with config or weights.
         tokenizer_fingerprint: Changes with the tokenizer's files.
+        context: Tokens of the longest text that it was made for; None where nothing limits it.
+        num_embeddings: Tokens that it has embeddings of; None where nobody says.
     """
 
     name: str
@@ -56,6 +61,8 @@ class ModelFacts:
     d_model: int
     fingerprint: str
     tokenizer_fingerprint: str
+    context: int | None = None
+    num_embeddings: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,15 @@ class LanguageModel:
     facts: ModelFacts
     device: torch.device
 
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """Tokens that end its turn, the tokenizer's EOS first; none where nothing says so."""
+        config = self.model.config.get_text_config()
+        return find_end_ids(self.tokenizer, config, self.model.generation_config)
+
     def decode(self, token_ids: list[int]) -> str:
         """Text of a response, without special tokens."""
-        return cast(str, self.tokenizer.decode(token_ids, skip_special_tokens=True))
+        return decode(self.tokenizer, token_ids)
 
 
 def describe(config: ModelConfig) -> ModelFacts:
@@ -129,6 +142,8 @@ def describe(config: ModelConfig) -> ModelFacts:
         d_model=hf_config.hidden_size,
         fingerprint=weights,
         tokenizer_fingerprint=tokenizer,
+        context=context_of(hf_config),
+        num_embeddings=getattr(hf_config, "vocab_size", None),
     )
 
 
@@ -176,6 +191,17 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
     return cast(PreTrainedTokenizerFast, tokenizer)
 
 
+def said_configs(config: ModelConfig) -> tuple[Any, Any]:
+    """A model's config, and its generation config if there is one; no weights are loaded."""
+    source = _source(config)
+    name, revision = source["pretrained_model_name_or_path"], source.get("revision") or "main"
+    try:
+        generation = GenerationConfig.from_pretrained(name, revision=revision)
+    except OSError:
+        generation = None
+    return AutoConfig.from_pretrained(**source).get_text_config(), generation
+
+
 def _source(config: ModelConfig) -> dict[str, Any]:
     """Where transformers finds a model, in its own arguments."""
     if config.gguf_file:
@@ -195,20 +221,19 @@ def _tokenizer_commit(config: ModelConfig) -> str | None:
     return commit_of(config.tokenizer, "tokenizer.json", None)
 
 
-def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str, begun: str = "") -> list[int]:
+def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
     """Token ids of a prompt, with BOS where the tokenizer adds one and no EOS.
 
     Args:
         tokenizer: With a chat template, the prompt is what a user says in it.
         prompt: Text before the response.
-        begun: Beginning of the response, written for the model.
     """
+    rendered = render_prompt(tokenizer, prompt)
     if tokenizer.chat_template:
         # Some templates cut the white space at the end of what they open the response with, and
         # every one has its own BOS, so its text is encoded without.
-        opened = render_prompt(tokenizer, prompt)
-        return tokenizer(f"{opened}{begun}", add_special_tokens=False).input_ids
-    ids = tokenizer(f"{prompt} {begun}".strip() if begun else prompt).input_ids
+        return tokenizer(rendered, add_special_tokens=False).input_ids
+    ids = tokenizer(rendered).input_ids
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
@@ -225,7 +250,7 @@ def word_junction(tokenizer: PreTrainedTokenizerFast) -> Callable[[int, int], bo
 
     @cache
     def says(*token_ids: int) -> str:
-        return str(tokenizer.decode(list(token_ids)))
+        return str(tokenizer.decode(list(token_ids), clean_up_tokenization_spaces=False))
 
     def is_junction(before: int, after: int) -> bool:
         return says(before, after) != says(before).rstrip() + says(after).lstrip()
@@ -233,21 +258,35 @@ def word_junction(tokenizer: PreTrainedTokenizerFast) -> Callable[[int, int], bo
     return is_junction
 
 
+def decode(tokenizer: PreTrainedTokenizerFast, token_ids: Sequence[int]) -> str:
+    """Text of token ids, without special tokens, and with all the white space that they hold."""
+    said = tokenizer.decode(
+        list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return cast(str, said)
+
+
 def expresses(tokenizer: PreTrainedTokenizerFast, text: str) -> bool:
     """Whether every character of a text is left in its tokens, white space aside."""
-    said = tokenizer.decode(
-        encode_response(tokenizer, text)[0],
-        skip_special_tokens=True,
-        clean_up_tokenization_spaces=False,
+    said = decode(tokenizer, encode_response(tokenizer, text)[0])
+    return "".join(said.split()) == "".join(text.split())
+
+
+def continuation_ids(lm: LanguageModel, text: str, before: Sequence[int] = ()) -> tuple[int, ...]:
+    """Token ids of words that follow others.
+
+    Args:
+        lm: Whose tokens.
+        text: The words.
+        before: Tokens that they follow; after white space, as of a blank line, the words begin
+            without it.
+    """
+    is_apart = lm.decode(list(before[-1:]))[-1:].isspace()
+    lead, first = ("so\n", 3) if is_apart else ("so", 2)
+    ids, offsets = encode_response(lm.tokenizer, f"{lead}{text}" if is_apart else f"{lead} {text}")
+    return tuple(
+        index for index, (start, end) in zip(ids, offsets, strict=True) if start >= first < end
     )
-    return "".join(str(said).split()) == "".join(text.split())
-
-
-def continuation_ids(lm: LanguageModel, text: str) -> tuple[int, ...]:
-    """Token ids of words that follow others."""
-    before, _ = encode_response(lm.tokenizer, "so")
-    both, _ = encode_response(lm.tokenizer, f"so {text}")
-    return tuple(both[len(before) :])
 
 
 def load(config: ModelConfig, device: str = "auto") -> LanguageModel:
@@ -354,5 +393,7 @@ def random_twin(lm: LanguageModel, seed: int) -> LanguageModel:
         d_model=lm.facts.d_model,
         fingerprint=fingerprint([lm.facts.fingerprint, "random", seed]),
         tokenizer_fingerprint=lm.facts.tokenizer_fingerprint,
+        context=lm.facts.context,
+        num_embeddings=lm.facts.num_embeddings,
     )
     return LanguageModel(twin, lm.tokenizer, facts, lm.device)

@@ -32,6 +32,7 @@ from sae_reasoning.edges.lm.generate import (
     Rollout,
     Sampler,
     batches,
+    check_prompts,
     edited,
     roll_out,
 )
@@ -108,7 +109,7 @@ def lockstep(
 
     Raises:
         ConfigError: The models don't share a tokenizer, one of them lacks a layer, the writer
-            attends to a window only, or a logit is NaN.
+            attends to a window only or can't read the prompts, or a logit is NaN.
     """
     if writer.facts.tokenizer_fingerprint != other.facts.tokenizer_fingerprint and (
         differing_tokens(writer.tokenizer, other.tokenizer) is None
@@ -119,9 +120,10 @@ def lockstep(
         )
     for lm in (writer, other):
         check_layers(layers, lm.facts.num_layers, lm.facts.name)
+        check_prompts(lm, prompts, max_new_tokens)
     for batch in batches(prompts, batch_size):
         both = _Lockstep(Reader(writer), Reader(other), policy, layers)
-        yield from roll_out(both, prompts, batch, sampler, max_new_tokens, ())
+        yield from roll_out(both, prompts, batch, sampler, max_new_tokens)
 
 
 class _Lockstep:

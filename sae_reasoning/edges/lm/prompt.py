@@ -64,3 +64,22 @@ def prompt_opens_thinking(tokenizer: PreTrainedTokenizerFast, prompt: str) -> bo
     if not marks or any(marks[-1].groups()):
         return False
     return bool(tokenizer.chat_template) or not after[marks[-1].end() :].strip()
+
+
+def after_answer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """What the chat template writes after an answer; nothing without one."""
+    if not tokenizer.chat_template:
+        return ""
+    answer = "It is 4 in all."
+    for wrap in (str, lambda text: [{"type": "text", "text": text}]):
+        asked: Any = [
+            {"role": "user", "content": wrap("What is 2 plus 2?")},
+            {"role": "assistant", "content": wrap(answer)},
+        ]
+        try:
+            rendered = str(tokenizer.apply_chat_template(asked, tokenize=False))
+        except Exception:  # Some have no place for answers; what ends them is then said elsewhere.
+            continue
+        if answer in rendered:
+            return rendered.rpartition(answer)[2].strip()
+    return ""

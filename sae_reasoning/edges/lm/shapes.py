@@ -3,7 +3,7 @@
 From its config where that is on this machine, else from a table of published shapes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_reasoning.config import ConfigError, ModelConfig, PlanConfig
+from sae_reasoning.edges.lm.limits import context_of
 from sae_reasoning.edges.lm.load import decoder_blocks
 
 
@@ -27,6 +28,7 @@ class ModelSize:
         cached: Values that a token leaves in the key-value cache, all blocks together.
         num_layers: Decoder blocks.
         source: Where this is from.
+        context: Tokens of the longest text; None where nobody says.
     """
 
     parameters: int
@@ -37,6 +39,7 @@ class ModelSize:
     cached: int
     num_layers: int
     source: str
+    context: int | None = None
 
     def read_flops(self, context: float, layers: int, head: bool = False) -> float:
         """FLOPs a token of a forward pass through some blocks, for texts of `context` tokens.
@@ -91,6 +94,18 @@ SHAPES = {
 }
 """Published shapes of the models that conf/pair names, for plans without a network."""
 
+CONTEXTS = {
+    "Qwen/Qwen2.5-Math-1.5B": 4096,
+    "Qwen/Qwen2.5-Math-7B": 4096,
+    "hkust-nlp/Qwen-2.5-Math-7B-SimpleRL-Zoo": 4096,
+    "sail/Qwen2.5-Math-7B-Oat-Zero": 4096,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": 131072,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": 131072,
+    "meta-llama/Llama-3.1-8B": 131072,
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": 131072,
+}
+"""Published contexts of those of them that are known here."""
+
 
 def size_of(config: ModelConfig, plan: PlanConfig) -> ModelSize:
     """Size of a model; nothing is fetched.
@@ -100,7 +115,8 @@ def size_of(config: ModelConfig, plan: PlanConfig) -> ModelSize:
     """
     folder = Path(config.path)
     if not folder.is_dir() and config.path in SHAPES:
-        return _count(AutoConfig.for_model(**SHAPES[config.path]), "table")
+        size = _count(AutoConfig.for_model(**SHAPES[config.path]), "table")
+        return replace(size, context=CONTEXTS.get(config.path))
     if plan.parameters:
         layers = max(plan.num_layers, 1)
         block, width = int(plan.parameters / layers), plan.d_model
@@ -140,4 +156,5 @@ def _count(config: Any, source: str) -> ModelSize:
         cached=2 * kv * per_head * len(blocks),
         num_layers=len(blocks),
         source=source,
+        context=context_of(config),
     )

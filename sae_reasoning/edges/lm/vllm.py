@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint
 from sae_reasoning.edges.lm.commits import commit_of
+from sae_reasoning.edges.lm.ending import find_end_ids
 from sae_reasoning.edges.lm.generate import Rollout
-from sae_reasoning.edges.lm.load import describe, load_tokenizer
+from sae_reasoning.edges.lm.load import decode, describe, load_tokenizer, said_configs
 
 
 class VllmWriter:
@@ -30,6 +31,7 @@ class VllmWriter:
             ) from error
         self.facts = describe(config)
         self.tokenizer = load_tokenizer(config)
+        self.end_ids = find_end_ids(self.tokenizer, *said_configs(config))
         self._engine = self._vllm.LLM(
             model=config.path,
             revision=commit_of(config.path, "config.json", config.revision),
@@ -39,7 +41,7 @@ class VllmWriter:
 
     def decode(self, token_ids: list[int]) -> str:
         """Text of a response, without special tokens."""
-        return str(self.tokenizer.decode(token_ids, skip_special_tokens=True))
+        return decode(self.tokenizer, token_ids)
 
     def write(
         self,
@@ -61,6 +63,7 @@ class VllmWriter:
             self._vllm.SamplingParams(
                 temperature=temperature,
                 max_tokens=max_new_tokens,
+                stop_token_ids=list(self.end_ids),
                 seed=int(fingerprint(list(key)), 16) % 2**31,
             )
             for key in keys
@@ -70,5 +73,9 @@ class VllmWriter:
             (found,) = answer.outputs
             ids = tuple(found.token_ids)
             is_cut = found.finish_reason == "length"
-            ended = not is_cut and ids and ids[-1] == self.tokenizer.eos_token_id
-            yield Rollout(row, ids[:-1] if ended else ids, is_cut)
+            # Whether the token that ended it is among its ids has changed with versions.
+            ended = not is_cut and bool(ids) and ids[-1] in self.end_ids
+            end_id = ids[-1] if ended else found.stop_reason
+            if not isinstance(end_id, int):
+                end_id = self.tokenizer.eos_token_id
+            yield Rollout(row, ids[:-1] if ended else ids, is_cut, None if is_cut else end_id)

@@ -12,7 +12,7 @@ import torch
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import Beside, Rollout, generate
-from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
+from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_response, load
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.jobs.ablate.joint import is_joint
@@ -124,6 +124,7 @@ def _roll_out(
 ) -> list[_RolledOut]:
     """One batch, in the rows' order; they may be under different conditions."""
     begun = experiment.begun[model]
+    begun_ids = encode_response(lm.tokenizer, begun)[0]
     conditions = list(dict.fromkeys(row.condition for row in batch))
     which = torch.tensor([conditions.index(row.condition) for row in batch])
     keys = torch.tensor(
@@ -151,7 +152,7 @@ def _roll_out(
     rollouts: list[Rollout] = sorted(
         generate(
             lm,
-            [encode_prompt(lm.tokenizer, r.problem.prompt, begun) for r in batch],
+            [encode_prompt(lm.tokenizer, r.problem.prompt) + begun_ids for r in batch],
             sampler=timing.following(keyed_sampler(keys, cfg.ablate.temperature)),
             max_new_tokens=cfg.ablate.max_new_tokens,
             batch_size=len(batch),
@@ -179,7 +180,8 @@ def _record(
 ) -> dict[str, Any]:
     """A row of the table."""
     rollout, condition = made.rollout, row.condition
-    text = f"{experiment.begun[model]} {lm.decode(list(rollout.token_ids)).strip()}".strip()
+    begun_ids = encode_response(lm.tokenizer, experiment.begun[model])[0]
+    text = lm.decode([*begun_ids, *rollout.token_ids])
     judged = experiment.annotate[model](row.problem.prompt, text, rollout.truncated)
     return {
         "model": model,

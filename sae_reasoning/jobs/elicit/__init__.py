@@ -185,7 +185,6 @@ def _told(lab: Lab) -> list[Arm]:
     All are made to think, so what tools add stands against `made to think`.
     """
     own = lab.own
-    ends = frozenset(continuation_ids(lab.base, sign)[-1] for sign in (".", "?"))
 
     def telling(propose: Callable[[Sequence[str]], Propose]) -> Manner:
         def make(sampler: Sampler, prompts: Sequence[str], beginnings: Sequence[str]) -> Telling:
@@ -195,7 +194,7 @@ def _told(lab: Lab) -> list[Arm]:
                 propose(prompts),
                 decode=lab.base.decode,
                 encode=partial(continuation_ids, lab.base),
-                ends=ends,
+                ends=(".", "?"),
             )
 
         return Manner(beginning=own.think, telling=make)

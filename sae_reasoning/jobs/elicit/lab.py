@@ -14,7 +14,7 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attach import Attachment
 from sae_reasoning.edges.lm.generate import Sampler, generate
-from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
+from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_response, load
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.elicitation.moves import moves_made
 from sae_reasoning.steering.noise import keyed_sampler
@@ -144,12 +144,7 @@ class Lab:
             encode_prompt(lm.tokenizer, _joined(manner.before, p.prompt, manner.after))
             for p, _ in rows
         ]
-        begun = [
-            encode_prompt(
-                lm.tokenizer, _joined(manner.before, p.prompt, manner.after, manner.beginning)
-            )
-            for p, _ in rows
-        ]
+        beginning = encode_response(lm.tokenizer, manner.beginning)[0]
         plain = [len(encode_prompt(lm.tokenizer, p.prompt)) for p, _ in rows]
         sampler = self.sampler(problems, samples)
         written = [0] * len(rows)
@@ -157,11 +152,7 @@ class Lab:
             beginnings = [manner.beginning] * len(rows)
             sampler = manner.telling(sampler, [p.prompt for p, _ in rows], beginnings)
         part = manner.part
-        if part:
-            begun = [
-                [*part.prompt(before), *whole[len(before) :]]
-                for before, whole in zip(given, begun, strict=True)
-            ]
+        begun = [[*(part.prompt(ids) if part else ids), *beginning] for ids in given]
         with part.attach() if part else ExitStack():
             made = sorted(
                 generate(
@@ -177,7 +168,7 @@ class Lab:
             written = sampler.num_written  # type: ignore[attr-defined]
         found = []
         for (problem, sample), one, extra in zip(rows, made, written, strict=True):
-            text = _joined(manner.beginning, lm.decode(list(one.token_ids)))
+            text = lm.decode([*beginning, *one.token_ids])
             judged = self._annotate(problem.prompt, text, one.truncated)
             found.append(
                 {

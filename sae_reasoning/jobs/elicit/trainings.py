@@ -117,7 +117,7 @@ class Lessons:
             reader=plain_reader,
             encode_prompt=lambda text: count(encode_prompt(lm.tokenizer, text)),
             encode_response=lambda text: count(
-                [*encode_response(lm.tokenizer, text)[0], lm.tokenizer.eos_token_id]
+                [*encode_response(lm.tokenizer, text)[0], *lm.end_ids[:1]]
             ),
             pad_id=lm.tokenizer.pad_token_id,
             state_path=_fresh_state(self._lab.folder),
@@ -214,11 +214,10 @@ def _episodes(
     beginnings: Sequence[str],
     keys: torch.Tensor,
 ) -> list[Episode]:
-    given = []
+    given, begun = [], []
     for prompt, beginning in zip(prompts, beginnings, strict=True):
-        before = encode_prompt(lm.tokenizer, prompt)
-        whole = encode_prompt(lm.tokenizer, prompt, beginning)
-        given.append([*part.prompt(before), *whole[len(before) :]])
+        begun.append(encode_response(lm.tokenizer, beginning)[0])
+        given.append([*part.prompt(encode_prompt(lm.tokenizer, prompt)), *begun[-1]])
     found: dict[int, Episode] = {}
     with part.attach():
         for one in generate(
@@ -228,8 +227,8 @@ def _episodes(
             max_new_tokens=lab.own.max_new_tokens,
             batch_size=lab.own.batch_size,
         ):
-            text = f"{beginnings[one.row]} {lm.decode(list(one.token_ids))}".strip()
-            end = [] if one.truncated else [lm.tokenizer.eos_token_id]
+            text = lm.decode([*begun[one.row], *one.token_ids])
+            end = [] if one.end_id is None else [one.end_id]
             found[one.row] = Episode(given[one.row], [*one.token_ids, *end], text)
     return [found[row] for row in range(len(prompts))]
 

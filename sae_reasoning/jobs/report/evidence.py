@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 from sae_reasoning.config import Config
 from sae_reasoning.contrast.measures import MODELS, RL
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
-from sae_reasoning.edges.lm.load import LanguageModel, encode_response, load, resolve_device
+from sae_reasoning.edges.lm.load import LanguageModel, load, resolve_device
+from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.unembed import output_logits
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces
@@ -152,20 +153,22 @@ class Texts:
     def _pieces(self, number: int) -> list[str]:
         """Text of each token of a trace."""
         trace: Trace = self.traces[number]
-        tokens = trace.token_ids
-        ids, offsets = encode_response(self.lm.tokenizer, trace.text)
-        start = trace.num_prompt_tokens
-        stop = start + len(ids)
-        if list(tokens[start:stop]) != list(ids) or not ids:  # Written otherwise than it's read.
+        tokens, start = trace.token_ids, trace.num_prompt_tokens
+        offsets = offsets_of(self.lm.tokenizer, tokens[start:], trace.text)
+        size = len(trace.text)
+        # What ends a turn is no part of the text.
+        stop = len(tokens) - (bool(offsets) and offsets[-1] == (size, size))
+        ends = [end for _, end in offsets[: stop - start]]
+        if not ends or ends[-1] < size:  # The text isn't what this tokenizer says.
             return [self._says(token) for token in tokens]
         return [
             *map(self._says, tokens[:start]),
-            *token_pieces(trace.text, [end for _, end in offsets]),
+            *token_pieces(trace.text, ends),
             *map(self._says, tokens[stop:]),
         ]
 
     def _says(self, token: int) -> str:
-        return str(self.lm.tokenizer.decode([token]))
+        return str(self.lm.tokenizer.decode([token], clean_up_tokenization_spaces=False))
 
     def _output(self, dictionary: Dictionary, latent: int) -> dict[str, Any]:
         """Output tokens that the latent's direction makes likelier, and those it makes rarer."""

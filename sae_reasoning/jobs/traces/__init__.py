@@ -15,6 +15,7 @@ from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.jobs.traces.context import fit_readers
 from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
 from sae_reasoning.jobs.traces.marks import Marked, mark
 from sae_reasoning.jobs.traces.problems import check_source, draw_problems
@@ -93,7 +94,7 @@ class _Found:
 def _find(cfg: Config, rows: Rows, parts: Path, console: Console) -> _Found:
     if _holds_traces(rows):
         made, placement = import_traces(cfg, rows, console)
-        return _Found(made, "imported", placement=placement)
+        return _Found(fit_readers(cfg, made, console), "imported", placement=placement)
     if cfg.traces.kind == "file":
         _refuse_imported(cfg)
     problems = draw_problems(cfg, rows, console.warn)

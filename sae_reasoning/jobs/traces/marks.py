@@ -7,7 +7,8 @@ from pathlib import Path
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Chat, Question
-from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
+from sae_reasoning.edges.lm.load import load_tokenizer
+from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.records import Annotation, Span, Trace
 from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span
 from sae_reasoning.traces.annotate import annotate_search
@@ -45,8 +46,8 @@ def mark(cfg: Config, annotator: str, traces: Sequence[Trace], console: Console)
     tokenizer = load_tokenizer(next(iter(cfg.pair.readers.values())))
 
     def marked(trace: Trace, found: Annotation, name: str) -> Trace:
-        _, offsets = encode_response(tokenizer, trace.text)
         first = trace.num_prompt_tokens
+        offsets = offsets_of(tokenizer, trace.token_ids[first:], trace.text)
         try:
             spans = tuple(align_span(span, offsets, first, name) for span in found.spans)
         except NoTokensError as error:

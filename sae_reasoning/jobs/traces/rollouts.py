@@ -11,13 +11,15 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import Rollout as Generated
 from sae_reasoning.edges.lm.generate import generate
+from sae_reasoning.edges.lm.limits import require_context
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
+    describe,
     encode_prompt,
-    encode_response,
     load,
     load_tokenizer,
 )
+from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.lm.vllm import VllmWriter
 from sae_reasoning.edges.tables import read_traces, write_traces
@@ -42,6 +44,7 @@ def roll_out(
 
     Of problems in words they bear no grade and no moves yet.
     """
+    _check_lengths(cfg, problems)
     every = {"base": cfg.traces.base_samples, "rl": cfg.traces.rl_samples}
     samples = {writer: every[writer] for writer in cfg.pair.readers}
     console.plan(
@@ -73,16 +76,31 @@ def roll_out(
     return made
 
 
+def _check_lengths(cfg: Config, problems: Sequence[PosedProblem]) -> None:
+    """Refuse rollouts that some reader of the pair couldn't read to their end.
+
+    Raises:
+        ConfigError: The longest would exceed a context.
+    """
+    facts = [(model, describe(model)) for model in cfg.pair.readers.values()]
+    tokenizers = [load_tokenizer(model) for model, _ in facts]
+    longest = max(len(encode_prompt(t, p.prompt)) for t in tokenizers for p in problems)
+    for model, fact in facts:
+        require_context(
+            fact.context, model.named, longest, cfg.traces.max_new_tokens, "traces.max_new_tokens"
+        )
+
+
 def _write(
     lm: LanguageModel | VllmWriter, writer: str, tasks: Sequence[_Task], cfg: Config
 ) -> Iterator[Trace]:
     prompts = [encode_prompt(lm.tokenizer, task.problem.prompt) for task in tasks]
     for rollout in _generated(lm, prompts, tasks, cfg):
         problem, sample = tasks[rollout.row].problem, tasks[rollout.row].sample
-        text = lm.decode(list(rollout.token_ids))
-        response_ids, offsets = encode_response(lm.tokenizer, text)
-        end_id = None if rollout.truncated else lm.tokenizer.eos_token_id
-        yield Rollout(prompts[rollout.row], response_ids, offsets, end_id, text).annotated(
+        token_ids = list(rollout.token_ids)
+        text = lm.decode(token_ids)
+        offsets = offsets_of(lm.tokenizer, token_ids, text)
+        yield Rollout(prompts[rollout.row], token_ids, offsets, rollout.end_id, text).annotated(
             problem, cfg.traces.source, writer, lm.facts.name, f"{sample:03d}"
         )
 

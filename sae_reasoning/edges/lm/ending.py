@@ -1,0 +1,95 @@
+"""Where a response ends: at a token that ends the model's turn, or at text that ends what is asked.
+
+What ends a turn is said in several places, and none knows all: a base tokenizer's EOS isn't what a
+chat-tuned model writes, generation configs list several, and templates have marks of their own.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from sae_reasoning.edges.lm.prompt import after_answer
+
+_TURN_ENDS = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<|end_of_turn|>",
+    "<|return|>",
+    "<turn|>",
+)
+"""As model families call them: ChatML and Qwen, Llama 3, Gemma, Phi, OLMo, gpt-oss."""
+
+
+def find_end_ids(
+    tokenizer: PreTrainedTokenizerFast, config: Any, generation_config: Any
+) -> tuple[int, ...]:
+    """Tokens that end a model's turn, the tokenizer's EOS first; none where nothing says so.
+
+    Args:
+        tokenizer: With its chat template, where that is used.
+        config: Of the model. Where it doesn't say, its class does, for the vocabulary of another
+            model; so it isn't believed of ordinary words.
+        generation_config: Of the model; believed unless it was derived from the config.
+    """
+    apart = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+    words = set(tokenizer.get_vocab().values()) - set(apart.values())
+    found = _listed(tokenizer)
+    for said in (generation_config, config):
+        is_own = said is generation_config and not getattr(said, "_from_model_config", False)
+        found += [index for index in _listed(said) if is_own or index not in words]
+    found += [apart[name] for name in _TURN_ENDS if name in apart]
+    after = after_answer(tokenizer)
+    found += [index for name, index in apart.items() if name and after.startswith(name)]
+    return tuple(dict.fromkeys(found))
+
+
+def _listed(says: Any) -> list[int]:
+    found = getattr(says, "eos_token_id", None)
+    return [] if found is None else [found] if isinstance(found, int) else list(found)
+
+
+class TextEnd:
+    """Tells when a text that is being written has come to its end, however tokens cut it.
+
+    Args:
+        decode: Text of token ids.
+        mark: What ends it, as `.`: by itself, or at the end of a word; not within one, as in `3.5`,
+            so what follows a word's mark is waited for.
+    """
+
+    _REACH = 4
+
+    def __init__(self, decode: Any, mark: str) -> None:
+        self._decode, self._mark = decode, mark
+        sign = re.escape(mark)
+        self._end = re.compile(rf"(?<!\S){sign}(?!\S)|{sign}[\"'”’)\]*_]*(?=\s)")
+        self._holds: dict[int, bool] = {}
+
+    def num_kept(self, token_ids: Sequence[int], is_last: bool) -> int | None:
+        """How many of the tokens so far belong to the text; None where it hasn't ended.
+
+        Args:
+            token_ids: Asked about after every one of them.
+            is_last: Whether nothing follows.
+        """
+        if not any(map(self._may_end, token_ids[-self._REACH :])):
+            return None
+        found = self._end.search(self._decode(list(token_ids)) + " " * is_last)
+        if found is None:
+            return None
+        kept = len(token_ids)
+        while len(self._decode(list(token_ids[: kept - 1]))) >= found.end():  # After the mark.
+            kept -= 1
+        return kept
+
+    def _may_end(self, token: int) -> bool:
+        if token not in self._holds:
+            self._holds[token] = self._mark in self._decode([token])
+        return self._holds[token]
