@@ -155,11 +155,11 @@ def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reade
             is kept.
     """
     tokenizer = load_tokenizer(readers[0].config)
-    texts = [trace.token_ids for trace in traces]
+    texts = [(f"trace {trace.trace_id}", trace.token_ids) for trace in traces]
     for reader in readers:
         rows = reader.facts.num_embeddings or len(tokenizer)
         require_embeddings(tokenizer, rows, reader.config.named, texts)
-        longest = max(map(len, texts), default=0)
+        longest = max((len(ids) for _, ids in texts), default=0)
         require_context(reader.facts.context, reader.config.named, longest)
     bos_ids = {reader.bos_id for reader in readers}
     first_kept = []

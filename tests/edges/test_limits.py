@@ -90,12 +90,16 @@ def test_a_token_without_an_embedding_is_refused_by_name():
     lm = new_lm(tokenizer)
     tokenizer.add_tokens(["<think>"])
     text = ids(lm, "So <think>")
-    said = rf"embeddings of {len(tokenizer) - 1} tokens and none of token {text[-1]} \('<think>'\)"
+    said = (
+        rf"no token {text[-1]} \('<think>'\), which a prompt holds: .* {len(tokenizer) - 1}; resize"
+    )
     with pytest.raises(ConfigError, match=said):
         list(generate(lm, [text], sampler=saying([7]), max_new_tokens=2, batch_size=1))
     with pytest.raises(ConfigError, match=said):
-        require_embeddings(tokenizer, len(tokenizer) - 1, "small", [[1], text])
-    require_embeddings(tokenizer, len(tokenizer), "large", [[1], text])
+        require_embeddings(
+            tokenizer, len(tokenizer) - 1, "small", [("one", [1]), ("a prompt", text)]
+        )
+    require_embeddings(tokenizer, len(tokenizer), "large", [("a prompt", text)])
 
 
 def test_what_is_said_of_a_model_is_what_it_is(tiny_pair):

@@ -272,7 +272,8 @@ def check_prompts(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_t
     require_context(lm.facts.context, lm.facts.name, longest, max_new_tokens)
     embed: Any = lm.model.get_input_embeddings()
     if not embed._forward_pre_hooks:  # A part that is attached may have tokens of its own.
-        require_embeddings(lm.tokenizer, embed.weight.shape[0], lm.facts.name, prompts)
+        texts = [("a prompt", prompt) for prompt in prompts]
+        require_embeddings(lm.tokenizer, embed.weight.shape[0], lm.facts.name, texts)
 
 
 def even_batch_size(num_prompts: int, most: int, device: torch.device) -> int:

@@ -63,7 +63,10 @@ def require_context(
 
 
 def require_embeddings(
-    tokenizer: PreTrainedTokenizerFast, rows: int, named: str, texts: Iterable[Sequence[int]]
+    tokenizer: PreTrainedTokenizerFast,
+    rows: int,
+    named: str,
+    texts: Iterable[tuple[str, Sequence[int]]],
 ) -> None:
     """Refuse texts that hold a token without an embedding, as of a tokenizer that was added to.
 
@@ -71,15 +74,16 @@ def require_embeddings(
         tokenizer: Of the texts.
         rows: Of the model's embedding matrix.
         named: The model.
-        texts: Token ids.
+        texts: What each is called, and its token ids.
 
     Raises:
         ConfigError: A text holds such a token.
     """
-    for text in texts:
-        if (token := max(text, default=0)) >= rows:
+    for called, token_ids in texts:
+        if (token := max(token_ids, default=0)) >= rows:
             name = tokenizer.convert_ids_to_tokens(token)
+            told = f" ({name!r})" if name else ""
             raise ConfigError(
-                f"{named} has embeddings of {rows:,} tokens and none of token {token} "
-                f"({name!r}); resize its embeddings, or name a tokenizer without that token"
+                f"{named} has no token {token}{told}, which {called} holds: it has embeddings of "
+                f"{rows:,}; resize them, or make traces with a tokenizer without that token"
             )

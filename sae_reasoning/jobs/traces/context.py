@@ -23,7 +23,8 @@ def fit_readers(cfg: Config, traces: Sequence[Trace], console: Console) -> list[
         facts = describe(model)
         texts = [trace.token_ids for trace in found]
         if facts.num_embeddings is not None:
-            require_embeddings(tokenizer, facts.num_embeddings, model.named, texts)
+            own = ((f"trace {trace.trace_id}", trace.token_ids) for trace in found)
+            require_embeddings(tokenizer, facts.num_embeddings, model.named, own)
         most = facts.context
         longest = max(map(len, texts), default=0)
         if most is None or longest <= most:
