@@ -114,7 +114,7 @@ class Trace:
         model: Name of the writer.
         prompt: What was asked.
         text: What was answered, without special tokens.
-        token_ids: BOS where there is one, prompt, response, and EOS where the writer ended.
+        token_ids: BOS where there is one, prompt, response as it was sampled, and what ended it.
         num_prompt_tokens: Tokens before the response, BOS included.
         correct: The grade, or None.
         truncated: Whether the rollout was cut.
