@@ -273,9 +273,10 @@ def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
 
 
 def _evidence_bar(evidence: Evidence) -> Bar:
-    values = [evidence.margin, evidence.value, evidence.low, evidence.high]
-    axis = Axis.of_ratios(values, "") if _is_ratio(evidence) else Axis.of(values, "")
     other = _other_margin(evidence)
+    values = [evidence.margin, evidence.value, evidence.low, evidence.high]
+    values += [] if other is None else [other]
+    axis = Axis.of_ratios(values, "") if _is_ratio(evidence) else Axis.of(values, "")
     if other is not None:
         held = f"within {number(other)} and {number(evidence.margin)}"
         held = held if evidence.passed else f"not {held}"
@@ -295,6 +296,7 @@ def _evidence_bar(evidence: Evidence) -> Bar:
         margin=evidence.margin,
         held=held,
         passed=evidence.passed,
+        other_margin=other,
     )
 
 

@@ -84,6 +84,7 @@ class Bar:
         passed: Whether it passed; none where nothing was asked.
         absent: What is said where there is no estimate.
         said: In place of the estimate, or "".
+        other_margin: The lower one, where the interval is to lie within two.
     """
 
     label: str
@@ -98,6 +99,7 @@ class Bar:
     passed: bool | None = None
     absent: str = "not measured"
     said: str = ""
+    other_margin: float | None = None
 
     @property
     def is_drawn(self) -> bool:

@@ -220,7 +220,8 @@ def test_a_ratio_is_near_its_margin_by_its_logarithm():
 def test_a_level_figure_is_as_near_as_the_nearer_of_its_two_margins():
     level = "onset_mass/per_trace rl/base (90%)"
     low = Evidence(level, 0.9, 0.82, 0.98, 90, 1.25, True)
-    assert card(deployed(low)).deciding[0].held == "within 0.80 and 1.25"
+    (bar,) = card(deployed(low)).deciding
+    assert (bar.held, bar.other_margin) == ("within 0.80 and 1.25", pytest.approx(0.8))
     assert summary(deployed(low), []).spare.startswith("fairly")
     middle = Evidence(level, 1.0, 0.95, 1.05, 90, 1.25, True)
     assert summary(deployed(middle), []).spare.startswith("sure")
