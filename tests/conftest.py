@@ -60,6 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(limit, "cpu_limit")
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and not reporter.isatty:
+        session.config.get_terminal_writer().fullwidth = 120  # A log of some thirty lines.
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """A process for each core; more than eight would wait for the longest file."""
