@@ -10,6 +10,7 @@ from sae_reasoning.traces.numbers import (
     Mention,
     are_several,
     in_words,
+    is_number,
     mentions,
     plain_text,
     read_number,
@@ -166,7 +167,8 @@ def worked_answer(text: str) -> str:
 
 def is_plainly_equal(reference: str, answer: str) -> bool | None:
     """Whether two answers are the same as numbers or as texts; None where that doesn't decide."""
-    one, other = read_number(reference), read_number(answer)
+    one = read_number(reference) if is_number(reference) else None
+    other = read_number(answer)
     if one is not None and other is not None:
         return one.equals(other)
     return True if bare_text(reference) == bare_text(answer) else None
@@ -391,5 +393,5 @@ def formula_of(maths: re.Match[str]) -> str:
 
 def bare_text(text: str) -> str:
     """A text without white space, TeX's dress of words and a final stop, in small letters."""
-    plain = WORDS_IN_TEX.sub(r"\1", text.strip())
+    plain = WORDS_IN_TEX.sub(r"\1", re.sub(r"([_^])\{(\w)\}", r"\1\2", text.strip()))
     return re.sub(r"\s+|[$.]$|^\$", "", plain).casefold()

@@ -22,7 +22,7 @@ from sae_reasoning.records import Comparison, Trace
 from sae_reasoning.stats import difference
 from sae_reasoning.traces.answers import Answer, find_answer, reaches
 from sae_reasoning.traces.matching import expression_in, match_number, match_text
-from sae_reasoning.traces.numbers import are_several, read_number
+from sae_reasoning.traces.numbers import are_several, is_number, read_number
 from sae_reasoning.traces.problems import PosedProblem
 
 RIGHT, WRONG, NO_ANSWER, UNREADABLE, UNGRADED = OUTCOMES = (
@@ -100,7 +100,7 @@ class Grader:
         if kind != MATH:
             reference = json.loads(problem.reference)
         right = str(reference["answer"]) if kind == GYM else reference
-        numeric = kind != COUNTDOWN and read_number(str(right)) is not None
+        numeric = kind != COUNTDOWN and is_number(str(right))
         answer = find_answer(text, numeric=numeric, truncated=truncated, opened=opened)
         if answer is None:
             return Grade(NO_ANSWER, TRUNCATED if truncated else NONE)

@@ -23,14 +23,15 @@ _CHOICES = re.compile(
     r"(?<![\w'])(?:\(([A-J])\)|([A-HJ])(?![\w'])(?!(?<=A) (?!or\b|and\b|nor\b|is\b)[a-z]))"
 )
 _TIME = re.compile(r"(?<![\d:])(\d{1,4}):(\d{1,4})(?![\d:])\s*(?:([ap])\.?\s?m\b)?", re.IGNORECASE)
-_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-][^\W\d_]+)*")
+_IN_BASE = re.compile(r"[\dA-F]+_\{?\d+\}?")
+_WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-]\w+)*")
 _SAYS = re.compile(r"^.*\b(?:is|are|was|were|be)\b|^.*(?::(?!\d)|=)", re.DOTALL)
 _ARTICLE = re.compile(r"^(?:therefore|thus|hence|so|an?|the)\b[,\s]*", re.IGNORECASE)
 _NAMES = frozenset("sqrt frac dfrac tfrac cdot times pi sin cos tan log ln exp left right".split())
 _BETWEEN = re.compile(
     r"\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|(?<=[\d})])\s+(?:and|or)\s+(?=[\d\\({-])"
 )
-_AMBIGUOUS = re.compile(r"!|/\s*0+(?![\d.])|\d:\d|\d_|\d\.\d+\.\d|\.\.\.|\d\s+\d")
+_AMBIGUOUS = re.compile(r"!|/\s*0+(?![\d.])|\d:\d|\d\.\d+\.\d|\.\.\.|\d\s+\d")
 _LARGE_POWER = re.compile(r"(?:\^|\*\*)[\s{(]*-?\d{4,}|\d{4,}\s*!|(?:\^|\*\*)[^+=,]*(?:\^|\*\*)")
 
 
@@ -45,6 +46,8 @@ def match_number(reference: str, answer: Answer) -> Comparison | None:
         return _compared(found)
     if are_several(answer):
         return Comparison.DIFFERENT
+    if re.search(r"\d_", answer):
+        return Comparison.UNREADABLE
     is_pointed = re.search(r"^[^(\[{]*\d,\d", re.sub(r"\d{1,3}(?:,\d{3})+(?![\d,])", "", answer))
     return Comparison.UNREADABLE if is_pointed else None
 
@@ -61,6 +64,9 @@ def match_text(reference: str, answer: Answer) -> Comparison | None:
         return _match_choice(choice[1], answer)
     if (time := _TIME.match(plain)) and not plain[time.end() :].strip(" ."):
         return _match_time(time, answer)
+    if _IN_BASE.fullmatch(plain):  # math-verify takes 25_8 for 25.
+        is_other = _IN_BASE.fullmatch(plain_text(answer).strip(EDGES)) or read_number(answer)
+        return Comparison.DIFFERENT if is_other else Comparison.UNREADABLE
     if _are_words(plain):
         return _match_words(plain, answer)
     return None
@@ -86,6 +92,7 @@ def _is_expression(text: str) -> bool:
     """Whether algebra may tell what a text is worth: no prose, no two readings, no giant."""
     if len(text) > 300 or _LARGE_POWER.search(text) or not re.search(r"\d|\\[a-zA-Z]|[a-z]", text):
         return False
+    text = re.sub(r"\\(?:begin|end)\{[a-z]*\}", " ", text)
     bare = re.sub(r"\\[a-zA-Z]+", "*", WORDS_IN_TEX.sub(r" \1 ", text.replace("{,}", ",")))
     if _AMBIGUOUS.search(bare):
         return False

@@ -54,6 +54,7 @@ _TEX = [
         (r"\\(?:times|cdot|ast)(?![A-Za-z])", "*"),
         (r"\\div(?![A-Za-z])", "/"),
         (r"\\pm(?![A-Za-z])", "±"),
+        (r"(?<=\d)\s*\\Omega(?![A-Za-z])", " ohms "),
         (r"\\approx(?![A-Za-z])", "="),
         (r"\^\s*\{\s*(-?\d+)\s*\}", r"^\1"),
         (r"(?<=[A-Za-z])\s+\^(?=-?\d)", "^"),
@@ -67,6 +68,8 @@ _EMPHASIS = (
 _IN_WORDS = [
     (re.compile(pattern, re.IGNORECASE), by)
     for pattern, by in (
+        (r"(?<=\d) and a half\b", " 1/2"),
+        (r"(?<=\d) and a quarter\b", " 1/4"),
         (r"(?<=\d) plus (?=\d)", " + "),
         (r"(?<=\d) minus (?=\d)", " - "),
         (r"(?<=\d) times (?=\d)", " * "),
@@ -119,6 +122,7 @@ _ARITHMETIC = re.compile(r"[\d\s.,+*/()^!-]+")
 _UNIT_LETTERS = frozenset("mgshlLKJWVNCF")
 _UNITS = frozenset(
     "cm mm km dm nm kg mg lb lbs ft in oz hr hrs min mins sec secs ms ml mL cl dl kWh kW mph kph "
+    "bpm rpm fps "
     "sq pts pcs yr yrs yd yds mi st nd rd th pt qt gal am pm Hz kHz MHz GB MB KB TB".split()
 )
 _BETWEEN_UNITS = frozenset(("of", "a", "an", "the", "per", "for", "each"))
@@ -234,6 +238,12 @@ def read_number(text: str) -> Number | None:
     if re.fullmatch(r"\([^()]*\)", plain) and "," not in plain:
         plain = plain[1:-1].strip()
     return _with_unit(plain) or _computed(plain) or _spoken(plain)
+
+
+def is_number(reference: str) -> bool:
+    """Whether a right answer is a number, rather than words with one, as a date."""
+    is_named = re.match(r"[A-Za-z]{2,}[^=:]*\d", plain_text(reference).strip()) is not None
+    return not is_named and read_number(reference) is not None
 
 
 def in_words(text: str) -> Number | None:
