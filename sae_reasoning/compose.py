@@ -210,7 +210,11 @@ def _parse(text: str, loader: ConfigLoader | None = None) -> Override:
     except HydraException:
         override = None
     if override is None or override.is_delete() or "=" not in text:
-        raise ConfigError(f"{text} can't be read; write option=value, and quote special signs")
+        name = text.partition("=")[0]
+        raise ConfigError(
+            f"{text} can't be read; write option=value, and quote special signs once more within "
+            f"the shell's quotes, as \"{name}='…'\""
+        )
     return override
 
 

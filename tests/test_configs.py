@@ -332,3 +332,10 @@ def test_files_with_an_apostrophe_can_be_named(name: str) -> None:
 def test_what_is_quoted_by_halves_is_refused_in_one_line(value: str) -> None:
     with pytest.raises(ConfigError, match=r"can't be read; .* quote special signs"):
         compose([*MINE, f"traces.source={value}"])
+
+
+def test_the_remedy_for_special_signs_is_one() -> None:
+    said = r"Put the final answer into \boxed{}."
+    with pytest.raises(ConfigError, match=r"as \"traces\.instruction='…'\"$"):
+        compose([f"traces.instruction={said}"])
+    assert compose([f"traces.instruction='{said}'"]).traces.instruction == said

@@ -22,7 +22,7 @@ def refused(error: OSError, config: Config) -> str:
     path = _path_of(error)
     place = f" ({path})" if path else ""
     stands = "what was made before stands"
-    if read := _option_of(path, _inputs(config)):
+    if error.errno not in _OF_WRITING and (read := _option_of(path, _inputs(config))):
         return f"{read} can't be read: {reason}{place}; mend it or name another, and run it again"
     if written := _option_of(path, _outputs(config)):
         if error.errno == errno.ENOENT:

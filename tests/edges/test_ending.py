@@ -62,6 +62,14 @@ def test_what_a_chat_template_writes_after_an_answer_ends_one():
     assert tokenizer.convert_tokens_to_ids("<|custom_end|>") in lm.end_ids
 
 
+def test_the_end_of_a_message_ends_no_turn_where_a_turn_has_an_end_of_its_own():
+    """As in gpt-oss, whose thoughts are a message before the answer; Phi has the first alone."""
+    both = ["<s>", "</s>", "<pad>", "<|end|>", "<|return|>"]
+    for special in (both, both[:-1]):
+        lm = new_lm(byte_level_tokenizer(special=special))
+        assert lm.tokenizer.convert_ids_to_tokens(list(lm.end_ids)) == ["</s>", special[-1]]
+
+
 def test_every_end_token_ends_a_rollout_and_is_kept_beside_it(lm):
     words = ids(lm, "Let me check")
     scripts = [[*words, end, *words] for end in lm.end_ids]

@@ -231,3 +231,21 @@ def test_another_tokenizer_can_be_named(tiny_pair, tiny_neox_pair):
     assert (
         describe(borrowed).tokenizer_fingerprint == describe(tiny_pair.base).tokenizer_fingerprint
     )
+
+
+def test_fingerprints_change_with_added_end_tokens_and_with_a_template_in_a_file_of_its_own(
+    tiny_pair, tmp_path
+):
+    model = replace(tiny_pair.base, path=str(shutil.copytree(tiny_pair.base.path, tmp_path / "m")))
+    chatty, plain = replace(model, chat_template=True), describe(tiny_pair.base)
+    assert describe(model).fingerprint == describe(chatty).fingerprint == plain.fingerprint
+    ends = tmp_path / "m" / "generation_config.json"
+    ends.write_text('{"eos_token_id": [2, 7]}', encoding="utf-8")
+    assert describe(model).fingerprint != plain.fingerprint
+    seen = set()
+    for template in ("{{ messages }}", TEMPLATE):
+        (tmp_path / "m" / "chat_template.jinja").write_text(template, encoding="utf-8")
+        seen.add(describe(chatty).tokenizer_fingerprint)
+    assert len(seen - {plain.tokenizer_fingerprint}) == 2
+    assert load_tokenizer(chatty).chat_template == TEMPLATE
+    assert describe(model).tokenizer_fingerprint == plain.tokenizer_fingerprint

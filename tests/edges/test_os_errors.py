@@ -73,6 +73,15 @@ def test_no_room_and_no_permission_to_write_name_the_results(
     assert "set organism.others=… elsewhere" in said
 
 
+def test_no_room_is_no_unreadable_input_where_a_model_of_the_pair_is_being_made(
+    cfg: Config,
+) -> None:
+    cfg.organism.others = str(Path(cfg.runs).parent / "organisms")
+    cfg.pair.rl.path = f"{cfg.organism.others}/seed_1/search_rl_llama"
+    said = refused(error_of(errno.ENOSPC, f"{cfg.pair.rl.path}/model.safetensors"), cfg)
+    assert "set organism.others=… elsewhere" in said and "can't be read" not in said
+
+
 def test_a_result_that_is_gone_is_no_lack_of_room(cfg: Config) -> None:
     said = refused(error_of(errno.ENOENT, f"{cfg.runs}/tiny/rank/scores.parquet"), cfg)
     assert "scores.parquet is gone" in said and "make its stage anew" in said

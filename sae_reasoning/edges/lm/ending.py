@@ -26,6 +26,9 @@ _TURN_ENDS = (
 )
 """As model families call them: ChatML and Qwen, Llama 3, Gemma, Phi, OLMo, gpt-oss."""
 
+_MESSAGE_END, _RETURN = "<|end|>", "<|return|>"
+"""Where gpt-oss has both, the first ends a message, as of its thoughts, and the answer follows."""
+
 
 def find_end_ids(
     tokenizer: PreTrainedTokenizerFast, config: Any, generation_config: Any
@@ -47,6 +50,8 @@ def find_end_ids(
     found += [apart[name] for name in _TURN_ENDS if name in apart]
     after = after_answer(tokenizer)
     found += [index for name, index in apart.items() if name and after.startswith(name)]
+    if _RETURN in apart and _MESSAGE_END in apart:
+        found = [index for index in found if index != apart[_MESSAGE_END]]
     return tuple(dict.fromkeys(found))
 
 

@@ -23,7 +23,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from sae_reasoning.config import ConfigError, ModelConfig
-from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
+from sae_reasoning.edges.artifacts import (
+    BrokenArtifact,
+    fingerprint,
+    fingerprint_files,
+    read_json,
+)
 from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.commits import commit_of
@@ -39,6 +44,7 @@ transformers_logging.disable_progress_bar()
 warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
 
 _TOKENIZER_FILES = "tokenizer*"
+_TEMPLATE_FILES = "chat_template*"
 _WEIGHT_FILES = ("config.json", "*.safetensors")
 
 
@@ -109,8 +115,10 @@ def describe(config: ModelConfig) -> ModelFacts:
             raise ConfigError(
                 f"{config.named} holds no config.json; name a folder written by save_pretrained"
             )
-        weights = fingerprint([fingerprint_files(folder, p) for p in _WEIGHT_FILES])
-        tokenizer = fingerprint_files(folder, _TOKENIZER_FILES)
+        weights = fingerprint(
+            [*(fingerprint_files(folder, p) for p in _WEIGHT_FILES), *_added_ends(folder)]
+        )
+        tokenizer = _tokenizer_in(folder, config.chat_template)
     elif folder.is_absolute() or config.path.count("/") != 1 or folder.parent.is_dir():
         raise ConfigError(
             f"{config.named} is no folder; name a model folder, or a hub id (owner/name)"
@@ -121,7 +129,7 @@ def describe(config: ModelConfig) -> ModelFacts:
     if config.tokenizer:
         own = Path(config.tokenizer)
         tokenizer = (
-            fingerprint_files(own, _TOKENIZER_FILES)
+            _tokenizer_in(own, config.chat_template)
             if own.is_dir()
             else fingerprint([config.tokenizer, _tokenizer_commit(config)])
         )
@@ -145,6 +153,23 @@ def describe(config: ModelConfig) -> ModelFacts:
         context=context_of(hf_config),
         num_embeddings=getattr(hf_config, "vocab_size", None),
     )
+
+
+def _added_ends(folder: Path) -> list[Any]:
+    """End tokens that a generation config names otherwise than the config; none if it doesn't."""
+    try:
+        said = [read_json(folder / name) for name in ("generation_config.json", "config.json")]
+    except (OSError, BrokenArtifact):  # Whoever reads the model says so.
+        return []
+    ends, known = (one.get("eos_token_id") for one in said)
+    return [] if ends in (None, known) else [ends]
+
+
+def _tokenizer_in(folder: Path, has_template: bool) -> str:
+    """Fingerprint of a tokenizer, with a template that stands in a file of its own if it's used."""
+    own = fingerprint_files(folder, _TOKENIZER_FILES)
+    apart = has_template and any(folder.glob(_TEMPLATE_FILES))
+    return fingerprint([own, fingerprint_files(folder, _TEMPLATE_FILES)]) if apart else own
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
