@@ -18,6 +18,7 @@ os.environ.update(
     MPLBACKEND="agg",
     OMP_NUM_THREADS="1",
     OMP_WAIT_POLICY="passive",  # Threads that spin on a busy machine cost ten times the work.
+    SAE_REASONING_CACHE=_SCRATCH,
     WANDB_MODE="offline",
     WANDB_SILENT="true",
     WANDB_ERROR_REPORTING="false",
