@@ -93,11 +93,19 @@ class OutsideScorers:
             self._process.start()
             other.close()
         if library not in self._imported:  # Slow, and no part of a question's time.
-            self._pipe.send((library,))
-            if not self._pipe.poll(_SECONDS_TO_START):
+            flaw = f"not within {_SECONDS_TO_START:g} s"
+            try:
+                self._pipe.send((library,))
+                if self._pipe.poll(_SECONDS_TO_START):
+                    flaw = self._pipe.recv()
+            except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+                flaw = f"{type(error).__name__} of its process"
+            if flaw:
                 self._end()
-                raise TimeoutError(f"{library} didn't start within {_SECONDS_TO_START:g} s")
-            self._pipe.recv()
+                raise ConfigError(
+                    f"{library}, which grades, can't be imported ({flaw}); see whether "
+                    f"`python -c 'import {library}'` works, and run it again"
+                )
             self._imported.add(library)
         return self._pipe
 
@@ -157,11 +165,20 @@ def _judge(pipe: Connection) -> None:
             return
         match question:
             case (library,):
-                pipe.send(importlib.import_module(library).__name__)
+                pipe.send(_flaw_of(library))
             case (reference, answer):
                 pipe.send(_compared(reference, answer))
             case (task, answer, entry):
                 pipe.send(_scored(task, answer, entry))
+
+
+def _flaw_of(library: str) -> str:
+    """Why a library can't be imported, or ""."""
+    try:
+        importlib.import_module(library)
+    except Exception as error:  # Whatever it runs on being imported.
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
 
 
 def _scored(task: str, answer: str, entry: dict[str, Any]) -> float:

@@ -114,3 +114,12 @@ def test_an_unknown_task_is_named() -> None:
         gym_entries("telepathy", 1, 0)
     with pytest.raises(ConfigError, match=r"did you mean gym:gsm_symbolic\?"):
         gym_entries("gsm_symbolc", 1, 0)
+
+
+def test_a_library_that_does_not_come_is_named() -> None:
+    with OutsideScorers() as scorers:
+        with pytest.raises(
+            ConfigError, match=r"no_such_library, .* \(ModuleNotFoundError: .*; see whether"
+        ):
+            scorers._asked("no_such_library", ("1", "1"))
+        assert scorers.compare("x+1", "1+x") is Comparison.EQUAL
