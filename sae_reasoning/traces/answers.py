@@ -65,6 +65,28 @@ _ADDS = re.compile(
 )
 """A remark on what a response concludes; which of both is the answer depends on the question."""
 _DENIED = re.compile(r"\b(?:not|rather than|instead of)\s+[^\w\s]?$", re.IGNORECASE)
+_BOUNDS = re.compile(
+    r"(?:[<>≤≥≠]|!=|\\(?:[gln]eq?|[gln]eqslant|lt|gt)(?![A-Za-z]))=?\s*[^\w\s]?$"
+    r"|(?:\b(?:not|cannot|never)|n't)\s+(?:(?!but\b)[A-Za-z]+\s+){0,2}?[^\w\s]?$"
+    r"|\b(?:less|more|fewer|greater|larger|smaller|higher|lower|other) than\s+[^\w\s]?$"
+    r"|\b(?:at most|up to|twice|double|triple|half of|root of|one over)\s+[^\w\s]?$"
+    r"|\d\s+(?:out of|in|remainder|r)\s+$|\b[A-Za-z]\($",
+    re.IGNORECASE,
+)
+"""What stands before a number that isn't what is given: a bound, a denial, part of something."""
+_NO_SIGN = re.compile(r"(?:[=-]|<[^<>\n]{1,20}|^\s*)>\s*[^\w\s]?$", re.MULTILINE)
+"""An arrow, a tag or a quotation's mark rather than a sign of order."""
+_CHANGED = re.compile(
+    r"^\s*(?:squared|cubed|factorial|remainder\b|out of\b|(?:feet|foot|ft)\s+\d"
+    r"|(?:\w+\s+)?below (?:zero|freezing))",
+    re.IGNORECASE,
+)
+"""What follows such a number."""
+_GIVES_UP = re.compile(
+    r"\b(?:cannot|can't|couldn't|can not|unable to|not able to)\s+(?:be\s+)?"
+    r"(?:determined?|solved?|computed?|find|found|answer|tell|say|know)",
+    re.IGNORECASE,
+)
 _RANGE = re.compile(
     r"\bbetween\b[^.\n]{0,20}\d[^.\n]{0,15}\band\s+$|(?<!from )\b[\d.,]+\s+(?:to|or)\s+$"
     r"|\d\s+(?:dollars?|euros?|pounds?|hours?|minutes?|days?|weeks?|months?|years?|feet|foot)"
@@ -343,7 +365,21 @@ def _last_number(said: str) -> Answer | None:
     if found:
         last = found[-1]
         before = plain[max(0, last.start - 200) : last.start]
-        is_unclear = _is_unclear(last) or _RANGE.search(before) or _ADDS.search(plain[: last.end])
+        after = plain[last.end :]
+        is_unclear = (
+            _is_unclear(last)
+            or _RANGE.search(before)
+            or _ADDS.search(plain[: last.end])
+            or _is_bounded(before)
+            or _CHANGED.search(after)
+            or _GIVES_UP.search(after)
+            or (
+                len(found) > 1
+                and not after.strip(f"{EDGES})]}}$")
+                and not _is_bounded(plain[: found[-2].start])
+                and are_several(plain[found[-2].start : last.end])
+            )
+        )
         return Answer(last.text, is_stated=False, is_unclear=bool(is_unclear))
     spoken = in_words(plain)
     return Answer(spoken.text, is_stated=False) if spoken else None
@@ -356,7 +392,9 @@ def _first_value(statement: str) -> Answer | None:
     if not found:
         return Answer(statement, is_stated=True) if read_number(statement) else None
     first, *others = found
-    before = plain[: first.start]
+    before, after = plain[: first.start], plain[first.end :]
+    if _is_bounded(before) or _CHANGED.search(after):
+        return Answer(first.text, is_stated=True, is_unclear=True)
     if len(before.split()) > 3 or re.search(r"\b(?:not|that)\b|n't", before):
         return None
     if others and are_several(plain[: others[0].end]):
@@ -368,6 +406,12 @@ def _first_value(statement: str) -> Answer | None:
     if len(found) == 1 and first.number and read_number(statement):
         return Answer(statement, is_stated=True)
     return Answer(first.text, is_stated=True, is_unclear=_is_unclear(first))
+
+
+def _is_bounded(before: str) -> bool:
+    """Whether what stands before a number makes it a bound, or denies it."""
+    before = before[-200:]
+    return bool(_BOUNDS.search(before)) and not _NO_SIGN.search(before)
 
 
 def _is_unclear(mention: Mention) -> bool:

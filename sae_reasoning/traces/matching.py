@@ -20,17 +20,37 @@ _LEADING_CHOICE = re.compile(
     r"\W*(?:(?:option|choice|answer)\W+)?\(?([A-J])\)?(?=$|[\s.,:;)])", re.IGNORECASE
 )
 _CHOICES = re.compile(
-    r"(?<![\w'])(?:\(([A-J])\)|([A-HJ])(?![\w'])(?!(?<=A) (?!or\b|and\b|nor\b|is\b)[a-z]))"
+    r"(?<![\w'])(?:\(([A-J])\)|(?<!\d )([A-HJ])(?![\w'])(?!(?<=A) (?!or\b|and\b|nor\b|is\b)[a-z]))"
 )
 _TIME = re.compile(r"(?<![\d:])(\d{1,4}):(\d{1,4})(?![\d:])\s*(?:([ap])\.?\s?m\b)?", re.IGNORECASE)
 _IN_BASE = re.compile(r"[\dA-F]+_\{?\d+\}?")
 _WORDS = re.compile(r"[^\W\d_]{2,}(?:[ '-]\w+)*")
 _SAYS = re.compile(r"^.*\b(?:is|are|was|were|be)\b|^.*(?::(?!\d)|=)", re.DOTALL)
-_ARTICLE = re.compile(r"^(?:therefore|thus|hence|so|an?|the)\b[,\s]*", re.IGNORECASE)
+_ARTICLE = re.compile(
+    r"^(?:(?:therefore|thus|hence|so|it's|that's|an?|the)\b[,\s]*)+", re.IGNORECASE
+)
 _NAMES = frozenset("sqrt frac dfrac tfrac cdot times pi sin cos tan log ln exp left right".split())
 _BETWEEN = re.compile(
     r"\s*\\text\s*\{\s*(?:and|or)\s*\}\s*|(?<=[\d})])\s+(?:and|or)\s+(?=[\d\\({-])"
 )
+_TAG = re.compile(r"</?[A-Za-z]+>")
+_ONE_SIDED = re.compile(
+    r"(?<![=-])[<>](?!\s*\Z)|[≤≥≠]|!=|\\(?:[gln]eq?|[gln]eqslant|lt|gt)(?![A-Za-z])"
+)
+_RULED_OUT = re.compile(
+    r"^\W*(?:isn't|can't|cannot|won't|(?:is|seems|looks|was)\b[^.;,]*"
+    r"\b(?:wrong|incorrect|false|impossible|out|not (?:correct|right|true|possible|valid|the))\b)",
+    re.IGNORECASE,
+)
+_AGAINST = re.compile(
+    r"n't\b|\b(?:not|neither|nor|cannot|eliminat\w+|exclud\w+|reject\w*|rul\w+ out|wrong|"
+    r"incorrect|except)\b",
+    re.IGNORECASE,
+)
+_DENIES = re.compile(r"\b(?:not|never|cannot)\b|n't\b", re.IGNORECASE)
+_TAKEN_BACK = re.compile(r"\b(?:wait|actually|hmm)\b|\b(?:and|or) (?:yes|no)\b", re.IGNORECASE)
+_NO_VERDICT = re.compile(r"^no\W+(?:longer|idea|clue|way|one|matter|doubt)\b", re.IGNORECASE)
+_JOINS = re.compile(r"\s*(?:,|\bor\b|,\s*or\b)\s*", re.IGNORECASE)
 _AMBIGUOUS = re.compile(r"!|/\s*0+(?![\d.])|\d:\d|\d\.\d+\.\d|\.\.\.|\d\s+\d")
 _LARGE_POWER = re.compile(r"(?:\^|\*\*)[\s{(]*-?\d{4,}|\d{4,}\s*!|(?:\^|\*\*)[^+=,]*(?:\^|\*\*)")
 
@@ -40,7 +60,7 @@ def match_number(reference: str, answer: Answer) -> Comparison | None:
 
     Several numbers are not the one that is asked for.
     """
-    if answer.is_unclear:
+    if answer.is_unclear or _ONE_SIDED.search(_TAG.sub("", answer)):
         return Comparison.UNREADABLE
     if (found := is_plainly_equal(reference, answer)) is not None:
         return _compared(found)
@@ -75,15 +95,21 @@ def match_text(reference: str, answer: Answer) -> Comparison | None:
 def expression_in(answer: str) -> str | None:
     """The mathematical expression that an answer is, or ends in; None where there's none."""
     answer = _BETWEEN.sub(", ", answer)
-    segments = [formula_of(found) for found in FORMULA.finditer(answer)]
-    if segments:
-        return segments[-1] if _is_expression(segments[-1]) else None
+    formulas = list(FORMULA.finditer(answer))
+    if formulas:
+        *others, last = formulas
+        before = answer[others[-1].end() if others else 0 : last.start()]
+        if re.search(r"(?:\bnot|n't)\s*$", before, re.IGNORECASE):
+            return None
+        if others and _JOINS.fullmatch(before):
+            return None  # Two of them, of which neither is the answer alone.
+        return formula_of(last) if _is_expression(formula_of(last)) else None
     plain = answer.strip(EDGES.replace("!", "") if re.search(r"[\d)]!", answer) else EDGES)
     if _is_expression(plain):
         return plain
     tail = _SAYS.sub("", plain).strip()
     if _is_expression(tail):
-        return tail
+        return None if _DENIES.search(plain.removesuffix(tail)) else tail
     groups = _GROUP.findall(plain_text(plain))
     return str(groups[-1]) if groups and _is_expression(groups[-1]) else None
 
@@ -111,12 +137,14 @@ def _match_choice(right: str, answer: Answer) -> Comparison:
         leading = None  # A word.
     if leading and re.match(r"I [a-z]" if answer.is_stated else r"[AI] [a-z]", plain):
         leading = None  # An article or a pronoun.
-    if re.search(r"\b(?:not|neither|nor)\b", plain, re.IGNORECASE) and not leading:
+    if not leading and _AGAINST.search(plain):
         return Comparison.UNREADABLE
     letters = {one or other for one, other in _CHOICES.findall(plain)}
     if leading:
         rest = plain[leading.end() :]
-        if re.match(r"\W*(?:,|&|\bor\b|\band\b)\s*\(?[A-J]\b", rest):
+        if _RULED_OUT.match(rest):
+            return Comparison.UNREADABLE
+        if re.match(r"\W*(?:,|&|\bor\b|\band\b)\s*(?:(?:maybe|perhaps) )?\(?[A-J]\b", rest):
             return Comparison.DIFFERENT if answer.is_stated else Comparison.UNREADABLE
         return _compared(leading[1].upper() == right)
     return _compared(letters == {right}) if len(letters) == 1 else Comparison.UNREADABLE
@@ -148,8 +176,12 @@ def _match_words(right: str, answer: Answer) -> Comparison:
     verdicts = ("yes", "no", "true", "false")
     first = re.match(r"\w*", given.lower())
     if right.lower() in verdicts and first and first[0] in verdicts:
+        if _TAKEN_BACK.search(given) or _NO_VERDICT.match(given):
+            return Comparison.UNREADABLE
         return _compared(first[0] == right.lower())
     tail = _SAYS.sub("", given).strip(EDGES)
+    if _DENIES.search(given.removesuffix(tail)):
+        return Comparison.UNREADABLE
     wanted = bare_text(_ARTICLE.sub("", right))
     if any(bare_text(_ARTICLE.sub("", one)) == wanted for one in (given, tail)):
         return Comparison.EQUAL

@@ -74,7 +74,7 @@ _IN_WORDS = [
         (r"(?<=\d) minus (?=\d)", " - "),
         (r"(?<=\d) times (?=\d)", " * "),
         (r"(?<=\d) divided by (?=\d)", " / "),
-        (r"\b(?:minus|negative) (?=[\d.])", "-"),
+        (r"\b(?:minus|negative)\s+(?=[\d.])", "-"),
         (r"\b(?:Rs\.?|USD|EUR|GBP|INR|US\$) ?(?=[\d.])", ""),
         (r"(?<=-) ?[$€£¥₹₩₽] ?(?=[\d.])", ""),
         (r"[$€£¥₹₩₽]", " "),
@@ -106,7 +106,7 @@ _SCALES = {
     "billion": Fraction(10**9),
     "trillion": Fraction(10**12),
 }
-_SCALE = rf"(?:\s?%|\s(?:{'|'.join(key for key in _SCALES if key != '%')})\b)?"
+_SCALE = rf"(?:\s?%|\s+(?:{'|'.join(key for key in _SCALES if key != '%')})\b)?"
 _NUMBER = rf"{_SIGN}(?>{_MIXED}|{_SUM}|{_ONE}){_OPEN_END}{_SCALE}"
 _PAIR = r"[(\[]\s*-?[\w./\\]+\s*(?:,\s*-?[\w./\\]+\s*)+[)\]]"
 """A tuple or an interval."""
@@ -129,10 +129,17 @@ _BETWEEN_UNITS = frozenset(("of", "a", "an", "the", "per", "for", "each"))
 _UNIT = re.compile(r"[A-Za-z][A-Za-z'-]*\.?(?:\^-?\d)?")
 _BEFORE = re.compile(
     r"\b(?:not|or|and|nor|either|neither|never)\b|n't\b"
-    r"|\b(?:over|under|above|below|least|most|than|up to|between|from|within|by)\s*$",
+    r"|\b(?:over|under|above|below|least|most|than|up to|between|from|within|by)\s*$"
+    r"|\b(?:cannot|impossible|twice|double|triple|half of|(?:root|square|cube|power) of)\b"
+    r"|\b(?:half|log|ln|sqrt|sin|cos|tan|exp|abs|hex)\s*$",
     re.IGNORECASE,
 )
-_AFTER = re.compile(r"\b(?:or|and|nor|not|than|plus|minus)\b", re.IGNORECASE)
+_AFTER = re.compile(
+    r"\b(?:or|and|nor|not|than|plus|minus)\b"
+    r"|^\s*(?:squared|cubed|factorial|halves|thirds|quarters|tenths|hundredths|pi|sqrt|root)\b"
+    r"|^\s*(?:short of|out of|less than|fewer than|remainder)\b",
+    re.IGNORECASE,
+)
 _LISTED = re.compile(r"\b(?:or|and)\b|[,;]", re.IGNORECASE)
 _SIDE_BY_SIDE = re.compile(
     r"\s*(?:[A-Za-z]+\s*)?(?:,|;|\band\b|\bor\b|,\s*(?:and|or)\b)\s*(?:[A-Za-z]\s*=\s*)?",

@@ -25,7 +25,55 @@ pytest.importorskip("reasoning_gym")
 
 ENDINGS = Path(__file__).with_name("graded_endings.jsonl")
 PAGE = Path(__file__).parents[2] / "data" / "findings" / "grading.md"
-GRADERS = {"before": "version 2", "alone": "math-verify alone", "now": "version 3"}
+GRADERS = {"before": "version 2", "alone": "math-verify alone", "now": "version 4"}
+
+
+MISLEADING = {
+    "42": [
+        *("The answer is not 42.", "The answer isn't 42.", "It cannot be 42.", "x ≠ 42"),
+        *("The answer is less than 42.", "The answer is at most 42.", "There are more than 42."),
+        *(
+            "x > 42",
+            r"Therefore x \geq 42.",
+            r"\boxed{\geq 42}",
+            "x != 42",
+            "The odds are 1 in 42.",
+        ),
+        *("The answer is twice 42.", "The answer is 42 squared.", "The answer is f(42)."),
+        *("The answer is one over 42.", "He scored 8 out of 42", r"\boxed{\text{minus } 42}"),
+        *(r"\boxed{\text{half of } 42}", r"\boxed{\text{square root of } 42}", r"\boxed{log 42}"),
+        *(r"\boxed{42 \text{ factorial}}", r"\boxed{\text{cannot be } 42}", r"\boxed{sqrt 42}"),
+        "It's about 42, but that isn't an integer. I cannot determine the answer.",
+    ],
+    "5": [
+        *("There are two solutions: 3 and 5.", "The roots are x = 3, x = 5."),
+        *("The roots are $x = 3$ and $x = 5$.", "The answer is 5 feet 6 inches"),
+        *("The answer is 5 remainder 2.", "It drops to 5 degrees below zero."),
+    ],
+    "C": [
+        *("Option C is tempting but incorrect.", "C is wrong, so D.", "The answer is C or maybe D"),
+        *("So I'd eliminate C", "Temperature: 30 C"),
+    ],
+    "No": ["No, wait. Yes.", "The answer is no longer clear"],
+    "Yes": ["Yes and no"],
+    "Paris": ["It isn't: Paris"],
+    "x+1": ["$y = x+2$ or $y=x+1$", "The answer is not $x+1$"],
+}
+"""By what is right, endings that name it and don't give it as the answer."""
+PLAIN = {
+    "42": [
+        *("6*7 => 42", "> 42", "The answer is <b>42</b>.", "Since x > 3, x = 42.", "f(2) = 42"),
+        *("She can't buy more, so she has 42.", "It isn't hard: 42.", "Result: <b>42</b>"),
+        *("The answer is 42, since 42 > 3.", r"\boxed{\text{The root is } 42}", "She has 42 more."),
+    ],
+    "15": ["It's not 12 but 15.", "After giving away 7, 15 remain.", "By 2021, 15 were left."],
+    "42000": [r"\boxed{42 \text{ thousand}}"],
+    "B": ["B is correct, not A.", "The answer is (B), since A is wrong."],
+    "No": ["No, that isn't true."],
+    "Paris": ["It's Paris"],
+    "x+1": ["So $x=2$, and $y = x+1$"],
+}
+"""By what is right, endings that give it among words like those."""
 
 
 def read_endings() -> list[dict[str, Any]]:
@@ -100,6 +148,23 @@ def test_nothing_is_called_right_that_is_not(now: list[str]) -> None:
     assert not [e["response"] for e, said in pairs if said == RIGHT != e["says"]]
 
 
+def test_a_right_answer_is_one_that_is_given_not_one_that_is_named() -> None:
+    with OutsideScorers() as scorers:
+        for listed, is_right in ((MISLEADING, False), (PLAIN, True)):
+            endings = [
+                {"reference": reference, "response": response}
+                for reference, responses in listed.items()
+                for response in responses
+            ]
+            said = grade(endings, scorers)
+            other = [
+                e["response"]
+                for e, one in zip(endings, said, strict=True)
+                if (one == RIGHT) != is_right
+            ]
+            assert not other
+
+
 def test_the_page_shows_the_table(now: list[str]) -> None:
     assert table(read_endings(), now) in PAGE.read_text("utf-8")
 
@@ -150,9 +215,12 @@ known to grade it by). The table counts those on which a grader says the same.
 {table}
 
 Agreement is by kind of ending, and no model's rollouts are of these kinds in these shares. Version
-3 was mended on these endings, so its column is a fit. It met {later} of them after it had been
-mended on the others: at first it agreed on {first} of those ({share}; version 2: {before},
+4 was mended on these endings, so its column is a fit. Version 3 met {later} of them after it had
+been mended on the others: at first it agreed on {first} of those ({share}; version 2: {before},
 math-verify: {alone}) and called {falsely} right that aren't, the better guess for new endings.
+That holds of endings that give an answer. Of 145 that were then written to mislead it,
+version 3 called 72 right that aren't (bounds, denials, parts of something: *at most 42*), and
+version 4, mended on them, 13: a check or a remark behind the answer, and the last of several boxes.
 Labels of five endings were made consistent after they were written: `2x`, `±5`, a pair and an
 interval are wrong wherever a number is asked for, and `1,3` is two things wherever it stands.
 
