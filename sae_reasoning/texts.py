@@ -49,6 +49,7 @@ def number(value: float, decimals: int | None = None) -> str:
     """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    value += 0.0  # Nothing has no sign.
     size = abs(float(f"{value:.4g}"))
     if size >= 1e6:
         text = f"{value:.2e}".replace("e+0", "e").replace("e+", "e")

@@ -11,6 +11,7 @@ from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score
 
 from sae_reasoning.stats import (
+    Estimate,
     auroc,
     aurocs,
     benjamini_hochberg,
@@ -21,6 +22,7 @@ from sae_reasoning.stats import (
     paired_bootstrap,
     sparse_concordance,
     tie_runs,
+    widen_flat,
     wilson,
 )
 
@@ -244,3 +246,10 @@ def test_each_positive_counts_the_same_however_many_negatives_its_stratum_holds(
     )
     assert found.within.value == 0.5
     assert found.pair_weighted == 0.1
+
+
+def test_bounds_that_are_unknown_stay_unknown_where_others_have_no_width():
+    unknown = widen_flat(Estimate(0.5, np.nan, np.nan, 3), 3)
+    assert np.isnan([unknown.low, unknown.high]).all()
+    flat = widen_flat(Estimate(1.0, 1.0, 1.0, 3), 3)
+    assert (flat.low, flat.high) == (wilson(3, 3).low, wilson(3, 3).high)

@@ -112,7 +112,7 @@ def survivors_in_words(attacks: pd.DataFrame) -> str:
 
 
 def words_suffice(heads: Sequence[Headline], baselines: pd.DataFrame) -> list[str]:
-    """Behaviours whose best span detector is no better than an n-gram model of the text.
+    """Behaviours whose best span detector isn't surely better than an n-gram model of the text.
 
     Args:
         heads: As `headlines` makes them.

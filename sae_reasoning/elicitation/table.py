@@ -194,10 +194,12 @@ def recovered_in_words(table: pd.DataFrame) -> str:
     some = table[table.gap_low > 0]
     means = dict.fromkeys(some.means[some.role == "means"])
     controls = dict.fromkeys(some.means[some.role == "control"])
-    return (
-        f"Some of the gap is recovered (95 % CI above 0) by {', '.join(means) or 'no means'}; "
-        f"of the controls by {', '.join(controls) or 'none'}."
+    by_means = (
+        f"Some of the gap is recovered (95 % CI above 0) by {', '.join(means)}"
+        if means
+        else "No means surely recovers some of the gap (95 % CI above 0)"
     )
+    return f"{by_means}; of the controls {', '.join(controls) or 'none'}."
 
 
 def shown(table: pd.DataFrame, behaviours: Sequence[str]) -> pd.DataFrame:

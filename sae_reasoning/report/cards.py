@@ -68,7 +68,8 @@ _ENOUGH = 20
 """Verdicts on models whose answer is known, below which their share that is right says little."""
 NEVER = (
     "Never: not seen in rollouts that were made to think, nor more than next to nothing in "
-    "probability; at most is the exact upper 95 % bound of the share that start the move."
+    "probability; at most is the exact upper 95 % bound of the share that start the move, on as "
+    "many problems, since rollouts on one may all be alike."
 )
 """What pages mean by it."""
 MODEL_NAMES = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}

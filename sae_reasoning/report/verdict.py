@@ -268,7 +268,8 @@ def _often(case: _Case) -> str:
 def never(behaviour: str, measures: Sequence[Measure], bound: str = "") -> str:
     """That the base was never seen to start a move, with how often it might; "" where it was.
 
-    A rate that the onset mass shows to be more than nothing stands instead.
+    A rate that the onset mass shows to be more than nothing stands instead. The bound is exact on
+    problems: rollouts on one of them may all be alike.
 
     Args:
         behaviour: The move.
@@ -285,8 +286,8 @@ def never(behaviour: str, measures: Sequence[Measure], bound: str = "") -> str:
     seen = own[OCCURS]
     if seen.value > 0 or own[PER_TRACE].value >= _NEVER:
         return ""
-    most = number(most_of_none(seen.items))
-    return f"never in {seen.items:,} rollouts (at most {most}{bound})"
+    most = number(most_of_none(seen.n))
+    return f"never in {seen.items:,} rollouts on {seen.n:,} problems (at most {most}{bound})"
 
 
 def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str) -> str:

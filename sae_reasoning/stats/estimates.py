@@ -65,9 +65,9 @@ def difference(successes: int, n: int, others: int, n_others: int) -> Estimate:
 def widen_flat(found: Estimate, n: int) -> Estimate:
     """A share with Wilson's interval on `n` units where its own has no width.
 
-    Units that all agree don't say that no other would differ.
+    Units that all agree don't say that no other would differ. Unknown bounds stay unknown.
     """
-    if found.high - found.low > _FLAT or not n:
+    if not found.high - found.low <= _FLAT or not n:
         return found
     bounds = wilson(found.value * n, n)
     return replace(found, low=bounds.low, high=bounds.high)

@@ -131,8 +131,8 @@ class MainEdit:
         accuracy: Share of right answers without and with the edit.
         is_significant: Whether the edit differs from no edit and goes further than every control,
             other behaviours being carried out as well as before; none where that can't be told.
-        is_coherent: Whether other behaviours are carried out as well as before; none where nothing
-            judges that.
+        is_coherent: Whether other behaviours are surely carried out rightly nearly as often as
+            before; none where nothing judges that.
     """
 
     model: str

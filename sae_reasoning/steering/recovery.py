@@ -167,6 +167,8 @@ def recovered_in_words(found: pd.DataFrame) -> str:
         found: As `recovery` makes it.
     """
     shown = found[(found.move == ALL) & ~found.policy.isin([BASE, RL])]
+    if shown.empty:
+        return "No policy was tried."
     if not shown.defined.any():
         return "The models' accuracies don't differ significantly, so there is no gap to recover."
     some = shown.assign(some=shown.low > 0).groupby(["policy", "vector"], sort=False).some.any()
@@ -175,10 +177,13 @@ def recovered_in_words(found: pd.DataFrame) -> str:
     ]
     recover = [name for name, is_some in zip(names, some, strict=True) if is_some]
     rest = [name for name, is_some in zip(names, some, strict=True) if not is_some]
-    return (
-        f"Some of the gap is recovered (95 % CI above 0 at one budget or more) by "
-        f"{', '.join(recover) or 'nothing'}; not by {', '.join(rest) or 'nothing else'}."
+    if not recover:
+        return f"None of the gap is surely recovered (95 % CI above 0) by {', '.join(rest)}."
+    said = (
+        "Some of the gap is recovered (95 % CI above 0 at one budget or more) by "
+        f"{', '.join(recover)}"
     )
+    return f"{said}; not by {', '.join(rest)}." if rest else f"{said}."
 
 
 def gap_curves(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:

@@ -88,7 +88,10 @@ def test_words_name_the_means_and_the_controls_that_recover_some_of_the_gap() ->
     rows = [row_of(rollouts([True, False]), ends), row_of(rollouts([False, False]), ends)]
     rows[1] |= {"means": "tools", "role": "control"}
     assert recovered_in_words(pd.DataFrame(rows)) == (
-        "Some of the gap is recovered (95 % CI above 0) by prompt; of the controls by none."
+        "Some of the gap is recovered (95 % CI above 0) by prompt; of the controls none."
+    )
+    assert recovered_in_words(pd.DataFrame(rows[1:])) == (
+        "No means surely recovers some of the gap (95 % CI above 0); of the controls none."
     )
 
 

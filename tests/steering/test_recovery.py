@@ -90,6 +90,18 @@ def test_words_name_the_policies_that_recover_some_of_the_gap_and_those_that_do_
     )
 
 
+def test_words_deny_nothing_where_all_policies_recover_some_or_none_does() -> None:
+    ends = {BASE: [[0, 1]] * MANY, RL: [[1]] * MANY}
+    every, none = (table(ends | {"oracle": own * MANY}) for own in ([[1]], [[0, 1]]))
+    assert recovered_in_words(every.reset_index()) == (
+        "Some of the gap is recovered (95 % CI above 0 at one budget or more) by oracle."
+    )
+    assert recovered_in_words(none.reset_index()) == (
+        "None of the gap is surely recovered (95 % CI above 0) by oracle."
+    )
+    assert recovered_in_words(table(ends).reset_index()) == "No policy was tried."
+
+
 def test_problems_that_need_a_move_are_counted_apart() -> None:
     uses = {f"p{i}": {"backtracking"} for i in range(MANY // 2)}
     half = [[1]] * (MANY // 2) + [[0]] * (MANY // 2)

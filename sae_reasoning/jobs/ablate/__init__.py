@@ -15,7 +15,7 @@ from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.joint import is_joint
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare, too_short
 from sae_reasoning.jobs.ablate.rollouts import generations
-from sae_reasoning.steering.effects import COHERENCE, effects
+from sae_reasoning.steering.effects import COHERENCE, GUARD, effects
 from sae_reasoning.steering.findings import (
     MainEdit,
     dose_curves,
@@ -92,7 +92,7 @@ _TOLD = 4
 _SAID = {
     "yes": "significant against all controls",
     "no": "not significant",
-    "no, damage": "other behaviours are damaged",
+    "no, damage": "other behaviours may be damaged",
     "unknown": "can't be told",
 }
 _SET_COLUMNS = ["behaviour", "found_by", "where", "set_size"] + [
@@ -191,8 +191,8 @@ def _tell(
         at_most=8,
     )
     console.say(
-        "  Significant: beyond no edit and every control. Damage: other behaviours are carried out "
-        "worse."
+        "  Significant: beyond no edit and every control. Damage: it isn't sure that other "
+        f"behaviours are carried out rightly at least {GUARD:.0%} as often."
     )
     for behaviour in behaviours[:_TOLD]:
         best = [

@@ -186,8 +186,8 @@ def _tell(
     console.tell(survivors_in_words(attacks))
     if named := words_suffice(heads, baselines):
         console.tell(
-            f"An n-gram model of the text tells {', '.join(named)} as well as the best detector "
-            "does, so its AUROC alone is no sign of more than words."
+            f"An n-gram model of the text reaches the best detector's interval at "
+            f"{', '.join(named)}, so its AUROC alone is no sign of more than words."
         )
 
 
