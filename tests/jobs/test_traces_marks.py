@@ -12,9 +12,13 @@ import pytest
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
+from sae_reasoning.jobs.traces.marks import mark
+from sae_reasoning.traces.align import Rollout
+from sae_reasoning.traces.problems import draw_search_problems
 
 TEXTS = {
     "q0": "wait , dead end . so birch .",
@@ -222,3 +226,19 @@ def test_two_annotators_are_compared_and_confused(asking: Config, serve) -> None
     confusion = read_table(asking.folder / "traces" / "confusion.parquet")
     assert set(confusion["first"]) == {"backtracking", "(none)"}
     assert "llm (first) and cues (second), by sentence" in out
+
+
+def test_the_grammar_marks_a_rollout_that_ended_as_it_did_when_it_was_made(
+    tiny_config: Config,
+) -> None:
+    """The last opportunity, behind all of the text, is at its last token, not at what ended it."""
+    tokenizer = load_tokenizer(tiny_config.pair.base)
+    problem = draw_search_problems(2, 0.5, 0)[0]
+    text = "<think> so at ash . wait , dead end ."
+    ids, offsets = encode_response(tokenizer, text)
+    prompt_ids = encode_prompt(tokenizer, problem.prompt)
+    rollout = Rollout(prompt_ids, ids, offsets, tokenizer.eos_token_id, text)
+    made = rollout.annotated(problem, "search", "rl", "m", "000")
+    assert made.opportunities[-1].char_end == len(text)
+    marked = mark(tiny_config, "grammar", [made], Console(io.StringIO())).traces
+    assert marked == [made]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerFast
 
 from sae_reasoning.edges.lm.load import encode_response
+from sae_reasoning.records import Trace
 
 
 def offsets_of(
@@ -32,6 +33,14 @@ def offsets_of(
         if not found or found[-1][1] == len(text):
             break
     return found
+
+
+def offsets_in(tokenizer: PreTrainedTokenizerFast, trace: Trace) -> list[tuple[int, int]]:
+    """`offsets_of` a trace's response, without the token that ended it."""
+    found = offsets_of(tokenizer, trace.token_ids[trace.num_prompt_tokens :], trace.text)
+    size = len(trace.text)
+    has_end = bool(found) and not trace.truncated and found[-1] == (size, size)
+    return found[:-1] if has_end else found
 
 
 def _counted(

@@ -14,7 +14,8 @@ from sae_reasoning.config import Config
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import BrokenArtifact
 from sae_reasoning.edges.crosscoder_checkpoint import Half
-from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
+from sae_reasoning.edges.lm.load import load_tokenizer
+from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.controls import LatentSizes
@@ -201,10 +202,7 @@ def _shares(
     like = _like_edited([trace for trace in traces if trace.split == "select"], model, begun)
     if annotator_for(cfg.traces.source) is None:
         tokenizer = load_tokenizer(next(iter(cfg.pair.readers.values())))
-        heard = [
-            _heard([end for _, end in encode_response(tokenizer, trace.text)[1]], trace)
-            for trace in like
-        ]
+        heard = [_heard([end for _, end in offsets_in(tokenizer, t)], t) for t in like]
         share = sum(map(sum, heard)) / max(sum(map(len, heard)), 1)
         return dict.fromkeys(behaviours, share)
     tokens = sum(len(trace.token_ids) - trace.num_prompt_tokens for trace in like)

@@ -8,7 +8,7 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.endpoint import Chat, Question
 from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.lm.offsets import offsets_of
+from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.records import Annotation, Span, Trace
 from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span
 from sae_reasoning.traces.annotate import annotate_search
@@ -47,7 +47,7 @@ def mark(cfg: Config, annotator: str, traces: Sequence[Trace], console: Console)
 
     def marked(trace: Trace, found: Annotation, name: str) -> Trace:
         first = trace.num_prompt_tokens
-        offsets = offsets_of(tokenizer, trace.token_ids[first:], trace.text)
+        offsets = offsets_in(tokenizer, trace)
         try:
             spans = tuple(align_span(span, offsets, first, name) for span in found.spans)
         except NoTokensError as error:
