@@ -70,7 +70,8 @@ _BOUNDS = re.compile(
     r"|(?:\b(?:not|cannot|never)|n't)\s+(?:(?!but\b)[A-Za-z]+\s+){0,2}?[^\w\s]?$"
     r"|\b(?:less|more|fewer|greater|larger|smaller|higher|lower|other) than\s+[^\w\s]?$"
     r"|\b(?:at most|up to|twice|double|triple|half of|root of|one over)\s+[^\w\s]?$"
-    r"|\d\s+(?:out of|in|remainder|r)\s+$|\b[A-Za-z]\($",
+    r"|\d\s+(?:out of|in|remainder|r)\s+$|\b[A-Za-z]\($"
+    r"|(?<![A-Za-z'])(?:[a-z][ \t]*[+*/]|[f-hj-z][ \t]*-)[ \t]*$",
     re.IGNORECASE,
 )
 """What stands before a number that isn't what is given: a bound, a denial, part of something."""
@@ -78,7 +79,8 @@ _NO_SIGN = re.compile(r"(?:[=-]|<[^<>\n]{1,20}|^\s*)>\s*[^\w\s]?$", re.MULTILINE
 """An arrow, a tag or a quotation's mark rather than a sign of order."""
 _CHANGED = re.compile(
     r"^\s*(?:squared|cubed|factorial|remainder\b|out of\b|(?:feet|foot|ft)\s+\d"
-    r"|(?:\w+\s+)?below (?:zero|freezing))",
+    r"|(?:\w+\s+)?below (?:zero|freezing)|[ \t]*[-+*/][ \t]*[b-z](?![A-Za-z'])"
+    r"|\W{0,4}(?:is|was) (?:incorrect|wrong|not (?:correct|right|the)\b))",
     re.IGNORECASE,
 )
 """What follows such a number."""

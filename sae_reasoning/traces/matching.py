@@ -89,6 +89,8 @@ def match_text(reference: str, answer: Answer) -> Comparison | None:
         return Comparison.DIFFERENT if is_other else Comparison.UNREADABLE
     if _are_words(plain):
         return _match_words(plain, answer)
+    if _ONE_SIDED.search(plain) and read_number(answer):
+        return Comparison.DIFFERENT  # math-verify takes a bound for its number.
     return None
 
 

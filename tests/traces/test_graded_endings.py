@@ -40,6 +40,7 @@ MISLEADING = {
             "The odds are 1 in 42.",
         ),
         *("The answer is twice 42.", "The answer is 42 squared.", "The answer is f(42)."),
+        *("The answer is 42 + n.", "so n + 42", "**Answer**\n\n$42$ is incorrect."),
         *("The answer is one over 42.", "He scored 8 out of 42", r"\boxed{\text{minus } 42}"),
         *(r"\boxed{\text{half of } 42}", r"\boxed{\text{square root of } 42}", r"\boxed{log 42}"),
         *(r"\boxed{42 \text{ factorial}}", r"\boxed{\text{cannot be } 42}", r"\boxed{sqrt 42}"),
@@ -57,11 +58,13 @@ MISLEADING = {
     "No": ["No, wait. Yes.", "The answer is no longer clear"],
     "Yes": ["Yes and no"],
     "Paris": ["It isn't: Paris"],
+    r"\leq 5": [r"\boxed{5}"],
     "x+1": ["$y = x+2$ or $y=x+1$", "The answer is not $x+1$"],
 }
 """By what is right, endings that name it and don't give it as the answer."""
 PLAIN = {
     "42": [
+        *("n + 3 = 42", "x\n* 42", "6 x 7 = 42", "42 - a nice number"),
         *("6*7 => 42", "> 42", "The answer is <b>42</b>.", "Since x > 3, x = 42.", "f(2) = 42"),
         *("She can't buy more, so she has 42.", "It isn't hard: 42.", "Result: <b>42</b>"),
         *("The answer is 42, since 42 > 3.", r"\boxed{\text{The root is } 42}", "She has 42 more."),
