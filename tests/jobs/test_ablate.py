@@ -241,6 +241,7 @@ def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_o
     edits = found[(found.condition == "edit") & (found.outcome == "accuracy")]
     assert edits[["difference_from_own", "difference_from_permuted"]].notna().all(axis=None)
     assert "own latents" in console.stream.getvalue()
+    assert "attacks say" not in console.stream.getvalue()  # Of the own best, which isn't edited.
     assert not (cfg.folder / "ablate").exists()
 
 
@@ -427,7 +428,9 @@ def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_s
     export = {"schema_version": 1, "reviewer": "a", "rank": rank, "reviews": rows}
     write_json(tmp_path / "a.json", export)
     cfg.ablate.reviews = [str(tmp_path / "a.json")]
-    run(cfg)
+    console = quiet()
+    run(cfg, console)
+    assert "attacks say" not in console.stream.getvalue()  # The best may be none of the edited.
     edited = generations(cfg, "ablate_reviewed")
     assert set(edited.latents[edited.condition == "edit"]) == {"1:5"}
     assert not (cfg.folder / "ablate").exists()

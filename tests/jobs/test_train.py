@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_reasoning.config import Config, ConfigError, SaeConfig
+from sae_reasoning.config import VERSIONS, Config, ConfigError, SaeConfig
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import MissingInput
 from sae_reasoning.edges.console import Console
@@ -135,6 +135,17 @@ def test_killed_training_keeps_finished_saes_and_resumes_to_the_same_bytes(
         for folder in (cfg.folder, whole)
     ]
     assert curves[0].equals(curves[1])
+
+
+def test_other_bars_cost_no_training_and_another_version_of_it_does(
+    cfg: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trains = "pooled layer 0: 20 steps"
+    assert trains in run(cfg)
+    cfg.train.gate_fvu = 0.5
+    assert trains not in run(cfg)
+    monkeypatch.setitem(VERSIONS, "train", 1000)
+    assert trains in run(cfg)
 
 
 def test_readers_decide_whose_activations_are_learned(cfg: Config) -> None:

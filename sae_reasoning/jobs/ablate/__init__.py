@@ -163,7 +163,7 @@ def _show(
 def _best_latents(cfg: Config) -> list[Headline]:
     """The best latent of each list, as `rank` found it; none where latents came otherwise."""
     folder = cfg.folder / "rank"
-    if is_joint(cfg):
+    if is_joint(cfg) or cfg.ablate.matches_of or cfg.ablate.reviews:
         return []
     return headlines(read_json(folder / "shortlist.json"), read_table(folder / "attacks.parquet"))
 

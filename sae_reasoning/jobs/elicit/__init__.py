@@ -15,13 +15,14 @@ import random
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.attach import Attachment, ControlToken, LayerBiases, random_twin_of
@@ -128,8 +129,11 @@ def _take_over(stage: Stage) -> None:
     if old is None or old.config != stage.config or others(old.inputs) != others(stage.inputs):
         return
     for name in ("rollouts", "trained"):
-        if (stage.final / name).exists() and not (stage.folder / name).exists():
-            shutil.copytree(stage.final / name, stage.folder / name)
+        for file in filter(Path.is_file, (stage.final / name).rglob("*")):
+            place = stage.folder / file.relative_to(stage.final)
+            if not place.exists():
+                with publish(place) as temporary:  # A kill leaves no half of a file.
+                    shutil.copyfile(file, temporary)
 
 
 def _lines(lab: Lab) -> dict[str, Any]:

@@ -197,6 +197,8 @@ def _take_over(cfg: Config, layer: int, stage: Stage) -> bool:
     made = stage.manifest
     if made is None or made.inputs != stage.inputs or layer not in made.config["layers"]:
         return False
+    if made.config.get("version") != stage.config["version"]:
+        return False
     old, new = (
         {name: value for name, value in options.items() if not name.startswith(_BARS)}
         for options in (made.config["train"], stage.config["train"])
