@@ -133,7 +133,8 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         console.tell(
             f"All {len(quality)} rows pass the transfer gate (FVU at most {cfg.train.gate_fvu:g}, "
             f"L0 at most {cfg.train.gate_l0:g} of d_model, cross-entropy recovered at least "
-            f"{cfg.train.gate_ce_recovered:g}): these SAEs can be read in either model."
+            f"{cfg.train.gate_ce_recovered:g}): these dictionaries can be read in "
+            f"{'the model' if cfg.pair.is_single else 'either model'}."
         )
     console.wrote(stage.final, manifest)
     if not (cfg.rank.gate and any(failed)):  # Which rank refuses; what helps was said above.
