@@ -154,12 +154,15 @@ def pass_summary(found: Sequence[Measure]) -> pd.DataFrame:
 def pass_told(found: Sequence[Measure]) -> list[str]:
     """Up to which k the base is surely behind, with the floor there, and what tries were like."""
     by = {(m.model, int(m.condition)): m for m in found if m.measure == PASS_AT}
-    behind = [k for _, k in by if by[DIFFERENCE, k].low > 0]
+    ks = sorted({k for _, k in by})
+    behind = [k for k in ks if by[DIFFERENCE, k].low > 0]
     count = f"{by[BASE, 1].n} problems"
     if behind:
-        most = max(behind)
+        most = behind[-1]
+        # With many tries a difference may come and go.
+        until = f"up to k = {most}" if most == ks[len(behind) - 1] else f"at k = {_listed(behind)}"
         said = (
-            f"the base is surely behind up to k = {most} ({count}), where a random descent that "
+            f"the base is surely behind {until} ({count}), where a random descent that "
             f"keeps to open places is right on {by[OPEN_DESCENTS, most].value:.0%}"
         )
     else:
@@ -173,3 +176,8 @@ def pass_told(found: Sequence[Measure]) -> list[str]:
             for model in MODELS
         ),
     ]
+
+
+def _listed(ks: Sequence[int]) -> str:
+    *most, last = ks
+    return f"{', '.join(map(str, most))} and {last}" if most else str(last)

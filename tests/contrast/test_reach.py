@@ -5,10 +5,12 @@ import random
 import numpy as np
 import pytest
 
-from sae_reasoning.contrast.measures import Resampling
+from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.reach import (
+    CUT,
     DESCENTS,
     OPEN_DESCENTS,
+    TOKENS,
     Tries,
     descent_odds,
     pass_summary,
@@ -78,6 +80,21 @@ def test_how_far_the_base_is_surely_behind(base: list[int], said: str) -> None:
     floor = walked({f"p{index}": FORK for index in range(30)})
     made = reach([*tries("base", base, 8), *tries("rl", [6] * 30, 8), *floor], HOW)
     assert said in pass_told(made)[0]
+
+
+def test_where_the_base_is_behind_now_and_then_each_k_is_named() -> None:
+    lows = {1: -0.1, 2: 0.1, 4: -0.1, 8: 0.1}
+    made = [
+        Measure("", "pass@k", model, str(k), 0.2, low, 0.3, 0.95, 30, 240)
+        for k, low in lows.items()
+        for model in ("rl-base", "base", OPEN_DESCENTS)
+    ]
+    made += [
+        Measure("", name, model, "", 0.0, 0.0, 0.0, 0.95, 30, 240)
+        for name in (CUT, TOKENS)
+        for model in ("base", "rl")
+    ]
+    assert "surely behind at k = 2 and 8 (30 problems), where" in pass_told(made)[0]
 
 
 def test_differences_next_to_none_of_few_problems_are_not_sure() -> None:
