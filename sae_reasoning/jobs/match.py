@@ -30,7 +30,7 @@ from sae_reasoning.behaviours.matching import Series
 from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima
 from sae_reasoning.behaviours.units import Language, Units, token_units, word_units
 from sae_reasoning.behaviours.windows import Rows, problem_numbers
-from sae_reasoning.config import Config, ConfigError, ModelConfig
+from sae_reasoning.config import VERSIONS, Config, ConfigError, ModelConfig
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
@@ -105,7 +105,7 @@ def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 
 def _require_other(cfg: Config, name: str) -> Manifest:
-    """A stage of the other run, whatever config made it."""
+    """A stage of the other run, whatever options made it, by the present version."""
     if not cfg.match.other:
         raise ConfigError(
             "match.other is empty; name the run whose dictionary to look in, as "
@@ -118,7 +118,7 @@ def _require_other(cfg: Config, name: str) -> Manifest:
             f"match.other={cfg.match.other}: {root / name} is missing; run `make {name}` with that "
             "experiment and pair first"
         )
-    return require_stage(root, name, made.config, {})
+    return require_stage(root, name, made.config | {"version": VERSIONS[name]}, {})
 
 
 @dataclass(frozen=True)

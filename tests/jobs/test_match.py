@@ -275,6 +275,12 @@ def silent(config: Config) -> None:
     config.match.min_fires = 10**6
 
 
+def outdated(config: Config) -> None:
+    manifest = Path(config.runs) / config.match.other / "rank" / "manifest.json"
+    made = read_json(manifest)
+    write_json(manifest, made | {"config": made["config"] | {"version": 0}})
+
+
 def unranked(config: Config) -> None:
     shutil.rmtree(config.folder / "rank")
 
@@ -287,6 +293,7 @@ def unranked(config: Config) -> None:
         (unknown_reader, ConfigError, "name its folder as match.model.path"),
         (another_reader, ConfigError, "isn't the rl model of match.other=default/tiny_neox"),
         (silent, ConfigError, "match.min_fires=1000000: no latent"),
+        (outdated, MissingInput, r"permuted/tiny/rank was made .* \(version=0, now"),
         (unranked, MissingInput, "run `make rank` first"),
     ],
 )
