@@ -58,16 +58,20 @@ class Headline:
         return bounded(self.auroc, self.low, self.high, 3)
 
 
-def headlines(shortlist: Mapping[str, Any], attacks: pd.DataFrame) -> list[Headline]:
+def headlines(
+    shortlist: Mapping[str, Any], attacks: pd.DataFrame, lists: Sequence[str] = tuple(_KINDS)
+) -> list[Headline]:
     """The best latent of each behaviour on each list, detectors first; a list may be empty.
 
     Args:
         shortlist: Content of `shortlist.json`.
         attacks: Of `attacks.parquet`.
+        lists: Which lists: `trackers`, `announcers`.
     """
     found = []
-    for behaviour in shortlist[TRACKERS]:
-        for name, kind in _KINDS.items():
+    for behaviour in dict.fromkeys(move for name in lists for move in shortlist[name]):
+        for name in lists:
+            kind = _KINDS[name]
             for entry in shortlist[name].get(behaviour, ())[:1]:
                 auroc = _AUROC[name]
                 value, low, high = (

@@ -56,6 +56,13 @@ def test_a_headline_names_the_first_latent_of_each_list_and_what_refutes_it() ->
     assert found[0].interval == "0.900 [0.800, 0.950]"
 
 
+def test_headlines_are_of_the_lists_that_are_asked_for() -> None:
+    found = headlines(SHORTLIST, ATTACKS, ["announcers"])
+    assert [(h.behaviour, h.kind, h.latent) for h in found] == [
+        ("backtracking", "onset predictor", "1/9")
+    ]
+
+
 def test_survivors_are_counted_once_over_trained_readers() -> None:
     assert survivors_in_words(ATTACKS) == (
         "The attacks leave contextual, in some reader: 2 of 2 span detectors (2 of backtracking); "

@@ -101,7 +101,11 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     found = read_table(folder / "effects.parquet")
     assert set(found.layer) == {"0+1", "1", "0"}
     assert set(found.split) == {"report"}
-    assert "matched" in console.stream.getvalue()
+    said = console.stream.getvalue()
+    assert "matched" in said
+    # Announcers are edited: what is told of the best detector would be of another latent.
+    assert "backtracking: onset predictor" in said
+    assert "span detector" not in said
 
 
 def test_options_that_ask_for_more_latents_than_there_are_say_how_many_there_are(cfg):

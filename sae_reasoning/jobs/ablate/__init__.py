@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sae_reasoning.behaviours.headlines import Headline, headlines
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json
 from sae_reasoning.edges.console import Console
@@ -89,6 +90,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 _TOLD = 4
 """Behaviours that are told of in words; the table has them all."""
+_LISTS = (TRACKERS, ANNOUNCERS)
 _SAID = {
     "yes": "significant against all controls",
     "no": "not significant",
@@ -161,11 +163,18 @@ def _show(
 
 
 def _best_latents(cfg: Config) -> list[Headline]:
-    """The best latent of each list, as `rank` found it; none where latents came otherwise."""
-    folder = cfg.folder / "rank"
-    if is_joint(cfg) or cfg.ablate.matches_of or cfg.ablate.reviews:
+    """The best latent of the list whose latents are edited, as `rank` found it.
+
+    None where latents came otherwise, or in another order: the best may not be among the edited.
+    """
+    folder, own = cfg.folder / "rank", cfg.ablate
+    if is_joint(cfg) or own.matches_of or own.reviews or own.shortlist not in _LISTS:
         return []
-    return headlines(read_json(folder / "shortlist.json"), read_table(folder / "attacks.parquet"))
+    shortlist, attacks = (
+        read_json(folder / "shortlist.json"),
+        read_table(folder / "attacks.parquet"),
+    )
+    return headlines(shortlist, attacks, [own.shortlist])
 
 
 def _tell(
