@@ -70,7 +70,7 @@ class AblateConfig(SamplingConfig):
     controls: int = 3
     permutations: int = 5
     split: str = "report"
-    num_problems: int = 40
+    num_problems: int = 60
     samples: int = 1
     base_samples: int = 1
 
