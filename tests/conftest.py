@@ -6,7 +6,8 @@ imported here, as the process that hands out the tests has no use for it.
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 # Before any library reads them: tests never reach for a hub, a server or the user's folders.
@@ -132,7 +133,23 @@ def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
 
 def _pair(name: str, models: str, folder: Path) -> PairConfig:
     base, rl = (ModelConfig(path=str(folder / f"{models}_{one}")) for one in ("base", "rl"))
-    return PairConfig(name=name, base=base, rl=rl)
+    pair = PairConfig(name=name, base=base, rl=rl)
+    _PAIRS.append((pair, deepcopy(pair)))
+    return pair
+
+
+_PAIRS: list[tuple[PairConfig, PairConfig]] = []
+"""Pairs that all tests of a worker share, each with what it was when it was made."""
+
+
+@pytest.fixture(autouse=True)
+def shared_pairs_stay_as_they_are() -> Iterator[None]:
+    """Fail a test that changes a pair which others read; it should take a copy."""
+    yield
+    changed = [pair.name for pair, made in _PAIRS if pair != made]
+    for pair, made in _PAIRS:
+        pair.__dict__.update(deepcopy(made).__dict__)
+    assert not changed, f"the test changed {', '.join(changed)}, which others read; copy it"
 
 
 @pytest.fixture(scope="session")

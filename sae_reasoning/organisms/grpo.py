@@ -169,7 +169,8 @@ def _starts(
     for index, episode in enumerate(thoughts):
         thought = episode.text.split(grammar.END_THINK)[0].split()
         ends = [i + 1 for i, word in enumerate(thought) if word in (".", grammar.THINK)]
-        starts[index] = " ".join(thought[: rng.choice(ends)])
+        # A model that babbles may go on within the word that its thought began with.
+        starts[index] = " ".join(thought[: rng.choice(ends)]) if ends else grammar.THINK
     return starts
 
 

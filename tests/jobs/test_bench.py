@@ -3,6 +3,8 @@
 import io
 import json
 
+import pytest
+
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.bench import GOALS, Sizes, bench
@@ -31,6 +33,7 @@ SIZES = Sizes(
 )
 
 
+@pytest.mark.e2e
 def test_bench_writes_every_ratio_with_its_goal(tiny_config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stream = io.StringIO()

@@ -63,7 +63,7 @@ def test_one_model_goes_through_to_edits(single: Config) -> None:
     # The file told of one writer's rows only what was asked, and it's the same for both.
     assert set(made.prompt) == {"find birch ."}
     assert "marked by cue words" in out.getvalue()
-    assert "nothing judges whether moves are carried out rightly" in out.getvalue()
+    assert "nothing judges whether behaviours are carried out rightly" in out.getvalue()
 
 
 def test_one_models_latents_are_looked_for_in_another_of_its_own(

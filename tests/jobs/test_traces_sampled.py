@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def cfg(tiny_config: Config, tiny_neox_pair: PairConfig, tmp_path: Path) -> Conf
     source = tmp_path / "questions.jsonl"
     rows = [{"question": f"What is {n} and 1?", "answer": str(n + 1)} for n in range(4)]
     source.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    tiny_config.pair = tiny_neox_pair
+    tiny_config.pair = deepcopy(tiny_neox_pair)
     rl = shutil.copytree(tiny_neox_pair.rl.path, tmp_path / "rl")
     GenerationConfig(eos_token_id=list(range(60, 60 + NUM_ENDS))).save_pretrained(rl)
     tiny_config.pair.rl.path = str(rl)
