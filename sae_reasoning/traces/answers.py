@@ -51,7 +51,7 @@ _ANSWER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _IS_THE_ANSWER = re.compile(
-    r"([^\n.]{1,60}?)\s+is\s+(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answer\b",
+    r"([^\n.]{1,60}?)\s{1,9}is\s+(?:the|our|my)\s+(?:(?:final|correct|right)\s+)*answer\b",
     re.IGNORECASE,
 )
 _REVISED = re.compile(
@@ -371,7 +371,7 @@ def _last_number(said: str) -> Answer | None:
         is_unclear = (
             _is_unclear(last)
             or _RANGE.search(before)
-            or _ADDS.search(plain[: last.end])
+            or _ADDS.search(plain[max(0, last.start - 200) : last.end])
             or _is_bounded(before)
             or _CHANGED.search(after)
             or _GIVES_UP.search(after)

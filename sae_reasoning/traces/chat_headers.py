@@ -36,6 +36,7 @@ _HEADERS = [
 
 def split_chat(text: str) -> tuple[str, str] | None:
     """Question and answer of a chat's first turn; None where the text isn't one."""
+    text = text.lstrip()  # Else each pattern tries every way to part the white space.
     found = [match for header in _HEADERS if (match := header.match(text))]
     if not found:
         return None

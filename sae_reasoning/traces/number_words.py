@@ -13,6 +13,7 @@ _SMALL = {word: value for value, word in enumerate(_UNDER_TWENTY)}
 _SMALL |= {word: 10 * value for value, word in enumerate(_TENS, 2)}
 _LARGE = {"dozen": 12, "thousand": 1000, "million": 10**6, "billion": 10**9}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4}
+_MOST = 10**30
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ def _said(words: list[str]) -> Fraction | None:
             current += _SMALL[word]
         elif word == "hundred":
             current *= 100
+            if current > _MOST:
+                return None  # Nobody says so; who repeats a word for ever does.
         elif word in _LARGE:
             total, current = total + current * _LARGE[word], Fraction(0)
         elif word in _PARTS:

@@ -158,3 +158,11 @@ def test_plain_comparison_says_nothing_of_expressions_that_look_different() -> N
 )
 def test_a_countdown_uses_each_number_once(expression: str, found: bool | None) -> None:
     assert reaches(expression, [2, 3, 4], 14) is found
+
+
+@pytest.mark.parametrize("piece", [" ", "so 1 ", "one hundred ", "\n", "$", "step 1: "])
+def test_a_text_that_repeats_itself_for_ever_is_looked_through_in_no_time(piece: str) -> None:
+    began = time.process_time()
+    for numeric in (True, False):
+        find_answer(piece * 4000, numeric=numeric, truncated=False)
+    assert time.process_time() - began < 9  # About a second, unless it's more than quadratic.

@@ -1,5 +1,7 @@
 """The question of a chat is told from its answer, whichever template wrote it."""
 
+import time
+
 import pytest
 
 from sae_reasoning.traces.chat_headers import split_chat
@@ -59,3 +61,9 @@ def test_a_bracketed_import_has_its_header_taken_off_and_keeps_a_prompt_it_has(n
     assert [bare.text[s.char_start : s.char_end] for s in bare.annotation.spans] == [
         "So it is 5.", "Wait, no.",
     ]  # fmt: skip
+
+
+def test_white_space_without_end_is_no_chat() -> None:
+    began = time.process_time()
+    assert split_chat(" " * 100_000) is None
+    assert time.process_time() - began < 5  # No time at all, unless it's cubic.
