@@ -205,7 +205,7 @@ class RankConfig:
     bootstrap: int = 1000
     random_directions: int = 512
     random_traces: int = 150
-    injection_texts: int = 15
+    injection_texts: int = 20
     injection_tokens: int = 0
     attacks: AttackConfig = field(default_factory=AttackConfig)
     replicas: int = 0

@@ -363,7 +363,17 @@ def _keys(seed: int, count: int) -> torch.Tensor:
     return torch.tensor([[seed, index, 0] for index in range(count)])
 
 
+def _unbounded(lm: LanguageModel) -> LanguageModel:
+    """The same model, whose rollouts may outgrow its context: its rotary positions go on.
+
+    A response that is begun midway through a thought is as long as that and a whole new one.
+    """
+    return replace(lm, facts=replace(lm.facts, context=None))
+
+
 def _roll_out(lm: LanguageModel) -> RollOut:
+    lm = _unbounded(lm)
+
     def roll_out(
         prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
     ) -> list[Episode]:
@@ -382,6 +392,8 @@ def _roll_out(lm: LanguageModel) -> RollOut:
 
 
 def _writer(lm: LanguageModel) -> Write:
+    lm = _unbounded(lm)
+
     def write_(
         prompts: Sequence[str], beginnings: Sequence[str], seed: int
     ) -> list[tuple[str, int, bool]]:
@@ -393,6 +405,8 @@ def _writer(lm: LanguageModel) -> Write:
 
 
 def _continuer(lm: LanguageModel, seed: int) -> Continue:
+    lm = _unbounded(lm)
+
     def continue_(
         prompts: Sequence[str], beginnings: Sequence[str], keys: Sequence[int]
     ) -> list[str]:

@@ -32,6 +32,7 @@ from sae_reasoning.behaviours.outcomes import (
     REPLICATION,
     TOKEN,
     TRACKERS,
+    UNCLEAR,
     WEAK,
     WORDING,
     Bars,
@@ -48,9 +49,10 @@ WORD, FIRST, SECOND = 1, 2, 3
 BUILT = {
     "fires on a word": LEXICAL,
     "fires on a pair of words": PARTLY_LEXICAL,
-    "fires in the move": CONTEXTUAL,
-    "fires once a move": CONTEXTUAL,
-    "fires on a word, in the move only": CONTEXTUAL,
+    # Their words are put into no text here, so nobody knows what these do (test_hand_built puts).
+    "fires in the move": UNCLEAR,
+    "fires once a move": UNCLEAR,
+    "fires on a word, in the move only": UNCLEAR,
     "fires late in a trace": POSITIONAL,
     "fires in long traces": POSITIONAL,
     "fires by lot": WEAK,

@@ -371,7 +371,7 @@ def names(config: Config, trained: Path, folder: Path, seed: int) -> dict[str, s
     lm, roles = reader(salt=seed), Roles.drawn(rng)
     traces = write_traces(lm, roles, rng)
     dictionary = append_latents(trained, folder, lm, roles, rng)
-    config.rank.seed = seed
+    config.rank.seed, config.rank.injection_texts = seed, 30
     subject = subject_of(lm, traces, dictionary, seed)
     bars, console = Bars(config.rank.attacks, config.rank.bootstrap, seed), Console(io.StringIO())
     attacks = attack_by_text(config, subject, paraphraser(roles), bars, console)

@@ -84,7 +84,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
     if not cfg.pair.is_single and annotator_for(cfg.traces.source):
-        console.next("contrast")
+        console.next("contrast report", "which say whether RL created or deployed them")
     return manifest
 
 
@@ -163,7 +163,7 @@ def _show(
 
 
 def _best_latents(cfg: Config) -> list[Headline]:
-    """The best latent of the list whose latents are edited, as `rank` found it.
+    """The best latent of each list as `rank` found it; that of the list which is edited is last.
 
     None where latents came otherwise, or in another order: the best may not be among the edited.
     """
@@ -174,7 +174,8 @@ def _best_latents(cfg: Config) -> list[Headline]:
         read_json(folder / "shortlist.json"),
         read_table(folder / "attacks.parquet"),
     )
-    return headlines(shortlist, attacks, [own.shortlist])
+    others = [name for name in _LISTS if name != own.shortlist]
+    return headlines(shortlist, attacks, [*others, own.shortlist])
 
 
 def _tell(
@@ -199,15 +200,17 @@ def _tell(
         ],
         at_most=8,
     )
-    console.say(
-        "  Significant: beyond no edit and every control. Damage: it isn't sure that other "
-        f"behaviours are carried out rightly at least {GUARD:.0%} as often."
+    console.tell(
+        "Significant: q < 0.05 against no edit and one more draw of every control. Damage: it "
+        f"isn't sure that other behaviours are carried out rightly at least {GUARD:.0%} as often."
     )
     for behaviour in behaviours[:_TOLD]:
         best = [
-            f"{one.kind} {one.latent}, AUROC {one.interval}, attacks say {one.attacks}"
+            f"best {one.kind} {one.latent}: AUROC {one.interval}, attacks say {one.attacks}"
             for one in latents
             if one.behaviour == behaviour
         ]
+        if best:
+            best[-1] += ", edited with those after it"
         done = [f"{one.doing}: {_SAID[one.verdict]}" for one in rows if one.behaviour == behaviour]
-        console.tell(f"{behaviour}: {'; '.join([*best[:1], *done])}.")
+        console.tell(f"{behaviour}: {'; '.join([*best, *done])}.")

@@ -166,19 +166,24 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     for name, (title, table) in tables.items():
         tracker.table(name, table)
         console.detail(title, list(table), table.values.tolist())
-    _tell(headlines(content, attacked.attacks), attacked.attacks, baselines, console)
+    heads = headlines(content, attacked.attacks)
+    _tell(heads, attacked.attacks, baselines, cfg.rank.announce_by, console)
     console.wrote(stage.final, manifest)
     console.next("ablate")
     return manifest
 
 
 def _tell(
-    heads: Sequence[Headline], attacks: pd.DataFrame, baselines: pd.DataFrame, console: Console
+    heads: Sequence[Headline],
+    attacks: pd.DataFrame,
+    baselines: pd.DataFrame,
+    announce_by: str,
+    console: Console,
 ) -> None:
     """The best latents, what the attacks leave of them, and what that means."""
     console.table(
-        "best latent of each list on the report split: span AUROC of detectors, onset AUROC of "
-        "predictors",
+        "best latent of each list, report split: span AUROC of detectors, onset AUROC of "
+        f"predictors (chosen by {announce_by.replace('_', ' ')})",
         ["behaviour", "latent", "layer/index", "AUROC [95 % CI]", "attacks"],
         [[h.behaviour, h.kind, h.latent, h.interval, h.attacks] for h in heads],
         at_most=10,
