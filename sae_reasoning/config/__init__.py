@@ -91,7 +91,7 @@ VERSIONS = {
     "train": 1,
     "rank": 15,
     "match": 1,
-    "ablate": 6,
+    "ablate": 7,
     "transfer": 1,
     "contrast": 5,
     "course": 3,
