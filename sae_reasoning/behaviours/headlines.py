@@ -100,7 +100,10 @@ def _attacked(entry: Mapping[str, Any], name: str, behaviour: str, attacks: pd.D
 
 
 def survivors_in_words(attacks: pd.DataFrame) -> str:
-    """How many latents of each list no attack explains away, in any trained reader; of how many."""
+    """How many latents of each list no attack explains away, in any trained reader; of how many.
+
+    Nothing is said of a list none of whose latents was attacked.
+    """
     trained = attacks[attacks.reader != RANDOM]
     said = []
     for name, kind in _KINDS.items():
@@ -110,9 +113,14 @@ def survivors_in_words(attacks: pd.DataFrame) -> str:
             f"{count} of {behaviour}"
             for behaviour, count in robust.behaviour.value_counts(sort=False).items()
         )
-        number = len(own[_LATENT].drop_duplicates())
-        said.append(f"{len(robust)} of {number} {kind}s" + (f" ({counts})" if counts else ""))
-    return f"The attacks leave {CONTEXTUAL}, in some reader: {'; '.join(said)}."
+        if number := len(own[_LATENT].drop_duplicates()):
+            said.append(f"{len(robust)} of {number} {kind}s" + (f" ({counts})" if counts else ""))
+    return f"The attacks leave {CONTEXTUAL}, in some reader: {'; '.join(said)}." if said else ""
+
+
+def empty_lists(shortlist: Mapping[str, Any]) -> list[str]:
+    """What latents of a list are, of each list that is empty for every behaviour."""
+    return [kind for name, kind in _KINDS.items() if not any(shortlist[name].values())]
 
 
 def words_suffice(heads: Sequence[Headline], baselines: pd.DataFrame) -> list[str]:

@@ -313,7 +313,7 @@ def _by_reader(
     attacks: pd.DataFrame, count: Callable[[pd.DataFrame], Mapping[str, int | str]]
 ) -> pd.DataFrame:
     groups = attacks.groupby(["behaviour", "reader"], sort=False)
-    table = pd.DataFrame(
+    rows = [
         {
             "behaviour": behaviour,
             "reader": reader,
@@ -321,6 +321,9 @@ def _by_reader(
             **count(here),
         }
         for (behaviour, reader), here in groups
-    )
+    ]
+    if not rows:
+        return pd.DataFrame(columns=["behaviour", "reader", "latents"])
+    table = pd.DataFrame(rows)
     order = list(dict.fromkeys(attacks.behaviour))
     return table.sort_values("behaviour", key=lambda names: names.map(order.index), kind="stable")

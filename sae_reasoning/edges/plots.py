@@ -118,9 +118,12 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = list(found.groupby(["model", "edit"], sort=False))
-    figure = Figure(figsize=(1 + 3.2 * len(panels), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False)
-    for axis, ((model, edit), part) in zip(axes[0], panels, strict=True):
+    width = max(len(panels), 1)
+    figure = Figure(figsize=(1 + 3.2 * width, 3.6), layout="constrained")
+    axes = figure.subplots(1, width, squeeze=False)
+    if not panels:
+        axes[0][0].set_title("no edit has matched latents beside it", fontsize=9)
+    for axis, ((model, edit), part) in zip(axes[0][: len(panels)], panels, strict=True):
         behaviours = list(part.behaviour.unique())
         own = part[part.outcome == "rate_per_opportunity/" + part.behaviour]
         present = [condition for condition in _LABELS if (own.condition == condition).any()]
@@ -150,7 +153,8 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
         axis.set_title(f"{edit}, {model}\n({problems})", fontsize=9)
         axis.tick_params(axis="y", labelsize=7)
     axes[0][0].set_ylabel("change in starts per opportunity", fontsize=8)
-    axes[0][-1].legend(fontsize=7, frameon=False)
+    if panels:
+        axes[0][-1].legend(fontsize=7, frameon=False)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 

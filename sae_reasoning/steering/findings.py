@@ -286,11 +286,13 @@ def dose_curves(table: pd.DataFrame) -> pd.DataFrame:
 def off_target(found: pd.DataFrame) -> pd.DataFrame:
     """Every edited set of latents by every move: the change in its starts per opportunity."""
     edits = found[found.condition == EDIT]
-    measured = edits.outcome.str.removeprefix("off_target/").str.partition("/")
+    measured = edits.outcome.str.removeprefix("off_target/")
     keys = ["model", *EDIT_KEYS, "latents"]
     columns = [*keys, "value", "difference", "low", "high", "q", "n", "coherent"]
-    rows = edits[measured[0] == PER_OPPORTUNITY]
-    return rows[columns].assign(move=measured[2][rows.index]).reset_index(drop=True)
+    prefix = f"{PER_OPPORTUNITY}/"
+    is_rate = measured.str.startswith(prefix).astype(bool)
+    moves = measured[is_rate].str.removeprefix(prefix)
+    return edits.loc[is_rate, columns].assign(move=moves).reset_index(drop=True)
 
 
 def returning(found: pd.DataFrame) -> pd.DataFrame:

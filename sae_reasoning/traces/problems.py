@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sae_reasoning.config import ConfigError
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.organisms.grammar import REMARKS
 from sae_reasoning.organisms.world import PLACES, TRAINED, Difficulty, sample_problem
 from sae_reasoning.records import Trace
@@ -14,6 +14,14 @@ from sae_reasoning.records import Trace
 SELECT, REPORT = "select", "report"
 PROBLEMS_FILE = "problems.parquet"
 """Beside the traces: problems in words, with what their answers are graded by."""
+
+
+def more_traces(cfg: Config) -> str:
+    """What gives more traces, as a message names it: imported ones no option multiplies."""
+    source = cfg.traces
+    if source.kind == "file" and not (cfg.folder / "traces" / PROBLEMS_FILE).exists():
+        return f"add traces to traces.source={source.source}"
+    return "raise traces.num_problems"
 
 
 @dataclass(frozen=True)

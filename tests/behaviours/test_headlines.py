@@ -2,7 +2,12 @@
 
 import pandas as pd
 
-from sae_reasoning.behaviours.headlines import headlines, survivors_in_words, words_suffice
+from sae_reasoning.behaviours.headlines import (
+    empty_lists,
+    headlines,
+    survivors_in_words,
+    words_suffice,
+)
 
 
 def entry(latent: int, called: str, low: float | None = 0.8, status: str = "tested") -> dict:
@@ -75,3 +80,21 @@ def test_words_suffice_where_an_ngram_model_reaches_the_detectors_lower_bound() 
     heads = headlines(SHORTLIST, ATTACKS)
     for auroc, expected in ((0.81, ["backtracking"]), (0.79, [])):
         assert words_suffice(heads, pd.DataFrame([ngram | {"span_auroc": auroc}])) == expected
+
+
+def test_of_an_empty_list_its_name_is_said_and_nothing_else() -> None:
+    without = SHORTLIST | {"announcers": {"backtracking": [], "deduction": []}}
+    assert empty_lists(SHORTLIST) == []
+    assert empty_lists(without) == ["onset predictor"]
+    attacked = ATTACKS[ATTACKS.shortlist == "trackers"]
+    assert survivors_in_words(attacked) == (
+        "The attacks leave contextual, in some reader: 2 of 2 span detectors (2 of backtracking)."
+    )
+    nothing: dict = {"trackers": {}, "announcers": {}}
+    assert empty_lists(nothing) == ["span detector", "onset predictor"]
+    assert headlines(nothing, ATTACKS[:0]) == []
+    assert survivors_in_words(ATTACKS[:0]) == ""
+    assert (
+        words_suffice([], pd.DataFrame(columns=["baseline", "writer", "behaviour", "span_auroc"]))
+        == []
+    )

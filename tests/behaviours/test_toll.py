@@ -1,5 +1,7 @@
 """What the attacks left, counted by hand."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 
@@ -12,8 +14,10 @@ from sae_reasoning.behaviours.outcomes import (
     SURVIVES,
     TOKEN,
     UNCLEAR,
+    Attack,
     Bars,
     Target,
+    call,
     calls,
     judge,
     toll,
@@ -81,6 +85,16 @@ def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> N
     assert found.loc[("a", RANDOM), "contextual in both"] is None
     alone = calls(_attacks().query("reader != 'base'"), "trackers")
     assert alone["contextual in both"].isna().all()
+
+
+def test_a_list_with_nothing_on_it_has_tables_without_rows() -> None:
+    none = call(pd.DataFrame(columns=[field.name for field in fields(Attack)]))
+    trackers = _attacks().query("shortlist == 'trackers'")
+    for attacks, shortlist in ((none, "trackers"), (none, "announcers"), (trackers, "announcers")):
+        assert list(toll(attacks, shortlist)) == ["behaviour", "reader", "latents"]
+        assert toll(attacks, shortlist).empty
+        assert calls(attacks, shortlist).empty
+        assert "contextual in both" in calls(attacks, shortlist)
 
 
 def _judged(low: float, high: float, **changed: float) -> str:

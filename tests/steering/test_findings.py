@@ -1,16 +1,23 @@
 """Coherence, growing sets and what comes back, on effects small enough to follow."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.records import Opportunity, Span
 from sae_reasoning.steering.effects import effects
 from sae_reasoning.steering.findings import (
+    dose_curves,
     doses,
+    findings,
     growing_sets,
+    idle_controls,
     main_edits,
     main_effects,
+    mismatched_controls,
     off_target,
     own_effects,
     returning,
@@ -242,3 +249,16 @@ def test_the_main_edit_is_the_first_that_has_controls():
 def test_differences_are_shown_with_their_bounds():
     table = pd.DataFrame({"a": [1], "x_difference": [0.5], "x_low": [0.25], "x_high": [0.75]})
     assert shown(table, ["a", "x_difference"]) == [[1, "+0.500 [+0.250, +0.750]"]]
+
+
+def test_tables_of_no_edit_or_of_one_without_controls_have_no_rows(tmp_path: Path):
+    found = experiment({"taken": 2})
+    for table in (found, found[:0]):
+        assert main_effects(table) == []
+        assert findings(table).empty and returning(table).empty
+        assert dose_curves(doses(table)).empty
+        assert idle_controls(table) == mismatched_controls(table) == []
+        assert list(off_target(table)) == list(off_target(found))
+        plot_effects(main_edits(table), tmp_path / "effects.png")
+    assert growing_sets(found[:0]).empty and off_target(found[:0]).empty
+    assert off_target(found).move.tolist() == ["backtracking", "verification"]

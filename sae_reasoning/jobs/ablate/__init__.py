@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -33,6 +34,7 @@ from sae_reasoning.steering.findings import (
 )
 from sae_reasoning.steering.outcomes import judged_counts
 from sae_reasoning.traces.annotate import annotator_for
+from sae_reasoning.traces.problems import more_traces
 
 
 def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -54,8 +56,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         for model, moves in experiment.without_lot.items():
             console.warn(
                 f"no trace of the select split says how often {model} could start "
-                f"{', '.join(moves)}: random positions are no control there; raise "
-                "traces.num_problems"
+                f"{', '.join(moves)}: random positions are no control there; {more_traces(cfg)}"
             )
         rollouts = generations(cfg, experiment, stage.folder, console)
         found = effects(
@@ -76,10 +77,13 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         if experiment.matches is not None:
             write_table(stage.folder / "counterparts.parquet", experiment.matches.table)
         plot_effects(main_edits(found), stage.folder / "effects.png")
+        # All that is shown is worked out before the stage counts as made, and isn't shown again.
+        shown_tables = _shown(found, tables, cfg.ablate.split)
+        edits, latents = main_effects(found), _best_latents(cfg)
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(experiment.counts() | {"generations": len(rollouts)})
-    _show(found, tables, cfg.ablate.split, tracker, console)
-    _tell(main_effects(found), _best_latents(cfg), cfg.ablate.split, console)
+    _show(found, tables, shown_tables, tracker, console)
+    _tell(edits, latents, cfg.ablate.split, console)
     tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
@@ -109,10 +113,50 @@ _RETURN_COLUMNS = [
 ]
 
 
+class _Shown(NamedTuple):
+    """What the tables come to.
+
+    Attributes:
+        curves: Of doses.
+        details: Title, columns and rows of each table that isn't empty.
+        is_judged: Whether anything judges if behaviours are carried out rightly.
+        idle: Controls that changed nothing.
+        unlike: Controls that move the residual less or more than their edit.
+    """
+
+    curves: pd.DataFrame
+    details: list[tuple[str, list[str], list[list[object]]]]
+    is_judged: bool
+    idle: list[str]
+    unlike: list[str]
+
+
+def _shown(found: pd.DataFrame, tables: dict[str, pd.DataFrame], split: str) -> _Shown:
+    summary = findings(found)
+    title = f"edits with controls, changes in starts per opportunity, on the {split} split"
+    details = [(title, list(summary.columns), summary.values.tolist())] if len(summary) else []
+    details += [
+        (title, columns, shown(tables[name], columns))
+        for name, columns, title in (
+            ("sets", _SET_COLUMNS, "growing sets: ablated in the RL model, clamped in the base"),
+            ("doses", _DOSE_COLUMNS, "doses, in multiples of the latents' maximum"),
+            ("returning", _RETURN_COLUMNS, "does the move come back through the SAE's error?"),
+        )
+        if len(tables[name])
+    ]
+    return _Shown(
+        dose_curves(tables["doses"]),
+        details,
+        bool(found.n[found.outcome == COHERENCE].any()),
+        idle_controls(found),
+        mismatched_controls(found),
+    )
+
+
 def _show(
     found: pd.DataFrame,
     tables: dict[str, pd.DataFrame],
-    split: str,
+    made: _Shown,
     tracker: Tracker,
     console: Console,
 ) -> None:
@@ -121,36 +165,28 @@ def _show(
         tracker.table(name, table)
     tracker.curves(
         DOSE_CURVES,
-        dose_curves(tables["doses"]),
+        made.curves,
         x="dose",
         y="difference",
         line="line",
         title="change of starts per opportunity, by dose in multiples of the latents' maximum",
     )
-    summary = findings(found)
-    title = f"edits with controls, changes in starts per opportunity, on the {split} split"
-    console.detail(title, list(summary.columns), summary.values.tolist())
-    for name, columns, title in (
-        ("sets", _SET_COLUMNS, "growing sets: ablated in the RL model, clamped in the base"),
-        ("doses", _DOSE_COLUMNS, "doses, in multiples of the latents' maximum"),
-        ("returning", _RETURN_COLUMNS, "does the move come back through the SAE's error?"),
-    ):
-        if len(tables[name]):
-            console.detail(title, columns, shown(tables[name], columns))
-    if not found.outcome.eq(COHERENCE).any() or not found.n[found.outcome == COHERENCE].any():
+    for title, columns, rows in made.details:
+        console.detail(title, columns, rows)
+    if not made.is_judged:
         console.warn(
             "nothing judges whether behaviours are carried out rightly, so no edit is known to "
             "leave the others intact and none is significant; hold changes against the controls', "
             "and against accuracy, length and repetition in effects.parquet"
         )
-    if idle := idle_controls(found):
+    if idle := made.idle:
         others = f", and {len(idle) - 1} more" if len(idle) > 1 else ""
         console.warn(
             f"a control that changed nothing is none, and no edit is held against it: {idle[0]}"
             f"{others}"
         )
         console.detail("controls that changed nothing", ["control"], [[e] for e in idle])
-    if unlike := mismatched_controls(found):
+    if unlike := made.unlike:
         console.detail(
             "controls that move the residual less or more than their edit",
             ["control"],
@@ -182,6 +218,9 @@ def _tell(
     edits: Sequence[MainEdit], latents: Sequence[Headline], split: str, console: Console
 ) -> None:
     """The answer that the stages before led to: each behaviour's best latent, and its edits."""
+    if not edits:
+        console.tell("No edit has matched latents beside it; effects.parquet has those made.")
+        return
     behaviours = list(dict.fromkeys(edit.behaviour for edit in edits))
     rows = sorted(edits, key=lambda edit: behaviours.index(edit.behaviour))
     console.table(

@@ -30,6 +30,7 @@ from sae_reasoning.jobs.ablate.places import (
 from sae_reasoning.records import Trace
 from sae_reasoning.stats import auroc
 from sae_reasoning.steering.conditions import LatentId
+from sae_reasoning.traces.problems import more_traces
 
 
 def is_joint(cfg: Config) -> bool:
@@ -76,7 +77,7 @@ def _separators(
         if behaviour not in known:
             raise ConfigError(
                 f"ablate.behaviours: {behaviour} has fewer than {FEW} opportunities taken, or not; "
-                f"choose from {', '.join(known) or 'none'}, or raise traces.num_problems"
+                f"choose from {', '.join(known) or 'none'}, or {more_traces(cfg)}"
             )
     found: dict[str, list[tuple[float, LatentId]]] = {
         behaviour: [] for behaviour in cfg.ablate.behaviours or known

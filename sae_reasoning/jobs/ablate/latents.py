@@ -17,6 +17,7 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.report.reviews import Review, called_real, read_reviews
 from sae_reasoning.steering.conditions import LatentId
+from sae_reasoning.traces.problems import more_traces
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,36 @@ def choose(
             "them on latents.html, or leave it out"
         )
     if not chosen:
-        raise ConfigError(
-            f"ablate.shortlist={cfg.ablate.shortlist} is empty for every move; raise "
-            "traces.num_problems, then run `make rank` again"
-        )
+        raise ConfigError(_nothing_to_edit(cfg, shortlist, list(ranked)))
     return chosen
+
+
+def _nothing_to_edit(cfg: Config, shortlist: Mapping[str, Any], positional: Sequence[str]) -> str:
+    """Why no latent of a list is edited, and what to do.
+
+    Args:
+        cfg: The experiment.
+        shortlist: Content of `shortlist.json`.
+        positional: Behaviours that have latents, but stand at one place in every trace.
+    """
+    other = "announcers" if list_name(cfg) == "trackers" else "trackers"
+    named = f"ablate.shortlist={cfg.ablate.shortlist}"
+    remedies = [f"{more_traces(cfg)} and run `make rank` again"]
+    if any(
+        entry["layer"] in cfg.layers and entry.get("status") != POSITIONAL
+        for behaviour in cfg.behaviours
+        for entry in shortlist[other].get(behaviour, ())[:1]
+    ):
+        remedies.append(f"set ablate.shortlist={other}")
+    if positional:
+        remedies.append(f"set ablate.behaviours=[{','.join(positional)}] to edit them nevertheless")
+        return (
+            f"{named} has latents only of behaviours that stand at one place in every trace "
+            f"({', '.join(positional)}), which aren't testable; {', or '.join(remedies)}"
+        )
+    if cfg.ablate.shortlist == "announcers" and cfg.rank.announce_by == "attribution":
+        remedies.append("set rank.announce_by=onset_auroc and run `make rank` again")
+    return f"{named} is empty for every behaviour; {', or '.join(remedies)}"
 
 
 def reviews_of(cfg: Config) -> list[Review]:

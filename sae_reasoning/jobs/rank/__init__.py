@@ -1,10 +1,10 @@
 """Score every latent for every behaviour, with baselines; draw up both lists and attack them."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from sae_reasoning.behaviours.baselines import RANDOM_READER, SPARSE_PROBE
 from sae_reasoning.behaviours.beaten import beaten_by, count_beaten
 from sae_reasoning.behaviours.grid import compare_grid
 from sae_reasoning.behaviours.headlines import (
-    Headline,
+    empty_lists,
     headlines,
     survivors_in_words,
     words_suffice,
@@ -43,6 +43,7 @@ from sae_reasoning.jobs.rank.data import RankData, open_data, saved_maxima
 from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
 from sae_reasoning.jobs.rank.rivals import random_reader, score_text
 from sae_reasoning.texts import bounded
+from sae_reasoning.traces.problems import more_traces
 
 _ORDER = [
     "dictionary",
@@ -137,8 +138,9 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
             data.labels.wordings,
         )
         write_json(stage.folder / "shortlist.json", content)
+        # All that is shown is worked out before the stage counts as made, and isn't shown again.
+        found = _found(cfg, scores, baselines, lists, content, attacked.attacks, grid, beaten)
         shutil.rmtree(parts)
-        found = findings(scores, baselines, lists, cfg.behaviours)
         manifest = stage.finish(
             {
                 "scores": len(scores),
@@ -147,53 +149,81 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
                 "spans": int(data.labels.spans.is_positive.sum()),
             }
         )
-    tracker.table("findings", found)
-    tracker.table("top latents", _top(scores))
+    tracker.table("findings", found.tables["best latents"][1])
+    tracker.table("top latents", found.top)
     tracker.summary(manifest.counts)
-    tables = {
-        "best latents": (_title(baselines), found),
-        "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
-        "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
-    }
-    tables["beaten"] = ("latents that beat a baseline for sure, paired", count_beaten(beaten))
-    for shortlist in (TRACKERS, ANNOUNCERS):
-        made = attacked.attacks
-        tables[f"toll of {shortlist}"] = (f"{shortlist} killed, by attack", toll(made, shortlist))
-        tables[f"calls of {shortlist}"] = (
-            f"{shortlist}, as they're called",
-            calls(made, shortlist),
-        )
-    for name, (title, table) in tables.items():
+    for name, (title, table) in found.tables.items():
         tracker.table(name, table)
         console.detail(title, list(table), table.values.tolist())
-    heads = headlines(content, attacked.attacks)
-    _tell(heads, attacked.attacks, baselines, cfg.rank.announce_by, console)
+    if found.heads:
+        console.table(
+            "best latent of each list, report split: span AUROC of detectors, onset AUROC of "
+            f"predictors (chosen by {cfg.rank.announce_by.replace('_', ' ')})",
+            ["behaviour", "latent", "layer/index", "AUROC [95 % CI]", "attacks"],
+            found.heads,
+            at_most=10,
+        )
+    for line in found.said:
+        console.tell(line)
     console.wrote(stage.final, manifest)
     console.next("ablate")
     return manifest
 
 
-def _tell(
-    heads: Sequence[Headline],
-    attacks: pd.DataFrame,
+class _Found(NamedTuple):
+    """What the stage shows.
+
+    Attributes:
+        top: The candidates that a person looks at first.
+        tables: Title and content of each that isn't empty, by name.
+        heads: Rows about the best latent of each list.
+        said: What the attacks leave of them, and what that means.
+    """
+
+    top: pd.DataFrame
+    tables: dict[str, tuple[str, pd.DataFrame]]
+    heads: list[list[str]]
+    said: list[str]
+
+
+def _found(
+    cfg: Config,
+    scores: pd.DataFrame,
     baselines: pd.DataFrame,
-    announce_by: str,
-    console: Console,
-) -> None:
-    """The best latents, what the attacks leave of them, and what that means."""
-    console.table(
-        "best latent of each list, report split: span AUROC of detectors, onset AUROC of "
-        f"predictors (chosen by {announce_by.replace('_', ' ')})",
-        ["behaviour", "latent", "layer/index", "AUROC [95 % CI]", "attacks"],
-        [[h.behaviour, h.kind, h.latent, h.interval, h.attacks] for h in heads],
-        at_most=10,
-    )
-    console.tell(survivors_in_words(attacks))
+    lists: Shortlist,
+    content: Mapping[str, Any],
+    attacks: pd.DataFrame,
+    grid: pd.DataFrame,
+    beaten: pd.DataFrame,
+) -> _Found:
+    tables = {
+        "best latents": (_title(baselines), findings(scores, baselines, lists, cfg.behaviours)),
+        "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
+        "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
+        "beaten": ("latents that beat a baseline for sure, paired", count_beaten(beaten)),
+    }
+    for name in (TRACKERS, ANNOUNCERS):
+        tables[f"toll of {name}"] = (f"{name} killed, by attack", toll(attacks, name))
+        tables[f"calls of {name}"] = (f"{name}, as they're called", calls(attacks, name))
+    heads = headlines(content, attacks)
+    said = [
+        f"No {kind} is listed for any behaviour, so none is attacked; {more_traces(cfg)}, or ask "
+        "for other behaviours."
+        for kind in empty_lists(content)
+    ]
+    if survivors := survivors_in_words(attacks):
+        said.append(survivors)
     if named := words_suffice(heads, baselines):
-        console.tell(
+        said.append(
             f"An n-gram model of the text reaches the best detector's interval at "
             f"{', '.join(named)}, so its AUROC alone is no sign of more than words."
         )
+    return _Found(
+        _top(scores),
+        {name: one for name, one in tables.items() if len(one[1])},
+        [[h.behaviour, h.kind, h.latent, h.interval, h.attacks] for h in heads],
+        said,
+    )
 
 
 def _shared_out(cfg: Config, pieces: Sequence[Callable[[], Any]]) -> list[Any]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from sae_reasoning.behaviours.baselines import BaselineScore
 from sae_reasoning.behaviours.scores import Labels, label_rows
 from sae_reasoning.behaviours.streams import Active, MaximaOf, SparseMaxima
-from sae_reasoning.behaviours.windows import Intervals, Rows
+from sae_reasoning.behaviours.windows import NO_SPANS, Intervals, Rows
 from sae_reasoning.behaviours.wordings import hold_out
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_norms import Norms, kept_of_all
@@ -23,6 +23,7 @@ from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.records import Trace
+from sae_reasoning.traces.problems import more_traces
 
 BATCH_ROWS = 8192
 
@@ -69,7 +70,7 @@ def open_data(cfg: Config, inputs: dict[str, str]) -> RankData:
     if not any(span.behaviour in cfg.behaviours for trace in traces for span in trace.spans):
         raise ConfigError(
             f"behaviours={cfg.behaviours} have no span in {len(traces)} traces; annotate other "
-            "behaviours, or raise traces.num_problems"
+            f"behaviours, or {more_traces(cfg)}"
         )
     stores, dictionaries = {}, {}
     for layer in cfg.layers:
@@ -90,6 +91,12 @@ def open_data(cfg: Config, inputs: dict[str, str]) -> RankData:
     check_same_rows(first, *others)
     rows = Rows.cached(first.token_id, first.row_of_trace, first.position)
     labels = label_rows(traces, rows, cfg.behaviours, cfg.rank.seed)
+    if all(status == NO_SPANS for status in labels.status.values()):
+        raise ConfigError(
+            f"behaviours={cfg.behaviours}: neither writer has enough spans of any in both splits, "
+            f"select and report, so there is nothing to rank; {more_traces(cfg)}, or let both "
+            "splits have some (traces.report_share)"
+        )
     return RankData(hold_out(traces, labels.wordings), rows, labels, stores, dictionaries)
 
 

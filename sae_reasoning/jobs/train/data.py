@@ -8,6 +8,7 @@ from sae_reasoning.edges.activation_store import ActivationStore, check_same_row
 from sae_reasoning.edges.lm.load import ModelFacts
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.records import Trace
+from sae_reasoning.traces.problems import more_traces
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def open_data(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: st
     if not select or not report:
         raise ConfigError(
             f"traces.report_share={cfg.traces.report_share} leaves {len(select)} tokens to select "
-            f"on and {len(report)} to report on; raise traces.num_problems"
+            f"on and {len(report)} to report on; {more_traces(cfg)}"
         )
     norms = {key: Norms.of(store, select) for key, store in stores.items()}
     return Data(models, stores, select, report, traces, norms)

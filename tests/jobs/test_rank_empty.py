@@ -1,0 +1,92 @@
+"""The rank job where there is nothing to put on a list."""
+
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from jobs.ranking import config_of, quiet, shorten, write_narrated
+from sealed import seal
+
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.windows import POSITIONAL
+from sae_reasoning.config import Config, ConfigError, PairConfig
+from sae_reasoning.edges.artifacts import read_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.tables import read_traces, write_traces
+from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.jobs import rank as rank_job
+from sae_reasoning.jobs.ablate.latents import choose
+from sae_reasoning.jobs.cache import cache
+from sae_reasoning.jobs.rank import rank
+from sae_reasoning.jobs.train import train
+from sae_reasoning.records import Trace
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_pair: PairConfig) -> Config:
+    """Narrated traces, cache and SAEs; short lists."""
+    config = config_of(tmp_path, tiny_pair)
+    shorten(config)
+    config.layers = [0]
+    write_narrated(config)
+    cache(config, **quiet())
+    train(config, **quiet())
+    return config
+
+
+def _rewrite(config: Config, change: Callable[[Trace], Trace]) -> None:
+    """Other moves or opportunities in the same texts, so that cache and dictionaries hold."""
+    path = config.folder / "traces" / "traces.parquet"
+    write_traces(path, list(map(change, read_traces(path))))
+    seal(config.folder / "traces")
+
+
+def test_spans_on_one_split_alone_are_refused_in_one_line(config: Config) -> None:
+    for split in ("select", "report"):
+        shutil.copytree(config.folder / "traces", config.folder / "kept")
+        _rewrite(config, lambda t, split=split: t if t.split == split else replace(t, spans=()))
+        with pytest.raises(ConfigError, match=r"nothing to rank; raise traces\.num_problems"):
+            rank(config, **quiet())
+        shutil.rmtree(config.folder / "traces")
+        (config.folder / "kept").rename(config.folder / "traces")
+
+
+def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _rewrite(config, lambda trace: replace(trace, opportunities=()))
+
+    def broken(*_: object) -> None:
+        raise KeyError("behaviour")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rank_job, "words_suffice", broken)
+        with pytest.raises(KeyError):
+            rank(config, **quiet())
+    assert not (config.folder / "rank").exists()
+    printed = io.StringIO()
+    rank(config, tracker=NullTracker(), console=Console(printed, verbose=True))
+    said = " ".join(printed.getvalue().split())
+    assert said.count("No onset predictor is listed for any behaviour, so none is attacked") == 1
+    assert "trackers killed, by attack" in said and "announcers killed" not in said
+    assert "onset predictors" not in said.partition("The attacks leave")[2]
+    shortlist = read_json(config.folder / "rank" / "shortlist.json")
+    assert not any(shortlist[ANNOUNCERS].values())
+    with pytest.raises(
+        ConfigError,
+        match=r"ablate\.shortlist=announcers is empty for every behaviour; raise "
+        r"traces\.num_problems and run `make rank` again, or set ablate\.shortlist=trackers",
+    ):
+        choose(config, shortlist)
+    config.traces.source = "mine.jsonl"
+    with pytest.raises(ConfigError, match=r"add traces to traces\.source=mine\.jsonl and run"):
+        choose(config, shortlist)
+    for entries in shortlist[TRACKERS].values():
+        for entry in entries:
+            entry["status"] = POSITIONAL
+    config.ablate.shortlist = "trackers"
+    with pytest.raises(ConfigError, match=r"one place in every trace .*set ablate\.behaviours=\["):
+        choose(config, shortlist)
