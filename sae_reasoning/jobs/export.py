@@ -22,6 +22,13 @@ def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         splits = ("select", "report") if cfg.export.split == "all" else (cfg.export.split,)
         every = read_traces(cfg.folder / "traces" / "traces.parquet")
         chosen = [trace for trace in every if trace.split in splits]
+        console.plan(
+            "export",
+            {
+                "traces": f"{len(chosen):,} of {len(every):,} (export.split={cfg.export.split})",
+                "offsets": f"count {cfg.export.offsets}",
+            },
+        )
         with publish(stage.folder / "spans.jsonl") as partial:
             lines = span_lines(chosen, cfg.export.offsets)
             partial.write_text("".join(f"{line}\n" for line in lines), "utf-8")

@@ -13,6 +13,7 @@ any `problem_id` rows are numbered, so files that hold the same problems in the 
 together; a row that lacks one where others have it is a problem of its own. Null is absent.
 """
 
+import difflib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -48,7 +49,9 @@ from sae_reasoning.traces.rows import (
 from sae_reasoning.traces.sections import VENHOFF_LABELS, parse_sections
 from sae_reasoning.traces.sentences import sentence_opportunities
 
-_WRITERS, _SPLITS = ("base", "rl"), ("select", "report")
+WRITERS, _SPLITS = ("base", "rl"), ("select", "report")
+_MOST_LABELS = 8
+"""Labels that a message names."""
 
 
 @dataclass(frozen=True)
@@ -158,14 +161,38 @@ def parse_imported(
         except (KeyError, TypeError, ValueError) as error:
             says = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigError(f"{source}, {where}: {says}; {_remedy(row)}") from error
+    untracked = _untracked(parser.labels, behaviours)
     if marked and not any(trace.annotation.spans for trace in traces):
-        there = ", ".join(f"{label} ({n})" for label, n in parser.labels.most_common()) or "nothing"
         raise ConfigError(
-            f"{source} marks no move of behaviours={list(behaviours)}, but {there}; set behaviours="
-            "to what is marked, or traces.annotator=cues or llm to mark the texts anew"
+            f"{source} marks no move of behaviours={list(behaviours)}, but {untracked or 'nothing'}"
+            "; set behaviours=to what is marked, or traces.annotator=cues or llm to mark the texts "
+            "anew"
+        )
+    if untracked:
+        warn(
+            f"{source}: spans of labels that behaviours doesn't name are left out: {untracked}; if "
+            "they are meant, add them to behaviours or mend them in the file"
         )
     parser.note_units(source, warn)
+    parser.note_grades(source, warn)
     return _numbered(traces, source, warn), parser.placement
+
+
+def _untracked(labels: Counter[str], behaviours: Sequence[str]) -> str:
+    """Labels that aren't tracked, with how many there are; first what may be misspelt."""
+    tracked = {behaviour.casefold(): behaviour for behaviour in behaviours}
+    near, far = [], []
+    for label, count in labels.most_common():
+        if label in behaviours:
+            continue
+        found = difflib.get_close_matches(label.casefold(), tracked, n=1, cutoff=0.75)
+        if found:
+            near.append(f"{label} ({count}; did you mean {tracked[found[0]]}?)")
+        else:
+            far.append(f"{label} ({count})")
+    others = len(near) + len(far) - _MOST_LABELS
+    more = [f"{others} more"] if others > 0 else []
+    return ", ".join([*near, *far][:_MOST_LABELS] + more)
 
 
 def _remedy(row: Mapping[str, Any]) -> str:
@@ -225,6 +252,8 @@ class _Parser:
         # By another unit: rows whose spans fit words better in it, and how many do worse.
         self._better: defaultdict[str, list[str]] = defaultdict(list)
         self._worse: Counter[str] = Counter()
+        # Rows by what they say of their grade.
+        self._grades: Counter[str] = Counter()
 
     def parse(self, row: Mapping[str, Any], where: str) -> ImportedTrace:
         """The trace of a row.
@@ -232,6 +261,7 @@ class _Parser:
         Raises:
             KeyError | TypeError | ValueError: The row is malformed.
         """
+        is_unsaid = row.get("correct") is None
         row = unpacked(row)
         text = text_of(row, "text") if "text" in row else text_of(row, "response")
         prompt = text_of(row, "prompt") if "prompt" in row else ""
@@ -239,7 +269,7 @@ class _Parser:
         if "annotated_response" in row and (chat := split_chat(text)):
             prompt, text = prompt or chat[0], chat[1]
         writer = row.get("writer") or self._writer
-        if writer not in _WRITERS:
+        if writer not in WRITERS:
             raise ValueError(
                 f"writer={writer!r} must be base or rl"
                 if writer
@@ -257,6 +287,9 @@ class _Parser:
         self.labels.update(span.behaviour for span in spans)
         tracked = tuple(_trimmed(s, text) for s in spans if s.behaviour in self._behaviours)
         _check_overlap(tracked)
+        correct = flag_of(row, "correct")
+        is_unsaid = is_unsaid and row.get("correct") is None
+        self._grades["graded" if correct is not None else "none" if is_unsaid else "NaN"] += 1
         return ImportedTrace(
             problem_id=problem_id_of(row) or "",
             writer=writer,
@@ -267,7 +300,7 @@ class _Parser:
             annotation=Annotation(
                 tracked,
                 _opportunities(row, text, ruler, tracked, self._behaviours),
-                flag_of(row, "correct"),
+                correct,
             ),
             where=where,
         )
@@ -311,6 +344,16 @@ class _Parser:
                     f"begin or end within words as {UNITS[self._unit]}, but not, or less, as "
                     f"{UNITS[unit]}; if that is what they count, set traces.offsets={unit}"
                 )
+
+    def note_grades(self, source: str, warn: Callable[[str], None]) -> None:
+        """Say how many rows bear no grade where others do, or where something stands for one."""
+        ungraded, nan = self._grades["none"] + self._grades["NaN"], self._grades["NaN"]
+        if ungraded and (nan or self._grades["graded"]):
+            said = f", {nan} of them with NaN or the like there" if nan else ""
+            warn(
+                f"{source}: {ungraded} of {self._grades.total()} rows have no grade in `correct`"
+                f"{said}; they count as ungraded, and no accuracy has them"
+            )
 
     def _placed(self, annotated: str, text: str) -> list[Span]:
         """Moves given by quotes."""
@@ -397,68 +440,6 @@ def _opportunities(
     return tuple(o for o in found if o.behaviour in behaviours)
 
 
-def note_problems(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) -> None:
-    """Say if writers share few problems, or rows of one problem differ in what they ask.
-
-    Raises:
-        ConfigError: Rows of one problem stand in different splits.
-    """
-    splits: dict[str, ImportedTrace] = {}
-    prompts: dict[tuple[str, str], str] = {}
-    differing = []
-    for trace in traces:
-        other = splits.setdefault(trace.problem_id, trace) if trace.split else trace
-        if other.split != trace.split:
-            raise ConfigError(
-                f"{trace.where}: split={trace.split} of problem {trace.problem_id}, which has "
-                f"split={other.split} in {other.where}; put all rows of a problem into one split"
-            )
-        key = trace.problem_id, trace.writer
-        if trace.prompt and prompts.setdefault(key, trace.prompt) != trace.prompt:
-            differing.append(trace.where)
-    if differing:
-        warn(
-            f"{len(differing)} rows have another prompt than an earlier row of the same writer and "
-            f"problem_id (first: {differing[0]}); give different problems different ids"
-        )
-    _note_numbered([trace for trace in traces if trace.is_numbered and trace.prompt], warn)
-    base, rl = ({t.problem_id: 0 for t in traces if t.writer == writer} for writer in _WRITERS)
-    shared = len(base.keys() & rl.keys())
-    if base and rl and 2 * shared < min(len(base), len(rl)):
-        apart = [
-            next(i for i in ids if i not in others) for ids, others in ((base, rl), (rl, base))
-        ]
-        warn(
-            f"base and rl share {shared} of their {len(base)} and {len(rl)} problems (base has "
-            f"{apart[0]!r}, rl {apart[1]!r}), and they are compared problem by problem; give a "
-            "problem the same problem_id in both"
-        )
-
-
-def _note_numbered(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) -> None:
-    """Say if rows that only their place names seem to be of other problems than that."""
-    by_prompt: dict[tuple[str, str], str] = {}
-    by_place: dict[str, str] = {}
-    again, apart = [], []
-    for trace in traces:
-        first = by_prompt.setdefault((trace.prompt, trace.writer), trace.problem_id)
-        if first != trace.problem_id:
-            again.append(trace.where)
-        if by_place.setdefault(trace.problem_id, trace.prompt) != trace.prompt:
-            apart.append(trace.where)
-    remedy = "add problem_id, as problems are what is paired, split and resampled"
-    if again:
-        warn(
-            f"{len(again)} rows without problem_id have the prompt of an earlier row (first: "
-            f"{again[0]}), but count as other problems; {remedy}"
-        )
-    if apart:
-        warn(
-            f"{len(apart)} rows without problem_id are taken for the problem in the same place of "
-            f"the other file, but have another prompt (first: {apart[0]}); {remedy}"
-        )
-
-
 def with_prompts(traces: Sequence[ImportedTrace]) -> list[ImportedTrace]:
     """Traces with what they were asked, where the file says so in another row on the problem.
 
@@ -476,13 +457,3 @@ def with_prompts(traces: Sequence[ImportedTrace]) -> list[ImportedTrace]:
         return trace.prompt or own or asked.get((trace.problem_id, ""), "")
 
     return [replace(trace, prompt=prompt_of(trace)) for trace in traces]
-
-
-def note_single_writer(writers: Sequence[str], say: Callable[[str], None]) -> None:
-    """Say what one writer alone is good for; with both there's nothing to say."""
-    if len(set(writers)) == 1:
-        say(
-            f"all traces are {writers[0]}'s: cache and train read them, while rank, ablate, "
-            "contrast and report compare two writers; add the other's (traces.base_source, or a "
-            "`writer` a line)"
-        )

@@ -85,6 +85,8 @@ def test_without_latents_the_overview_stands_and_names_what_makes_the_rest(
     project = made_project.copy(tmp_path, "traces", "contrast")
     outcome = project.run("report")
     assert outcome.code == 0, outcome.output
+    heading = outcome.output.partition("== report\n")[2].partition("\n\n")[0]
+    assert re.search(r"verdicts +on .*\n +made from +contrast, traces\n +without +cache, ", heading)
     report = project.results / "report"
     assert not (report / "latents.html").exists()
     page = (report / "index.html").read_text("utf-8")

@@ -79,6 +79,31 @@ def _imported(config: Config) -> tuple[list[Trace], str]:
     return read_traces(config.folder / "traces" / "traces.parquet"), out.getvalue()
 
 
+def test_an_import_has_a_heading_and_text_that_the_tokenizer_does_not_know_is_told(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    path = tmp_path / "t.jsonl"
+    _bring(tiny_config, path, "base", "rl")
+    said = _imported(tiny_config)[1]
+    assert said.startswith(
+        f"\n== traces\n  source      {path}\n  rows        8\n  behaviours  back"
+    )
+    assert "doesn't know" not in said
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        if row["writer"] == "rl":  # Four of its words there are no tokens for.
+            row["text"] = "wait , so Therefore the sum <pad> is thirty-four indeed ."
+            row["label"] = [[0, 6, "backtracking"]]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    made, said = _imported(tiny_config)
+    (text,) = {trace.token_ids[trace.num_prompt_tokens :] for trace in made if trace.writer == "rl"}
+    assert text.count(0) == 5  # With the filler that is written out.
+    assert (
+        f"warning: traces.source={path}: the tokenizer of {tiny_config.pair.base.named} doesn't "
+        f"know {4 / len(text):.0%} of rl's tokens and reads them as <pad>; name a pair" in said
+    )
+
+
 def test_a_null_id_joins_no_other_problem_and_takes_no_prompt_of_one(
     tiny_config: Config, tmp_path: Path
 ) -> None:

@@ -11,11 +11,10 @@ from sae_reasoning.traces.exported import span_lines
 from sae_reasoning.traces.imported import (
     ImportedTrace,
     is_trace,
-    note_problems,
-    note_single_writer,
     parse_imported,
     with_prompts,
 )
+from sae_reasoning.traces.imported_notes import note_problems, note_single_writer
 from sae_reasoning.traces.rows import read_rows
 from sae_reasoning.traces.sentences import sentence_starts, sentences
 
@@ -325,6 +324,37 @@ def test_grades_of_other_types_are_read_or_named() -> None:
     assert (trace.annotation.correct, trace.truncated) == (True, False)
     with pytest.raises(ConfigError, match=r"line 1: correct=0\.5 must be true, false or null"):
         parsed(GOOD | {"correct": 0.5})
+
+
+def test_rows_without_a_grade_are_counted_where_others_have_one_or_nan_stands_there() -> None:
+    nan, ungraded = GOOD | {"correct": float("nan")}, GOOD | {"correct": None}
+    (trace, *_), said = parsed(nan, GOOD, ungraded)
+    assert trace.annotation.correct is None
+    assert said == [
+        "traces.source=f: 2 of 3 rows have no grade in `correct`, 1 of them with NaN or the like "
+        "there; they count as ungraded, and no accuracy has them"
+    ]
+    assert "1 of 1 rows have no grade" in parsed(nan)[1][0]
+    assert parsed(GOOD)[1] == parsed(ungraded)[1] == []  # Who grades nothing need not be told.
+
+
+def test_labels_that_nobody_tracks_are_told_with_what_they_may_stand_for() -> None:
+    spans = [
+        {"behaviour": name, "char_start": start, "char_end": start + 2}
+        for start, name in enumerate(["backtracking", "summary", "Backtraking", "backtracking"])
+    ]
+    row = GOOD | {"spans": [*spans[:3]]}
+    (trace, other), said = parsed(row, row | {"spans": spans[:2]})
+    assert [len(t.annotation.spans) for t in (trace, other)] == [1, 1]
+    assert said == [
+        "traces.source=f: spans of labels that behaviours doesn't name are left out: Backtraking "
+        "(1; did you mean backtracking?), summary (2); if they are meant, add them to behaviours "
+        "or mend them in the file"
+    ]
+    many = [GOOD["spans"][0], *({**GOOD["spans"][0], "behaviour": f"x{n}"} for n in range(12))]
+    assert "x7 (1), 4 more; if" in parsed(GOOD | {"spans": many})[1][0]
+    with pytest.raises(ConfigError, match=r"but Backtraking \(1; did you mean backtracking\?\);"):
+        parsed(GOOD | {"spans": spans[2:3]})
 
 
 def test_sections_are_placed_in_the_response_and_counted() -> None:

@@ -39,9 +39,17 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("report", stage.final)
             assert stage.manifest
             return stage.manifest
+        behaviours = cfg.contrast.behaviours or cfg.behaviours
+        console.plan(
+            "report",
+            {
+                "verdicts": f"on {', '.join(behaviours)}",
+                "made from": ", ".join(sources.manifests),
+            }
+            | ({"without": ", ".join(sources.missing)} if sources.missing else {}),
+        )
         table = read_table(cfg.folder / "contrast" / "contrast.parquet")
         measures = [Measure(**row) for row in table.to_dict("records")]
-        behaviours = cfg.contrast.behaviours or cfg.behaviours
         verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
         latents = write_latents(cfg, sources, reviews, stage.folder, console)

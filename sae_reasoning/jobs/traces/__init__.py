@@ -24,7 +24,8 @@ from sae_reasoning.records import Trace
 from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
 from sae_reasoning.traces.grading import Grader, grade_all, uneven_answers
-from sae_reasoning.traces.imported import Placement, is_trace, note_single_writer
+from sae_reasoning.traces.imported import Placement, is_trace
+from sae_reasoning.traces.imported_notes import note_single_writer
 from sae_reasoning.traces.jitter import jitter
 from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
 from sae_reasoning.traces.summary import beside_each_other, summarise, writers_in_words
@@ -59,14 +60,14 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         _report_placement(placement, stage.folder, tracker, console)
         summary = summarise(made, cfg.behaviours)
         tracker.table("traces", summary)
+        rates, said = beside_each_other(summary), writers_in_words(summary)
         manifest = stage.finish(_counts(made, placement) | failures)
     tracker.summary(manifest.counts)
-    rates = beside_each_other(summary)
     console.detail("all counts", list(summary.columns), summary.values.tolist())
     console.table(
         "behaviours by writer", list(rates.columns), rates.values.tolist(), at_most=_SHOWN_ROWS
     )
-    console.tell(f"{writers_in_words(summary)}.")
+    console.tell(f"{said}.")
     if not cfg.pair.is_single:
         note_single_writer([trace.writer for trace in made], console.warn)
     console.wrote(stage.final, manifest)

@@ -7,6 +7,7 @@ from typing import Any
 from sae_reasoning.config import Config, ConfigError, require_file
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
+from sae_reasoning.edges.lm.unknown import Unknown
 from sae_reasoning.edges.tables import is_parquet
 from sae_reasoning.edges.tables import read_rows as read_parquet_rows
 from sae_reasoning.records import Trace
@@ -14,14 +15,17 @@ from sae_reasoning.traces.align import NoTokensError, build_trace
 from sae_reasoning.traces.imported import (
     ImportedTrace,
     Placement,
-    note_problems,
     parse_imported,
     with_prompts,
 )
+from sae_reasoning.traces.imported_notes import note_problems
 from sae_reasoning.traces.problems import assign_splits
 from sae_reasoning.traces.rows import read_rows
 
 Rows = list[tuple[str, Mapping[str, Any]]]
+
+_UNKNOWN = 0.01
+"""Share of a writer's tokens that its tokenizer may not know without a word."""
 
 
 def read_source(option: str, path: str, warn: Callable[[str], None]) -> Rows:
@@ -53,6 +57,7 @@ def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace
     Raises:
         ConfigError: A row is malformed; the message names it.
     """
+    _plan(cfg, rows, console)
     imported, placement = list(_parsed(cfg, rows, console.warn)), Placement()
     for _, other in imported:
         placement.add(other)
@@ -72,9 +77,10 @@ def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace
     names = {"base": cfg.pair.base.path, "rl": cfg.pair.rl.path}
     if cfg.pair.is_single:
         names = dict.fromkeys(names, "imported")  # By whoever; this model only reads them.
-    made = []
+    made, unknown = [], Unknown(tokenizer)
     for number, item in enumerate(items):
         response_ids, offsets = encode_response(tokenizer, item.text)
+        unknown.count(item.writer, item.text, response_ids, offsets)
         try:
             trace = build_trace(
                 (item.prompt and encode_prompt(tokenizers.get(item.writer, tokenizer), item.prompt))
@@ -98,7 +104,31 @@ def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace
                 f"{item.where}: {error}; leave it out, or name a tokenizer that has tokens for it"
             ) from error
         made.append(trace)
+    if shares := unknown.above(_UNKNOWN):
+        said = " and ".join(f"{share:.0%} of {writer}'s" for writer, share in shares.items())
+        console.warn(
+            f"traces.source={cfg.traces.source}: the tokenizer of "
+            f"{next(iter(cfg.pair.readers.values())).named} doesn't know {said} tokens and reads "
+            f"them as {unknown.token}; name a pair whose tokenizer knows this text"
+        )
     return made, placement
+
+
+def _plan(cfg: Config, rows: Rows, console: Console) -> None:
+    """Say what is imported, before it's read."""
+    part = cfg.traces
+    named = {"source": part.source} | (
+        {"base source": part.base_source} if part.base_source else {}
+    )
+    marked_by = "the file" if part.annotator in ("auto", "imported") else part.annotator
+    console.plan(
+        "traces",
+        named
+        | {
+            "rows": f"{len(rows):,}" + (" without the base's" if part.base_source else ""),
+            "behaviours": f"{', '.join(cfg.behaviours)}, marked by {marked_by}",
+        },
+    )
 
 
 def _parsed(
