@@ -5,6 +5,13 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from sae_reasoning.traces.asides import (
+    SENTENCE_END,
+    is_heading,
+    without_check,
+    without_numbering,
+    without_struck_out,
+)
 from sae_reasoning.traces.numbers import (
     FOUR_OPERATIONS,
     Mention,
@@ -27,23 +34,7 @@ _OPENED = r"<(?:think|thinking|thought)>|<\|begin_of_thought\|>|\[THINK\]"
 _CLOSED = r"</(?:think|thinking|thought)>|<\|end_of_thought\|>|\[/THINK\]"
 _THOUGHT, _END_OF_THOUGHT = (re.compile(one, re.IGNORECASE) for one in (_OPENED, _CLOSED))
 
-_TITLE = re.compile(
-    r"\W*(?:step|solution|final answer|answer|conclusion|result|explanation|summary|verification|"
-    r"check|calculations?|part|case|note|method|approach|plan)\b(?![^\n]*(?:is\b|[:=])\W*\w)",
-    re.IGNORECASE,
-)
-_NUMBERED = re.compile(r"\W*\d+[.):]\s+[^\W\d]|\W*\d+\)\s*$")
 _ORDINAL = re.compile(r"(\d{1,3})[.):]?\s*")
-_HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]*(?P<title>[^\n]*)$", re.MULTILINE)
-_MARKER = re.compile(r"^([ \t]*(?:[-*+][ \t]+)?)(\d{1,2})[.)][ \t]+(?=\S)", re.MULTILINE)
-_REFERS = re.compile(
-    r"\b(?:step|part|case|equation|figure|problem|question|exercise|example|method)s?"
-    r"\s+\(?\d+(?:\.\d+)?\)?:?",
-    re.IGNORECASE,
-)
-_SURE = re.compile(r"\b(?:confiden(?:t|ce)|sure|certain(?:ty)?)\b", re.IGNORECASE)
-_DEGREE = re.compile(r"\d\s*%|\d/\d|\d\.\d|\bconfidence\b\W*\d", re.IGNORECASE)
-_SENTENCES = re.compile(r"(?<=[.!?])(?=\s)|(?=\n)")
 _ANSWER = re.compile(
     r"\b(?:answer|ans)\b[*_`]*"
     r"(?:[^.\n:=]{0,60}?\b(?:is|are|equals)\b(?:\s+(?:therefore|thus|then|hence|simply))?"
@@ -58,6 +49,27 @@ _REVISED = re.compile(
     r"\b(?:wait|actually|wrong|mistake|incorrect|correction|oops|sorry|instead|rather|hmm)\b",
     re.IGNORECASE,
 )
+_SECOND_THOUGHT = re.compile(
+    r"(?:^|[.!?$)}\n])\W{0,10}(?:(?:oh|but|no|hmm+|oops),? ){0,3}"
+    r"(?:wait|hmm+|oops|actually|sorry|correction)\s?(?:[,.:!\u2014\u2026-]|(?:I|no|that|the)\b)",
+    re.IGNORECASE,
+)
+_TAKEN_BACK = re.compile(
+    r"\b(?:(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct)|a mistake)"
+    r"|(?:that|this|it) isn't (?:right|correct)|I made an? (?:\w+ )?(?:mistake|error))\b",
+    re.IGNORECASE,
+)
+_NEXT_PROBLEM = re.compile(
+    r"\n\W{0,10}(?:question|problem|exercise|example|q|user|human)\b[ *#]{0,3}\d{0,4}[ *]{0,3}:",
+    re.IGNORECASE,
+)
+_UNSOLVED = re.compile(
+    r"(?:^|[\s$({:,;])(?:-[ ]?|-?\d+(?:\.\d+)?[ ]?\*?[ ]?(?=[a-z])|(?=[a-z](?:\^|[ ]?/)))"
+    r"([abcefi-kn-rt-z])(?:\^[2-9])?(?:[ ]?/[ ]?\d+)?(?:[ ]?[-+][ ]?\d+)?\s*=\s*$"
+)
+"""The left of an equation that gives a multiple or a power of an unknown, not the unknown."""
+_OF_PI = re.compile(r"[ \t]{0,3}\*?[ \t]{0,3}(?:pi\b|π|\\pi(?![A-Za-z]))")
+_AS_OF = re.compile(r"\bas of (?:[A-Za-z]+ )?$", re.IGNORECASE)
 _ADDS = re.compile(
     r"\b(?:so|therefore|thus|hence|total)\b[^.\n]*\d[^.\n]*\.\s+(?:that|this|it)(?:'s| is)"
     r"\s+[^\w\s]?[\d.,]+\W*$",
@@ -69,9 +81,10 @@ _BOUNDS = re.compile(
     r"(?:[<>≤≥≠]|!=|\\(?:[gln]eq?|[gln]eqslant|lt|gt)(?![A-Za-z]))=?\s*[^\w\s]?$"
     r"|(?:\b(?:not|cannot|never)|n't)\s+(?:(?!but\b)[A-Za-z]+\s+){0,2}?[^\w\s]?$"
     r"|\b(?:less|more|fewer|greater|larger|smaller|higher|lower|other) than\s+[^\w\s]?$"
-    r"|\b(?:at most|up to|twice|double|triple|half of|root of|one over)\s+[^\w\s]?$"
+    r"|\b(?:at least|at most|up to|minimum of|maximum of|over|under|above|below)\s+[^\w\s]?$"
+    r"|\b(?:twice|double|triple|half of|root of)\s+[^\w\s]?$"
     r"|\d\s+(?:out of|in|remainder|r)\s+$|\b[A-Za-z]\($"
-    r"|(?<![A-Za-z'])(?:[a-z][ \t]*[+*/]|[f-hj-z][ \t]*-)[ \t]*$",
+    r"|(?<![A-Za-z'])(?:[a-z][ \t]*[+*/]|[a-hj-z][ \t]*-)[ \t]*$",
     re.IGNORECASE,
 )
 """What stands before a number that isn't what is given: a bound, a denial, part of something."""
@@ -96,7 +109,6 @@ _RANGE = re.compile(
     re.IGNORECASE,
 )
 """What stands before the second of two numbers that are one thing: a range, hours and minutes."""
-_SENTENCE = re.compile(r"(?<!\bRs)(?<!\b[ap]\.m)[.!?](?=[\s*_\"')]|$)(?!\s*\d)|\n")
 FORMULA = re.compile(
     r"\$\$(?P<display>.{1,2000}?)\$\$|\\\[(?P<bracket>.{1,2000}?)\\\]|\\\((?P<inline>.{1,500}?)\\\)"
     r"|(?<![\\$\w])\$(?P<dollar>[^\s$](?:[^$\n]{0,500}?[^\s$\\])?)\$(?!\d)",
@@ -105,6 +117,8 @@ FORMULA = re.compile(
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 
 CHOICE = re.compile(r"\W*\(?([A-J])\)?\W*")
+_LETTER = re.compile(r"\W*[A-J]\b(?!(?<=A) [a-z])")
+_DEFINITE = re.compile(r"(?:yes|no|true|false)\b|\S*[\d\\^$]", re.IGNORECASE)
 WORDS_IN_TEX = re.compile(r"\\(?:text|textbf|mathrm|mbox)\{([^{}]*)\}")
 
 
@@ -153,6 +167,10 @@ def find_answer(
     4. "the answer is …" or "Answer: …", unless it's taken back;
     5. the last number, or the last line where no number is asked for.
 
+    What "the answer is" says on second thoughts behind the first three ("Wait, …") stands for them,
+    and a check of the number that a response concludes with is passed over. What is struck out
+    counts for nothing, and an equation that isn't solved (`2x = 42`) is unclear.
+
     Only the first three count where the response was cut. Numbers of steps, list items and
     headings, and how sure the writer is, are no answers. Nor is what stands in a thought: a
     response that never comes out of it has none.
@@ -167,23 +185,47 @@ def find_answer(
     said = thoughts[-1]
     if (opened and len(thoughts) == 1) or _THOUGHT.search(said):
         return None  # It never came out of its thought.
-    if (inner := _last_tagged(said)) is not None:
-        return _stated(_last_boxed(inner) or inner)
-    if (box := _last_boxed(said)) is not None:
-        return _stated(box)
-    if (line := _hashed(said, numeric, truncated)) is not None:
-        return _stated(line)
+    said = without_struck_out(said)
+    if marked := _marked(said, numeric, truncated):
+        given, end = marked
+        later = None if truncated else _later(said[end:], given, numeric)
+        return later or _stated(given, is_unclear=numeric and _is_unsolved(given, said))
     if truncated:
         return None
-    said = _without_numbering(said)
+    said = without_numbering(said)
     return _last_number(said) if numeric else _last_text(said)
+
+
+def _marked(said: str, numeric: bool, truncated: bool) -> tuple[str, int] | None:
+    """What stands in the last tag, box or line behind `####`, and where what follows it begins."""
+    if (tagged := _last_tagged(said)) is not None:
+        inner, end = tagged
+        return _boxed_text(inner) or inner, end
+    return _last_boxed(said) or _hashed(said, numeric, truncated)
+
+
+def _later(rest: str, given: str, numeric: bool) -> Answer | None:
+    """The answer that is stated on second thoughts about one that was given; None without any."""
+    if other := _NEXT_PROBLEM.search(rest):
+        rest = rest[: other.start()]
+    taken_back = _TAKEN_BACK.search(rest)
+    second = _SECOND_THOUGHT.search(rest) or taken_back
+    if not second:
+        return None
+    if statement := _statement(rest[second.end() :]):
+        if numeric:
+            if found := _stated_number(statement):
+                return found
+        elif (_LETTER if CHOICE.fullmatch(given) else _DEFINITE).match(statement):
+            return Answer(statement, is_stated=True)
+    return Answer(given, is_stated=True, is_unclear=True) if taken_back else None
 
 
 def worked_answer(text: str) -> str:
     """What a worked solution gives as its answer in a box or behind `####`; "" where it doesn't."""
-    if (inner := _last_tagged(text)) is not None:
-        return inner
-    if (box := _last_boxed(text)) is not None:
+    if (tagged := _last_tagged(text)) is not None:
+        return tagged[0]
+    if (box := _boxed_text(text)) is not None:
         return box
     lines = [str(found[1]).strip() for found in _HASHES.finditer(text)]
     return next((line for line in reversed(lines) if line), "")
@@ -228,23 +270,30 @@ def _numbers_in(tree: ast.expr) -> Counter[int]:
     return Counter(value for value in found if isinstance(value, int))
 
 
-def _stated(text: str) -> Answer | None:
-    return Answer(text.strip(), is_stated=True) if text.strip() else None
+def _stated(text: str, *, is_unclear: bool = False) -> Answer | None:
+    text = text.strip()
+    return Answer(text, is_stated=True, is_unclear=is_unclear) if text else None
 
 
-def _last_tagged(text: str) -> str | None:
-    """What stands in the last `<answer>` that is closed; None where none is."""
+def _last_tagged(text: str) -> tuple[str, int] | None:
+    """What stands in the last `<answer>` that is closed, and its end; None where none is."""
     start, inner = -1, None
     for tag in _TAG.finditer(text):
         if not tag[1]:
             start = tag.end()
         elif start >= 0:
-            start, inner = -1, text[start : tag.start()].strip()
+            start, inner = -1, (text[start : tag.start()].strip(), tag.end())
     return inner
 
 
-def _last_boxed(text: str) -> str | None:
-    """What stands in the last box that holds something, and in those joined to it; None if none."""
+def _boxed_text(text: str) -> str | None:
+    """What stands in the last box, without its end."""
+    box = _last_boxed(text)
+    return box[0] if box else None
+
+
+def _last_boxed(text: str) -> tuple[str, int] | None:
+    """What stands in the last box that holds something, and in those joined to it, and its end."""
     boxes: list[tuple[int, int, str]] = []
     for opening in list(_BOX.finditer(text))[-_MOST:]:
         if boxes and opening.start() < boxes[-1][1]:
@@ -257,7 +306,7 @@ def _last_boxed(text: str) -> str | None:
             depth += {"{": 1, "}": -1}.get(text[index], 0)
             if not depth:
                 inner = text[opening.end() : index].strip()
-                inner = _last_boxed(inner) or inner
+                inner = _boxed_text(inner) or inner
                 if inner:
                     boxes.append((opening.start(), index + 1, inner))
                 break
@@ -268,11 +317,11 @@ def _last_boxed(text: str) -> str | None:
         if not _JOINED.fullmatch(text[box[1] : joined[0][0]]):
             break
         joined.insert(0, box)
-    return ", ".join(box[2] for box in joined)
+    return ", ".join(box[2] for box in joined), joined[-1][1]
 
 
-def _hashed(said: str, numeric: bool, truncated: bool) -> str | None:
-    """What stands behind the last `####` that reads as an answer."""
+def _hashed(said: str, numeric: bool, truncated: bool) -> tuple[str, int] | None:
+    """What stands behind the last `####` that reads as an answer, and its end."""
     lines = list(_HASHES.finditer(said))
     alone = [int(found[1]) for line in lines if (found := _ORDINAL.fullmatch(line[1].strip("*_ ")))]
     is_numbering = len(alone) > 1 and alone == list(range(1, len(alone) + 1))
@@ -281,7 +330,7 @@ def _hashed(said: str, numeric: bool, truncated: bool) -> str | None:
         if not line or (truncated and not match[2]):
             continue
         bare = plain_text(line).strip("*_ ")
-        if _NUMBERED.match(bare) or _TITLE.match(bare):
+        if is_heading(bare):
             continue
         if is_numbering and _ORDINAL.fullmatch(bare) and not is_last:
             continue
@@ -289,38 +338,18 @@ def _hashed(said: str, numeric: bool, truncated: bool) -> str | None:
         if numeric:
             is_number = read_number(bare) is not None
             if is_last or (is_number and (not has_words or _ANSWER.search(bare))):
-                return line
+                return line, match.end()
         elif is_last or re.search(r"[\d\\$^=+(]", line) or CHOICE.fullmatch(bare):
-            return line
+            return line, match.end()
     return None
 
 
-def _without_numbering(said: str) -> str:
-    """A response without the numbers of its steps, list items and headings, and its confidence."""
-    said = _HEADING.sub(
-        lambda found: (
-            ""
-            if re.search(r"\d", found["title"])
-            and (_NUMBERED.match(found["title"]) or _TITLE.match(found["title"]))
-            else found[0]
-        ),
-        said,
-    )
-    seen = 0
-
-    def unmarked(found: re.Match[str]) -> str:
-        nonlocal seen
-        number = int(found[2])
-        if number not in (1, seen + 1):
-            return found[0]
-        seen = number
-        return found[1]
-
-    said = _REFERS.sub("", _MARKER.sub(unmarked, said))
-    if not _SURE.search(said):
-        return said
-    sentences = _SENTENCES.split(said)
-    return "".join(one for one in sentences if not (_SURE.search(one) and _DEGREE.search(one)))
+def _is_unsolved(given: str, said: str) -> bool:
+    """Whether an answer is an equation for a multiple or a power of an unknown, as `2x = 42`."""
+    left, equals, _ = given[-300:].rpartition("=")
+    found = _UNSOLVED.search(plain_text(left + equals).lstrip()) if equals else None
+    is_solved = rf"(?<![\w^*/+-])(?<![\d*/+-] ){found[1]}\s*=\s*-?\d" if found else ""
+    return found is not None and not re.search(is_solved, said)
 
 
 def _statement(said: str) -> str | None:
@@ -332,19 +361,26 @@ def _statement(said: str) -> str | None:
         return None
     rest = said[places[-1].end() :].lstrip(" \t\n*_`:#")
     maths = FORMULA.match(rest)
-    ends = _SENTENCE.search(rest, maths.end() if maths else 0)
+    ends = SENTENCE_END.search(rest, maths.end() if maths else 0)
     end = ends.start() if ends else len(rest)
     if _REVISED.search(rest, end):
         return None
     return rest[:end].strip().strip("*_`") or None
 
 
+def _stated_number(statement: str, said: str = "") -> Answer | None:
+    """The number that a statement of the answer gives; None where it gives none."""
+    if (maths := FORMULA.match(statement)) and not statement[maths.end() :].strip(EDGES):
+        inner = formula_of(maths)
+        is_unclear = _is_unsolved(inner, said)
+        return Answer(_EQUALS.split(inner)[-1].strip(), is_stated=True, is_unclear=is_unclear)
+    return _first_value(statement, said)
+
+
 def _last_number(said: str) -> Answer | None:
-    if statement := _statement(said):
-        if (maths := FORMULA.match(statement)) and not statement[maths.end() :].strip(EDGES):
-            return Answer(_EQUALS.split(formula_of(maths))[-1].strip(), is_stated=True)
-        if chosen := _first_value(statement):
-            return chosen
+    if (statement := _statement(said)) and (chosen := _stated_number(statement, said)):
+        return chosen
+    said = without_check(said)
     segments: list[str] = []
 
     def hidden(found: re.Match[str]) -> str:
@@ -352,7 +388,7 @@ def _last_number(said: str) -> Answer | None:
         inner = formula_of(found)
         if all(one.number for one in mentions(plain_text(inner))) or len(segments) == _PRIVATE[1]:
             return f" {inner} "
-        segments.append(_EQUALS.split(inner)[-1].strip(" .,"))
+        segments.append(inner.strip(" .,"))
         return chr(_PRIVATE[0] + len(segments) - 1)
 
     plain = plain_text(FORMULA.sub(hidden, said))
@@ -362,17 +398,24 @@ def _last_number(said: str) -> Answer | None:
     found = mentions(plain)
     while len(found) > 1 and _DENIED.search(plain[max(0, found[-1].start - 20) : found[-1].start]):
         found.pop()
+    if len(found) > 1 and _AS_OF.search(plain[max(0, found[-1].start - 30) : found[-1].start]):
+        found.pop()
     if places and (not found or places[-1] > found[-1].start):
-        return Answer(segments[ord(plain[places[-1]]) - _PRIVATE[0]], is_stated=False)
+        inner = segments[ord(plain[places[-1]]) - _PRIVATE[0]]
+        formula = _EQUALS.split(inner)[-1].strip(" .,")
+        return Answer(formula, is_stated=False, is_unclear=_is_unsolved(inner, said))
     if found:
         last = found[-1]
         before = plain[max(0, last.start - 200) : last.start]
         after = plain[last.end :]
+        if _OF_PI.match(after):
+            return Answer(rf"{last.text}\pi", is_stated=False)
         is_unclear = (
             _is_unclear(last)
             or _RANGE.search(before)
             or _ADDS.search(plain[max(0, last.start - 200) : last.end])
             or _is_bounded(before)
+            or _is_unsolved(before, said)
             or _CHANGED.search(after)
             or _GIVES_UP.search(after)
             or (
@@ -387,7 +430,7 @@ def _last_number(said: str) -> Answer | None:
     return Answer(spoken.text, is_stated=False) if spoken else None
 
 
-def _first_value(statement: str) -> Answer | None:
+def _first_value(statement: str, said: str) -> Answer | None:
     """The number that a statement begins with, or what it's said to equal."""
     plain = plain_text(statement)
     found = mentions(plain)
@@ -405,6 +448,10 @@ def _first_value(statement: str) -> Answer | None:
         if plain[first.end : other.start].strip() != "=":
             break
         first = other
+    if _is_unsolved(plain[: first.start], said):
+        return Answer(first.text, is_stated=True, is_unclear=True)
+    if _OF_PI.match(plain[first.end :]):
+        return Answer(rf"{first.text}\pi", is_stated=True)
     if len(found) == 1 and first.number and read_number(statement):
         return Answer(statement, is_stated=True)
     return Answer(first.text, is_stated=True, is_unclear=_is_unclear(first))

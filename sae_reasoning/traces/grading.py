@@ -21,7 +21,7 @@ import pandas as pd
 from sae_reasoning.records import Comparison, Trace
 from sae_reasoning.stats import difference
 from sae_reasoning.traces.answers import Answer, find_answer, reaches
-from sae_reasoning.traces.matching import expression_in, match_number, match_text
+from sae_reasoning.traces.matching import as_asked, expression_in, match_number, match_text
 from sae_reasoning.traces.numbers import are_several, is_number, read_number
 from sae_reasoning.traces.problems import PosedProblem
 
@@ -110,6 +110,8 @@ class Grader:
         elif kind == GYM:
             outcome = self._gym(task, reference, answer, numeric)
         else:
+            if not numeric:
+                answer = as_asked(right, answer)
             found = match_number(right, answer) if numeric else match_text(right, answer)
             outcome = self._by_algebra(right, answer) if found is None else _OUTCOME_OF[found]
         return Grade(outcome, UNREADABLE if outcome == UNREADABLE else FOUND)

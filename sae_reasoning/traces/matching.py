@@ -51,6 +51,17 @@ _DENIES = re.compile(r"\b(?:not|never|cannot)\b|n't\b", re.IGNORECASE)
 _TAKEN_BACK = re.compile(r"\b(?:wait|actually|hmm)\b|\b(?:and|or) (?:yes|no)\b", re.IGNORECASE)
 _NO_VERDICT = re.compile(r"^no\W+(?:longer|idea|clue|way|one|matter|doubt)\b", re.IGNORECASE)
 _JOINS = re.compile(r"\s*(?:,|\bor\b|,\s*or\b)\s*", re.IGNORECASE)
+_TIMES_PI = re.compile(r"\d\s*\*?\s*(?:\\pi|pi|π)(?:\s+[A-Za-z]+(?:\^\d)?){0,3}[$.)\s]*$")
+_INTERVAL = re.compile(r"[(\[][^,()\[\]]+,[^,()\[\]]+[)\]]")
+_LESS = r"<=|<|≤|\\leq?(?![A-Za-z])|\\lt(?![A-Za-z])"
+_MORE = r">=|>|≥|\\geq?(?![A-Za-z])|\\gt(?![A-Za-z])"
+_END = r"-?(?:\\[A-Za-z]++(?:\{[^{}\s]*\})*+|[\w./])++"
+_FROM_TO = [
+    re.compile(rf"(?:^|[\s:(])({_END})\s*({sign})\s*[a-z]\s*({sign})\s*({_END})$")
+    for sign in (_LESS, _MORE)
+]
+_ON_ONE_SIDE = re.compile(rf"(?:^|[\s:(])[a-z]\s*({_LESS}|{_MORE})\s*({_END})$")
+_STRICT = re.compile(r"[<>]|\\[lg]t")
 _AMBIGUOUS = re.compile(r"!|/\s*0+(?![\d.])|\d:\d|\d\.\d+\.\d|\.\.\.|\d\s+\d")
 _LARGE_POWER = re.compile(r"(?:\^|\*\*)[\s{(]*-?\d{4,}|\d{4,}\s*!|(?:\^|\*\*)[^+=,]*(?:\^|\*\*)")
 
@@ -64,12 +75,37 @@ def match_number(reference: str, answer: Answer) -> Comparison | None:
         return Comparison.UNREADABLE
     if (found := is_plainly_equal(reference, answer)) is not None:
         return _compared(found)
-    if are_several(answer):
+    if are_several(answer) or _TIMES_PI.search(plain_text(answer)[-60:]):
         return Comparison.DIFFERENT
     if re.search(r"\d_", answer):
         return Comparison.UNREADABLE
     is_pointed = re.search(r"^[^(\[{]*\d,\d", re.sub(r"\d{1,3}(?:,\d{3})+(?![\d,])", "", answer))
     return Comparison.UNREADABLE if is_pointed else None
+
+
+def as_asked(reference: str, answer: Answer) -> Answer:
+    """An inequality as an interval where an interval is right: [1, 2] for 1 <= x <= 2."""
+    if not _INTERVAL.fullmatch(plain_text(reference).strip()):
+        return answer
+    plain = plain_text(answer).strip(EDGES)[-100:]
+    less, more = (pattern.search(plain) for pattern in _FROM_TO)
+    if less:
+        low, above, below, high = less.groups()
+    elif more:
+        high, below, above, low = more.groups()
+    elif one := _ON_ONE_SIDE.search(plain):
+        is_less = re.fullmatch(_LESS, one[1]) is not None
+        low, above, below, high = (
+            (r"-\infty", "<", one[1], one[2]) if is_less else (one[2], one[1], "<", r"\infty")
+        )
+    else:
+        return answer
+    opens, closes = (
+        "(" if _STRICT.fullmatch(above) else "[",
+        ")" if _STRICT.fullmatch(below) else "]",
+    )
+    interval = f"{opens}{low},{high}{closes}"
+    return Answer(interval, is_stated=answer.is_stated, is_unclear=answer.is_unclear)
 
 
 def match_text(reference: str, answer: Answer) -> Comparison | None:

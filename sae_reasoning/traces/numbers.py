@@ -100,19 +100,25 @@ _SCALES = {
     "cent": Fraction(1, 100),
     "cents": Fraction(1, 100),
     "dozen": Fraction(12),
-    "hundred": Fraction(100),
-    "thousand": Fraction(1000),
-    "million": Fraction(10**6),
-    "billion": Fraction(10**9),
-    "trillion": Fraction(10**12),
 }
-_SCALE = rf"(?:\s?%|\s+(?:{'|'.join(key for key in _SCALES if key != '%')})\b)?"
-_NUMBER = rf"{_SIGN}(?>{_MIXED}|{_SUM}|{_ONE}){_OPEN_END}{_SCALE}"
+_MULTIPLES = {
+    "hundred": 100,
+    "thousand": 1000,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+    "k": 1000,
+}
+"""Words that belong to the number, unlike those that may be left out."""
+_SCALE_WORDS = [key for key in (*_SCALES, *_MULTIPLES) if key not in ("%", "k")]
+_SCALE = rf"(?:\s?%|(?:\s+(?:{'|'.join(_SCALE_WORDS)})\b){{1,2}})?"
+_THOUSANDS = rf"{_DECIMAL}k(?![\w'(\\^-]|\s?[-+*/^=])"
+_NUMBER = rf"{_SIGN}(?>{_THOUSANDS}|(?>{_MIXED}|{_SUM}|{_ONE}){_OPEN_END}{_SCALE})"
 _PAIR = r"[(\[]\s*-?[\w./\\]+\s*(?:,\s*-?[\w./\\]+\s*)+[)\]]"
 """A tuple or an interval."""
 _MENTION = re.compile(
     rf"(?P<pair>(?=[^)\]\n]{{0,60}}\d){_PAIR})|(?P<number>(?<![A-Za-z0-9_.^\\{{±]){_NUMBER})"
-    r"|(?P<unit>[A-Za-z]+\^-?\d+|[A-Za-z]\w*\d\w*)"
+    r"|(?P<unit>(?<![A-Za-z])(?:[A-Za-z]+\^-?\d+|[A-Za-z]\w*\d\w*))"
     r"|(?P<opaque>[±]\s?\d[\w.,:'/-]*|(?<!\w)[-+]?\.?\d(?:[\w.,:'/(){}^\\-]*[\w)}])?"
     r"|\\[A-Za-z]+(?:\s*\{[^{}]*\})*)",
     re.MULTILINE,
@@ -383,6 +389,15 @@ def _number(text: str) -> Number | None:
     text = text.strip()
     if len(text) > _LONGEST:
         return None
+    for name, multiple in _MULTIPLES.items():
+        if text.endswith(name) and (one := _number(text.removesuffix(name))):
+            if isinstance(one.value, Decimal):  # Out of its arithmetic's range.
+                parts = one.value.as_tuple()
+                power = int(parts.exponent) + len(str(multiple)) - 1
+                worth: Fraction | Decimal = Decimal((parts.sign, parts.digits, power))
+            else:
+                worth = one.value * multiple
+            return Number(worth, str(worth))
     scale = Fraction(1)
     for name, factor in _SCALES.items():
         if text.endswith(name) and not text[: -len(name)].endswith("per"):

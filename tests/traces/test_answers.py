@@ -108,6 +108,7 @@ def test_huge_numbers_are_held_against_others_at_once(number: str) -> None:
     assert is_plainly_equal("7", rf"\boxed{{{number}}}") is not True
     assert is_plainly_equal("1e999999999", "1e999999999") is True
     assert is_plainly_equal("1e999999999", "1e999999998") is False
+    assert is_plainly_equal("1e1000000005", "1e999999999 million") is True
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,18 @@ def test_huge_numbers_are_held_against_others_at_once(number: str) -> None:
         "<answer>" * 4_000,
         "*a **b " * 3_000,
         "the answer is sure 5% " * 2_000,
+        "it is 5 sure " * 2_000 + "5% sure 5%",
+        "$2x = 42$ " * 3_000,
+        "The total is 5. Check: 5 = 5. " * 1_000,
+        "~~4 " * 5_000,
+        "<del>4" * 5_000,
+        "\n- 4" * 5_000,
+        "1k " * 5_000,
+        "hmm" * 10_000,
+        "5 hundred " * 3_000,
+        r"\boxed{5}" + "." * 20_000,
+        r"\boxed{5}" + " Wait, no, " * 2_000,
+        r"\boxed{5}" + "\n" * 20_000,
     ],
 )
 def test_long_texts_take_no_longer_than_their_length(text: str) -> None:

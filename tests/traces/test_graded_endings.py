@@ -2,7 +2,8 @@
 
 `graded_endings.jsonl` was written from the kinds of endings that are met, before the grader was
 mended to read them, and those that bear `first` afterwards: it's what the mended grader said when
-it first met them. What is still read otherwise bears a note. `before` is what the grader of version
+it first met them. It was of version 3, or of version `met`, and the version before that said
+`earlier`. What is still read otherwise bears a note. `before` is what the grader of version
 2 said, `alone` what math-verify says of the whole response. `python
 tests/traces/test_graded_endings.py` asks math-verify again and writes `data/findings/grading.md`.
 """
@@ -25,7 +26,7 @@ pytest.importorskip("reasoning_gym")
 
 ENDINGS = Path(__file__).with_name("graded_endings.jsonl")
 PAGE = Path(__file__).parents[2] / "data" / "findings" / "grading.md"
-GRADERS = {"before": "version 2", "alone": "math-verify alone", "now": "version 4"}
+GRADERS = {"before": "version 2", "alone": "math-verify alone", "now": "version 5"}
 
 
 MISLEADING = {
@@ -39,6 +40,14 @@ MISLEADING = {
             "x != 42",
             "The odds are 1 in 42.",
         ),
+        *("2x = 42", "x^2 = 42", "The answer is $2x = 42$.", r"\boxed{3n = 42}", "-x = 42"),
+        *("at least 42", "The answer is at least 42.", "a minimum of 42", "It's over 42."),
+        *("42 pi", "42π", r"\boxed{42 \text{ pi}}", r"42\pi", r"\boxed{42 \pi \text{ cm}}"),
+        *("~~42~~", "The answer is ~~42~~.", "<del>42</del>", "42 million", r"\boxed{42 thousand}"),
+        *(r"\boxed{42}. Wait, that's wrong: the answer is 6.", r"\boxed{42}. That is wrong."),
+        *("<answer>42</answer> Hmm, no, the answer is 6.", "#### 42\nOops, the answer is 6."),
+        *("The total is 12. Check: 30 + 12 = 42.", "The answer is 12. Check: 54 - 42 = 12."),
+        *("The total is 12, as of 42.", "I'm 42% sure it is 40", "42k"),
         *("The answer is twice 42.", "The answer is 42 squared.", "The answer is f(42)."),
         *("The answer is 42 + n.", "so n + 42", "**Answer**\n\n$42$ is incorrect."),
         *("The answer is one over 42.", "He scored 8 out of 42", r"\boxed{\text{minus } 42}"),
@@ -46,6 +55,9 @@ MISLEADING = {
         *(r"\boxed{42 \text{ factorial}}", r"\boxed{\text{cannot be } 42}", r"\boxed{sqrt 42}"),
         "It's about 42, but that isn't an integer. I cannot determine the answer.",
     ],
+    "3": ["a - 3", "The answer is a - 3.", "3 million", r"\boxed{3 billion}"],
+    "-3": ["a - 3", "The changes:\n- 3"],
+    "[1,2]": ["1 < x < 2", r"\boxed{1 \le x < 2}", r"x \le 2"],
     "5": [
         *("There are two solutions: 3 and 5.", "The roots are x = 3, x = 5."),
         *("The roots are $x = 3$ and $x = 5$.", "The answer is 5 feet 6 inches"),
@@ -68,10 +80,24 @@ PLAIN = {
         *("6*7 => 42", "> 42", "The answer is <b>42</b>.", "Since x > 3, x = 42.", "f(2) = 42"),
         *("She can't buy more, so she has 42.", "It isn't hard: 42.", "Result: <b>42</b>"),
         *("The answer is 42, since 42 > 3.", r"\boxed{\text{The root is } 42}", "She has 42 more."),
+        *("Options:\n- 12\n- 42", "## Answer\n- 42", "It's:\n\n- **42**", "I'm 12% sure it is 42"),
+        *("~~41~~ 42", r"\boxed{42}. Wait, let me check: 40 + 2 = 42. Yes.", "x = 21, so 2x = 42."),
+        *("The total is 42. Check: 42 - 12 = 30.", "There are 42. Let me verify: 50 - 42 = 8."),
+        *(r"\boxed{42}. Wait, the answer is an integer, fine.", "f(2) = 42", "a + b = 42"),
+        "#### 42\n\nQuestion: Why wait?\nWait, he can't. The answer is 7.",
+        "There are 30 red. Check: 30 + 5 = 35. There are 12 blue. In all 42.",
     ],
     "15": ["It's not 12 but 15.", "After giving away 7, 15 remain.", "By 2021, 15 were left."],
     "42000": [r"\boxed{42 \text{ thousand}}"],
-    "B": ["B is correct, not A.", "The answer is (B), since A is wrong."],
+    "1000": ["1k", r"\boxed{1k}", "The answer is $1k."],
+    "-5": ["So\n-5", "x =\n- 5"],
+    "[1,2]": [r"1 \le x \le 2", "$1 ≤ x ≤ 2$", r"\boxed{2 \geq x \geq 1}", "So 1 <= x <= 2."],
+    r"(-\infty,2]": [r"x \le 2"],
+    "B": [
+        *(r"\boxed{A}. Wait, the answer is B.", r"\boxed{B}. Actually, the answer is obvious."),
+        "B is correct, not A.",
+        "The answer is (B), since A is wrong.",
+    ],
     "No": ["No, that isn't true."],
     "Paris": ["It's Paris"],
     "x+1": ["So $x=2$, and $y = x+1$"],
@@ -191,15 +217,23 @@ def _write_page(endings: list[dict[str, Any]], now: list[str]) -> None:
             written = json.dumps(ending["response"], ensure_ascii=False)[1:-1]
             cells = (f"`{written}`", ending["reference"], ending["says"], said, ending["note"])
             remarks.append(f"| {' | '.join(cells)} |")
-    later = [ending for ending in endings if "first" in ending]
-    unseen = {
+    later = [ending for ending in endings if "first" in ending and "met" not in ending]
+    last = [ending for ending in endings if "met" in ending]
+    unseen: dict[str, int | str] = {
         "later": len(later),
         "before": sum(e["before"] == e["says"] for e in later),
         "alone": sum(e["alone"] == e["says"] for e in later),
         "first": sum(e["first"] == e["says"] for e in later),
         "falsely": sum(e["first"] == RIGHT != e["says"] for e in later),
     }
-    unseen["share"] = f"{unseen['first'] / len(later):.1%}"
+    for name in ("first", "earlier"):
+        unseen[f"last_{name}"] = sum(e[name] == e["says"] for e in last)
+        unseen[f"falsely_{name}"] = sum(e[name] == RIGHT != e["says"] for e in last)
+    unseen |= {
+        "last": len(last),
+        "last_share": f"{sum(e['first'] == e['says'] for e in last) / len(last):.1%}",
+    }
+    unseen["share"] = f"{sum(e['first'] == e['says'] for e in later) / len(later):.1%}"
     PAGE.parent.mkdir(parents=True, exist_ok=True)
     PAGE.write_text(
         _TEXT.format(
@@ -218,12 +252,18 @@ known to grade it by). The table counts those on which a grader says the same.
 {table}
 
 Agreement is by kind of ending, and no model's rollouts are of these kinds in these shares. Version
-4 was mended on these endings, so its column is a fit. Version 3 met {later} of them after it had
+5 was mended on these endings, so its column is a fit. Version 3 met {later} of them after it had
 been mended on the others: at first it agreed on {first} of those ({share}; version 2: {before},
 math-verify: {alone}) and called {falsely} right that aren't, the better guess for new endings.
 That holds of endings that give an answer. Of 145 that were then written to mislead it,
 version 3 called 72 right that aren't (bounds, denials, parts of something: *at most 42*), and
 version 4, mended on them, 13: a check or a remark behind the answer, and the last of several boxes.
+Version 5 was mended on a list of what version 4 still misread: equations that aren't solved
+(`2x = 42`), bounds, *3 million* for 3, multiples of π, what is struck out or taken back, checks,
+bullets read as signs, *1k*, inequalities for intervals. {last} endings of those kinds were labelled
+before it met them: at first it agreed on {last_first} ({last_share}; version 4: {last_earlier}) and
+called {falsely_first} right that aren't (version 4: {falsely_earlier}). Who mended it wrote them,
+knowing its rules, so that this says how well those hold, not how new kinds of endings fare.
 Labels of five endings were made consistent after they were written: `2x`, `±5`, a pair and an
 interval are wrong wherever a number is asked for, and `1,3` is two things wherever it stands.
 
