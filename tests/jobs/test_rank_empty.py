@@ -3,14 +3,19 @@
 import io
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from jobs.ranking import config_of, quiet, shorten, write_narrated
 from sealed import seal
 
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.baselines import BaselineScore
+from sae_reasoning.behaviours.beaten import Bout
+from sae_reasoning.behaviours.grid import Gap
+from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, Attack, call
+from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig
 from sae_reasoning.edges.artifacts import read_json
@@ -90,3 +95,28 @@ def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished
     config.ablate.shortlist = "trackers"
     with pytest.raises(ConfigError, match=r"one place in every trace .*set ablate\.behaviours=\["):
         choose(config, shortlist)
+
+
+def test_what_is_shown_of_empty_tables_is_a_line_for_each_list(tiny_pair: PairConfig) -> None:
+    config = Config(pair=tiny_pair, behaviours=["backtracking"])
+
+    def none(kind: type) -> pd.DataFrame:
+        return pd.DataFrame(columns=[field.name for field in fields(kind)])
+
+    found = rank_job._found(
+        config,
+        pd.DataFrame(columns=[*rank_job._ORDER]).astype({"is_candidate": bool}),
+        none(BaselineScore),
+        Shortlist({"backtracking": []}, {"backtracking": []}),
+        {TRACKERS: {"backtracking": []}, ANNOUNCERS: {"backtracking": []}},
+        call(none(Attack)),
+        none(Gap),
+        none(Bout),
+    )
+    assert found.top.empty and found.heads == []
+    (name,) = found.tables
+    assert found.tables[name][1].latent.tolist() == ["skipped: no spans on both splits"]
+    assert [line.partition(" is listed")[0] for line in found.said] == [
+        "No span detector",
+        "No onset predictor",
+    ]
