@@ -56,7 +56,7 @@ _SECOND_THOUGHT = re.compile(
 )
 _TAKEN_BACK = re.compile(
     r"\b(?:(?:that|this|it)(?:'s| is| was) (?:wrong|incorrect|not (?:right|correct)|a mistake)"
-    r"|(?:that|this|it) isn't (?:right|correct)|I made an? (?:\w+ )?(?:mistake|error))\b",
+    r"|(?:that|this|it) isn't (?:right|correct)|I made an? (?:\w+ )?(?:mistake|error))\b(?!\s?\?)",
     re.IGNORECASE,
 )
 _NEXT_PROBLEM = re.compile(
@@ -348,8 +348,10 @@ def _is_unsolved(given: str, said: str) -> bool:
     """Whether an answer is an equation for a multiple or a power of an unknown, as `2x = 42`."""
     left, equals, _ = given[-300:].rpartition("=")
     found = _UNSOLVED.search(plain_text(left + equals).lstrip()) if equals else None
-    is_solved = rf"(?<![\w^*/+-])(?<![\d*/+-] ){found[1]}\s*=\s*-?\d" if found else ""
-    return found is not None and not re.search(is_solved, said)
+    if found is None:
+        return False
+    named = rf"(?<![\w^*/+-])(?<![\d*/+-] ){found[1]}\s*(?:=|\bis\b|\bequals\b)"
+    return not re.search(rf"{named}\s*(?:\\pm|[±−-])?\s*(?:\d|\\[dt]?frac)", said)
 
 
 def _statement(said: str) -> str | None:

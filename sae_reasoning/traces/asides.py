@@ -25,11 +25,13 @@ _HOW_SURE = re.compile(
 )
 _SAYS_WHAT = re.compile(
     r"\b(?:it(?:'s| is| was| equals)|there (?:are|were|is)"
-    r"|(?:answer|total|sum|result|value)\b[^.\n]{0,40}\b(?:is|are|equals))\s",
+    r"|(?:answer|total|sum|result|value)\b[^.\n]{0,40}\b(?:is|are|equals)"
+    r"|\b(?:is|are|was|were|equals)(?=\s[^\w\s]?\d))\s",
     re.IGNORECASE,
 )
+_SURE_OF = re.compile(r"\b(?:sure|certain|confident) (?:that|it|the)\b", re.IGNORECASE)
 _SENTENCES = re.compile(r"(?<=[.!?])(?=\s)|(?=\n)")
-_BULLET = re.compile(r"[ \t]*([-+])[ \t]+(?=[$\d.*])")
+_BULLET = re.compile(r"[ \t]*[-+*][ \t]+(?=[$\d.*])")
 _LIST_ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,2}[.)])[ \t]+\S")
 _INTRODUCES = re.compile(r"[ \t]*#{1,6}\s.*|.*:[*_ \t]*|[ \t]*(\*\*|__)[^*_]+\1[ \t]*")
 _STRUCK_OUT = re.compile(
@@ -88,7 +90,8 @@ def _without_confidence(sentence: str) -> str:
     if not (_SURE.search(sentence) and _DEGREE.search(sentence)):
         return sentence
     rest = _HOW_SURE.sub("sure", sentence)
-    said = _SAYS_WHAT.search(rest) if rest != sentence else None
+    says_of_what = rest != sentence or _SURE_OF.search(sentence)
+    said = _SAYS_WHAT.search(rest) if says_of_what else None
     is_told = said and "%" not in rest[said.end() :] and re.search(r"\d", rest[said.end() :])
     return rest if is_told else ""
 
