@@ -1,5 +1,6 @@
 """What `make` would run, without running it."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,15 @@ ROOT = Path(__file__).parent.parent
 def commands(*goals: str) -> list[str]:
     """The commands of some goals, as if the environment were there."""
     old = ["--old-file", ".venv/.ready", "--dry-run", "--no-print-directory"]
+    # What the make that runs the tests was given isn't this one's.
+    own = {k: v for k, v in os.environ.items() if not k.startswith("MAKE") and k != "ARGS"}
     made = subprocess.run(
-        ["make", *old, "VENV=.venv", *goals], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", *old, "VENV=.venv", *goals],
+        cwd=ROOT,
+        env=own,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     lines = [line for line in made.stdout.splitlines() if line != ":"]
     named = [line.removeprefix(".venv/bin/python -m ").rstrip() for line in lines]

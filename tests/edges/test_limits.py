@@ -1,6 +1,7 @@
 """How long a text a model can read, and which tokens; refused before anything runs."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from byte_level import byte_level_tokenizer, ids, new_lm, saying
@@ -78,7 +79,11 @@ def test_generation_and_lockstep_refuse_what_exceeds_the_context_before_they_beg
     prompts = [[5] * 8, [5] * 20]
     with pytest.raises(ConfigError, match="max_new_tokens=13 after a prompt of 20 tokens"):
         list(generate(lm, prompts, max_new_tokens=13, **options))
-    both = lockstep(lm, lm, prompts, policy=None, layers=[0], max_new_tokens=13, **options)
+
+    def policy(*_: object) -> Any:
+        raise AssertionError("nothing is decided on what is refused")
+
+    both = lockstep(lm, lm, prompts, policy=policy, layers=[0], max_new_tokens=13, **options)
     with pytest.raises(ConfigError, match="max_new_tokens=13 after a prompt of 20 tokens"):
         list(both)
     assert steps == []
