@@ -111,9 +111,9 @@ $(READY): pyproject.toml
 	        "remove $(VENV) and run make again" >&2; exit 2; \
 	fi; \
 	if command -v uv > /dev/null; then \
-	    install() { uv pip install --quiet --python $(PYTHON_BIN) "$$@"; }; \
+	    install() { uv pip install --quiet --quiet --python $(PYTHON_BIN) "$$@"; }; \
 	else \
-	    install() { $(PYTHON_BIN) -m pip install --quiet "$$@"; }; \
+	    install() { $(PYTHON_BIN) -m pip install --quiet --quiet "$$@"; }; \
 	fi; \
 	echo "setting up $(VENV) (once; a minute or two)"; \
 	if $(PYTHON_BIN) -c 'import torch' 2> /dev/null; then :; \
