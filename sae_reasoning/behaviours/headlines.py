@@ -51,6 +51,11 @@ class Headline:
     attacks: str
 
     @property
+    def called(self) -> str:
+        """What the attacks call it, without those that refute it."""
+        return self.attacks.partition(":")[0]
+
+    @property
     def interval(self) -> str:
         """The AUROC with its interval."""
         if self.auroc != self.auroc:
@@ -109,13 +114,9 @@ def survivors_in_words(attacks: pd.DataFrame) -> str:
     for name, kind in _KINDS.items():
         own = trained[trained.shortlist == name]
         robust = own[own.called == CONTEXTUAL][_LATENT].drop_duplicates()
-        counts = ", ".join(
-            f"{count} of {behaviour}"
-            for behaviour, count in robust.behaviour.value_counts(sort=False).items()
-        )
         if number := len(own[_LATENT].drop_duplicates()):
-            said.append(f"{len(robust)} of {number} {kind}s" + (f" ({counts})" if counts else ""))
-    return f"The attacks leave {CONTEXTUAL}, in some reader: {'; '.join(said)}." if said else ""
+            said.append(f"{len(robust)} of {number} {kind}s")
+    return f"The attacks leave {CONTEXTUAL}, in some reader: {', '.join(said)}." if said else ""
 
 
 def empty_lists(shortlist: Mapping[str, Any]) -> list[str]:

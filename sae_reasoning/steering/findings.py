@@ -149,7 +149,7 @@ class MainEdit:
     @property
     def doing(self) -> str:
         """As a sentence begins: what is done where."""
-        return f"{'ablating' if self.edit.startswith(ABLATE) else 'steering'} in {self.model}"
+        return f"{'ablating' if self.edit.startswith(ABLATE) else 'steering'} {self.model}"
 
     @property
     def verdict(self) -> str:

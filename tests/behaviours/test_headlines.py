@@ -59,6 +59,7 @@ def test_a_headline_names_the_first_latent_of_each_list_and_what_refutes_it() ->
         ),
     ]
     assert found[0].interval == "0.900 [0.800, 0.950]"
+    assert [one.called for one in found] == ["lexical", "weak", "not testable"]
 
 
 def test_headlines_are_of_the_lists_that_are_asked_for() -> None:
@@ -70,8 +71,8 @@ def test_headlines_are_of_the_lists_that_are_asked_for() -> None:
 
 def test_survivors_are_counted_once_over_trained_readers() -> None:
     assert survivors_in_words(ATTACKS) == (
-        "The attacks leave contextual, in some reader: 2 of 2 span detectors (2 of backtracking); "
-        "0 of 1 onset predictors."
+        "The attacks leave contextual, in some reader: 2 of 2 span detectors, 0 of 1 onset "
+        "predictors."
     )
 
 
@@ -88,7 +89,7 @@ def test_of_an_empty_list_its_name_is_said_and_nothing_else() -> None:
     assert empty_lists(without) == ["onset predictor"]
     attacked = ATTACKS[ATTACKS.shortlist == "trackers"]
     assert survivors_in_words(attacked) == (
-        "The attacks leave contextual, in some reader: 2 of 2 span detectors (2 of backtracking)."
+        "The attacks leave contextual, in some reader: 2 of 2 span detectors."
     )
     nothing: dict = {"trackers": {}, "announcers": {}}
     assert empty_lists(nothing) == ["span detector", "onset predictor"]

@@ -104,9 +104,9 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     said = console.stream.getvalue()
     assert "matched" in said
     # Announcers are edited: the best of them is told apart from the best detector.
-    assert "backtracking: best span detector 0/3: AUROC" in " ".join(said.split())
-    assert "best onset predictor 0/3: AUROC" in " ".join(said.split())
-    assert said.count("edited with those after it") == 2
+    said = " ".join(said.split())
+    assert "backtracking: best span detector 0/3 (AUROC 0.900 [0.900, 0.900], lexical)" in said
+    assert said.count("edited onset predictors from ") == 2
 
 
 def test_options_that_ask_for_more_latents_than_there_are_say_how_many_there_are(cfg):

@@ -95,7 +95,7 @@ def test_an_effect_stands_that_is_coherent_and_more_than_its_controls():
 def test_the_main_effect_says_in_words_what_was_done_and_whether_it_is_significant():
     (found,) = main_effects(experiment({"taken": 2}, *controls(8)))
     assert (found.model, found.behaviour, found.edit) == ("rl", "backtracking", "ablate, 1 latents")
-    assert (found.doing, found.verdict) == ("ablating in rl", "yes")
+    assert (found.doing, found.verdict) == ("ablating rl", "yes")
     assert found.positions == "1 (controls 1)"
     assert found.rates.startswith("0.8") and " → 0.2" in found.rates
     assert abs(float(found.control)) < 0.1

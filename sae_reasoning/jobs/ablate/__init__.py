@@ -17,7 +17,7 @@ from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.joint import is_joint
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare, too_short
 from sae_reasoning.jobs.ablate.rollouts import generations
-from sae_reasoning.steering.effects import COHERENCE, GUARD, effects
+from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
     MainEdit,
     dose_curves,
@@ -96,9 +96,9 @@ _TOLD = 4
 """Behaviours that are told of in words; the table has them all."""
 _LISTS = (TRACKERS, ANNOUNCERS)
 _SAID = {
-    "yes": "significant against all controls",
+    "yes": "significant",
     "no": "not significant",
-    "no, damage": "other behaviours may be damaged",
+    "no, damage": "may damage others",
     "unknown": "can't be told",
 }
 _SET_COLUMNS = ["behaviour", "found_by", "where", "set_size"] + [
@@ -188,13 +188,10 @@ def _show(
         console.detail("controls that changed nothing", ["control"], [[e] for e in idle])
     if unlike := made.unlike:
         console.detail(
-            "controls that move the residual less or more than their edit",
+            "control latents that move the residual less or more than their edit; random "
+            "directions move it exactly as far",
             ["control"],
             [[e] for e in unlike],
-        )
-        console.tell(
-            f"{len(unlike)} sets of control latents move the residual less or more than their "
-            "edit does; random directions move it exactly as far."
         )
 
 
@@ -239,17 +236,13 @@ def _tell(
         ],
         at_most=8,
     )
-    console.tell(
-        "Significant: q < 0.05 against no edit and one more draw of every control. Damage: it "
-        f"isn't sure that other behaviours are carried out rightly at least {GUARD:.0%} as often."
+    console.say(
+        "  Significant: q < 0.05 beyond no edit and one more draw of each control; damage: others "
+        "may suffer."
     )
     for behaviour in behaviours[:_TOLD]:
-        best = [
-            f"best {one.kind} {one.latent}: AUROC {one.interval}, attacks say {one.attacks}"
-            for one in latents
-            if one.behaviour == behaviour
-        ]
-        if best:
-            best[-1] += ", edited with those after it"
-        done = [f"{one.doing}: {_SAID[one.verdict]}" for one in rows if one.behaviour == behaviour]
-        console.tell(f"{behaviour}: {'; '.join([*best, *done])}.")
+        own = [one for one in latents if one.behaviour == behaviour]
+        best = [f"best {x.kind} {x.latent} (AUROC {x.interval}, {x.called})" for x in own[:-1]]
+        best += [f"edited {x.kind}s from {x.latent} ({x.called}):" for x in own[-1:]]
+        done = [f"{one.doing} {_SAID[one.verdict]}" for one in rows if one.behaviour == behaviour]
+        console.tell(f"{behaviour}: {'; '.join(best)} {', '.join(done)}.")

@@ -215,8 +215,8 @@ def _found(
         said.append(survivors)
     if named := words_suffice(heads, baselines):
         said.append(
-            f"An n-gram model of the text reaches the best detector's interval at "
-            f"{', '.join(named)}, so its AUROC alone is no sign of more than words."
+            "An n-gram model of the text reaches the best detector's interval for "
+            f"{', '.join(named)}: there its AUROC is no sign of more than words."
         )
     return _Found(
         _top(scores),
