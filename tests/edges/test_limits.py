@@ -53,6 +53,8 @@ def test_a_scaled_context_that_is_written_down_already_is_not_scaled_again():
 def test_a_model_that_nothing_limits_takes_any_text():
     require_context(None, "bloom", 10**6, 10**6)
     require_context(100, "small", 60, 40)
+    with pytest.raises(ConfigError, match="small"):
+        require_context(100, "small", 61, 40)
 
 
 def test_what_does_not_fit_names_the_option_and_what_would():

@@ -301,29 +301,15 @@ def _measure(cfg: Config, data: Data, stage: Stage, console: Console) -> pd.Data
     """`quality.json` of every dictionary; a row for each of its readers."""
     folders = {layer: _folder(cfg, stage, layer) for layer in cfg.layers}
     device, size = resolve_device(cfg.device), cfg.train.batch_size
+    probes, multiple = _probes(cfg, data), cfg.train.max_norm_multiple
+    on = (data.stores, data.report, size, probes, data.norms, multiple)
     made: dict[int, Any]
     if cfg.train.readers == "crosscoder":
         made = {layer: load_crosscoder(folder, device) for layer, folder in folders.items()}
-        measured = measure_crosscoders(
-            made,
-            data.stores,
-            data.report,
-            size,
-            _probes(cfg, data),
-            data.norms,
-            cfg.train.max_norm_multiple,
-        )
+        measured = measure_crosscoders(made, *on)
     else:
         made = {layer: load_dictionary(folder, device) for layer, folder in folders.items()}
-        measured = measure_saes(
-            made,
-            data.stores,
-            data.report,
-            size,
-            _probes(cfg, data),
-            data.norms,
-            cfg.train.max_norm_multiple,
-        )
+        measured = measure_saes(made, *on)
     figures: dict[int, dict[str, Any]] = {layer: {} for layer in cfg.layers}
     with console.progress(len(data.models) * len(cfg.layers), "measured", "quality") as progress:
         for one in measured:
