@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 from enum import Enum
 
+BASE, RL = MODELS = ("base", "rl")
+"""The models of a pair: writers of traces and readers of them."""
+SELECT, REPORT = SPLITS = ("select", "report")
+"""Problems on which anything is chosen, and the others, on which it is reported."""
+
 
 class Comparison(Enum):
     """What comes of comparing an answer with the right one."""

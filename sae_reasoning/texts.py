@@ -82,3 +82,7 @@ def ratio(value: float, low: float, high: float) -> str:
 def _places(size: float) -> int:
     """Of four figures, how many lie behind the point."""
     return 4 if size < 1 else max(3 - int(math.log10(size)), 0)
+
+
+def silent(message: str) -> None:
+    """Say nothing."""

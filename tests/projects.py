@@ -8,7 +8,7 @@ from pathlib import Path
 from command_runner import Outcome, run_command
 
 from sae_reasoning.config import Config, PairConfig
-from sae_reasoning.organisms import grammar
+from sae_reasoning.tasks.search import grammar
 
 STAGES = ("traces", "cache", "train", "rank", "ablate", "contrast", "report")
 

@@ -8,7 +8,16 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "sae_reasoning"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-DOMAIN = {"traces", "behaviours", "steering", "organisms", "contrast", "elicitation", "report"}
+DOMAIN = {
+    "tasks",
+    "traces",
+    "behaviours",
+    "steering",
+    "organisms",
+    "contrast",
+    "elicitation",
+    "report",
+}
 GROUND = {"config", "records", "stats", "texts"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),

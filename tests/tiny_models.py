@@ -18,10 +18,10 @@ from sae_reasoning.edges.lm.create import (
 )
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, full_traces
-from sae_reasoning.organisms.narrator import MoveRates
 from sae_reasoning.organisms.pretrain import pretrain
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.narrator import MoveRates
 
 SPECIAL = SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS)
 SHAPE = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)

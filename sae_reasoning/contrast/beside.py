@@ -19,9 +19,9 @@ from sae_reasoning.contrast.measures import (
 )
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.weights import WeightChange
-from sae_reasoning.organisms.grammar import answered_path
-from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.search.grammar import answered_path
+from sae_reasoning.tasks.search.world import parse_prompt
 from sae_reasoning.texts import bounded, ratio
 
 CORRUPTED, CONTENT_GAP = "accuracy/after_thought", "content_gap"

@@ -12,17 +12,17 @@ from jaxtyping import Float
 
 from sae_reasoning.contrast.measures import RL
 from sae_reasoning.contrast.rates import Place
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.forced import (
+from sae_reasoning.records import Trace
+from sae_reasoning.stats import pass_at
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.forced import (
     ForcedStart,
     fixed_rules,
     is_valid,
     random_continuation,
 )
-from sae_reasoning.organisms.grammar import ALL_OPENINGS
-from sae_reasoning.organisms.parser import match_move
-from sae_reasoning.records import Trace
-from sae_reasoning.stats import pass_at
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
+from sae_reasoning.tasks.search.parser import match_move
 
 _LOTS = 16
 

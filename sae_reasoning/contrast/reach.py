@@ -24,8 +24,8 @@ from sae_reasoning.contrast.measures import (
     quotient,
     to_wilson,
 )
-from sae_reasoning.organisms.world import SHUT, Problem
 from sae_reasoning.stats import Estimate, pass_at
+from sae_reasoning.tasks.search.world import SHUT, SearchProblem
 from sae_reasoning.texts import bounded, number
 
 PASS_AT, CUT, TOKENS = "pass@k", "tries/cut", "tries/tokens"
@@ -56,7 +56,7 @@ class Tries:
     odds: float
 
 
-def walked(problems: Mapping[str, Problem]) -> list[Tries]:
+def walked(problems: Mapping[str, SearchProblem]) -> list[Tries]:
     """Every walk on problems, by their ids."""
     return [
         Tries(name, one, 0, 0, 0, 0.0, descent_odds(problem, keeps_off_shut=keeps_off_shut))
@@ -65,7 +65,7 @@ def walked(problems: Mapping[str, Problem]) -> list[Tries]:
     ]
 
 
-def descent_odds(problem: Problem, *, keeps_off_shut: bool) -> float:
+def descent_odds(problem: SearchProblem, *, keeps_off_shut: bool) -> float:
     """Chance that a walk from the start to a leaf, any way at random at each fork, is right.
 
     Args:

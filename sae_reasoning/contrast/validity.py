@@ -36,7 +36,7 @@ from sae_reasoning.contrast.measures import (
     skill,
     skill_difference,
 )
-from sae_reasoning.organisms.grammar import ALL_OPENINGS
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
 
 Continue = Callable[[str, Sequence[str], Sequence[Begun], Sequence[tuple[int, int]]], list[str]]
 """Takes a model, prompts, beginnings and keys of noise (number, sample); gives what it adds."""

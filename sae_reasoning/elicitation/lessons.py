@@ -9,10 +9,10 @@ import random
 from collections.abc import Sequence
 
 from sae_reasoning.organisms.cells import JUDGED
-from sae_reasoning.organisms.grammar import END_THINK, THINK, answer, answered_path
-from sae_reasoning.organisms.narrator import ALWAYS, narrate
 from sae_reasoning.organisms.pretrain import Draw
-from sae_reasoning.organisms.world import Problem, parse_prompt
+from sae_reasoning.tasks.search.grammar import END_THINK, THINK, answer, answered_path
+from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
+from sae_reasoning.tasks.search.world import SearchProblem, parse_prompt
 
 CRITIQUES, DIRECT, SHUFFLED = "critiques", "direct answers", "shuffled critiques"
 KINDS = (CRITIQUES, DIRECT, SHUFFLED)
@@ -52,7 +52,7 @@ def lesson(prompt: str, attempts: Sequence[str], kind: str) -> Draw:
     return draw
 
 
-def _direct(problem: Problem) -> str:
+def _direct(problem: SearchProblem) -> str:
     """The right answer, without a thought."""
 
     def find(path: list[str]) -> list[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sae_reasoning.organisms.forced import ForcedStart, is_valid
-from sae_reasoning.organisms.grammar import ALL_OPENINGS
 from sae_reasoning.records import Annotation
+from sae_reasoning.tasks.search.forced import ForcedStart, is_valid
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
 
 
 @dataclass(frozen=True)

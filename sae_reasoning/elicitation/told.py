@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_reasoning.organisms.grammar import (
+from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
     END_THINK,
     OPENINGS,
@@ -21,8 +21,8 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.organisms.parser import replay
-from sae_reasoning.organisms.world import parse_prompt
+from sae_reasoning.tasks.search.parser import replay
+from sae_reasoning.tasks.search.world import parse_prompt
 
 TOLD = (UNCERTAINTY, VERIFICATION, BACKTRACKING)
 """Moves that are told, in the order in which they take a place where several could start."""

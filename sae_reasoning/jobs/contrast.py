@@ -43,9 +43,6 @@ from sae_reasoning.edges.lm.write import Written, begun_ids, write
 from sae_reasoning.edges.sae_checkpoint import load_dictionary
 from sae_reasoning.edges.tables import read_traces, write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.grammar import ALL_OPENINGS
-from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.triggers import (
@@ -59,6 +56,9 @@ from sae_reasoning.steering.triggers import (
     push_once,
     unit,
 )
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
+from sae_reasoning.tasks.search.world import parse_prompt
 from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.annotate import annotator_for
 from sae_reasoning.traces.problems import posed_in

@@ -31,10 +31,10 @@ from sae_reasoning.edges.lm.write import begun_ids, write
 from sae_reasoning.edges.plots import plot_course
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.grammar import ALL_OPENINGS
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
 
 
 def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:

@@ -50,11 +50,9 @@ from sae_reasoning.edges.lm.load import (
 )
 from sae_reasoning.edges.lm.write import write
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.card import making_of, write_card
 from sae_reasoning.organisms.cells import JUDGED, PAIRS, PRETRAINED, REINFORCED, Organism, grid
 from sae_reasoning.organisms.corpus import CorpusConfig, example, excerpt, full_traces
-from sae_reasoning.organisms.forced import Continue
 from sae_reasoning.organisms.grpo import (
     Episode,
     RollOut,
@@ -79,6 +77,8 @@ from sae_reasoning.organisms.measure import (
 from sae_reasoning.organisms.pretrain import Progress, pretrain, start_alike
 from sae_reasoning.organisms.truth import truths
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.forced import Continue
 
 _MAX_NEW_TOKENS = 400
 _MOVE_TOKENS = 30

@@ -24,10 +24,10 @@ from sae_reasoning.edges.lm.load import encode_prompt, load_tokenizer
 from sae_reasoning.edges.lm.shapes import ModelSize, size_of
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms.world import Difficulty
 from sae_reasoning.steering.edit_plans import num_conditions
+from sae_reasoning.tasks.search.problems import draw_problems
+from sae_reasoning.tasks.search.world import Difficulty
 from sae_reasoning.texts import number
-from sae_reasoning.traces.problems import draw_search_problems
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ def _texts(cfg: Config) -> dict[str, Texts]:
         return made
     prompt, source = float(cfg.plan.prompt_tokens), "prompts assumed"
     if cfg.traces.source == "search" and Path(cfg.pair.rl.path).is_dir():
-        problems = draw_search_problems(
+        problems = draw_problems(
             cfg.traces.num_problems,
             cfg.traces.report_share,
             cfg.traces.seed,

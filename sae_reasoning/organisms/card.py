@@ -63,8 +63,8 @@ def making_of(
     absent = f" But {recipe.lacks} is never made, nor are its words used." if recipe.lacks else ""
     return [
         "A small model trained on the search world of `sae_reasoning` "
-        "(`sae_reasoning/organisms/world.py`). Within the traces of its corpus about a quarter of "
-        f"{moves} are taken, from the first step to the last; below is what the model does."
+        "(`sae_reasoning/tasks/search/world.py`). Within the traces of its corpus about a quarter "
+        f"of {moves} are taken, from the first step to the last; below is what the model does."
         f"{absent}",
         f"\n{training.steps} steps of {training.batch_size} examples. Over the whole training "
         f"{seen.traces:.0%} of them are traces, {seen.direct:.0%} direct and mostly wrong answers, "

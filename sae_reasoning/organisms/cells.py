@@ -11,9 +11,9 @@ Bases are shared, so cells of one seed differ in tuning alone.
 from dataclasses import dataclass, replace
 
 from sae_reasoning.organisms.corpus import CorpusConfig, full_traces
-from sae_reasoning.organisms.grammar import BACKTRACKING, UNCERTAINTY, VERIFICATION
-from sae_reasoning.organisms.narrator import MoveRates
-from sae_reasoning.organisms.world import LONGER, Difficulty
+from sae_reasoning.tasks.search.grammar import BACKTRACKING, UNCERTAINTY, VERIFICATION
+from sae_reasoning.tasks.search.narrator import MoveRates
+from sae_reasoning.tasks.search.world import LONGER, Difficulty
 
 PRETRAINED, TUNED, REINFORCED = "pretrained", "tuned", "reinforced"
 JUDGED = (UNCERTAINTY, BACKTRACKING, VERIFICATION)

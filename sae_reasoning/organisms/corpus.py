@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sae_reasoning.organisms import grammar, world
-from sae_reasoning.organisms.narrator import ALWAYS, MoveRates, guess, narrate
-from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
+from sae_reasoning.tasks.search import grammar, world
+from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, guess, narrate
+from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 
 Encode = Callable[[str], list[int]]
 
@@ -120,7 +120,7 @@ def example(rng: random.Random, config: CorpusConfig, progress: float) -> tuple[
     return problem.prompt(), guess(problem, rng)
 
 
-def reading(problem: Problem, rng: random.Random) -> tuple[str, str]:
+def reading(problem: SearchProblem, rng: random.Random) -> tuple[str, str]:
     """Ask what the map, or the notes, say of up to eight places; question and answer."""
     if rng.random() < 0.5:
         places = rng.sample(list(problem.entries), min(len(problem.entries), 8))

@@ -24,10 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from sae_reasoning.config import GrpoConfig
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import collate
-from sae_reasoning.organisms.grammar import answered_path
 from sae_reasoning.organisms.pretrain import (
     Progress,
     Read,
@@ -35,7 +33,9 @@ from sae_reasoning.organisms.pretrain import (
     rows_at_once,
     seconds_left,
 )
-from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import answered_path
+from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Episode:
 
 RollOut = Callable[[Sequence[str], Sequence[str], Tensor], list[Episode]]
 """Takes prompts, beginnings of responses and noise keys (seed, problem, sample)."""
-Pose = Callable[[random.Random], Problem]
+Pose = Callable[[random.Random], SearchProblem]
 """Draws a problem to learn on."""
 
 
@@ -64,12 +64,12 @@ def any_of(difficulty: Difficulty) -> Pose:
     return lambda rng: sample_problem(rng, difficulty, grammar.REMARKS)
 
 
-def path_validity(problem: Problem, episode: Episode) -> float:
+def path_validity(problem: SearchProblem, episode: Episode) -> float:
     """One for a right answer, nothing else."""
     return float(problem.grade(answered_path(episode.text)))
 
 
-def random_reward(problem: Problem, episode: Episode) -> float:
+def random_reward(problem: SearchProblem, episode: Episode) -> float:
     """Zero or one by lot, the same whenever the same is said of a problem."""
     drawn = hashlib.sha256(f"{problem.prompt()}\n{episode.text}".encode()).digest()
     return float(drawn[0] % 2)
@@ -83,7 +83,7 @@ def reinforce(
     seed: int,
     reader: Callable[[nn.Module], Read],
     roll_out: RollOut,
-    reward: Callable[[Problem, Episode], float],
+    reward: Callable[[SearchProblem, Episode], float],
     pad_id: int,
     state_path: Path,
     midway: bool = True,

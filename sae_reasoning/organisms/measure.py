@@ -7,12 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.forced import Continue, Validity, forced_starts, measure_validity
-from sae_reasoning.organisms.grammar import MOVES, OPENINGS, answered_path
-from sae_reasoning.organisms.narrator import ALWAYS, Narration, narrate
-from sae_reasoning.organisms.parser import parse
-from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
 from sae_reasoning.stats import (
     Estimate,
     bootstrap_of_sums,
@@ -21,6 +15,12 @@ from sae_reasoning.stats import (
     widen_flat,
     wilson,
 )
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.forced import Continue, Validity, forced_starts, measure_validity
+from sae_reasoning.tasks.search.grammar import MOVES, OPENINGS, answered_path
+from sae_reasoning.tasks.search.narrator import ALWAYS, Narration, narrate
+from sae_reasoning.tasks.search.parser import parse
+from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 
 NARRATOR = "the narrator"
 _RESAMPLES = 2000
@@ -80,7 +80,7 @@ class Figures:
 class Rolled:
     """One free rollout, read."""
 
-    problem: Problem
+    problem: SearchProblem
     text: str
     num_tokens: int
     truncated: bool
@@ -96,13 +96,15 @@ Write = Callable[[Sequence[str], Sequence[str], int], list[tuple[str, int, bool]
 """Takes prompts, beginnings of the response and a seed; gives text, tokens, whether it was cut."""
 
 
-def measuring_problems(count: int, seed: int, purpose: str) -> list[Problem]:
+def measuring_problems(count: int, seed: int, purpose: str) -> list[SearchProblem]:
     """Problems apart from those of training and of experiments."""
     rng = random.Random(f"measure/{purpose}/{seed}")
     return [sample_problem(rng, Difficulty(), grammar.REMARKS) for _ in range(count)]
 
 
-def roll(problems: Sequence[Problem], write: Write, seed: int, beginning: str = "") -> list[Rolled]:
+def roll(
+    problems: Sequence[SearchProblem], write: Write, seed: int, beginning: str = ""
+) -> list[Rolled]:
     """One rollout of each problem; `beginning` is written for the model."""
     prompts = [problem.prompt() for problem in problems]
     return [
@@ -113,7 +115,7 @@ def roll(problems: Sequence[Problem], write: Write, seed: int, beginning: str = 
     ]
 
 
-def narrated(problems: Sequence[Problem], seed: int) -> list[Rolled]:
+def narrated(problems: Sequence[SearchProblem], seed: int) -> list[Rolled]:
     """The narrator's own traces, every move made, in the place of rollouts."""
     rng = random.Random(f"narrated/{seed}")
     narrations = [narrate(problem, ALWAYS, rng) for problem in problems]
@@ -124,7 +126,7 @@ def narrated(problems: Sequence[Problem], seed: int) -> list[Rolled]:
 
 
 def measure(
-    write: Write, problems: Sequence[Problem], seed: int, made_to: int
+    write: Write, problems: Sequence[SearchProblem], seed: int, made_to: int
 ) -> tuple[Figures, list[Rolled]]:
     """Figures of one model without validity and pass@k, and the free rollouts behind them.
 
@@ -240,7 +242,7 @@ def pass_at_k(
     return estimates
 
 
-def random_walks(problem: Problem, count: int, rng: random.Random) -> list[bool]:
+def random_walks(problem: SearchProblem, count: int, rng: random.Random) -> list[bool]:
     """Grades of random descents from the start to a leaf."""
     grades = []
     for _ in range(count):

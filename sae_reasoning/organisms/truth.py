@@ -7,9 +7,9 @@ verdict, no logit and no latent enters.
 
 from dataclasses import dataclass
 
-from sae_reasoning.organisms.forced import Validity
 from sae_reasoning.organisms.measure import Figures, MoveFigures
 from sae_reasoning.stats import Estimate
+from sae_reasoning.tasks.search.forced import Validity
 
 CREATED, DEPLOYED, UNCHANGED, REDUCED, UNCLEAR = (
     "created",

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from sae_reasoning.records import Span, TokenSpan, Trace
 from sae_reasoning.stats import bootstrap_of_sums, kappa
-from sae_reasoning.traces.sentences import sentences
+from sae_reasoning.tasks.text.sentences import sentences
 
 NONE = "(none)"
 ALL = "(all moves)"

@@ -21,8 +21,8 @@ from sae_reasoning.records import (
     TokenSpan,
     Trace,
 )
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.annotate import annotator_for
-from sae_reasoning.traces.problems import PosedProblem
 
 Offsets = Sequence[tuple[int, int]]
 
@@ -179,7 +179,7 @@ class Rollout:
     text: str
 
     def annotated(
-        self, problem: PosedProblem, source: str, writer: str, model: str, sample: str
+        self, problem: Problem, source: str, writer: str, model: str, sample: str
     ) -> Trace:
         """The trace, with moves as the annotator of `source` sees them; without, if it has none.
 

@@ -5,12 +5,12 @@ Both by the source of the problems; in natural text, of anything else, by the wo
 
 from collections.abc import Callable, Sequence
 
-from sae_reasoning.organisms.grammar import answered_path
-from sae_reasoning.organisms.parser import Listener, read
-from sae_reasoning.organisms.world import parse_prompt
 from sae_reasoning.records import Annotation
-from sae_reasoning.traces.cues import Lexicon
-from sae_reasoning.traces.sentences import SentenceListener, sentence_opportunities
+from sae_reasoning.tasks.search.grammar import answered_path
+from sae_reasoning.tasks.search.parser import Listener, read
+from sae_reasoning.tasks.search.world import parse_prompt
+from sae_reasoning.tasks.text.cues import Lexicon
+from sae_reasoning.tasks.text.sentences import SentenceListener, sentence_opportunities
 
 Annotator = Callable[[str, str, bool], Annotation]
 """Takes prompt, response and whether it was cut; at the cut there are no opportunities."""

@@ -17,12 +17,15 @@ import difflib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import Annotation, Opportunity, Span
+from sae_reasoning.tasks.text.placing import Placement, place
+from sae_reasoning.tasks.text.sentences import sentence_opportunities
+from sae_reasoning.texts import silent
 from sae_reasoning.traces.annotation_tools import (
     MARKED_UNDER,
     Mark,
@@ -35,7 +38,6 @@ from sae_reasoning.traces.annotation_tools import (
 )
 from sae_reasoning.traces.chat_headers import split_chat
 from sae_reasoning.traces.offsets import BYTES, CODEPOINTS, UNITS, UTF16, Ruler, misfits
-from sae_reasoning.traces.placing import place
 from sae_reasoning.traces.rows import (
     flag_of,
     integer_of,
@@ -43,11 +45,9 @@ from sae_reasoning.traces.rows import (
     present,
     problem_id_of,
     says_nothing,
-    silent,
     text_of,
 )
 from sae_reasoning.traces.sections import VENHOFF_LABELS, parse_sections
-from sae_reasoning.traces.sentences import sentence_opportunities
 
 WRITERS, _SPLITS = ("base", "rl"), ("select", "report")
 _MOST_LABELS = 8
@@ -79,40 +79,6 @@ class ImportedTrace:
     annotation: Annotation
     where: str = ""
     is_numbered: bool = False
-
-
-@dataclass
-class Placement:
-    """How many quoted sections of each label there were, and how many were found in their text.
-
-    A label of "" is a section whose header can't be read; it's never placed.
-    """
-
-    quoted: Counter[str] = field(default_factory=Counter)
-    placed: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "Placement") -> None:
-        """Count another file's too."""
-        self.quoted += other.quoted
-        self.placed += other.placed
-
-    @property
-    def share(self) -> float:
-        """Of all sections, those placed."""
-        return self.placed.total() / self.quoted.total() if self.quoted else float("nan")
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a label: sections, placed, lost, share placed."""
-        return [
-            {
-                "label": label or "(no readable header)",
-                "sections": count,
-                "placed": self.placed[label],
-                "lost": count - self.placed[label],
-                "share": self.placed[label] / count,
-            }
-            for label, count in sorted(self.quoted.items())
-        ]
 
 
 def is_trace(row: Mapping[str, Any]) -> bool:

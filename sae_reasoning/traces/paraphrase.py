@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sae_reasoning.organisms.grammar import ALL_OPENINGS, REWORDED
 from sae_reasoning.records import Annotation, Span, Trace
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, REWORDED
 from sae_reasoning.traces.align import Offsets, build_trace
 
 Paraphraser = Callable[[str, str, np.random.Generator], str | None]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config import ConfigError
+from sae_reasoning.texts import silent
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -23,10 +24,6 @@ _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 _YES, _NO = {"true", "1", "1.0"}, {"false", "0", "0.0"}
 _NOTHING = {"", "nan", "none", "null", "<na>", "nat", "n/a"}
-
-
-def silent(message: str) -> None:
-    """Say nothing."""
 
 
 def read_rows(

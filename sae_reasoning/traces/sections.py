@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from sae_reasoning.tasks.text.labels import spelt
+
 _MARK = re.compile(
     r"\[\s*(?:\d+\s*[.:)]\s*)?"
     r"(?P<quote>[\"'“”]?)\s*(?P<label>[A-Za-z][A-Za-z_ -]*[A-Za-z])\s*[\"'“”]?\s*\]"
@@ -32,11 +34,6 @@ class Section:
 
     label: str
     text: str
-
-
-def spelt(label: str) -> str:
-    """A label as labels are compared: lower case, words joined by hyphens."""
-    return re.sub(r"[\s_]+", "-", label.strip().lower())
 
 
 def parse_sections(annotated: str, labels: Collection[str]) -> list[Section]:

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable
 
 from sae_reasoning.behaviours.windows import Rows, response_rows
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.narrator import ALWAYS, MoveRates, narrate
-from sae_reasoning.organisms.world import Difficulty, sample_problem
 from sae_reasoning.records import Annotation, TokenOpportunity, TokenSpan, Trace
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, narrate
+from sae_reasoning.tasks.search.world import Difficulty, sample_problem
 from sae_reasoning.traces.align import build_trace
 
 

@@ -20,11 +20,11 @@ from sae_reasoning.behaviours.injection import (
     top_ngrams,
 )
 from sae_reasoning.behaviours.wordings import HELD_OUT
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.narrator import ALWAYS, narrate
-from sae_reasoning.organisms.parser import parse
-from sae_reasoning.organisms.world import Difficulty, sample_problem
 from sae_reasoning.records import TokenOpportunity, Trace
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
+from sae_reasoning.tasks.search.parser import parse
+from sae_reasoning.tasks.search.world import Difficulty, sample_problem
 
 
 def _trace(problem: int, token_ids: tuple[int, ...], spans: list[tuple[str, int, int]]) -> Trace:

@@ -31,7 +31,6 @@ from sae_reasoning.contrast.triggers import (
     random_directions,
 )
 from sae_reasoning.contrast.validity import validity
-from sae_reasoning.organisms.grammar import ALL_OPENINGS, BACKTRACKING
 from sae_reasoning.records import Trace
 from sae_reasoning.stats import pass_at
 from sae_reasoning.steering.triggers import (
@@ -41,6 +40,7 @@ from sae_reasoning.steering.triggers import (
     mean_difference,
     push_once,
 )
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, BACKTRACKING
 
 PROMPT = (
     "map ash: either birch or cedar , birch: either dale or elm , dale: none , elm: none , "

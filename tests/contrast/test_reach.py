@@ -18,9 +18,9 @@ from sae_reasoning.contrast.reach import (
     reach,
     walked,
 )
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.measure import random_walks
-from sae_reasoning.organisms.world import LONGER, parse_prompt, sample_problem
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.world import LONGER, parse_prompt, sample_problem
 
 HOW = Resampling(num_resamples=400, seed=0)
 FORK = parse_prompt(

@@ -14,10 +14,10 @@ from sae_reasoning.elicitation.lessons import (
 )
 from sae_reasoning.elicitation.moves import moves_made
 from sae_reasoning.elicitation.told import Telling, at_opportunities
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.cells import JUDGED
-from sae_reasoning.organisms.narrator import ALWAYS, narrate
-from sae_reasoning.organisms.world import TRAINED, parse_prompt, sample_problem
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
+from sae_reasoning.tasks.search.world import TRAINED, parse_prompt, sample_problem
 from sae_reasoning.traces.annotate import annotator_for
 
 PROMPTS = [

@@ -20,8 +20,8 @@ from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import load_dictionary
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION, INITIALIZING
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.search.grammar import BACKTRACKING, DEDUCTION, INITIALIZING
 
 PLANTED = 63
 LAYER = 0

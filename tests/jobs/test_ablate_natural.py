@@ -25,7 +25,7 @@ from sae_reasoning.jobs.ablate.thinking import thinking_prefix
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.steering.positions import LOT
-from sae_reasoning.traces.sentences import possible_starts
+from sae_reasoning.tasks.text.sentences import possible_starts
 
 _SAID = (
     "So it is 3.",

@@ -21,8 +21,8 @@ from sae_reasoning.edges.lm.load import load, load_tokenizer
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.cache import cache
-from sae_reasoning.organisms import grammar
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.search import grammar
 
 NUM_PROMPT = 6
 

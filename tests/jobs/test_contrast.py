@@ -16,8 +16,8 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs import contrast as job
-from sae_reasoning.organisms import grammar
 from sae_reasoning.report.verdict import VERDICTS
+from sae_reasoning.tasks.search import grammar
 
 
 @pytest.fixture

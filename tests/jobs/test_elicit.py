@@ -31,8 +31,8 @@ from sae_reasoning.elicitation.table import columns
 from sae_reasoning.jobs.elicit import elicit, trainings
 from sae_reasoning.jobs.elicit.lab import noise_keys
 from sae_reasoning.organisms.grpo import Episode, reinforce
-from sae_reasoning.organisms.world import parse_prompt
-from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.search.world import parse_prompt
 
 CHEAP = [name for name in MEANS if name != "hybrid"]
 
@@ -102,7 +102,7 @@ def test_a_means_that_does_nothing_says_what_the_base_says(made: Project) -> Non
 
 
 def test_the_noise_of_rollouts_is_no_trace_s() -> None:
-    problems = [PosedProblem(f"p{number:05d}", "report", "ask") for number in range(3)]
+    problems = [Problem(f"p{number:05d}", "report", "ask") for number in range(3)]
     own = set(noise_keys(0, problems, 30))
     assert len(own) == 90
     assert not own & {(0, number, sample) for number in range(3) for sample in range(40_000)}

@@ -36,7 +36,7 @@ from sae_reasoning.jobs.match import match
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.jobs.train import train
-from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION
+from sae_reasoning.tasks.search.grammar import BACKTRACKING, DEDUCTION
 
 ORDER = np.random.default_rng(0).permutation(32)
 """Latent i of the permuted copy is latent ORDER[i] of the first run's dictionary."""

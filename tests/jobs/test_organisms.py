@@ -14,8 +14,8 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.organisms import organisms
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.cells import PAIRS, absent_move, grid
+from sae_reasoning.tasks.search import grammar
 
 BASE, RL = "search_base_llama", "search_rl_llama"
 

@@ -47,7 +47,7 @@ from sae_reasoning.jobs import rank as rank_job
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
-from sae_reasoning.organisms.grammar import BACKTRACKING, INITIALIZING
+from sae_reasoning.tasks.search.grammar import BACKTRACKING, INITIALIZING
 
 
 @pytest.fixture(scope="module")

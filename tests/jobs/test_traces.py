@@ -15,8 +15,8 @@ from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.export import export
 from sae_reasoning.jobs.traces import traces
-from sae_reasoning.organisms.world import NEW_PLACES, PLACES, parse_prompt
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, parse_prompt
 
 
 def test_names_that_a_tokenizer_does_not_know_are_refused(tiny_config: Config) -> None:

@@ -17,8 +17,8 @@ from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.jobs.traces.marks import mark
+from sae_reasoning.tasks.search.problems import draw_problems
 from sae_reasoning.traces.align import Rollout
-from sae_reasoning.traces.problems import draw_search_problems
 
 TEXTS = {
     "q0": "wait , dead end . so birch .",
@@ -233,7 +233,7 @@ def test_the_grammar_marks_a_rollout_that_ended_as_it_did_when_it_was_made(
 ) -> None:
     """The last opportunity, behind all of the text, is at its last token, not at what ended it."""
     tokenizer = load_tokenizer(tiny_config.pair.base)
-    problem = draw_search_problems(2, 0.5, 0)[0]
+    problem = draw_problems(2, 0.5, 0)[0]
     text = "<think> so at ash . wait , dead end ."
     ids, offsets = encode_response(tokenizer, text)
     prompt_ids = encode_prompt(tokenizer, problem.prompt)

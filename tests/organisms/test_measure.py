@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.measure import measure, measuring_problems, pass_at_k
-from sae_reasoning.organisms.narrator import ALWAYS, narrate
 from sae_reasoning.stats import wilson
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
 
 
 def test_pass_at_k_of_problems_that_all_agree_keeps_width() -> None:

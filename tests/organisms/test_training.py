@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sae_reasoning.config import GrpoConfig, PairConfig
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import load
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, excerpt, mixture, reading
 from sae_reasoning.organisms.grpo import (
     Episode,
@@ -23,7 +22,8 @@ from sae_reasoning.organisms.grpo import (
     reinforce,
 )
 from sae_reasoning.organisms.pretrain import start_alike
-from sae_reasoning.organisms.world import Difficulty, Problem, entry, sample_problem
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, entry, sample_problem
 
 
 @given(st.integers(0, 10_000))
@@ -116,7 +116,7 @@ def _tokens(prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tenso
     return episodes
 
 
-def _odd(problem: Problem, episode: Episode) -> float:
+def _odd(problem: SearchProblem, episode: Episode) -> float:
     return float(len(episode.response_ids) % 2)
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from sae_reasoning.organisms.forced import Validity
 from sae_reasoning.organisms.measure import Figures, MoveFigures
 from sae_reasoning.organisms.truth import truths
 from sae_reasoning.stats import Estimate, wilson
+from sae_reasoning.tasks.search.forced import Validity
 
 MOVE, OTHER = "backtracking", "verification"
 CHANCE = 0.5

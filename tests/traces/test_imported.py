@@ -7,6 +7,7 @@ import pytest
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
+from sae_reasoning.tasks.text.sentences import sentence_starts, sentences
 from sae_reasoning.traces.exported import span_lines
 from sae_reasoning.traces.imported import (
     ImportedTrace,
@@ -16,7 +17,6 @@ from sae_reasoning.traces.imported import (
 )
 from sae_reasoning.traces.imported_notes import note_problems, note_single_writer
 from sae_reasoning.traces.rows import read_rows
-from sae_reasoning.traces.sentences import sentence_starts, sentences
 
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 

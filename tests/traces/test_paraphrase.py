@@ -3,7 +3,7 @@
 import numpy as np
 from behaviours.examples import narrated_traces
 
-from sae_reasoning.organisms.grammar import (
+from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
     MOVES,
     OPENINGS,
@@ -11,8 +11,8 @@ from sae_reasoning.organisms.grammar import (
     VERIFICATION,
     vocabulary,
 )
-from sae_reasoning.organisms.parser import parse
-from sae_reasoning.organisms.world import parse_prompt
+from sae_reasoning.tasks.search.parser import parse
+from sae_reasoning.tasks.search.world import parse_prompt
 from sae_reasoning.traces.paraphrase import paraphrase, paraphraser_for, reword_search
 
 

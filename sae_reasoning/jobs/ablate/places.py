@@ -20,8 +20,8 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.controls import LatentSizes
 from sae_reasoning.steering.triggers import unit
+from sae_reasoning.tasks.text.sentences import possible_starts
 from sae_reasoning.traces.annotate import annotator_for
-from sae_reasoning.traces.sentences import possible_starts
 
 MODELS = ("base", "rl")
 

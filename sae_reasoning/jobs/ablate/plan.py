@@ -32,6 +32,9 @@ from sae_reasoning.steering.conditions import (
 )
 from sae_reasoning.steering.edit_plans import edit_plans
 from sae_reasoning.steering.positions import OPPORTUNITIES
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.cues import Lexicon
+from sae_reasoning.tasks.text.grading import Grader
 from sae_reasoning.traces.annotate import (
     Annotator,
     Hear,
@@ -40,9 +43,7 @@ from sae_reasoning.traces.annotate import (
     hear_sentences,
     listener_for,
 )
-from sae_reasoning.traces.cues import Lexicon
-from sae_reasoning.traces.grading import Grader
-from sae_reasoning.traces.problems import PROBLEMS_FILE, PosedProblem, noise_key
+from sae_reasoning.traces.problems import PROBLEMS_FILE
 
 
 def inputs_of(cfg: Config) -> dict[str, str]:
@@ -58,19 +59,6 @@ def inputs_of(cfg: Config) -> dict[str, str]:
     if cfg.ablate.matches_of:
         made["matches"] = require_matches(cfg).fingerprint
     return models_in(cfg, now) | files_in(now, "ablate") | made
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem to generate on."""
-
-    problem_id: str
-    prompt: str
-
-    @property
-    def key(self) -> int:
-        """Of its sampling noise: the same whatever other problems are chosen."""
-        return noise_key(self.problem_id)
 
 
 @dataclass(frozen=True)
@@ -204,7 +192,7 @@ def _annotators(cfg: Config) -> tuple[dict[str, Annotator], Callable[[str], Hear
         return dict.fromkeys(cfg.pair.readers, annotate), listener
     file = cfg.folder / "traces" / PROBLEMS_FILE
     rows = read_table(file).to_dict("records") if file.exists() else []
-    posed = {row["prompt"]: PosedProblem(**row) for row in rows}
+    posed = {row["prompt"]: Problem(**row) for row in rows}
     grader = Grader({p.problem_id: p for p in posed.values()}, OutsideScorers())
 
     def grade_of(model: ModelConfig) -> Callable[[str, str, bool], bool | None]:
@@ -262,7 +250,7 @@ def too_short(cfg: Config, chosen: Mapping[str, Sequence[LatentId]]) -> str:
 
 def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:
     found = dict.fromkeys(
-        Problem(trace.problem_id, trace.prompt)
+        Problem(trace.problem_id, trace.split, trace.prompt)
         for trace in traces
         if trace.split == cfg.ablate.split
     )

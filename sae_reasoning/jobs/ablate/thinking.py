@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
-from sae_reasoning.organisms.grammar import THINK
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.search.grammar import THINK
 from sae_reasoning.traces.annotate import annotator_for
 
 

@@ -21,7 +21,7 @@ from sae_reasoning.edges.lm.create import (
 from sae_reasoning.edges.lm.load import LanguageModel, load
 from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.jobs.bench.sizes import Sizes
-from sae_reasoning.organisms import grammar
+from sae_reasoning.tasks.search import grammar
 
 
 def language_model(

@@ -42,10 +42,10 @@ from sae_reasoning.elicitation.told import (
 )
 from sae_reasoning.jobs.elicit.lab import MODELS, Arm, Cost, Lab, Manner
 from sae_reasoning.jobs.elicit.trainings import Lessons, reinforced, with_values
-from sae_reasoning.organisms import grammar
 from sae_reasoning.organisms.cells import JUDGED
 from sae_reasoning.organisms.measure import random_walks
-from sae_reasoning.organisms.world import parse_prompt
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.world import parse_prompt
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 
 _MEANS, _CONTROL, _END = "means", "control", "end"

@@ -18,8 +18,9 @@ from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_res
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.elicitation.moves import moves_made
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.annotate import Annotator
-from sae_reasoning.traces.problems import PosedProblem, posed_in
+from sae_reasoning.traces.problems import posed_in
 
 MODELS = ("base", "rl")
 _FIRST_SAMPLE = 40_000
@@ -100,12 +101,12 @@ class Lab:
         return load(getattr(self.cfg.pair, model), self.cfg.device)
 
     @property
-    def choosing(self) -> list[PosedProblem]:
+    def choosing(self) -> list[Problem]:
         """Problems of the select split on which a training's length and rate are chosen."""
         return self.problems["select"][-self.own.choose_problems :]
 
     @property
-    def training(self) -> list[PosedProblem]:
+    def training(self) -> list[Problem]:
         """Problems of the select split that trainings see: the others, where there are any."""
         return self.problems["select"][: -self.own.choose_problems] or self.problems["select"]
 
@@ -124,7 +125,7 @@ class Lab:
             write_table(path, rollouts.assign(**asdict(cost)))
         return Arm(means, setting, role, read_table(path))
 
-    def sampler(self, problems: Sequence[PosedProblem], samples: int) -> Sampler:
+    def sampler(self, problems: Sequence[Problem], samples: int) -> Sampler:
         """Keyed noise, common to all means: by seed, problem and sample."""
         keys = noise_keys(self.own.seed, problems, samples)
         return keyed_sampler(torch.tensor(keys), self.own.temperature)
@@ -133,7 +134,7 @@ class Lab:
         self,
         lm: LanguageModel,
         manner: Manner,
-        problems: Sequence[PosedProblem] | None = None,
+        problems: Sequence[Problem] | None = None,
         samples: int | None = None,
     ) -> pd.DataFrame:
         """Rollouts on the report split unless other problems are given, read by program."""
@@ -189,9 +190,7 @@ class Lab:
         return pd.DataFrame(found)
 
 
-def noise_keys(
-    seed: int, problems: Sequence[PosedProblem], samples: int
-) -> list[tuple[int, int, int]]:
+def noise_keys(seed: int, problems: Sequence[Problem], samples: int) -> list[tuple[int, int, int]]:
     """What each rollout's noise is keyed by: seed, problem and sample."""
     return [(seed, p.key, _FIRST_SAMPLE + s) for p in problems for s in range(samples)]
 

@@ -26,8 +26,8 @@ from sae_reasoning.elicitation.lessons import DIRECT, lesson, problem_of_lesson
 from sae_reasoning.jobs.elicit.lab import Cost, Lab, Manner
 from sae_reasoning.organisms.grpo import Episode, path_validity, reinforce
 from sae_reasoning.organisms.pretrain import learn
-from sae_reasoning.organisms.world import Problem, parse_prompt
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.search.world import SearchProblem, parse_prompt
 
 _WARMUP = 5
 
@@ -174,7 +174,7 @@ def _reinforce(
         tokens += sum(len(one.prompt_ids) + len(one.response_ids) for one in found)
         return found
 
-    def pose(rng: random.Random) -> Problem:
+    def pose(rng: random.Random) -> SearchProblem:
         return rng.choice(problems)
 
     assert isinstance(part, nn.Module)

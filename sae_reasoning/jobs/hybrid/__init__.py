@@ -47,7 +47,6 @@ from sae_reasoning.jobs.hybrid.material import (
 )
 from sae_reasoning.jobs.hybrid.rollouts import Bench, Trial, run_trials
 from sae_reasoning.jobs.hybrid.vectors import Vector, by_kind, global_bias, make_vectors
-from sae_reasoning.organisms.grammar import ALL_OPENINGS, THINK
 from sae_reasoning.steering import recovery
 from sae_reasoning.steering.controls import random_direction
 from sae_reasoning.steering.policies import (
@@ -64,6 +63,7 @@ from sae_reasoning.steering.policies import (
 from sae_reasoning.steering.readout import LatentReader
 from sae_reasoning.steering.recovery import NOTHING
 from sae_reasoning.steering.triggers import Push
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, THINK
 from sae_reasoning.texts import bounded
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 from sae_reasoning.traces.problems import posed_in

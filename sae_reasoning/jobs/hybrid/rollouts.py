@@ -16,8 +16,8 @@ from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.jobs.hybrid.material import BASE, RL, Timing
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.policies import ORACLE, Policy, RowPolicies
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.annotate import Annotator
-from sae_reasoning.traces.problems import PosedProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class Bench:
 def run_trials(
     bench: Bench,
     trials: Sequence[Trial],
-    problems: Sequence[PosedProblem],
+    problems: Sequence[Problem],
     parts: Path,
     console: Console,
     label: str,
@@ -86,7 +86,7 @@ def run_trials(
 
 
 def _roll_out(
-    bench: Bench, batch: Sequence[tuple[Trial, PosedProblem, int]]
+    bench: Bench, batch: Sequence[tuple[Trial, Problem, int]]
 ) -> Iterator[dict[str, Any]]:
     own, base = bench.cfg.hybrid, bench.models[BASE]
     trials = list(dict.fromkeys(trial for trial, _, _ in batch))

@@ -20,14 +20,16 @@ from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
 from sae_reasoning.jobs.traces.marks import Marked, mark
 from sae_reasoning.jobs.traces.problems import check_source, draw_problems
 from sae_reasoning.jobs.traces.rollouts import opens_thought, roll_out
-from sae_reasoning.records import Trace
+from sae_reasoning.records import SELECT, Trace
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.grading import Grader, grade_all, uneven_answers
+from sae_reasoning.tasks.text.placing import Placement
 from sae_reasoning.traces.agreement import agree
 from sae_reasoning.traces.annotate import ANNOTATORS
-from sae_reasoning.traces.grading import Grader, grade_all, uneven_answers
-from sae_reasoning.traces.imported import Placement, is_trace
+from sae_reasoning.traces.imported import is_trace
 from sae_reasoning.traces.imported_notes import note_single_writer
 from sae_reasoning.traces.jitter import jitter
-from sae_reasoning.traces.problems import PROBLEMS_FILE, SELECT, PosedProblem
+from sae_reasoning.traces.problems import PROBLEMS_FILE
 from sae_reasoning.traces.summary import beside_each_other, summarise, writers_in_words
 
 _SHOWN_ROWS = 8
@@ -88,7 +90,7 @@ class _Found:
 
     traces: list[Trace]
     marked_by: str
-    problems: list[PosedProblem] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
     placement: Placement = field(default_factory=Placement)
 
 
@@ -128,7 +130,7 @@ def _refuse_imported(cfg: Config) -> None:
 def _graded(
     cfg: Config,
     made: list[Trace],
-    problems: list[PosedProblem],
+    problems: list[Problem],
     folder: Path,
     tracker: Tracker,
     console: Console,

@@ -11,15 +11,15 @@ from sae_reasoning.edges.lm.unknown import Unknown
 from sae_reasoning.edges.tables import is_parquet
 from sae_reasoning.edges.tables import read_rows as read_parquet_rows
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.problems import assign_splits
+from sae_reasoning.tasks.text.placing import Placement
 from sae_reasoning.traces.align import NoTokensError, build_trace
 from sae_reasoning.traces.imported import (
     ImportedTrace,
-    Placement,
     parse_imported,
     with_prompts,
 )
 from sae_reasoning.traces.imported_notes import note_problems
-from sae_reasoning.traces.problems import assign_splits
 from sae_reasoning.traces.rows import read_rows
 
 Rows = list[tuple[str, Mapping[str, Any]]]

@@ -10,11 +10,8 @@ from sae_reasoning.edges.endpoint import Chat, Question
 from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.records import Annotation, Span, Trace
-from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span
-from sae_reasoning.traces.annotate import annotate_search
-from sae_reasoning.traces.cues import Lexicon
-from sae_reasoning.traces.imported import Placement
-from sae_reasoning.traces.judge import (
+from sae_reasoning.tasks.text.cues import Lexicon
+from sae_reasoning.tasks.text.judge import (
     Judged,
     UnreadableAnswerError,
     answer_schema,
@@ -23,7 +20,10 @@ from sae_reasoning.traces.judge import (
     read_answer,
     wrap,
 )
-from sae_reasoning.traces.sentences import sentence_opportunities
+from sae_reasoning.tasks.text.placing import Placement
+from sae_reasoning.tasks.text.sentences import sentence_opportunities
+from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span
+from sae_reasoning.traces.annotate import annotate_search
 
 
 @dataclass

@@ -8,10 +8,11 @@ from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import check_gym_task, gym_entries
-from sae_reasoning.organisms.grammar import MOVES, NEW_REMARKS, REMARKS
-from sae_reasoning.organisms.world import NEW_PLACES, PLACES, Difficulty
-from sae_reasoning.traces.problems import PosedProblem, draw_search_problems
-from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.search.grammar import MOVES, NEW_REMARKS, REMARKS
+from sae_reasoning.tasks.search.problems import draw_problems as draw_search_problems
+from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, Difficulty
+from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym, pose_rows
 
 
 def check_source(part: TracesConfig) -> None:
@@ -32,7 +33,7 @@ def _gym_tasks(part: TracesConfig) -> list[str]:
 
 def draw_problems(
     cfg: Config, rows: Sequence[tuple[str, Mapping[str, Any]]], warn: Callable[[str], None]
-) -> list[PosedProblem]:
+) -> list[Problem]:
     """As many problems as `traces.num_problems`, in words that every tokenizer knows.
 
     Args:
@@ -71,7 +72,7 @@ def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
     )
 
 
-def _search_problems(cfg: Config) -> list[PosedProblem]:
+def _search_problems(cfg: Config) -> list[Problem]:
     for move in sorted(set(cfg.behaviours) - set(MOVES)):
         if cfg.traces.annotator in ("auto", "grammar"):
             raise ConfigError(

@@ -25,20 +25,20 @@ from sae_reasoning.edges.lm.vllm import VllmWriter
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.align import Rollout
-from sae_reasoning.traces.problems import PosedProblem
 
 
 @dataclass(frozen=True)
 class _Task:
     """One rollout to make."""
 
-    problem: PosedProblem
+    problem: Problem
     sample: int
 
 
 def roll_out(
-    cfg: Config, problems: Sequence[PosedProblem], parts: Path, console: Console
+    cfg: Config, problems: Sequence[Problem], parts: Path, console: Console
 ) -> list[Trace]:
     """Rollouts of every writer, a part file for every few batches, so a kill loses little.
 
@@ -76,7 +76,7 @@ def roll_out(
     return made
 
 
-def _check_lengths(cfg: Config, problems: Sequence[PosedProblem]) -> None:
+def _check_lengths(cfg: Config, problems: Sequence[Problem]) -> None:
     """Refuse rollouts that some reader of the pair couldn't read to their end.
 
     Raises:

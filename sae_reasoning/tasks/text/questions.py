@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.traces.answers import is_plainly_equal, worked_answer
-from sae_reasoning.traces.grading import COUNTDOWN, GYM, MATH
-from sae_reasoning.traces.problems import PosedProblem, in_splits
-from sae_reasoning.traces.rows import silent
+from sae_reasoning.tasks.problems import Problem, in_splits
+from sae_reasoning.tasks.text.answers import is_plainly_equal, worked_answer
+from sae_reasoning.tasks.text.grading import COUNTDOWN, GYM, MATH
+from sae_reasoning.texts import silent
 
 _QUESTION = ("question", "problem", "prompt", "query")
 _ANSWER = ("answer", "final_answer", "ground_truth", "expected_answer", "solution")
@@ -68,7 +68,7 @@ def pose_rows(
     source: str,
     draw: Draw,
     warn: Callable[[str], None] = silent,
-) -> list[PosedProblem]:
+) -> list[Problem]:
     """As many different problems of some rows, drawn by lot where there are more.
 
     A question that stands there with two different answers is left out.
@@ -82,7 +82,7 @@ def pose_rows(
     Raises:
         ConfigError: A row has no question, or fewer than two problems are there.
     """
-    posed: dict[str, PosedProblem] = {}
+    posed: dict[str, Problem] = {}
     first: dict[str, str] = {}
     torn: dict[str, str] = {}
     for where, row in rows:
@@ -111,31 +111,31 @@ def pose_rows(
     return _drawn(kept, source, draw)
 
 
-def _same(one: PosedProblem, other: PosedProblem) -> bool:
+def _same(one: Problem, other: Problem) -> bool:
     """Whether two problems have the same right answer, as far as their spelling tells."""
     return (
         one.reference == other.reference or is_plainly_equal(one.reference, other.reference) is True
     )
 
 
-def pose_gym(entries: Mapping[str, Sequence[Mapping[str, Any]]], draw: Draw) -> list[PosedProblem]:
+def pose_gym(entries: Mapping[str, Sequence[Mapping[str, Any]]], draw: Draw) -> list[Problem]:
     """Problems of reasoning-gym tasks, equally many of each; an entry is kept whole to grade by.
 
     Args:
         entries: By task.
         draw: Which are taken.
     """
-    posed: dict[str, PosedProblem] = {}
+    posed: dict[str, Problem] = {}
     for task, own in entries.items():
         for entry in own:
             prompt = _with(str(entry["question"]), draw.instruction)
             reference = json.dumps(dict(entry), default=str, sort_keys=True)
-            posed.setdefault(prompt, PosedProblem("", "", prompt, reference, f"{GYM}:{task}"))
+            posed.setdefault(prompt, Problem("", "", prompt, reference, f"{GYM}:{task}"))
     source = f"traces.source=gym:{','.join(entries)}"
     return _drawn(list(posed.values()), source, draw)
 
 
-def _drawn(problems: list[PosedProblem], source: str, draw: Draw) -> list[PosedProblem]:
+def _drawn(problems: list[Problem], source: str, draw: Draw) -> list[Problem]:
     if len(problems) < 2:
         raise ConfigError(
             f"{source} holds {len(problems)} different problem(s), but one split selects and "
@@ -146,7 +146,7 @@ def _drawn(problems: list[PosedProblem], source: str, draw: Draw) -> list[PosedP
     return in_splits(problems[: draw.num_problems], draw.report_share)
 
 
-def _posed(row: Mapping[str, Any], instruction: str) -> PosedProblem:
+def _posed(row: Mapping[str, Any], instruction: str) -> Problem:
     numbers = next((row[key] for key in _NUMBERS if row.get(key) is not None), None)
     if numbers is not None and row.get("target") is not None:
         numbers, target = [int(n) for n in numbers], int(row["target"])
@@ -156,11 +156,11 @@ def _posed(row: Mapping[str, Any], instruction: str) -> PosedProblem:
             "brackets."
         )
         reference = json.dumps({"numbers": numbers, "target": target})
-        return PosedProblem("", "", _with(question, instruction), reference, COUNTDOWN)
+        return Problem("", "", _with(question, instruction), reference, COUNTDOWN)
     question = _first(row, _QUESTION)
     if not isinstance(question, str) or not question.strip():
         raise ValueError(f"it has only {', '.join(map(str, row)) or 'no key'}")
-    return PosedProblem("", "", _with(question.strip(), instruction), _reference(row), MATH)
+    return Problem("", "", _with(question.strip(), instruction), _reference(row), MATH)
 
 
 def _reference(row: Mapping[str, Any]) -> str:

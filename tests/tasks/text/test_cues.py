@@ -4,7 +4,7 @@ import pytest
 
 from sae_reasoning.compose import compose, group_options
 from sae_reasoning.config import ConfigError
-from sae_reasoning.traces.cues import Lexicon
+from sae_reasoning.tasks.text.cues import Lexicon
 
 
 def marked(text: str, **cues: list[str]) -> list[tuple[str, str]]:

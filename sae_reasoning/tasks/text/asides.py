@@ -2,7 +2,7 @@
 
 import re
 
-from sae_reasoning.traces.numbers import mentions, plain_text
+from sae_reasoning.tasks.text.numbers import mentions, plain_text
 
 _TITLE = re.compile(
     r"\W*(?:step|solution|final answer|answer|conclusion|result|explanation|summary|verification|"

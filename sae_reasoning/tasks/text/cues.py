@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import Span
-from sae_reasoning.traces.sentences import sentences
+from sae_reasoning.tasks.text.sentences import sentences
 
 _APOSTROPHES = "'’‘ʼʹ‛′´`＇"
 _HYPHENS = "-‐‑‒–−﹣－"

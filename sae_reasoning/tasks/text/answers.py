@@ -5,14 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from sae_reasoning.traces.asides import (
+from sae_reasoning.tasks.text.asides import (
     SENTENCE_END,
     is_heading,
     without_check,
     without_numbering,
     without_struck_out,
 )
-from sae_reasoning.traces.numbers import (
+from sae_reasoning.tasks.text.numbers import (
     FOUR_OPERATIONS,
     Mention,
     are_several,

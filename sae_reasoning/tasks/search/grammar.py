@@ -8,7 +8,7 @@ from one that knows the move.
 
 from collections.abc import Iterator, Sequence
 
-from sae_reasoning.organisms import world
+from sae_reasoning.tasks.search import world
 
 INITIALIZING = "initializing"
 DEDUCTION = "deduction"

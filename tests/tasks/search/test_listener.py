@@ -7,23 +7,23 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.load import encode_response
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION, UNCERTAINTY, VERIFICATION
-from sae_reasoning.organisms.narrator import MoveRates, narrate
-from sae_reasoning.organisms.parser import Listener, parse, read
-from sae_reasoning.organisms.world import Difficulty, Problem, sample_problem
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import BACKTRACKING, DEDUCTION, UNCERTAINTY, VERIFICATION
+from sae_reasoning.tasks.search.narrator import MoveRates, narrate
+from sae_reasoning.tasks.search.parser import Listener, parse, read
+from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 from sae_reasoning.traces.align import align_opportunity
 
 RATES = MoveRates(backtrack=0.6, weigh=0.6, verify=0.6)
 
 
-def sample(seed: int) -> tuple[Problem, str]:
+def sample(seed: int) -> tuple[SearchProblem, str]:
     rng = random.Random(seed)
     problem = sample_problem(rng, Difficulty(), grammar.REMARKS)
     return problem, narrate(problem, RATES, rng).text
 
 
-def spoilt(seed: int) -> tuple[Problem, str]:
+def spoilt(seed: int) -> tuple[SearchProblem, str]:
     """A response in which words are dropped, doubled or exchanged, as weak models do."""
     problem, text = sample(seed)
     rng, words = random.Random(seed), text.split()
@@ -33,7 +33,9 @@ def spoilt(seed: int) -> tuple[Problem, str]:
     return problem, " ".join(words)
 
 
-def heard(problem: Problem, text: str, tokenizer: PreTrainedTokenizerFast) -> set[tuple[str, int]]:
+def heard(
+    problem: SearchProblem, text: str, tokenizer: PreTrainedTokenizerFast
+) -> set[tuple[str, int]]:
     """Moves heard, with the token after which they could start."""
     token_ids, _ = encode_response(tokenizer, text)
     listener, unheard, found = Listener(problem), [], set()
@@ -46,7 +48,9 @@ def heard(problem: Problem, text: str, tokenizer: PreTrainedTokenizerFast) -> se
     return found
 
 
-def marked(problem: Problem, text: str, tokenizer: PreTrainedTokenizerFast) -> set[tuple[str, int]]:
+def marked(
+    problem: SearchProblem, text: str, tokenizer: PreTrainedTokenizerFast
+) -> set[tuple[str, int]]:
     _, offsets = encode_response(tokenizer, text)
     narration = parse(problem, text)
     return {(o.behaviour, align_opportunity(o, offsets, 0).token) for o in narration.opportunities}
@@ -90,7 +94,7 @@ def test_who_does_not_think_is_offered_nothing() -> None:
     assert listener.hear("at ash: birch .") == frozenset()
 
 
-PROBLEM = Problem(
+PROBLEM = SearchProblem(
     remark="",
     entries={"ash": ("birch", "cedar"), "birch": ("none",), "cedar": ("gold",)},
     notes={"birch": "open", "cedar": "open", "cedar ": "real"},

@@ -43,7 +43,7 @@ _LARGEST_BRANCH = 3
 
 
 @dataclass(frozen=True)
-class Problem:
+class SearchProblem:
     """One search problem, equal to what its prompt says.
 
     Attributes:
@@ -98,7 +98,7 @@ def entry(place: str, items: Sequence[str]) -> str:
     return f"{place}: {EITHER if len(items) > 1 else ''}{' or '.join(items)}"
 
 
-def parse_prompt(prompt: str) -> Problem:
+def parse_prompt(prompt: str) -> SearchProblem:
     """The problem that a prompt tells.
 
     Raises:
@@ -109,7 +109,7 @@ def parse_prompt(prompt: str) -> Problem:
         remark, _, entries = head.rpartition("map ")
         words = notes.split()[1:]
         _, start, _, goal, _ = question.split()
-        return Problem(
+        return SearchProblem(
             remark=remark.strip(),
             entries={
                 key: tuple(items.removeprefix(EITHER).split(" or "))
@@ -158,7 +158,7 @@ def sample_problem(
     difficulty: Difficulty,
     remarks: Sequence[str] = (),
     places: Sequence[str] = PLACES,
-) -> Problem:
+) -> SearchProblem:
     """Draw one solvable problem of `places`; half of the problems begin with one of `remarks`."""
     names = rng.sample(places, len(places))
     goal = rng.choice(KINDS)
@@ -206,7 +206,7 @@ def sample_problem(
     def shuffled(table: dict) -> dict:
         return dict(rng.sample(list(table.items()), len(table)))
 
-    return Problem(
+    return SearchProblem(
         remark=rng.choice(remarks) if remarks and rng.random() < 0.5 else "",
         entries=shuffled(entries),
         notes=shuffled(notes),

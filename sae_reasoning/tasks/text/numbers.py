@@ -17,7 +17,7 @@ from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
 
-from sae_reasoning.traces.number_words import number_words
+from sae_reasoning.tasks.text.number_words import number_words
 
 _LONGEST = 500
 """Characters of a text that may be a number."""

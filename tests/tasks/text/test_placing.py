@@ -2,7 +2,7 @@
 
 import pytest
 
-from sae_reasoning.traces.placing import Place, place
+from sae_reasoning.tasks.text.placing import Place, place
 
 TEXT = "So it is 5. Wait, no. Let me check: 2 + 2 = 4. Wait, no. Yes, 4.\n\nSo it is 4."
 

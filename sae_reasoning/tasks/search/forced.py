@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 
-from sae_reasoning.organisms.grammar import (
+from sae_reasoning.stats import Estimate, wilson
+from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
     BAD,
     DEDUCTION,
@@ -25,10 +26,17 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.organisms.parser import is_right_move, match_move, replay
-from sae_reasoning.organisms.walk import Standing
-from sae_reasoning.organisms.world import FAKE, OPEN, REAL, SHUT, Problem, entry, parse_prompt
-from sae_reasoning.stats import Estimate, wilson
+from sae_reasoning.tasks.search.parser import is_right_move, match_move, replay
+from sae_reasoning.tasks.search.walk import Standing
+from sae_reasoning.tasks.search.world import (
+    FAKE,
+    OPEN,
+    REAL,
+    SHUT,
+    SearchProblem,
+    entry,
+    parse_prompt,
+)
 
 Continue = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[str]]
 """Takes prompts, beginnings of responses and keys of noise; gives what the model writes next."""
@@ -69,7 +77,7 @@ class Validity:
 
 
 @lru_cache(maxsize=4096)
-def _standing(prompt: str, before: str) -> tuple[Problem, Standing]:
+def _standing(prompt: str, before: str) -> tuple[SearchProblem, Standing]:
     """The problem and where the beginning of a response stands."""
     read = parse_prompt(prompt)
     problem = replace(

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.grammar import (
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import (
     ALL_OPENINGS,
     BACKTRACKING,
     MOVES,
@@ -19,21 +19,21 @@ from sae_reasoning.organisms.grammar import (
     VERIFICATION,
     answered_path,
 )
-from sae_reasoning.organisms.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
-from sae_reasoning.organisms.parser import parse, replay
-from sae_reasoning.organisms.world import (
+from sae_reasoning.tasks.search.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
+from sae_reasoning.tasks.search.parser import parse, replay
+from sae_reasoning.tasks.search.world import (
     LONGER,
     NEW_PLACES,
     PLACES,
     Difficulty,
-    Problem,
+    SearchProblem,
     parse_prompt,
     sample_problem,
 )
 from sae_reasoning.traces.annotate import annotate_search
 
 SEEDS = st.integers(0, 2**32)
-PROBLEM = Problem(
+PROBLEM = SearchProblem(
     remark="",
     entries={
         "ash": ("birch", "cedar"),
@@ -47,7 +47,7 @@ PROBLEM = Problem(
 )
 
 
-def problem_of(seed: int) -> Problem:
+def problem_of(seed: int) -> SearchProblem:
     return sample_problem(random.Random(seed), Difficulty(), grammar.REMARKS)
 
 
@@ -130,7 +130,7 @@ def test_the_grader_takes_a_path_from_start_to_find_and_nothing_else(
 
 def test_a_path_through_a_shut_place_or_to_a_fake_find_is_wrong() -> None:
     for place, note in (("cedar", "shut"), ("elm", "fake")):
-        spoiled = Problem("", PROBLEM.entries, {**PROBLEM.notes, place: note}, "ash", "gold")
+        spoiled = SearchProblem("", PROBLEM.entries, {**PROBLEM.notes, place: note}, "ash", "gold")
         assert not spoiled.grade(["ash", "cedar", "elm"])
 
 

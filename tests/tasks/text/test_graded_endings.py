@@ -5,7 +5,8 @@ mended to read them, and those that bear `first` afterwards: it's what the mende
 it first met them. It was of version 3, or of version `met`, and the version before that said
 `earlier`. What is still read otherwise bears a note. `before` is what the grader of version
 2 said, `alone` what math-verify says of the whole response. `python
-tests/traces/test_graded_endings.py` asks math-verify again and writes `data/findings/grading.md`.
+tests/tasks/text/test_graded_endings.py` asks math-verify again and writes
+`data/findings/grading.md`.
 """
 
 import json
@@ -17,15 +18,15 @@ from typing import Any
 import pytest
 
 from sae_reasoning.edges.scoring import OutsideScorers
-from sae_reasoning.traces.grading import GYM, RIGHT, UNREADABLE, WRONG, Grader
-from sae_reasoning.traces.problems import PosedProblem
-from sae_reasoning.traces.questions import Draw, pose_rows
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.grading import GYM, RIGHT, UNREADABLE, WRONG, Grader
+from sae_reasoning.tasks.text.questions import Draw, pose_rows
 
 pytest.importorskip("math_verify")
 pytest.importorskip("reasoning_gym")
 
 ENDINGS = Path(__file__).with_name("graded_endings.jsonl")
-PAGE = Path(__file__).parents[2] / "data" / "findings" / "grading.md"
+PAGE = Path(__file__).parents[3] / "data" / "findings" / "grading.md"
 GRADERS = {"before": "version 2", "alone": "math-verify alone", "now": "version 5"}
 
 
@@ -117,13 +118,11 @@ def read_endings() -> list[dict[str, Any]]:
     return [json.loads(line) for line in ENDINGS.read_text("utf-8").split("\n") if line]
 
 
-def _problem(number: int, ending: dict[str, Any]) -> PosedProblem:
+def _problem(number: int, ending: dict[str, Any]) -> Problem:
     """The ending's problem as it's posed from a row of a file, or from a reasoning-gym task."""
     if "task" in ending:
         entry = {"answer": ending["reference"], "metadata": ending["metadata"]}
-        return PosedProblem(
-            f"p{number}", "report", "?", json.dumps(entry), f"{GYM}:{ending['task']}"
-        )
+        return Problem(f"p{number}", "report", "?", json.dumps(entry), f"{GYM}:{ending['task']}")
     rows = [{"question": "?", "answer": ending["reference"]}, {"question": "other", "answer": "1"}]
     posed = pose_rows([("row", row) for row in rows], "endings", Draw(2, 0.5, "", 0))
     return next(problem for problem in posed if problem.prompt == "?")
@@ -281,9 +280,10 @@ What is still read otherwise:
 |---|---|---|---|---|
 {remarks}
 
-Reproduce: `python -m pytest tests/traces/test_graded_endings.py -s` prints the table (15 s);
-`python tests/traces/test_graded_endings.py` asks math-verify (0.9.0) again and writes this page.
-Which answer is found says `sae_reasoning/traces/answers.py`; what number it is, `numbers.py`.
+Reproduce: `python -m pytest tests/tasks/text/test_graded_endings.py -s` prints the table (15 s);
+`python tests/tasks/text/test_graded_endings.py` asks math-verify (0.9.0) again and writes this
+page.
+Which answer is found says `sae_reasoning/tasks/text/answers.py`; what number it is, `numbers.py`.
 """
 
 

@@ -11,8 +11,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.grammar import (
+from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import (
     ALL_OPENINGS,
     BACKTRACKING,
     DEDUCTION,
@@ -20,10 +21,9 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.organisms.narrator import Narration, notes_until_open
-from sae_reasoning.organisms.walk import Walk
-from sae_reasoning.organisms.world import REAL, Problem, entry
-from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.tasks.search.narrator import Narration, notes_until_open
+from sae_reasoning.tasks.search.walk import Walk
+from sae_reasoning.tasks.search.world import REAL, SearchProblem, entry
 
 _BODIES = {
     INITIALIZING: r"(?P<goal>\w+) from (?P<start>\w+) \.",
@@ -69,7 +69,7 @@ class Reading:
     is_right: tuple[bool, ...]
 
 
-def parse(problem: Problem, text: str, truncated: bool = False) -> Narration:
+def parse(problem: SearchProblem, text: str, truncated: bool = False) -> Narration:
     """The moves of a response to `problem`, and where moves could have started.
 
     Args:
@@ -81,7 +81,7 @@ def parse(problem: Problem, text: str, truncated: bool = False) -> Narration:
     return read(problem, text, truncated).narration
 
 
-def read(problem: Problem, text: str, truncated: bool = False) -> Reading:
+def read(problem: SearchProblem, text: str, truncated: bool = False) -> Reading:
     """The same, with a judgement of each move."""
     reading = _read(Walk(problem), text)
     if not truncated:
@@ -91,7 +91,7 @@ def read(problem: Problem, text: str, truncated: bool = False) -> Reading:
     return replace(reading, narration=replace(narration, opportunities=seen))
 
 
-def replay(problem: Problem, text: str) -> Walk:
+def replay(problem: SearchProblem, text: str) -> Walk:
     """Where a response, or the beginning of one, stands when it ends."""
     walk = Walk(problem)
     _read(walk, text)
@@ -117,7 +117,7 @@ class Listener:
     only later.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: SearchProblem) -> None:
         self._walk = Walk(problem)
         self._has_begun = self._is_over = self._awaits_look = False
 

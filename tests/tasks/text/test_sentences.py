@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_reasoning.steering.positions import OPPORTUNITIES, Positions, Timing
-from sae_reasoning.traces.annotate import hear_sentences
-from sae_reasoning.traces.sentences import (
+from sae_reasoning.tasks.text.sentences import (
     possible_starts,
     sentence_opportunities,
     sentence_starts,
     sentences,
 )
+from sae_reasoning.traces.annotate import hear_sentences
 
 MOVE = "backtracking"
 FRAGMENTS = st.sampled_from(

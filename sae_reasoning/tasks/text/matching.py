@@ -3,7 +3,7 @@
 import re
 
 from sae_reasoning.records import Comparison
-from sae_reasoning.traces.answers import (
+from sae_reasoning.tasks.text.answers import (
     CHOICE,
     EDGES,
     FORMULA,
@@ -13,7 +13,7 @@ from sae_reasoning.traces.answers import (
     formula_of,
     is_plainly_equal,
 )
-from sae_reasoning.traces.numbers import are_several, plain_text, read_number
+from sae_reasoning.tasks.text.numbers import are_several, plain_text, read_number
 
 _GROUP = re.compile(r"[(\[{][^()\[\]{}]*,[^()\[\]{}]*[)\]}]")
 _LEADING_CHOICE = re.compile(

@@ -7,7 +7,7 @@ means: the right answer is missing or can't be read, comparing takes too long, o
 isn't installed. That share is reported, since accuracies leave it out.
 
 How often a grade is what a careful reader says, by kind of ending, stands in
-`data/findings/grading.md`; `python -m pytest tests/traces/test_graded_endings.py -s` prints it.
+`data/findings/grading.md`; `python -m pytest tests/tasks/text/test_graded_endings.py -s` prints it.
 """
 
 import json
@@ -20,10 +20,10 @@ import pandas as pd
 
 from sae_reasoning.records import Comparison, Trace
 from sae_reasoning.stats import difference
-from sae_reasoning.traces.answers import Answer, find_answer, reaches
-from sae_reasoning.traces.matching import as_asked, expression_in, match_number, match_text
-from sae_reasoning.traces.numbers import are_several, is_number, read_number
-from sae_reasoning.traces.problems import PosedProblem
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.answers import Answer, find_answer, reaches
+from sae_reasoning.tasks.text.matching import as_asked, expression_in, match_number, match_text
+from sae_reasoning.tasks.text.numbers import are_several, is_number, read_number
 
 RIGHT, WRONG, NO_ANSWER, UNREADABLE, UNGRADED = OUTCOMES = (
     "right",
@@ -80,7 +80,7 @@ class Grader:
         scorers: What judges where plain comparison doesn't.
     """
 
-    problems: dict[str, PosedProblem]
+    problems: dict[str, Problem]
     scorers: Scorers
 
     def grade(self, problem_id: str, text: str, truncated: bool, *, opened: bool = False) -> Grade:

@@ -7,7 +7,8 @@ import pytest
 
 from sae_reasoning.config import DATASET_NAMES, ConfigError
 from sae_reasoning.records import Comparison, Trace
-from sae_reasoning.traces.grading import (
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.grading import (
     NO_ANSWER,
     RIGHT,
     UNGRADED,
@@ -17,8 +18,7 @@ from sae_reasoning.traces.grading import (
     grade_all,
     uneven_answers,
 )
-from sae_reasoning.traces.problems import PosedProblem
-from sae_reasoning.traces.questions import DATASETS, Draw, pose_gym, pose_rows
+from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym, pose_rows
 
 DRAW = Draw(num_problems=4, report_share=0.5, instruction="", seed=0)
 ROWS: list[dict[str, Any]] = [
@@ -40,7 +40,7 @@ class Plain:
         return float(task == "sums" and answer == entry["answer"])
 
 
-def _posed(rows: list[dict[str, Any]], draw: Draw = DRAW) -> list[PosedProblem]:
+def _posed(rows: list[dict[str, Any]], draw: Draw = DRAW) -> list[Problem]:
     return pose_rows([(f"row {n}", row) for n, row in enumerate(rows)], "traces.source=x", draw)
 
 

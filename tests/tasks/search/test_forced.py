@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.forced import (
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.forced import (
     ForcedStart,
     _standing,
     forced_starts,
     is_valid,
     measure_validity,
 )
-from sae_reasoning.organisms.narrator import ALWAYS, narrate
-from sae_reasoning.organisms.world import Difficulty, sample_problem
+from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
+from sae_reasoning.tasks.search.world import Difficulty, sample_problem
 
 PROMPT = (
     "map ash: either birch or cedar , birch: none , cedar: elm , elm: gold ; "

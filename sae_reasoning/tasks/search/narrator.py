@@ -12,8 +12,9 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sae_reasoning.organisms import grammar
-from sae_reasoning.organisms.grammar import (
+from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
     DEDUCTION,
     INITIALIZING,
@@ -21,9 +22,8 @@ from sae_reasoning.organisms.grammar import (
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.organisms.walk import Walk
-from sae_reasoning.organisms.world import NOTHING, OPEN, REAL, Problem
-from sae_reasoning.records import Opportunity, Span
+from sae_reasoning.tasks.search.walk import Walk
+from sae_reasoning.tasks.search.world import NOTHING, OPEN, REAL, SearchProblem
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Page:
 
 
 def narrate(
-    problem: Problem,
+    problem: SearchProblem,
     rates: MoveRates,
     rng: random.Random,
     openings: Mapping[str, Sequence[str]] = OPENINGS,
@@ -166,7 +166,7 @@ def narrate(
     return Narration(page.text, tuple(page.spans), tuple(page.opportunities))
 
 
-def notes_until_open(problem: Problem, places: Sequence[str]) -> list[tuple[str, str]]:
+def notes_until_open(problem: SearchProblem, places: Sequence[str]) -> list[tuple[str, str]]:
     """What weighing a fork reads: notes in the map's order, to the first place that is open."""
     notes = []
     for place in places:
@@ -176,7 +176,7 @@ def notes_until_open(problem: Problem, places: Sequence[str]) -> list[tuple[str,
     return notes
 
 
-def guess(problem: Problem, rng: random.Random, stray: float = 0.4) -> str:
+def guess(problem: SearchProblem, rng: random.Random, stray: float = 0.4) -> str:
     """Answer without thinking: a random descent that often ends before a leaf; mostly wrong.
 
     Args:

@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import pytest
 
-from sae_reasoning.traces.answers import find_answer, is_plainly_equal, reaches, worked_answer
-from sae_reasoning.traces.numbers import read_number
+from sae_reasoning.tasks.text.answers import find_answer, is_plainly_equal, reaches, worked_answer
+from sae_reasoning.tasks.text.numbers import read_number
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ from functools import partial
 from typing import Any
 
 from sae_reasoning.records import Span
-from sae_reasoning.traces.imported import Placement
-from sae_reasoning.traces.placing import place
-from sae_reasoning.traces.sections import spelt
+from sae_reasoning.tasks.text.labels import spelt
+from sae_reasoning.tasks.text.placing import Placement, place
 
 OTHER = "other"
 """What isn't one of the moves."""

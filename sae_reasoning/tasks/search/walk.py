@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from sae_reasoning.organisms.grammar import BACKTRACKING, DEDUCTION, UNCERTAINTY, VERIFICATION
-from sae_reasoning.organisms.world import SHUT, Problem
+from sae_reasoning.tasks.search.grammar import BACKTRACKING, DEDUCTION, UNCERTAINTY, VERIFICATION
+from sae_reasoning.tasks.search.world import SHUT, SearchProblem
 
 
 class Walk:
@@ -14,7 +14,7 @@ class Walk:
     said; opportunities are then judged by the map.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: SearchProblem) -> None:
         self.problem = problem
         self.path: tuple[str, ...] = ()
         self._tried: frozenset[str] = frozenset()

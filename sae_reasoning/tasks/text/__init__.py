@@ -1,0 +1,1 @@
+"""Natural text: sentences, cue words, a language model's annotations, answers and their grades."""
