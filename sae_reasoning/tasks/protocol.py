@@ -1,0 +1,235 @@
+"""A task: what the general rooms must know of a kind of text, as data.
+
+Some capabilities are optional. Where one is missing, so are the measures that need it, and the
+verdict says why; no stage refuses a pair because of its text. Models, files and endpoints come in
+as callables, so that a task can be tried on text alone.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_reasoning.records import Annotation
+from sae_reasoning.tasks.problems import Problem
+
+Listen = Callable[[str], frozenset[str] | None]
+"""Takes a response piece by piece and gives the behaviours that could start after the piece; None
+where no sentence ends with it, so that it has to be heard again with what follows."""
+
+
+@dataclass(frozen=True)
+class ResponseFormat:
+    """How one model's responses are laid out; base and RL model may differ.
+
+    Attributes:
+        thinking_prefix: What opens the chain of thought within a response; "" where nothing does,
+            or where the chat template opens it.
+        thinking_suffix: What closes it; "" where nothing does.
+        answer_prefix: What stands before the answer.
+        enters_by_choice: Whether the model chooses to think, by writing `thinking_prefix`. Only
+            then has it a probability of entering thinking.
+    """
+
+    thinking_prefix: str = ""
+    thinking_suffix: str = ""
+    answer_prefix: str = ""
+    enters_by_choice: bool = False
+
+    def split(self, response: str) -> tuple[str, str]:
+        """The chain of thought with what opens it, and what follows its end."""
+        if not self.thinking_suffix or self.thinking_suffix not in response:
+            return response, ""
+        thought, _, answer = response.partition(self.thinking_suffix)
+        return thought, answer
+
+
+@dataclass(frozen=True)
+class Start:
+    """A place in a response at which a behaviour may start, or is started for a model.
+
+    Attributes:
+        problem: What is answered.
+        writer: Who wrote the response up to here.
+        behaviour: What may start.
+        trace_id: The response.
+        response_ids: Its tokens up to onset-1, as they were sampled; the prompt is each reader's
+            own. Forcing a start appends ids to them.
+        text: The response up to here.
+        taken: Whether the writer started it.
+        weight: One over the probability with which the place was drawn.
+    """
+
+    problem: Problem
+    writer: str
+    behaviour: str
+    trace_id: str
+    response_ids: tuple[int, ...]
+    text: str
+    taken: bool
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A behaviour that was started for a model, and what the model made of it.
+
+    Attributes:
+        start: Where.
+        opening: Words that were written for the model; "" where it began in its own.
+        continuation: What it wrote.
+    """
+
+    start: Start
+    opening: str
+    continuation: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a judge says of an execution.
+
+    Attributes:
+        is_formed: Whether it has the form of the behaviour, rightly filled or not.
+        is_valid: Whether it does what the behaviour is for; None where the judge can't tell.
+    """
+
+    is_formed: bool
+    is_valid: bool | None
+
+
+class Annotator(Protocol):
+    """Marks behaviours in responses, whole or while they are written, by one rule."""
+
+    name: str
+
+    def annotate(self, problem: Problem, response: str, *, truncated: bool) -> Annotation:
+        """Spans and opportunities of a whole response; none at a cut."""
+        ...
+
+    def listen(self, problem: Problem) -> Listen | None:
+        """Who hears one response; None where only whole texts can be annotated."""
+        ...
+
+
+class Grader(Protocol):
+    """Grades responses by program."""
+
+    def grade(self, problem: Problem, response: str, *, truncated: bool) -> bool | None:
+        """Right or wrong; None where nothing can tell."""
+        ...
+
+
+class Openings(Protocol):
+    """How behaviours begin.
+
+    Attributes:
+        is_closed: Whether the list exhausts how a behaviour can begin, so that the probabilities
+            of its openings sum to that of the behaviour.
+    """
+
+    is_closed: bool
+
+    def of(self, behaviour: str) -> tuple[str, ...]:
+        """First words of a behaviour, the same list for every model."""
+        ...
+
+
+class ExecutionJudge(Protocol):
+    """Says whether a behaviour that was started was carried out.
+
+    Attributes:
+        name: Of the judge; it stands in the verdict.
+        horizon: Tokens that a continuation gets at most.
+    """
+
+    name: str
+    horizon: int
+
+    def judge(self, executions: Sequence[Execution]) -> list[Judgement]:
+        """Of behaviours whose opening was written."""
+        ...
+
+    def judge_free(self, starts: Sequence[Start], texts: Sequence[str]) -> list[Judgement]:
+        """Of texts whose writer was free: whether they are the behaviour, and valid."""
+        ...
+
+
+class ExecutionNull(Protocol):
+    """What earns validity without the ability."""
+
+    def chance(self, starts: Sequence[Start], tries: int, seed: int) -> Float[np.ndarray, " start"]:
+        """Probability that the best of some randomly filled continuations is valid; unbiased."""
+        ...
+
+    def heuristics(self, starts: Sequence[Start]) -> Mapping[str, Float[np.ndarray, " start"]]:
+        """Validity of rules that don't read what the behaviour must read, by name; may be empty."""
+        ...
+
+
+class Tutor(Protocol):
+    """Writes lessons on one problem from attempts at it.
+
+    Attributes:
+        kinds: Of lessons: the real one first, then its controls.
+    """
+
+    kinds: tuple[str, ...]
+
+    def choose(self, problems: Sequence[Problem], seed: int) -> Problem:
+        """The problem whose lesson needs every behaviour."""
+        ...
+
+    def lesson(
+        self, problem: Problem, attempts: Sequence[str], kind: str, rng: np.random.Generator
+    ) -> str:
+        """One example response."""
+        ...
+
+
+Paraphraser = Callable[[str, str, np.random.Generator], str | None]
+"""Takes a behaviour and the words of a span; other words for it, or None."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What can be measured on a kind of text.
+
+    Attributes:
+        name: `search` or `text`.
+        behaviours: All there can be; None where any may be annotated.
+        formats: Of each model of the pair, how its responses are laid out.
+        annotator: Marks behaviours.
+        grader: Grades responses.
+        sentence_ends: Whether a sentence ends with a response, by its decoded text so far. The same
+            rule cuts whole texts.
+        sentences: First character and one past the last of each sentence of a text.
+        openings: How behaviours begin, where that is known.
+        judge: Of executions, where there is one.
+        null: What validity is worth without the ability.
+        content: Characters of the words of a text that carry its content.
+        problem_baselines: By name, the probability that a random procedure answers a problem.
+        tutor: Writes lessons.
+        paraphraser: Puts a span in other words.
+    """
+
+    name: str
+    behaviours: frozenset[str] | None
+    formats: Mapping[str, ResponseFormat]
+    annotator: Annotator
+    grader: Grader
+    sentence_ends: Callable[[str], bool]
+    sentences: Callable[[str], list[tuple[int, int]]]
+    openings: Openings | None = None
+    judge: ExecutionJudge | None = None
+    null: ExecutionNull | None = None
+    content: Callable[[str], list[tuple[int, int]]] | None = None
+    problem_baselines: Mapping[str, Callable[[Problem], float]] = field(default_factory=dict)
+    tutor: Tutor | None = None
+    paraphraser: Paraphraser | None = None
+
+    def missing(self, *capabilities: str) -> tuple[str, ...]:
+        """Those of some optional capabilities that this task lacks."""
+        return tuple(name for name in capabilities if not getattr(self, name))
