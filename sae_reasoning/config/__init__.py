@@ -22,6 +22,7 @@ from sae_reasoning.config.contrast import (
 )
 from sae_reasoning.config.elicit import ElicitConfig
 from sae_reasoning.config.fetch import FETCHED, FetchConfig
+from sae_reasoning.config.findings import FindingsConfig
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.config.match import MatchConfig
 from sae_reasoning.config.organisms import (
@@ -65,6 +66,7 @@ __all__ = [
     "ElicitConfig",
     "ExportConfig",
     "FetchConfig",
+    "FindingsConfig",
     "GrpoConfig",
     "HybridConfig",
     "MatchConfig",
@@ -137,6 +139,7 @@ class Config:
         elicit: Cheap means beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
+        findings: Tables of the pages of findings.
         fetch: Weights out of the package index.
         plan: What the estimate of costs assumes.
         organism: The making of models whose answer is known.
@@ -166,6 +169,7 @@ class Config:
     elicit: ElicitConfig = field(default_factory=ElicitConfig)
     report: ReportConfig = field(default_factory=ReportConfig)
     calibrate: CalibrateConfig = field(default_factory=CalibrateConfig)
+    findings: FindingsConfig = field(default_factory=FindingsConfig)
     fetch: FetchConfig = field(default_factory=FetchConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
@@ -276,6 +280,8 @@ class Config:
             return {Path(self.fetch.folder) / name: [] for name in self.fetch.models}
         if stage in ("dashboard", "plan"):
             return {}
+        if stage == "findings":
+            return {Path(name): [] for name in self.findings.pages}
         if stage == "bench":
             return {Path("bench.json"): [self.device, self.threads]}
         models = [asdict(model) for model in (pair.base, pair.rl)]
