@@ -56,6 +56,7 @@ from sae_reasoning.steering.triggers import (
     push_once,
     unit,
 )
+from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
 from sae_reasoning.tasks.search.world import parse_prompt
@@ -184,7 +185,7 @@ class _Lab:
         *,
         max_new_tokens: int,
         pushes: Sequence[Push] | None = None,
-        until: str = "",
+        until: MarkEnd | None = None,
     ) -> list[Written]:
         noise = torch.tensor([[self._own.seed, *key] for key in keys]).reshape(-1, 3)
         lm = self._models[model]
@@ -292,7 +293,12 @@ class _Lab:
             keys: Sequence[tuple[int, int]],
         ) -> list[str]:
             made = self._write(
-                model, prompts, beginnings, keys, max_new_tokens=self._own.move_tokens, until="."
+                model,
+                prompts,
+                beginnings,
+                keys,
+                max_new_tokens=self._own.move_tokens,
+                until=MarkEnd("."),
             )
             return [one.added for one in made]
 
@@ -353,7 +359,7 @@ class _Lab:
             [(start.place, 2000) for start in starts],
             max_new_tokens=self._own.move_tokens,
             pushes=pushes,
-            until=".",
+            until=MarkEnd("."),
         )
         return [one.added for one in made]
 
@@ -467,7 +473,7 @@ class _Lab:
                 beginnings,
                 [(index, 3000) for index in range(len(chosen))],
                 max_new_tokens=self._own.move_tokens,
-                until=".",
+                until=MarkEnd("."),
             )
             texts = [one.text for one in made]
             found.append(beside.accuracy_after(condition, chosen, texts, self._how))

@@ -33,6 +33,7 @@ from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
 
@@ -207,7 +208,7 @@ def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
         sampler=keyed_sampler(noise, own.temperature),
         max_new_tokens=own.move_tokens,
         batch_size=own.batch_size,
-        until=".",
+        until=MarkEnd("."),
     )
     rows = zip(sight.starts, openings, made, strict=True)
     return {

@@ -77,6 +77,7 @@ from sae_reasoning.organisms.measure import (
 from sae_reasoning.organisms.pretrain import Progress, pretrain, start_alike
 from sae_reasoning.organisms.truth import truths
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.forced import Continue
 
@@ -413,7 +414,12 @@ def _continuer(lm: LanguageModel, seed: int) -> Continue:
         noise = torch.tensor([[seed, key, 1] for key in keys])
         sampler = keyed_sampler(noise, temperature=1.0)
         made = write(
-            lm, prompts, beginnings, sampler=sampler, max_new_tokens=_MOVE_TOKENS, until="."
+            lm,
+            prompts,
+            beginnings,
+            sampler=sampler,
+            max_new_tokens=_MOVE_TOKENS,
+            until=MarkEnd("."),
         )
         return [one.added for one in made]
 

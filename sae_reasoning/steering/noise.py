@@ -5,7 +5,9 @@ problem, sample, step, token id). Two runs of the same rollout under different e
 their noise, whatever batch they are in, until their texts diverge.
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -15,6 +17,29 @@ from torch import Tensor
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A named stream of sampling noise: what other streams draw says nothing of it.
+
+    Attributes:
+        stream: Name of what is sampled, as `traces` or `contrast/rollouts`.
+        seed: Of the stage.
+    """
+
+    stream: str
+    seed: int
+
+    def keys(self, rows: Sequence[tuple[int, int]]) -> Int[Tensor, "row 3"]:
+        """What the noise of each rollout is keyed by.
+
+        Args:
+            rows: Of each rollout, the key of its problem or start, and its sample from 0.
+        """
+        first = int.from_bytes(hashlib.sha256(self.stream.encode()).digest()[:5], "big") << 20
+        keys = [(self.seed, key, first + sample) for key, sample in rows]
+        return torch.tensor(keys, dtype=torch.int64).reshape(-1, 3)
 
 
 def _shift_right(x: Int[Tensor, "..."], bits: int) -> Int[Tensor, "..."]:

@@ -20,6 +20,20 @@ Listen = Callable[[str], frozenset[str] | None]
 where no sentence ends with it, so that it has to be heard again with what follows."""
 
 
+class SentenceEnd(Protocol):
+    """Where the first sentence of a text ends, by its decoded text so far.
+
+    Attributes:
+        marks: Characters; a text without any of them has not ended.
+    """
+
+    marks: str
+
+    def find(self, text: str, *, is_last: bool) -> int | None:
+        """One past the last character of the sentence's mark; None where it has not ended."""
+        ...
+
+
 @dataclass(frozen=True)
 class ResponseFormat:
     """How one model's responses are laid out; base and RL model may differ.
@@ -203,9 +217,8 @@ class Task:
         formats: Of each model of the pair, how its responses are laid out.
         annotator: Marks behaviours.
         grader: Grades responses.
-        sentence_ends: Whether a sentence ends with a response, by its decoded text so far. The same
-            rule cuts whole texts.
-        sentences: First character and one past the last of each sentence of a text.
+        sentence_end: Where the first sentence of a text ends, while it is written.
+        sentences: First character and one past the last of each sentence of a whole text.
         openings: How behaviours begin, where that is known.
         judge: Of executions, where there is one.
         null: What validity is worth without the ability.
@@ -220,7 +233,7 @@ class Task:
     formats: Mapping[str, ResponseFormat]
     annotator: Annotator
     grader: Grader
-    sentence_ends: Callable[[str], bool]
+    sentence_end: SentenceEnd
     sentences: Callable[[str], list[tuple[int, int]]]
     openings: Openings | None = None
     judge: ExecutionJudge | None = None

@@ -4,9 +4,11 @@ import pytest
 from byte_level import byte_level_tokenizer, ids, new_lm, saying
 from transformers import GenerationConfig
 
+from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.lm.generate import Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.write import begun_ids, write
+from sae_reasoning.tasks.marks import MarkEnd
 
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|custom_end|>\n{% endfor %}"
@@ -20,7 +22,7 @@ def lm() -> LanguageModel:
 
 
 def rolled(
-    lm: LanguageModel, *scripts: list[int], until: str = "", most: int = 30
+    lm: LanguageModel, *scripts: list[int], until: EndRule | None = None, most: int = 30
 ) -> list[Rollout]:
     made = generate(
         lm,
@@ -99,7 +101,7 @@ def test_a_model_without_any_end_token_writes_to_the_limit():
 )
 def test_text_ends_a_rollout_where_a_sentence_ends(lm, text, kept):
     script = [*ids(lm, text), *ids(lm, " check") * 20]
-    (rollout,) = rolled(lm, script, until=".")
+    (rollout,) = rolled(lm, script, until=MarkEnd("."))
     assert lm.decode(list(rollout.token_ids)).rstrip("\n") == kept
     assert rollout.token_ids == tuple(script[: len(rollout.token_ids)])
     assert not rollout.truncated and rollout.end_id is None
@@ -108,13 +110,13 @@ def test_text_ends_a_rollout_where_a_sentence_ends(lm, text, kept):
 @pytest.mark.parametrize("written", ["So 7.5 is", "Let me check,"])
 def test_a_rollout_without_the_end_of_a_sentence_is_cut(lm, written):
     script = ids(lm, written)
-    (rollout,) = rolled(lm, script, until=".", most=len(script))
+    (rollout,) = rolled(lm, script, until=MarkEnd("."), most=len(script))
     assert rollout.truncated and rollout.token_ids == tuple(script)
 
 
 def test_a_sentence_that_ends_at_the_limit_has_ended(lm):
     script = ids(lm, "Let me check.")
-    (rollout,) = rolled(lm, script, until=".", most=len(script))
+    (rollout,) = rolled(lm, script, until=MarkEnd("."), most=len(script))
     assert not rollout.truncated and rollout.token_ids == tuple(script)
 
 

@@ -4,9 +4,8 @@ What ends a turn is said in several places, and none knows all: a base tokenizer
 chat-tuned model writes, generation configs list several, and templates have marks of their own.
 """
 
-import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from transformers import PreTrainedTokenizerFast
 
@@ -60,25 +59,36 @@ def _listed(says: Any) -> list[int]:
     return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
-class TextEnd:
-    """Tells when a text that is being written has come to its end, however tokens cut it.
+class EndRule(Protocol):
+    """Says where the first sentence of a text ends.
 
-    Args:
-        decode: Text of token ids.
-        mark: What ends it, as `.`: by itself, or at the end of a word; not within one, as in `3.5`,
-            so what follows a word's mark is waited for.
+    Attributes:
+        marks: Characters; a text without any of them has not ended.
     """
+
+    marks: str
+
+    def find(self, text: str, *, is_last: bool) -> int | None:
+        """One past the last character of the mark; None where it has not ended.
+
+        Args:
+            text: So far.
+            is_last: Whether nothing follows.
+        """
+        ...
+
+
+class TextEnd:
+    """Tells when a text that is being written has come to its end, however tokens cut it."""
 
     _REACH = 4
 
-    def __init__(self, decode: Any, mark: str) -> None:
-        self._decode, self._mark = decode, mark
-        sign = re.escape(mark)
-        self._end = re.compile(rf"(?<!\S){sign}(?!\S)|{sign}[\"'”’)\]*_]*(?=\s)")
+    def __init__(self, decode: Callable[[list[int]], str], rule: EndRule) -> None:
+        self._decode, self._rule = decode, rule
         self._holds: dict[int, bool] = {}
 
     def num_kept(self, token_ids: Sequence[int], is_last: bool) -> int | None:
-        """How many of the tokens so far belong to the text; None where it hasn't ended.
+        """How many of the tokens so far belong to the text; None where it has not ended.
 
         Args:
             token_ids: Asked about after every one of them.
@@ -86,15 +96,15 @@ class TextEnd:
         """
         if not any(map(self._may_end, token_ids[-self._REACH :])):
             return None
-        found = self._end.search(self._decode(list(token_ids)) + " " * is_last)
-        if found is None:
+        end = self._rule.find(self._decode(list(token_ids)), is_last=is_last)
+        if end is None:
             return None
         kept = len(token_ids)
-        while len(self._decode(list(token_ids[: kept - 1]))) >= found.end():  # After the mark.
+        while len(self._decode(list(token_ids[: kept - 1]))) >= end:  # After the mark.
             kept -= 1
         return kept
 
     def _may_end(self, token: int) -> bool:
         if token not in self._holds:
-            self._holds[token] = self._mark in self._decode([token])
+            self._holds[token] = not set(self._rule.marks).isdisjoint(self._decode([token]))
         return self._holds[token]

@@ -20,7 +20,7 @@ from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.attention import is_quick_for_one_query, quick_for_one_query
 from sae_reasoning.edges.lm.depth import check_layers
-from sae_reasoning.edges.lm.ending import TextEnd
+from sae_reasoning.edges.lm.ending import EndRule, TextEnd
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
 from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import LanguageModel
@@ -219,7 +219,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     edits: Mapping[int, ResidualEdit] | None = None,
-    until: str = "",
+    until: EndRule | None = None,
     beside: Beside | None = None,
     shared: bool = False,
 ) -> Iterator[Rollout]:
@@ -234,7 +234,7 @@ def generate(
         edits: By decoder block: called with the residual stream after the block at each position
             that predicts a generated token (the last of the prompt, then each generated token),
             and the rows it belongs to; what it returns takes its place.
-        until: Text that ends a rollout beside the model's own end tokens (see `TextEnd`).
+        until: Says where a rollout ends beside the model's own end tokens.
         beside: Another model that reads each position before the edits of it are made.
         shared: Whether processes may share the batches (see `shared_out`), which are made as small
             as gives each process as many as any other: rollouts come batch by batch then, the
@@ -308,13 +308,13 @@ def roll_out(
     batch: Sequence[int],
     sampler: Sampler,
     max_new_tokens: int,
-    until: str = "",
+    until: EndRule | None = None,
 ) -> Iterator[Rollout]:
     """Roll out one batch of prompts, as `generate` says."""
     lm = predictor.lm
     pad_id = lm.tokenizer.pad_token_id or 0
     ends = torch.tensor(lm.end_ids, dtype=torch.long, device=lm.device)
-    text_end = TextEnd(lm.decode, until) if until else None
+    text_end = TextEnd(lm.decode, until) if until is not None else None
     said: dict[int, list[int]] = {row: [] for row in batch}
     token_ids, mask = padded_left(lm, [prompts[row] for row in batch], max_new_tokens)
     width = token_ids.shape[1]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.lm.generate import ResidualEdit, Sampler, generate
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
@@ -55,12 +56,12 @@ def write(
     max_new_tokens: int,
     batch_size: int | None = None,
     edits: Mapping[int, ResidualEdit] | None = None,
-    until: str = "",
+    until: EndRule | None = None,
 ) -> list[Written]:
     """Continue every prompt with its beginning of a response, in the prompts' order.
 
     A beginning, of token ids or of text that is cut into some by itself, is appended to the
-    prompt's ids. `until` is text that ends a response, beside the model's end tokens. `batch_size`
+    prompt's ids. `until` says where a response ends, beside the model's end tokens. `batch_size`
     is what suits the device if not given, and at most that on a CPU: keys and values of more rows
     outgrow its cache. Processes share the batches, so `sampler` and `edits` may remember things of
     a batch only.

@@ -1,0 +1,1 @@
+"""How models write: one engine for every stage, named noise, and parts that survive a kill."""

@@ -1,0 +1,28 @@
+"""Both models of a pair, each loaded when it is first asked for."""
+
+from functools import cached_property
+
+from sae_reasoning.config import PairConfig
+from sae_reasoning.edges.lm.load import LanguageModel, load
+from sae_reasoning.records import BASE
+
+
+class LoadedPair:
+    """The models of a pair on one device."""
+
+    def __init__(self, pair: PairConfig, device: str) -> None:
+        self._pair, self._device = pair, device
+
+    def __getitem__(self, model: str) -> LanguageModel:
+        """`base` or `rl`."""
+        return self.base if model == BASE else self.rl
+
+    @cached_property
+    def base(self) -> LanguageModel:
+        """The base model."""
+        return load(self._pair.base, self._device)
+
+    @cached_property
+    def rl(self) -> LanguageModel:
+        """The RL model."""
+        return load(self._pair.rl, self._device)

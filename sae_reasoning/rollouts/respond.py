@@ -1,0 +1,162 @@
+"""Responses of a model to prefixes of token ids, plain or edited.
+
+A prefix is the prompt as the model's own template writes it, and the ids of what stands at the
+beginning of the response. Nothing is decoded and encoded again: what was sampled is what is judged,
+cached and continued.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Int
+from torch import Tensor
+
+from sae_reasoning.edges.lm.ending import EndRule
+from sae_reasoning.edges.lm.generate import ResidualEdit, Sampler, generate
+from sae_reasoning.edges.lm.load import (
+    LanguageModel,
+    continuation_ids,
+    encode_prompt,
+    encode_response,
+)
+from sae_reasoning.steering.noise import Noise, keyed_sampler
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a model goes on from.
+
+    Attributes:
+        prompt_ids: Tokens of the prompt, BOS included.
+        begun_ids: Tokens of the response that are given.
+        key: Of the sampling noise: its problem's or its start's.
+        sample: Number of the sample among those of the same key.
+    """
+
+    prompt_ids: tuple[int, ...]
+    begun_ids: tuple[int, ...]
+    key: int
+    sample: int = 0
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a model made of a prefix.
+
+    Attributes:
+        prefix: What it went on from.
+        token_ids: Tokens that the model wrote, without the one that ended its turn.
+        end_id: The token that ended its turn, if one did.
+        text: The whole response, with the beginning that was given.
+        added: What the model wrote of it.
+        truncated: Whether it was cut.
+    """
+
+    prefix: Prefix
+    token_ids: tuple[int, ...]
+    end_id: int | None
+    text: str
+    added: str
+    truncated: bool
+
+    @property
+    def response_ids(self) -> list[int]:
+        """Tokens of the whole text."""
+        return [*self.prefix.begun_ids, *self.token_ids]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are sampled.
+
+    Attributes:
+        noise: Stream of the noise.
+        temperature: Positive.
+        max_new_tokens: Tokens after which a response is truncated.
+        batch_size: Rows at once at most; on a CPU no more than fit its cache.
+    """
+
+    noise: Noise
+    temperature: float
+    max_new_tokens: int
+    batch_size: int | None = None
+
+
+def prefix_of(
+    lm: LanguageModel,
+    prompt: str,
+    key: int,
+    sample: int = 0,
+    *,
+    begun: str | Sequence[int] = (),
+    opening: str = "",
+) -> Prefix:
+    """A prompt in a model's own template, with the beginning of a response.
+
+    Args:
+        lm: Whose template.
+        prompt: What is asked.
+        key: Of the noise.
+        sample: Of those with the same key.
+        begun: Beginning of the response: ids as they were sampled, or text.
+        opening: Words that are written after it.
+    """
+    ids = encode_response(lm.tokenizer, begun)[0] if isinstance(begun, str) else list(begun)
+    if opening:
+        ids = [*ids, *continuation_ids(lm, opening, ids)]
+    return Prefix(tuple(encode_prompt(lm.tokenizer, prompt)), tuple(ids), key, sample)
+
+
+def noise_keys(noise: Noise, prefixes: Sequence[Prefix]) -> Int[Tensor, "row 3"]:
+    """Keys of the noise of each prefix's response."""
+    return noise.keys([(prefix.key, prefix.sample) for prefix in prefixes])
+
+
+def respond(
+    lm: LanguageModel,
+    prefixes: Sequence[Prefix],
+    sampling: Sampling,
+    *,
+    until: EndRule | None = None,
+    edits: Mapping[int, ResidualEdit] | None = None,
+    sampler: Callable[[Sampler], Sampler] | None = None,
+) -> list[Response]:
+    """Continue every prefix, in their order.
+
+    Processes share the batches, so `edits` and what `sampler` makes may remember things of a batch
+    only.
+
+    Args:
+        lm: The model.
+        prefixes: What it goes on from.
+        sampling: How.
+        until: What ends a response beside the model's own end tokens.
+        edits: By decoder block, of the residual stream (see `generate`).
+        sampler: Wraps the keyed sampler.
+    """
+    most = 512 if lm.device.type == "cuda" else 128
+    batch_size = sampling.batch_size or most
+    if lm.device.type == "cpu":
+        batch_size = min(batch_size, most)
+    keyed = keyed_sampler(noise_keys(sampling.noise, prefixes), sampling.temperature)
+    made: dict[int, Response] = {}
+    for rollout in generate(
+        lm,
+        [[*prefix.prompt_ids, *prefix.begun_ids] for prefix in prefixes],
+        sampler=sampler(keyed) if sampler else keyed,
+        max_new_tokens=sampling.max_new_tokens,
+        batch_size=batch_size,
+        edits=edits,
+        until=until,
+        shared=True,
+    ):
+        prefix = prefixes[rollout.row]
+        made[rollout.row] = Response(
+            prefix=prefix,
+            token_ids=tuple(rollout.token_ids),
+            end_id=rollout.end_id,
+            text=lm.decode([*prefix.begun_ids, *rollout.token_ids]),
+            added=lm.decode(list(rollout.token_ids)),
+            truncated=rollout.truncated,
+        )
+    return [made[row] for row in range(len(prefixes))]
