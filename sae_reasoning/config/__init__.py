@@ -99,7 +99,7 @@ VERSIONS = {
     "course": 3,
     "hybrid": 3,
     "elicit": 3,
-    "report": 6,
+    "report": 7,
     "organisms": 1,
 }
 """Of every stage that makes a folder: raised when its result changes while its options haven't, so

@@ -87,25 +87,26 @@ class CourseConfig:
 
 @dataclass
 class ReportConfig:
-    """Margins and bars of the verdict; what they mean stands in sae_reasoning/report/verdict.py.
+    """Thresholds of the verdict (sae_reasoning/report/verdict.py says how they decide), and pages.
 
     Attributes:
         rate_ratio: A rate is up above this factor, level within it and its inverse.
         rate_difference: Starts a trace, or an opportunity, below which a difference is none.
-        skill_margin: Of the way from chance to certainty, what the base may lack of the RL model's
-            and still have the move. 0.3 is what 0.15 of validity are at a chance of one half.
-        able: Way from chance (0) to certainty (1) above which a move is carried out.
-        unable: Way below which it isn't; in between a model can in part.
+        margin: Chance-corrected accuracy by which the base may be behind the RL model and still
+            have the behaviour. 0.3 is 0.15 of execution accuracy at a chance of one half.
+        able: Chance-corrected accuracy (0 is chance, 1 is always right) above which a model
+            executes a behaviour.
+        unable: Chance-corrected accuracy below which it can't; in between it can in part.
         min_opportunities: Opportunities of both models, below which no rate is judged.
         min_starts: Starts, below which no execution is judged.
         min_problems: Problems that those must come from.
-        reviews: Files of reviewers' calls, as the page of latents exports them, to be folded in.
+        reviews: Files of reviewers' labels that the page of latents exports, to be shown.
         neuronpedia: Whether shortlisted latents are exported too, in Neuronpedia's shape.
     """
 
     rate_ratio: float = 1.25
     rate_difference: float = 0.01
-    skill_margin: float = 0.3
+    margin: float = 0.3
     able: float = 0.4
     unable: float = 0.2
     min_opportunities: int = 100
@@ -116,18 +117,18 @@ class ReportConfig:
 
     @property
     def margins(self) -> dict[str, float]:
-        """What the verdict is judged by: all that isn't about pages."""
+        """The thresholds of the verdict, without the options of the pages."""
         own = asdict(self)
         del own["reviews"], own["neuronpedia"]
         return own
 
     def __post_init__(self) -> None:
         prefix = "report"
-        positive(self, prefix, "rate_difference", "skill_margin", "min_opportunities")
+        positive(self, prefix, "rate_difference", "margin", "min_opportunities")
         positive(self, prefix, "min_starts", "min_problems")
         require(
-            self.skill_margin < 1,
-            f"{prefix}.skill_margin={self.skill_margin} is a share, below 1; try 0.3",
+            self.margin < 1,
+            f"{prefix}.margin={self.margin} is a share, below 1; try 0.3",
         )
         require(
             self.rate_ratio > 1,
@@ -142,7 +143,7 @@ class ReportConfig:
 
 @dataclass
 class CalibrateConfig:
-    """The verdict, held against models whose answer is known; runs take `experiment`'s options.
+    """The verdict on models whose answer is known; runs take `experiment`'s options.
 
     Attributes:
         seeds: Of the organisms; those that margins were fitted on don't belong here.

@@ -56,7 +56,7 @@ _FIGURES = {
         "verdict.json",
         *(
             f"rows/{name}.csv"
-            for name in "evidence latents onset_mass execution hybrid attacks dictionaries "
+            for name in "evidence latents onset_probability execution hybrid attacks dictionaries "
             "calibration".split()
         ),
     ),

@@ -1,4 +1,4 @@
-"""The verdict on each move in words, with what decided it and how near that is to turning."""
+"""The verdict on each behaviour in words, with what decided it and how near it is to turning."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from sae_reasoning.contrast.measures import (
 )
 from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import OVER, TRIGGER
-from sae_reasoning.contrast.triggers import SKILL as PUSHED
+from sae_reasoning.contrast.triggers import SKILL as STEERED
 from sae_reasoning.contrast.validity import FIXED_RULE, OVER_RULE, OWN_WORDS, SKILL, VALIDITY
 from sae_reasoning.report.figures import Axis, Bar
 from sae_reasoning.report.verdict import (
@@ -34,42 +34,44 @@ from sae_reasoning.report.verdict import (
 from sae_reasoning.texts import bounded, number
 
 _MEANS = {
-    DEPLOYED: "The base could do it already; training taught the model when to.",
-    GATEWAY: "Training taught the model to think more; in thought, the move is no more frequent.",
-    RARER: "Training taught the model to think more; in thought, it makes the move less often.",
-    UNSETTLED: "The base could do it already; whether training taught it when, or only to think "
-    "more, isn't settled.",
-    CREATED: "The base can't do it, however it is started; training made the move.",
-    UNCHANGED: "The model does it as often as its base.",
-    REDUCED: "The model does it less often than its base.",
-    INCONCLUSIVE: "The figures don't settle what training did here.",
+    DEPLOYED: "The base could execute it already; training taught the RL model when to start it.",
+    GATEWAY: "Training taught the RL model to enter thinking; while thinking, the behaviour is no "
+    "more frequent.",
+    RARER: "Training taught the RL model to think more; while thinking, it starts the behaviour "
+    "less often.",
+    UNSETTLED: "The base could execute it already; whether training taught when to start it, or "
+    "only to think more, isn't settled.",
+    CREATED: "The base can't execute it, however it is started; training created the behaviour.",
+    UNCHANGED: "The RL model starts it as often as the base.",
+    REDUCED: "The RL model starts it less often than the base.",
+    INCONCLUSIVE: "The figures don't settle what training did.",
 }
 _IN_SHORT = {
     DEPLOYED: "the base could, training taught when",
-    GATEWAY: "training taught to think more, and with it the move",
-    RARER: "training taught to think more; in thought the move is rarer",
+    GATEWAY: "training taught to enter thinking, and with it the behaviour",
+    RARER: "training taught to think more; while thinking, the behaviour is less frequent",
     UNSETTLED: "the base could; whether training taught when isn't settled",
-    CREATED: "the base can't, training made it",
+    CREATED: "the base can't, training created it",
     UNCHANGED: "as often as in the base",
-    REDUCED: "rarer than in the base",
+    REDUCED: "less often than in the base",
     INCONCLUSIVE: "the figures don't settle it",
 }
-_READ = {
-    PER_TRACE: "how often a rollout starts it",
-    GIVEN_THINKING: "how often it starts at an opportunity, within thought",
-    VALIDITY: "how often it's carried out rightly, once started",
-    SKILL: "skill once started (0 is chance, 1 is always right)",
-    PUSHED: "skill after the best push (0 is chance, 1 is always right)",
-    OVER: "lead of the push",
+_NAMES = {
+    PER_TRACE: "expected starts a rollout",
+    GIVEN_THINKING: "probability of a start at an opportunity, while thinking",
+    VALIDITY: "execution accuracy, once started",
+    SKILL: "chance-corrected accuracy, once started (0 is chance, 1 is always right)",
+    STEERED: "chance-corrected accuracy under the best steering vector",
+    OVER: "lead of the best steering vector",
 }
 _CLEAR = 1.0
 """Half-widths of its interval that a bound is away from its margin where the verdict is clear."""
 _ENOUGH = 20
 """Verdicts on models whose answer is known, below which their share that is right says little."""
 NEVER = (
-    "Never: not seen in rollouts that were made to think, nor more than next to nothing in "
-    "probability; at most is the exact upper 95 % bound of the share that start the move, on as "
-    "many problems, since rollouts on one may all be alike."
+    "Never: not seen in rollouts with the thinking prefix forced, and next to nothing in "
+    "probability; at most is the exact upper 95 % bound of the share of rollouts that start the "
+    "behaviour, with problems as the unit, since rollouts on one may all be the same."
 )
 """What pages mean by it."""
 MODEL_NAMES = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL: "RL model"}
@@ -78,18 +80,18 @@ MODEL_NAMES = {RATIO: "RL ÷ base", DIFFERENCE: "RL − base", BASE: "base", RL:
 
 @dataclass(frozen=True)
 class Card:
-    """The verdict on one move, for people.
+    """The verdict on one behaviour, for people.
 
     Attributes:
-        behaviour: The move.
+        behaviour: Its label.
         verdict: As `report.verdict` gives it.
-        qualifier: Of a deployed move, or "".
+        qualifier: Of a deployed behaviour, or "".
         means: What the verdict means.
         reason: What it rests on, in words with figures.
         sure: How far the decisive figures are from turning.
-        rule: How both models do beside a rule that reads no note, or "".
-        deciding: Figures that decided, each against its margin.
-        others: Other figures that were held against a margin on the way.
+        heuristic: How far both models are above the best heuristic, or "".
+        deciding: Figures that decided, each with its margin.
+        others: Other figures that were compared with a margin.
     """
 
     behaviour: str
@@ -98,7 +100,7 @@ class Card:
     means: str
     reason: str
     sure: str
-    rule: str
+    heuristic: str
     deciding: tuple[Bar, ...]
     others: tuple[Bar, ...]
 
@@ -109,9 +111,9 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     for one in verdicts:
         groups.setdefault(one.qualifier or one.verdict, []).append(one.behaviour)
     said = [
-        f"{_listed(moves)} {'is' if len(moves) == 1 else 'are'} "
+        f"{_listed(behaviours)} {'is' if len(behaviours) == 1 else 'are'} "
         f"{DEPLOYED if name in (GATEWAY, RARER, UNSETTLED) else name} ({_IN_SHORT[name]})"
-        for name, moves in groups.items()
+        for name, behaviours in groups.items()
     ]
     text = "; ".join(said)
     return f"{text[:1].upper()}{text[1:]}."
@@ -119,18 +121,18 @@ def headline(verdicts: Sequence[Verdict]) -> str:
 
 @dataclass(frozen=True)
 class Summary:
-    """A row of the first table: the answer on one move at a glance.
+    """A row of the first table: the answer on one behaviour at a glance.
 
     Attributes:
-        behaviour: The move.
+        behaviour: Its label.
         verdict: With its qualifier, if any.
         kind: The bare verdict.
         means: In a few words.
-        starts: How often a rollout starts it, base and RL model.
-        executed: How often it's carried out rightly once started, base and RL model.
+        starts: Expected starts a rollout, base and RL model.
+        executed: Execution accuracy once started, base and RL model.
         checks: How many checks its verdict passed.
-        spare: How near the nearest check is to turning, in words.
-        has_never: Whether the base was never seen to make it.
+        certainty: How near the nearest check is to turning, in words.
+        has_never: Whether the base was never seen to start it.
     """
 
     behaviour: str
@@ -140,12 +142,12 @@ class Summary:
     starts: tuple[str, str]
     executed: tuple[str, str]
     checks: str
-    spare: str
+    certainty: str
     has_never: bool = False
 
 
 def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
-    """The answer on one move at a glance.
+    """The answer on one behaviour at a glance.
 
     Args:
         one: The verdict.
@@ -161,13 +163,13 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
 
     deciding, _ = _split(one)
     passed = sum(e.passed for e in deciding)
-    room = min((_room(e) for e in deciding if e.passed), default=math.nan)
+    distance = min((_distance(e) for e in deciding if e.passed), default=math.nan)
     if one.verdict == INCONCLUSIVE or not deciding:
-        spare = "not sure"
-    elif room >= _CLEAR:
-        spare = "sure: clear of every margin"
+        certainty = "not sure"
+    elif distance >= _CLEAR:
+        certainty = "sure: clear of every margin"
     else:
-        spare = "fairly sure: near a margin"
+        certainty = "fairly sure: near a margin"
     return Summary(
         behaviour=one.behaviour,
         verdict=f"{one.verdict} ({one.qualifier})" if one.qualifier else one.verdict,
@@ -179,15 +181,15 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
             figure(PER_TRACE, RL),
         ),
         executed=(figure(VALIDITY, BASE, OWN_WORDS), figure(VALIDITY, RL, OWN_WORDS)),
-        checks=f"{passed} of {len(deciding)} checks pass" if deciding else "nothing to check",
-        spare=spare,
+        checks=f"{passed} of {len(deciding)} checks pass" if deciding else "no checks",
+        certainty=certainty,
     )
 
 
-def beside_a_rule(one: Verdict, measures: Sequence[Measure]) -> str:
-    """How both models do beside the best fixed rule, in a sentence; "" where that isn't known.
+def over_heuristic(one: Verdict, measures: Sequence[Measure]) -> str:
+    """How far both models are above the best heuristic, in a sentence; "" where it isn't known.
 
-    No verdict reads it: a base that is no better than the rule may know nothing else of the move.
+    No verdict reads it: a base that is no better than the heuristic may know nothing else.
     """
     wanted = (one.behaviour, OVER_RULE, FIXED_RULE, 0.95)
     over = {
@@ -197,11 +199,12 @@ def beside_a_rule(one: Verdict, measures: Sequence[Measure]) -> str:
         return ""
     base, rl = (bounded(m.value, m.low, m.high) for m in (over[BASE], over[RL]))
     said = (
-        f"over the best rule that reads no note, validity leads by {base} in the base, {rl} in the"
+        f"execution accuracy minus that of the best heuristic is {base} in the base, {rl} in the "
+        "RL model"
     )
     if over[BASE].low > 0 or one.verdict != DEPLOYED:
-        return f"{said} RL model"
-    return f"{said} RL model: the base needn't know more of this move than such a rule"
+        return said
+    return f"{said}: the base may know no more of this behaviour than the heuristic"
 
 
 def card(one: Verdict, measures: Sequence[Measure] = ()) -> Card:
@@ -209,9 +212,9 @@ def card(one: Verdict, measures: Sequence[Measure] = ()) -> Card:
 
     Args:
         one: The verdict.
-        measures: Of the contrast, for what stands beside it.
+        measures: Of the contrast, for the comparison with a heuristic.
     """
-    rule = beside_a_rule(one, measures)
+    heuristic = over_heuristic(one, measures)
     deciding, others = _split(one)
     return Card(
         behaviour=one.behaviour,
@@ -220,7 +223,7 @@ def card(one: Verdict, measures: Sequence[Measure] = ()) -> Card:
         means=_MEANS[one.qualifier or one.verdict],
         reason=f"{one.reason[:1].upper()}{one.reason[1:]}.",
         sure=_sure(one, deciding),
-        rule=f"{rule[:1].upper()}{rule[1:]}." if rule else "",
+        heuristic=f"{heuristic[:1].upper()}{heuristic[1:]}." if heuristic else "",
         deciding=tuple(map(_evidence_bar, deciding)),
         others=tuple(map(_evidence_bar, others)),
     )
@@ -231,7 +234,7 @@ def calibration_line(found: Mapping[str, Any] | None, has_same_margins: bool = T
 
     Args:
         found: The calibration; none where there is none.
-        has_same_margins: Whether those verdicts were held against the margins of this one.
+        has_same_margins: Whether those verdicts were given by the margins of this one.
     """
     right = found["right"].get("all") if found else None
     if right is None or not right["cells"]:
@@ -253,13 +256,13 @@ def plain_name(measure: str) -> str:
     who, _, condition = rest.partition(" ")
     condition = condition.replace("(90%)", "(90 % interval)")
     if name == OVER:
-        return f"lead of the push over its strongest control ({condition})"
-    said = f"{_READ.get(name, name)}: {MODEL_NAMES.get(who, who)}"
+        return f"{_NAMES[OVER]} over its strongest control ({condition})"
+    said = f"{_NAMES.get(name, name)}: {MODEL_NAMES.get(who, who)}"
     return f"{said}, {condition}" if condition and condition != TRIGGER else said
 
 
 def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
-    """What decided, and the rest; of the push's leads only the least stands for all controls."""
+    """What decided, and the rest; of the leads over controls only the least is kept."""
     once: dict[tuple[str, float], Evidence] = {}
     for evidence in one.evidence:
         once[evidence.measure, evidence.margin] = evidence
@@ -279,23 +282,24 @@ def _evidence_bar(evidence: Evidence) -> Bar:
     values += [] if other is None else [other]
     axis = Axis.of_ratios(values, "") if _is_ratio(evidence) else Axis.of(values, "")
     if other is not None:
-        held = f"within {number(other)} and {number(evidence.margin)}"
-        held = held if evidence.passed else f"not {held}"
+        comparison = f"within {number(other)} and {number(evidence.margin)}"
+        comparison = comparison if evidence.passed else f"not {comparison}"
     elif not evidence.passed:
-        held = f"margin {number(evidence.margin)}: not cleared"
+        comparison = f"margin {number(evidence.margin)}: not cleared"
     elif evidence.low > evidence.margin:
-        held = f"above {number(evidence.margin)}"
+        comparison = f"above {number(evidence.margin)}"
     else:
-        held = f"below {number(evidence.margin)}"
+        comparison = f"below {number(evidence.margin)}"
+    judged = f", judged by {evidence.judge}" if evidence.judge else ""
     return Bar(
-        plain_name(evidence.measure),
+        f"{plain_name(evidence.measure)}{judged}",
         evidence.value,
         evidence.low,
         evidence.high,
         evidence.n,
         axis,
         margin=evidence.margin,
-        held=held,
+        comparison=comparison,
         passed=evidence.passed,
         other_margin=other,
     )
@@ -304,20 +308,20 @@ def _evidence_bar(evidence: Evidence) -> Bar:
 def _sure(one: Verdict, deciding: Sequence[Evidence]) -> str:
     """How near the nearest decisive bound is to its margin."""
     if not deciding:
-        return "Not sure: nothing could be held against a margin."
+        return "Not sure: no figure could be compared with a margin."
     if one.verdict == INCONCLUSIVE:
         failed = sum(not e.passed for e in deciding)
         return f"Not sure: {failed} of {len(deciding)} figures don't clear their margin."
 
-    nearest = min(deciding, key=_room)
+    nearest = min(deciding, key=_distance)
     bar = _evidence_bar(nearest)
     return (
         f"All {len(deciding)} figures that it needs clear their margins with the whole interval. "
-        f"The nearest to turning: {bar.label}, {bar.figure}, {bar.held}."
+        f"The nearest to turning: {bar.label}, {bar.figure}, {bar.comparison}."
     )
 
 
-def _room(e: Evidence) -> float:
+def _distance(e: Evidence) -> float:
     """Distance of the bound from the margin, in half-widths of the interval; ratios by their logs.
 
     An interval that ends nowhere has no width: the unit is then the margin's distance from 1.

@@ -1,6 +1,6 @@
-"""What edits did to a latent's moves, and texts before and after one, laid side by side.
+"""Effects of edits on a latent's behaviours, and texts without and with an edit, aligned.
 
-An edit moves a set of latents; what is said of a latent is what was done to the sets that hold it.
+An edit changes a set of latents; the effects shown for a latent are of the sets that hold it.
 """
 
 import re
@@ -18,7 +18,7 @@ from sae_reasoning.steering.findings import main_edits, off_target, own_effects
 from sae_reasoning.texts import shown
 
 NUM_TEXTS = 3
-"""Of the texts that an edit changed, by lot, in each model."""
+"""Of the texts that an edit changed, drawn at random, in each model."""
 _OF_EDIT = ["model", *EDIT_KEYS]
 _CHANGE = ["difference", "low", "high", "n"]
 _SETS = [
@@ -29,13 +29,13 @@ _BESIDE = ["model", "behaviour", "condition", "value", *_CHANGE, "num_draws"]
 _DOSES = ["model", "behaviour", "edit", "condition", "dose", *_CHANGE]
 _OFF_TARGET = ["model", "behaviour", "move", *_CHANGE, "q"]
 _SHORT_RUN = 2
-"""Words: so few that are alike amid others that aren't stay with them."""
+"""Words: a run of so few equal words between differing ones counts as differing."""
 _MAX_TEXT = 4000
 
 Names = tuple[str, ...]
 """Latents as `layer:latent`."""
 Piece = tuple[str, str]
-"""Some text, and the move that it stands in or ""."""
+"""Some text, and the behaviour whose span holds it or ""."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Aligned:
     """A stretch of two texts.
 
     Attributes:
-        same: Whether they're alike.
+        same: Whether they're equal.
         left: Pieces of the first.
-        right: Of the second; empty where they're alike.
+        right: Of the second; empty where they're equal.
     """
 
     same: bool
@@ -59,12 +59,12 @@ class Pair:
 
     Attributes:
         model: Who wrote.
-        behaviour: Move whose latents were edited.
+        behaviour: Whose latents were edited.
         edit: What was done.
         problem: Its name.
         prompt: What was asked.
         correct: Whether the answer is right, before and after.
-        starts: How often the move starts, before and after.
+        starts: How often the behaviour starts, before and after.
         rows: The texts, aligned.
         differing: Problems whose text the edit changed.
         problems: All of them.
@@ -89,7 +89,7 @@ class Edits:
         effects: `effects.parquet`.
         doses: Points of dose–response curves, as `dose_curves` makes them.
         generations: `generations.parquet`.
-        seed: Of what is drawn by lot.
+        seed: Of what is drawn at random.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Edits:
         self._pairs: dict[tuple[Any, ...], list[Pair]] = {}
 
     def of(self, latent: str) -> dict[str, list[Any]]:
-        """What there is about the sets that hold a latent.
+        """Figures and texts of the sets that hold a latent.
 
         Args:
             latent: As `layer:latent`.
@@ -151,12 +151,12 @@ def _keys(edits: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
 
 
 def text_pairs(generations: pd.DataFrame, edit: Mapping[str, Any], seed: int) -> list[Pair]:
-    """Some of the problems whose text an edit changed, by lot.
+    """Some of the problems whose text an edit changed, drawn at random.
 
     Args:
         generations: Rollouts of all conditions.
         edit: Model and keys of the edit.
-        seed: Of the lot.
+        seed: Of the draw.
     """
     own = generations[(generations.model == edit["model"]) & (generations["sample"] == 0)]
     before = own[own.condition == NONE].drop_duplicates("problem_id").set_index("problem_id")
@@ -189,7 +189,7 @@ def text_pairs(generations: pd.DataFrame, edit: Mapping[str, Any], seed: int) ->
 def aligned(
     first: str, first_spans: Sequence[Mapping[str, Any]], second: str, second_spans: Sequence[Any]
 ) -> list[Aligned]:
-    """Two texts in stretches that are alike and stretches that aren't, by words."""
+    """Two texts in stretches that are equal and stretches that differ, by words."""
     left, right = _words(first), _words(second)
     found = SequenceMatcher(None, [w for w, _ in left], [w for w, _ in right], autojunk=False)
     rows: list[tuple[bool, int, int, int, int]] = []
@@ -221,7 +221,7 @@ def _words(text: str) -> list[tuple[str, int]]:
 def _pieces(
     words: Sequence[tuple[str, int]], spans: Sequence[Mapping[str, Any]]
 ) -> Iterator[Piece]:
-    """Text with the move that it stands in, neighbours of one span together."""
+    """Text with the behaviour whose span holds it, neighbours of one span together."""
     text, last = "", None
     for word, start in words:
         span = next((s for s in spans if s["char_start"] <= start < s["char_end"]), None)

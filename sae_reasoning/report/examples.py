@@ -1,8 +1,8 @@
-"""Texts in which a latent fires, chosen so that they show more than its best.
+"""Texts in which a latent fires: its highest activations, and a random sample of the rest.
 
-Its highest activations, one a problem, and some from every quarter of its active values by lot: a
-latent whose best examples look like a move may fire on anything below them. All are of the report
-split, which chose nothing.
+Its highest activations, one a problem, and some from every quarter of its active values at random:
+a latent whose best examples look like a behaviour may fire on anything below them. All are of the
+report split, which selected nothing.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Example:
-    """One text, both readers' activations on it, and the moves in it.
+    """One text, both readers' activations on it, and the behaviours in it.
 
     Attributes:
         band: `highest`, or the quarter of active values that it's from.
@@ -50,9 +50,9 @@ class Example:
         problem: Its problem's name.
         writer: `base` or `rl`.
         prompt: What was asked.
-        tokens: Its tokens, fit to be shown.
+        tokens: Its tokens, without characters that act unseen.
         chosen: Which token chose it.
-        is_cut: Whether text was left out before and after.
+        is_cut: Whether text is left out before and after.
         values: By reader, the activation of each token that it fires on.
         marks: Spans of behaviours.
     """
@@ -106,7 +106,7 @@ def choose(
     Args:
         firing: Of the latent, in the reader that it's listed for.
         problem_of_row: Problem of a row.
-        seed: Of what is drawn by lot.
+        seed: Of what is drawn at random.
     """
     chosen: list[tuple[str, int]] = []
     seen: set[str] = set()
@@ -120,14 +120,14 @@ def choose(
 
     order = np.argsort(-firing.value, kind="stable")
     take(TOP, order, NUM_TOP)
-    lot = np.random.default_rng(seed)
+    random = np.random.default_rng(seed)
     for band, quarter in zip(QUARTERS, np.array_split(order, len(QUARTERS)), strict=True):
-        take(band, lot.permutation(quarter), NUM_A_QUARTER)
+        take(band, random.permutation(quarter), NUM_A_QUARTER)
     return chosen
 
 
 def token_pieces(text: str, ends: Sequence[int]) -> list[str]:
-    """A text cut after each token, so that nothing between tokens is lost.
+    """A text split after each token, so that nothing between tokens is lost.
 
     Args:
         text: All of it.
@@ -152,7 +152,7 @@ def example(
 
     Args:
         band: That it was chosen for.
-        trace: In which it stands.
+        trace: That holds it.
         pieces: Text of each of the trace's tokens.
         position: Of the token.
         first_kept: First position whose activations were read.

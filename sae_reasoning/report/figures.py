@@ -1,4 +1,4 @@
-"""What a plot on a page shows, laid out in per cent of its width; drawing it is the template's."""
+"""Contents of the plots on pages, laid out in per cent of their width; templates draw them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -29,16 +29,16 @@ class Axis:
 
     @classmethod
     def of(cls, values: Iterable[float], unit: str) -> "Axis":
-        """The axis that holds all finite values, with round ticks and a little room."""
+        """The axis that holds all finite values, with round ticks and a little space."""
         finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         if high - low < 1e-9:
             low, high = low - 0.5, high + 0.5
         step = _round_step((high - low) / MOST_TICKS)
-        room = 0.04 * (high - low)
-        first, last = math.ceil((low - room) / step), math.floor((high + room) / step)
+        space = 0.04 * (high - low)
+        first, last = math.ceil((low - space) / step), math.floor((high + space) / step)
         ticks = tuple(round(k * step, 10) for k in range(first, last + 1))
-        return cls(low - room, high + room, ticks, unit)
+        return cls(low - space, high + space, ticks, unit)
 
     @classmethod
     def of_ratios(cls, values: Iterable[float], unit: str) -> "Axis":
@@ -48,14 +48,14 @@ class Axis:
         """
         known = [min(max(v, 1 / MANY), MANY) for v in values if not math.isnan(v)] or [1.0]
         low, high = min(*known, 0.8), max(*known, 1.25)
-        room = (high / low) ** 0.04
+        space = (high / low) ** 0.04
         powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
         for factors in ((1,), (1, 3), (1, 2, 5)):
             found = [float(f"{f * 10.0**p:.1g}") for p in powers for f in factors]
-            ticks = tuple(tick for tick in found if low / room <= tick <= high * room)
+            ticks = tuple(tick for tick in found if low / space <= tick <= high * space)
             if len(ticks) > MOST_TICKS // 2:
                 break
-        return cls(low / room, high * room, ticks, unit, is_log=True)
+        return cls(low / space, high * space, ticks, unit, is_log=True)
 
     def at(self, value: float) -> float:
         """Place of a value, in per cent; what lies outside is put at the end."""
@@ -69,7 +69,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Bar:
-    """One estimate with its interval, and what it was held against.
+    """One estimate with its interval, and what it was compared with.
 
     Attributes:
         label: What it is.
@@ -79,11 +79,11 @@ class Bar:
         n: Problems, or whatever was resampled.
         axis: Its scale.
         series: `base`, `rl` or ""; chooses colour and shape.
-        margin: What the bound is held against.
-        held: In words, such as `must be above 0.4`.
-        passed: Whether it passed; none where nothing was asked.
-        absent: What is said where there is no estimate.
-        said: In place of the estimate, or "".
+        margin: What the bound is compared with.
+        comparison: In words, such as `above 0.4`.
+        passed: Whether it passed; None where nothing was compared.
+        absent: Text where there is no estimate.
+        said: Text in place of the estimate, or "".
         other_margin: The lower one, where the interval is to lie within two.
     """
 
@@ -95,7 +95,7 @@ class Bar:
     axis: Axis
     series: str = ""
     margin: float | None = None
-    held: str = ""
+    comparison: str = ""
     passed: bool | None = None
     absent: str = "not measured"
     said: str = ""
@@ -121,7 +121,7 @@ class Chart:
     """Bars under one title.
 
     Attributes:
-        title: What they say.
+        title: Heading.
         bars: In order; they share an axis.
     """
 
@@ -178,7 +178,7 @@ class CurvePlot:
     """Curves over one x.
 
     Attributes:
-        title: What they say, with n.
+        title: Heading, with n.
         x: Horizontal scale.
         y: Vertical scale.
         curves: The series.
@@ -217,7 +217,7 @@ def bars_on_one_axis(
     Args:
         figures: One a bar; `nan` where there is no estimate.
         unit: What is measured, with its unit.
-        absent: What is said where there is no estimate.
+        absent: Text where there is no estimate.
     """
     axis = Axis.of([0.0, *(x for figure in figures for x in figure[2:5])], unit)
     return tuple(

@@ -1,4 +1,4 @@
-"""What is known of each shortlisted latent, from the tables of `rank` and `match`."""
+"""Figures of each shortlisted latent, from the tables of `rank` and `match`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -18,7 +18,7 @@ _SCORES = [
     *("behaviour", "reader", "writer", "status", "span_auroc", "span_auroc_low"),
     *("span_auroc_high", "onset_auroc", "n_pos", "n_neg", "n_taken", "n_untaken", "num_problems"),
 ]
-_COUNTERPARTS = [
+_MATCHED = [
     *("by", "other_layer", "other_latent", "value", "low", "high", "n", "null_95", "same_word"),
     *("is_mutual", "other_behaviours"),
 ]
@@ -30,17 +30,17 @@ class Listing:
 
     Attributes:
         shortlist: `trackers` or `announcers`.
-        behaviour: Move that it's said to track or announce.
+        behaviour: Behaviour that it detects or predicts.
         place: On the list, 1 the best.
         reader: In which it was chosen.
         writer: On whose text.
-        status: What can be said of the behaviour in that text.
+        status: Whether the behaviour is frequent enough in that text to be tested.
         auroc: Of spans (trackers) or onsets (announcers).
         low: Lower bound.
         high: Upper bound.
         n: Spans of the behaviour.
         firing_rate: Share of tokens, on the select split.
-        called: What the attacks call it, by reader.
+        called: Its label by the attacks, by reader.
     """
 
     shortlist: str
@@ -67,11 +67,11 @@ class LatentRecord:
         dictionary: Name of its SAE.
         listings: Where it's listed.
         rates: Firing rate, mean and largest activation by reader and writer, on the select split.
-        scores: AUROCs by reader and writer, of the moves that it's listed for.
+        scores: AUROCs by reader and writer, of the behaviours that it's listed for.
         attacks: On its listings.
-        planted: Words put into other text, and what they did to it.
-        rivals: Baselines that it was held against.
-        counterparts: The most alike latents of another run's dictionaries.
+        injections: Words inserted into other text, and their effect on it.
+        baselines: Its comparison with each baseline.
+        matched: The most similar latents of another run's dictionaries.
         replicas: The nearest latents of dictionaries trained from other seeds.
     """
 
@@ -82,9 +82,9 @@ class LatentRecord:
     rates: tuple[dict[str, Any], ...]
     scores: tuple[dict[str, Any], ...]
     attacks: tuple[Attack, ...]
-    planted: tuple[Injection, ...]
-    rivals: tuple[Bout, ...]
-    counterparts: tuple[dict[str, Any], ...]
+    injections: tuple[Injection, ...]
+    baselines: tuple[Bout, ...]
+    matched: tuple[dict[str, Any], ...]
     replicas: tuple[Replica, ...]
 
     @property
@@ -183,8 +183,8 @@ def _by_latent(table: pd.DataFrame) -> dict[tuple[int, int], pd.DataFrame]:
 def _record(
     key: tuple[int, int], dictionary: str, own: list[Listing], parts: dict[str, pd.DataFrame]
 ) -> LatentRecord:
-    moves = {listing.behaviour for listing in own}
-    injections = _all(Injection, parts["injections"])
+    behaviours = {listing.behaviour for listing in own}
+    inserted = _all(Injection, parts["injections"])
     attacks = _all(Attack, parts["attacks"])
     return LatentRecord(
         layer=key[0],
@@ -192,13 +192,15 @@ def _record(
         dictionary=dictionary,
         listings=tuple(own),
         rates=_rows(parts["latents"], _RATES),
-        scores=tuple(row for row in _rows(parts["scores"], _SCORES) if row["behaviour"] in moves),
+        scores=tuple(
+            row for row in _rows(parts["scores"], _SCORES) if row["behaviour"] in behaviours
+        ),
         attacks=tuple(one for one in attacks if one.kind != ALL),
-        planted=tuple(replace(one, words=shown(one.words)) for one in injections),
-        rivals=tuple(_all(Bout, parts["beaten"])),
-        counterparts=tuple(
+        injections=tuple(replace(one, words=shown(one.words)) for one in inserted),
+        baselines=tuple(_all(Bout, parts["beaten"])),
+        matched=tuple(
             row | {"other_behaviours": shown(row["other_behaviours"])}
-            for row in _rows(parts["matches"], _COUNTERPARTS)
+            for row in _rows(parts["matches"], _MATCHED)
         ),
         replicas=tuple(_all(Replica, parts["replicas"])),
     )

@@ -1,4 +1,4 @@
-"""What reviewers called the latents, from the files that the page of latents exports."""
+"""Reviewers' labels of the latents, from the files that the page of latents exports."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ Reviewed = tuple[int, int, str]
 
 @dataclass(frozen=True)
 class Review:
-    """One reviewer's calls.
+    """One reviewer's labels.
 
     Attributes:
         reviewer: Who.
@@ -46,7 +46,7 @@ def read_review(content: Any) -> Review:
         ValueError: It isn't one; the message says what is wrong.
     """
     if not isinstance(content, Mapping) or content.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"it isn't an export of schema {SCHEMA_VERSION}")
+        raise ValueError(f"it is no export of schema {SCHEMA_VERSION}")
     rows = content.get("reviews")
     if not isinstance(rows, list):
         raise ValueError("it has no list of reviews")
@@ -70,7 +70,7 @@ def read_review(content: Any) -> Review:
 def read_reviews(
     option: str, names: Sequence[str], rank: str, read: Callable[[Path], Any]
 ) -> list[Review]:
-    """What reviewers called the latents of one run's shortlists.
+    """Reviewers' labels of the latents of one run's shortlists.
 
     Args:
         option: That names the files, for messages.
@@ -92,15 +92,15 @@ def read_reviews(
             ) from error
         if not rank or one.rank != rank:
             raise ConfigError(
-                f"{option}={name} reviews other shortlists than there are now; leave it out, or "
-                "review latents.html anew"
+                f"{option}={name} reviews other shortlists than the current ones; leave it out, or "
+                "review latents.html again"
             )
         found.append(one)
     return found
 
 
 def called_real(reviews: Sequence[Review]) -> set[Reviewed]:
-    """What some reviewer called real and nobody called anything else."""
+    """Latents that some reviewer labels real and nobody labels otherwise."""
     given: dict[Reviewed, set[str]] = {}
     for one in reviews:
         for key, call in one.calls.items():
@@ -127,9 +127,9 @@ def review_rows(reviews: Sequence[Review]) -> pd.DataFrame:
 
 
 def agreements(reviews: Sequence[Review], num_resamples: int, seed: int) -> pd.DataFrame:
-    """Cohen's κ of every two reviewers on what both called, with intervals over latents.
+    """Cohen's κ of each two reviewers on what both labelled, with intervals over latents.
 
-    Latents are what is resampled: one that is listed for several behaviours stays together.
+    Latents are resampled: the rows of one that is listed for several behaviours stay together.
     """
     rows = []
     for one, other in combinations(reviews, 2):
@@ -151,7 +151,7 @@ def agreements(reviews: Sequence[Review], num_resamples: int, seed: int) -> pd.D
 
 
 def tally(reviews: Sequence[Review]) -> pd.DataFrame:
-    """How many latents each reviewer called what, by behaviour."""
+    """Latents by label, reviewer and behaviour."""
     rows = review_rows(reviews)
     rows = rows[rows.call != ""]
     return pd.DataFrame(

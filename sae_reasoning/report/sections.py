@@ -1,7 +1,7 @@
-"""What the first page says beside the verdicts: a section a result.
+"""Sections of the first page below the verdicts, one a result.
 
-Everything is made from tables that stages left; what isn't there is named with the target that
-makes it.
+Each is made from the tables of a stage. A stage that wasn't run has a section that names the
+target which makes it.
 """
 
 import math
@@ -25,7 +25,7 @@ from sae_reasoning.behaviours.outcomes import (
 from sae_reasoning.contrast.measures import BASE, RL, Measure
 from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
 from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
-from sae_reasoning.contrast.triggers import SKILL as PUSHED
+from sae_reasoning.contrast.triggers import SKILL as STEERED
 from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, SKILL, VALIDITY
 from sae_reasoning.report.cards import MODEL_NAMES, NEVER
 from sae_reasoning.report.figures import (
@@ -45,16 +45,16 @@ from sae_reasoning.steering.recovery import gap_curves
 from sae_reasoning.texts import bounded, number
 
 HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
-    "The base, steered at the right moments",
-    "What the attacks left",
+    "Hybrid: the base, steered when a policy says so",
+    "Robustness of the shortlisted latents",
     "Quality of the dictionaries",
-    "Where the answer is known",
+    "Calibration on models whose answer is known",
 )
 """Headings of sections that need more than the contrast."""
 
 _UNITS = {
     PER_TRACE: "expected starts a rollout",
-    GIVEN_THINKING: "probability at an opportunity",
+    GIVEN_THINKING: "probability of a start at an opportunity",
     ENTRY: "probability",
 }
 
@@ -66,12 +66,12 @@ class Section:
     Attributes:
         name: Of the section and of its rows' file.
         title: Heading.
-        lead: What is shown and how to read it.
+        lead: Contents, and how to read them.
         charts: Bars.
         plots: Curves.
         tables: Tables.
-        rows: Rows behind it, written beside the page; none where there are none.
-        missing: Why there's nothing, with the remedy, or "".
+        rows: Rows behind the figures, written beside the page; None where there are none.
+        missing: Why the section is empty, with the remedy; else "".
     """
 
     name: str
@@ -85,91 +85,92 @@ class Section:
 
 
 def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
-    """How often each model starts each move."""
+    """How often each model starts each behaviour."""
     charts = []
-    said = f" {NEVER}" if any(never(move, measures) for move in behaviours) else ""
+    said = f" {NEVER}" if any(never(behaviour, measures) for behaviour in behaviours) else ""
     for name, title in (
-        (PER_TRACE, "How often a rollout starts the move"),
-        (GIVEN_THINKING, "How often it starts at an opportunity, within thought"),
+        (PER_TRACE, "Expected starts of each behaviour in a rollout"),
+        (GIVEN_THINKING, "Probability that it starts at an opportunity, while thinking"),
     ):
         if bars := _by_model(measures, behaviours, name, _UNITS[name]):
             charts.append(Chart(title, bars))
     if bars := _by_model(measures, [""], ENTRY, _UNITS[ENTRY]):
-        charts.insert(0, Chart("How often a rollout enters thought", bars))
+        charts.insert(0, Chart("Probability that a rollout enters thinking", bars))
     return Section(
-        "onset_mass",
-        "When: onset mass",
-        "What each model would do at the same opportunities, in probability, on problems that "
-        "chose nothing. If only the rate per rollout differs, training taught the model to think."
-        + said,
+        "onset_probability",
+        "When: onset probability",
+        "Probability with which each model starts each behaviour at the same opportunities, on "
+        "problems of the report split. If only the rate per rollout differs, training taught the "
+        "model to think." + said,
         tuple(charts),
         rows=_rows(measures, (PER_TRACE, GIVEN_THINKING, ENTRY)),
     )
 
 
-def execution(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
-    """How well each model carries out each move once it's started."""
+def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str = "") -> Section:
+    """How well each model executes each behaviour once it is started."""
     charts = [
         Chart(
-            "Started with each model's own words",
-            _by_model(measures, behaviours, VALIDITY, "share carried out rightly", OWN_WORDS),
+            "Started with each model's own opening",
+            _by_model(measures, behaviours, VALIDITY, "execution accuracy", OWN_WORDS),
         )
     ]
-    pushed = [
+    steered = [
         (f"{one.behaviour}, {label}", series, one.value, one.low, one.high, one.n)
         for behaviour in behaviours
         for condition, name, label, series in (
-            (TRIGGER, VALID, "pushed", "base"),
-            (NONE, VALID, "not pushed", ""),
-            (BY_LOT, VALIDITY, "by lot once started", ""),
+            (TRIGGER, VALID, "best steering vector", "base"),
+            (NONE, VALID, "not steered", ""),
+            (BY_LOT, VALIDITY, "random fill, once started", ""),
         )
         if (one := _find(measures, behaviour, name, BASE, condition))
     ]
-    if pushed:
+    if steered:
         charts.append(
             Chart(
-                "The base alone, no word written",
-                bars_on_one_axis(pushed, "share carried out rightly"),
+                "The base steered at one position, without a forced opening",
+                bars_on_one_axis(steered, "share started and executed rightly"),
             )
         )
     return Section(
         "execution",
-        "How: execution validity",
-        "The start of the move is written for the model, or its residual is pushed once; a program "
-        "judges whether what follows is right.",
+        "How: execution accuracy",
+        "The opening of the behaviour is forced, or the residual stream is steered at one "
+        f"position; {judge or 'the judge'} says whether the model's continuation executes the "
+        "behaviour rightly. A random fill of the slots is chance.",
         tuple(chart for chart in charts if chart.bars),
-        rows=_rows(measures, (VALIDITY, SKILL, VALID, PUSHED, OVER)),
+        rows=_rows(measures, (VALIDITY, SKILL, VALID, STEERED, OVER)),
     )
 
 
 def attacks(found: pd.DataFrame) -> Section:
-    """What the attacks left of the shortlists."""
+    """How many shortlisted latents each attack refutes."""
     tables, charts = [], []
     for shortlist in (TRACKERS, ANNOUNCERS):
         own = found[found.shortlist == shortlist]
-        if killed := _killed(own):
+        if refuted := _refuted(own):
             charts.append(
-                Chart(f"{shortlist}: killed, of those that the attack could test", killed)
+                Chart(f"{shortlist}: refuted, of those that the attack could test", refuted)
             )
         if len(own):
-            tables.append(_table(f"{shortlist}: latents killed, by attack", toll(own, shortlist)))
-            tables.append(_table(f"{shortlist}: what they're called", calls(own, shortlist)))
+            tables.append(_table(f"{shortlist}: latents refuted, by attack", toll(own, shortlist)))
+            tables.append(_table(f"{shortlist}: labels", calls(own, shortlist)))
     return Section(
         "attacks",
         ATTACKS,
-        "Each shortlisted latent is attacked by what a hostile reader would say: that it answers "
-        "to a token, a wording, a place. The column `latents` is n; one latent may be killed by "
-        "several. Bars are of the RL reader, over all moves, with Wilson's 95 % interval, n listed "
-        "latents that the attack could test; intervals of each attack stand on the latent's own "
-        "page and in the rows.",
+        "Each attack tests another explanation of a shortlisted latent: that it responds to a "
+        "token, a wording, a position. The column `latents` is n; several attacks may refute one "
+        "latent. Bars are of the RL reader, over all behaviours, with Wilson's 95 % interval; n is "
+        "the listed latents that the attack could test. Intervals of each attack are on the "
+        "latent's page and in the rows.",
         charts=tuple(charts),
         tables=tuple(tables),
         rows=found,
     )
 
 
-def _killed(found: pd.DataFrame) -> tuple[Bar, ...]:
-    """Of each attack, the share killed of the listed latents that it could test, RL reader.
+def _refuted(found: pd.DataFrame) -> tuple[Bar, ...]:
+    """Of each attack, the share refuted of the listed latents that it could test, RL reader.
 
     One that could test none of them has no share.
     """
@@ -183,11 +184,11 @@ def _killed(found: pd.DataFrame) -> tuple[Bar, ...]:
             figures.append((kind, RL, share.value, share.low, share.high, len(here)))
         elif (own.kind == kind).any():
             figures.append((kind, RL, math.nan, math.nan, math.nan, 0))
-    return bars_on_one_axis(figures, "share killed", absent="not tested") if figures else ()
+    return bars_on_one_axis(figures, "share refuted", absent="not tested") if figures else ()
 
 
 def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:
-    """How well each dictionary rebuilds each reader.
+    """How well each dictionary reconstructs each reader.
 
     Args:
         quality: By dictionary and reader, figures of `quality.json`.
@@ -217,8 +218,8 @@ def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Sect
     return Section(
         "dictionaries",
         DICTIONARIES,
-        "A dictionary that doesn't rebuild both readers can't compare them. Counted over all "
-        "tokens of the report split, so without an interval.",
+        "A dictionary must reconstruct both readers to compare them. Figures are of all tokens of "
+        "the report split, so they have no interval.",
         tables=(_table("By dictionary and reader", rows.rename(columns=names)),),
         rows=rows,
     )
@@ -240,9 +241,9 @@ def gap_curve(found: pd.DataFrame) -> Section:
     return Section(
         "hybrid",
         HYBRID,
-        "The base writes; a policy decides at each token whether to push it. 0 is the base alone, "
-        "1 the RL model. Random times and random vectors are the controls. 95 % intervals over "
-        "problems.",
+        "The base writes; a policy decides at each token whether it is steered. 0 is the base "
+        "alone, 1 the RL model. Random times and random vectors are the controls. 95 % intervals "
+        "over problems.",
         plots=tuple(plots),
         rows=found,
     )
@@ -263,8 +264,8 @@ def calibrated(found: Mapping[str, Any]) -> Section:
     return Section(
         "calibration",
         CALIBRATION,
-        "The same procedure on models that were trained to be one or the other. Few cells say "
-        "little: look at the intervals.",
+        "The same procedure on models trained so that the answer is known: one cell a pair and "
+        "behaviour. With few cells, read the intervals.",
         charts=(Chart("Verdicts that are right", bars),) if bars else (),
         tables=(_table(f"{len(rows)} cells", rows[shown]),) if len(rows) else (),
         rows=rows,
@@ -272,23 +273,23 @@ def calibrated(found: Mapping[str, Any]) -> Section:
 
 
 def reviewed(reviews: Sequence[Review], num_resamples: int, seed: int) -> Section:
-    """What reviewers called the latents, and how far they agree."""
+    """Reviewers' labels of the latents, and how far they agree."""
     agreed = agreements(reviews, num_resamples, seed)
     bars = bars_on_one_axis(
         [
             (f"{r.first} and {r.second}", "", r.kappa, r.low, r.high, r.latents)
             for r in agreed.itertuples()
         ],
-        "Cohen's κ (n: latents that both called)",
+        "Cohen's κ (n: latents that both labelled)",
     )
-    tables = [_table("Called, by reviewer", tally(reviews))]
+    tables = [_table("Labels, by reviewer", tally(reviews))]
     if len(agreed):
-        tables.append(_table("Agreement of every two", agreed))
+        tables.append(_table("Agreement of each two reviewers", agreed))
     return Section(
         "reviews",
-        "What reviewers say",
-        "Calls that people made on the page of latents. κ is 1 where two agree throughout and 0 "
-        "where they agree as often as chance; 95 % intervals over latents.",
+        "Reviewers' labels",
+        "Labels that people gave on the page of latents. κ is 1 where two reviewers always agree "
+        "and 0 where they agree as often as by chance; 95 % intervals over latents.",
         charts=(Chart("Agreement beyond chance", bars),) if bars else (),
         tables=tuple(tables),
         rows=review_rows(reviews),
@@ -313,10 +314,10 @@ def _by_model(
     bars = bars_on_one_axis(figures, unit)
     if name != PER_TRACE:
         return bars
-    moves = [label.partition(",")[0] for label, *_ in figures]
+    labels = [label.partition(",")[0] for label, *_ in figures]
     return tuple(
-        replace(bar, said=never(move, measures)) if bar.series == BASE else bar
-        for bar, move in zip(bars, moves, strict=True)
+        replace(bar, said=never(behaviour, measures)) if bar.series == BASE else bar
+        for bar, behaviour in zip(bars, labels, strict=True)
     )
 
 

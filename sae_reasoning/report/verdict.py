@@ -1,26 +1,28 @@
-"""The verdict on a move: the first line that applies.
+"""The verdict on a behaviour: the first line that applies.
 
 1. `inconclusive`: too few opportunities or starts, or a needed measure is missing.
 2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
    fallen and the rate per opportunity isn't up.
-3. `deployed`: the rate per trace is up, both models execute the move once it's started, the base as
-   well as the RL model, and a push of the residual makes the base carry it out, beyond chance, more
-   often than every control. Qualifier by the rate per opportunity, given that the trace is
-   thinking: `gateway` where it's level, so what was taught is to think more; `rarer in thought`
-   where it's down; `when unclear` where that isn't settled.
-4. `created`: the rate per trace is up, the RL model executes the move, and the base is unable under
-   every trigger: its own words, its best wording, the best of several tries, the best push.
+3. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
+   base as well as the RL model, and steering one position of the residual stream makes the base
+   execute it, beyond chance, more often than every control. The qualifier says how the rate per
+   opportunity went, given that the trace is thinking: `gateway` where it is level, so that what was
+   taught is to enter thinking; `less frequent while thinking` where it is down; `when unclear`
+   where that isn't settled. A model that doesn't choose whether to think has no gateway.
+4. `created`: the rate per trace is up, the RL model executes the behaviour, and the base is unable
+   however it is started: its own opening, its best opening, the best of k samples, the best
+   steering vector.
 5. `inconclusive`: anything else.
 
-A rate is *up* where its ratio's lower bound is above the margin and its difference's above the
+A rate is *up* where its ratio's lower bound is above the threshold and its difference's above the
 smallest that counts; *down* likewise; *level* where the 90 % interval of the ratio lies within the
-margin and its inverse (two one-sided tests at 5 %), or that of the difference within the smallest
-that counts. Where the ratio has no interval, as neither model makes the move, the difference
-decides; where the ratio wasn't measured, nothing does.
-A model executes a move where its skill, the way from chance to certainty, is above `able`, and is
-unable below `unable`; the base as well as the RL model where it lacks less than `skill_margin` of
-that way. Bars apply to bounds, never to points. Nothing that says how the pair was
-made is read.
+threshold and its inverse (two one-sided tests at 5 %), or that of the difference within the
+smallest that counts. Where the ratio has no interval, as neither model shows the behaviour, the
+difference decides; where the ratio wasn't measured, nothing does.
+A model executes a behaviour where its chance-corrected accuracy (0 is chance, 1 is always right) is
+above `able`, and is unable below `unable`; the base does so as well as the RL model where it is
+less than `margin` behind. Thresholds apply to bounds, never to points. Nothing that says how the
+pair was made is read.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,10 +37,10 @@ from sae_reasoning.contrast.measures import (
     RL,
     Measure,
 )
-from sae_reasoning.contrast.rates import GIVEN_THINKING, OCCURS, PER_TRACE
+from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, OCCURS, PER_TRACE
 from sae_reasoning.contrast.triggers import OVER, TRIGGER
-from sae_reasoning.contrast.triggers import SKILL as PUSHED
-from sae_reasoning.contrast.validity import BEST_OF, BEST_WORDS, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.contrast.triggers import SKILL as STEERED
+from sae_reasoning.contrast.validity import BEST_OF, BEST_WORDS, BY_LOT, OWN_WORDS, SKILL, VALIDITY
 from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import number
 
@@ -50,9 +52,13 @@ CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
     "inconclusive",
 )
 VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
-GATEWAY, RARER, UNSETTLED = "gateway", "rarer in thought", "when unclear"
+GATEWAY, RARER, UNSETTLED = "gateway", "less frequent while thinking", "when unclear"
+_JUDGED = (VALIDITY, SKILL, STEERED, OVER)
+"""Measures that rest on a judge of executions."""
+_CONTROLS = {SKILL: BY_LOT, STEERED: BY_LOT}
+"""Control within a measure that has no other: chance is what a random fill earns."""
 _NEVER = 0.0005
-"""Times a trace, below which people say never."""
+"""Starts a trace, below which people say never."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,10 @@ class Evidence:
         low: Lower bound.
         high: Upper bound.
         n: Problems.
-        margin: What the bound is held against.
+        margin: What the bound is compared with.
         passed: Whether it passed.
+        judge: Who judged executions, where the figure rests on them; else "".
+        control: What the figure is measured against, where that is a control; else "".
     """
 
     measure: str
@@ -76,18 +84,20 @@ class Evidence:
     n: int
     margin: float
     passed: bool
+    judge: str = ""
+    control: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What training did to one move.
+    """What training did to one behaviour.
 
     Attributes:
-        behaviour: The move.
+        behaviour: Its label.
         verdict: `deployed`, `created`, `unchanged`, `reduced` or `inconclusive`.
-        qualifier: `gateway`, `rarer in thought`, `when unclear` or "".
+        qualifier: `gateway`, `less frequent while thinking`, `when unclear` or "".
         reason: The verdict in plain words.
-        evidence: Every figure that was held against a margin.
+        evidence: Every figure that was compared with a margin.
     """
 
     behaviour: str
@@ -107,12 +117,18 @@ class _NoIntervalError(_MissingError):
 
 @dataclass
 class _Case:
-    """The measures of one move, and what was held against margins so far."""
+    """The measures of one behaviour, and what was compared with margins so far."""
 
     behaviour: str
     measures: Sequence[Measure]
-    bars: ReportConfig
+    thresholds: ReportConfig
+    judge: str
     evidence: list[Evidence] = field(default_factory=list)
+
+    @property
+    def chooses_to_think(self) -> bool:
+        """Whether the RL model has a probability of entering thinking: else it has no choice."""
+        return any(one.measure == ENTRY and one.model == RL for one in self.measures)
 
     def get(self, measure: str, model: str, condition: str = "", level: float = 0.95) -> Measure:
         for one in self.measures:
@@ -152,7 +168,17 @@ class _Case:
 
     def _hold(self, one: Measure, margin: float, passed: bool) -> bool:
         self.evidence.append(
-            Evidence(_name(one), one.value, one.low, one.high, one.n, margin, passed)
+            Evidence(
+                _name(one),
+                one.value,
+                one.low,
+                one.high,
+                one.n,
+                margin,
+                passed,
+                self.judge if one.measure in _JUDGED else "",
+                one.condition if one.measure == OVER else _CONTROLS.get(one.measure, ""),
+            )
         )
         return passed
 
@@ -168,15 +194,18 @@ class _Case:
         return Verdict(self.behaviour, verdict, qualifier, reason, self.evidence)
 
 
-def verdict(behaviour: str, measures: Sequence[Measure], bars: ReportConfig) -> Verdict:
-    """The verdict on one move.
+def verdict(
+    behaviour: str, measures: Sequence[Measure], thresholds: ReportConfig, judge: str = ""
+) -> Verdict:
+    """The verdict on one behaviour.
 
     Args:
-        behaviour: The move.
+        behaviour: Its label.
         measures: Of the contrast.
-        bars: Margins and bars.
+        thresholds: The verdict's margins and thresholds.
+        judge: Name of the judge of executions, which figures are cited with.
     """
-    case = _Case(behaviour, measures, bars)
+    case = _Case(behaviour, measures, thresholds, judge)
     try:
         return _judge(case)
     except _MissingError as missing:
@@ -184,74 +213,80 @@ def verdict(behaviour: str, measures: Sequence[Measure], bars: ReportConfig) -> 
 
 
 def _judge(case: _Case) -> Verdict:
-    bars, move = case.bars, case.behaviour
+    thresholds, behaviour = case.thresholds, case.behaviour
     given = case.get(GIVEN_THINKING, DIFFERENCE)
     met = given.items // 2
-    if met < bars.min_opportunities or given.n < bars.min_problems:
+    if met < thresholds.min_opportunities or given.n < thresholds.min_problems:
         return case.says(
             INCONCLUSIVE,
-            f"{met} opportunities for {move} on {given.n} problems are too few to judge a rate; "
-            f"{bars.min_opportunities} on {bars.min_problems} are asked for",
+            f"{met} opportunities for {behaviour} on {given.n} problems are too few to judge a "
+            f"rate; {thresholds.min_opportunities} on {thresholds.min_problems} are needed",
         )
     trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, GIVEN_THINKING)
     often = _often(case)
     if trace_level and given_level:
-        return case.says(UNCHANGED, f"the model makes {move} as often as its base does")
+        return case.says(UNCHANGED, f"the RL model starts {behaviour} as often as the base")
     if _is_down(case, PER_TRACE) and not _is_up(case, GIVEN_THINKING):
         return case.says(REDUCED, often)
     if not _is_up(case, PER_TRACE):
         return case.says(
-            INCONCLUSIVE, f"the rate of {move} is neither clearly up nor down nor level"
+            INCONCLUSIVE, f"the rate of {behaviour} is neither clearly up nor down nor level"
         )
     own = case.get(VALIDITY, RL, OWN_WORDS)
-    if own.items < bars.min_starts or own.n < bars.min_problems:
+    if own.items < thresholds.min_starts or own.n < thresholds.min_problems:
         return case.says(
             INCONCLUSIVE,
-            f"{often}, but {own.items} starts on {own.n} problems are too few to judge how it's "
-            f"carried out; {bars.min_starts} on {bars.min_problems} are asked for",
+            f"{often}, but {own.items} starts on {own.n} problems are too few to judge its "
+            f"execution; {thresholds.min_starts} on {thresholds.min_problems} are needed",
         )
-    executes = case.above(case.get(SKILL, RL, OWN_WORDS), bars.able)
-    is_equal = case.below(case.get(SKILL, DIFFERENCE, OWN_WORDS), bars.skill_margin)
-    is_able = case.above(case.get(SKILL, BASE, OWN_WORDS), bars.able)
-    pushed = case.get(PUSHED, BASE, TRIGGER)
-    beaten = [case.above(one, 0.0) for one in case.all(OVER)]
-    is_pushed = all(beaten)
+    executes = case.above(case.get(SKILL, RL, OWN_WORDS), thresholds.able)
+    is_equal = case.below(case.get(SKILL, DIFFERENCE, OWN_WORDS), thresholds.margin)
+    is_able = case.above(case.get(SKILL, BASE, OWN_WORDS), thresholds.able)
+    steered = case.get(STEERED, BASE, TRIGGER)
+    leads = [case.above(one, 0.0) for one in case.all(OVER)]
+    is_steered = all(leads)
     base = case.get(VALIDITY, BASE, OWN_WORDS).value
-    executed = f"executes it in {base:.0%} of starts (the model in {own.value:.0%})"
-    if executes and is_equal and is_able and is_pushed:
+    executed = f"executes it in {base:.0%} of starts (the RL model in {own.value:.0%})"
+    if executes and is_equal and is_able and is_steered:
         taught, qualifier = _taught(case, given_level)
         return case.says(
             DEPLOYED,
-            f"{often}; the base {executed} and a push of its residual makes it carry the move out: "
-            f"training taught it {taught}",
+            f"{often}; the base {executed}, and steering one position makes it execute the "
+            f"behaviour: training taught {taught}",
             qualifier,
         )
     lacking = [
-        case.below(case.get(SKILL, BASE, words), bars.unable)
+        case.below(case.get(SKILL, BASE, words), thresholds.unable)
         for words in (OWN_WORDS, BEST_WORDS, BEST_OF)
     ]
-    lacking.append(case.below(pushed, bars.unable))
+    lacking.append(case.below(steered, thresholds.unable))
     if executes and all(lacking):
         return case.says(
             CREATED,
-            f"{often}; the base {executed}, and no wording, try or push makes it do so: the move "
-            "wasn't there",
+            f"{often}; the base {executed}, and no opening, sample or steering vector makes it do "
+            "so: the base lacks the behaviour",
         )
     return case.says(
-        INCONCLUSIVE, _unsettled(often, executes, is_equal and is_able, is_pushed, executed)
+        INCONCLUSIVE, _unsettled(often, executes, is_equal and is_able, is_steered, executed)
     )
 
 
 def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
-    """What a deployed move was taught by the rate within thought, in words, and the qualifier."""
+    """What training taught of a deployed behaviour, in words, and the qualifier."""
     if case.holds(lambda: _is_up(case, GIVEN_THINKING)):
-        return "when", ""
+        return "when to start it", ""
+    if is_level and case.chooses_to_think:
+        return "to enter thinking; while thinking, the behaviour is no more frequent", GATEWAY
     if is_level:
-        return "to think more; within thought the move is no more frequent", GATEWAY
+        return (
+            "to think longer, or when: at an opportunity the behaviour is no more frequent, and "
+            "the model doesn't choose whether to think",
+            UNSETTLED,
+        )
     if case.holds(lambda: _is_down(case, GIVEN_THINKING)):
-        return "to think more; within thought it makes the move less often", RARER
+        return "to think more; while thinking, the behaviour is less frequent", RARER
     return (
-        "to think more, or when: the rate within thought is neither clearly up nor down nor level",
+        "to think more, or when: the rate while thinking is neither clearly up nor down nor level",
         UNSETTLED,
     )
 
@@ -262,17 +297,17 @@ def _often(case: _Case) -> str:
     before = never(case.behaviour, case.measures, ", exact upper 95 % bound")
     if not before:
         before = f"{number(base)} times" if base >= _NEVER else "never"
-    return f"the model makes {case.behaviour} {number(rl)} times a trace, its base {before}"
+    return f"the RL model starts {case.behaviour} {number(rl)} times a trace, the base {before}"
 
 
 def never(behaviour: str, measures: Sequence[Measure], bound: str = "") -> str:
-    """That the base was never seen to start a move, with how often it might; "" where it was.
+    """That the base was never seen to start a behaviour, with how often it might; "" where it was.
 
-    A rate that the onset mass shows to be more than nothing stands instead. The bound is exact on
-    problems: rollouts on one of them may all be alike.
+    Where the onset probability is more than next to nothing, the rate is told instead. The bound is
+    exact on problems: rollouts on one problem may all be the same.
 
     Args:
-        behaviour: The move.
+        behaviour: Its label.
         measures: Of the contrast.
         bound: Says which bound it is, where nothing else does.
     """
@@ -290,33 +325,32 @@ def never(behaviour: str, measures: Sequence[Measure], bound: str = "") -> str:
     return f"never in {seen.items:,} rollouts on {seen.n:,} problems (at most {most}{bound})"
 
 
-def _unsettled(often: str, executes: bool, is_equal: bool, is_pushed: bool, executed: str) -> str:
-    said = f"{often}, but "
+def _unsettled(often: str, executes: bool, is_equal: bool, is_steered: bool, executed: str) -> str:
     if not executes:
-        return f"{said}doesn't clearly carry it out itself"
-    if is_equal and not is_pushed:
-        return f"{often}; though the base {executed}, no push beats every control"
-    return f"{said}the base {executed}: neither as well as the model nor clearly unable"
+        return f"{often}, but the RL model itself doesn't clearly execute it"
+    if is_equal and not is_steered:
+        return f"{often}; the base {executed}, but no steering vector outperforms every control"
+    return f"{often}, but the base {executed}: neither as well as the RL model nor clearly unable"
 
 
 def _is_level(case: _Case, measure: str) -> bool:
     ratio = case.ratio(measure, EQUIVALENCE_LEVEL)
     difference = case.get(measure, DIFFERENCE, level=EQUIVALENCE_LEVEL)
-    least, most = case.bars.rate_difference, case.bars.rate_ratio
+    least, most = case.thresholds.rate_difference, case.thresholds.rate_ratio
     is_level = ratio is not None and case.within(ratio, 1 / most, most)
     return is_level or case.within(difference, -least, least)
 
 
 def _is_up(case: _Case, measure: str) -> bool:
     ratio = case.ratio(measure)
-    is_more = ratio is None or case.above(ratio, case.bars.rate_ratio)
-    return case.above(case.get(measure, DIFFERENCE), case.bars.rate_difference) and is_more
+    is_more = ratio is None or case.above(ratio, case.thresholds.rate_ratio)
+    return case.above(case.get(measure, DIFFERENCE), case.thresholds.rate_difference) and is_more
 
 
 def _is_down(case: _Case, measure: str) -> bool:
     ratio = case.ratio(measure)
-    is_less = ratio is None or case.below(ratio, 1 / case.bars.rate_ratio)
-    return case.below(case.get(measure, DIFFERENCE), -case.bars.rate_difference) and is_less
+    is_less = ratio is None or case.below(ratio, 1 / case.thresholds.rate_ratio)
+    return case.below(case.get(measure, DIFFERENCE), -case.thresholds.rate_difference) and is_less
 
 
 def _name(one: Measure) -> str:

@@ -38,15 +38,15 @@ def test_the_overview_says_first_what_became_of_each_move_and_how_sure_it_is(
         assert one["behaviour"] in opening
         assert one["verdict"] in opening
         assert one["reason"].lower() in text.lower()
-    assert text.count("How sure:") == len(read_json(report / "verdict.json")["verdicts"])
-    before_cards = text.partition("How sure:")[0]
+    assert text.count("Certainty:") == len(read_json(report / "verdict.json")["verdicts"])
+    before_cards = text.partition("Certainty:")[0]
     assert "How often such verdicts are right isn't known yet" in before_cards  # None here.
 
 
 def test_every_figure_has_its_rows_beside_it(made_project: Project):
     report = made_project.results / "report"
     linked = set(re.findall(r'href="(rows/[^"]+)"', (report / "index.html").read_text()))
-    assert {"rows/onset_mass.csv", "rows/execution.csv", "rows/attacks.csv"} <= linked
+    assert {"rows/onset_probability.csv", "rows/execution.csv", "rows/attacks.csv"} <= linked
     assert all((report / name).is_file() for name in linked)
     attacks = pd.read_csv(report / "rows" / "attacks.csv")
     assert len(attacks) == len(read_table(made_project.results / "rank" / "attacks.parquet"))
@@ -120,7 +120,7 @@ def test_reviewers_calls_are_folded_in_and_those_of_other_shortlists_refused(
     outcome = project.run("report", "report.reviews=[a.json,b.json]")
     assert outcome.code == 0, outcome.output
     report = project.results / "report"
-    assert "What reviewers say" in words(report / "index.html")
+    assert "Reviewers' labels" in words(report / "index.html")
     assert len(pd.read_csv(report / "rows" / "reviews.csv")) == 2
     assert "a: real; b: real" in (report / "latents.html").read_text()
     assert "reviews" not in read_json(report / "verdict.json")["margins"]

@@ -76,10 +76,10 @@ def test_a_card_names_the_figure_that_is_nearest_to_turning():
     near = evidence("validity rl-base own words", value=0.10, low=0.06, margin=0.15)
     said = card(deployed(far, near)).sure
     assert said.startswith("All 2 figures that it needs clear their margins")
-    assert "how often it's carried out rightly" in said
+    assert "execution accuracy" in said
 
 
-def test_of_all_controls_of_a_push_the_card_shows_the_strongest():
+def test_of_all_controls_of_a_steering_vector_the_card_shows_the_strongest():
     leads = [
         evidence(f"trigger/skill_over base control {i}", 0.3, low, 0.0)
         for i, low in enumerate((0.2, 0.05, 0.1))
@@ -100,7 +100,7 @@ def test_figures_that_ruled_other_verdicts_out_are_kept_apart():
 def test_an_inconclusive_card_says_that_it_is_not_sure():
     one = Verdict("x", "inconclusive", "", "too few", [evidence(passed=False)])
     assert card(one).sure.startswith("Not sure: 1 of 1")
-    assert card(one).deciding[0].held == "margin 0.40: not cleared"
+    assert card(one).deciding[0].comparison == "margin 0.40: not cleared"
 
 
 def test_without_a_calibration_the_page_names_the_target_that_makes_it():
@@ -142,7 +142,7 @@ def test_a_measure_without_an_interval_is_shown_without_one():
     assert chart.bars[0].figure == "0.50 (no interval)"
 
 
-def test_the_share_killed_is_of_the_latents_that_the_attack_could_test():
+def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
     outcomes = {
         TOKEN: [KILLED, SURVIVES, NOT_TESTABLE],
         INJECTED: [LEFT_OUT, LEFT_OUT, LEFT_OUT],
@@ -206,25 +206,25 @@ def test_a_ratio_of_more_than_a_thousand_says_no_more():
 def test_a_ratio_is_near_its_margin_by_its_logarithm():
     """50 times as much, give or take a factor of two, is far above 1.25; 1.5 [1.3, 1.7] isn't."""
 
-    def spare(*figures: Evidence) -> str:
-        return summary(deployed(*figures), []).spare
+    def certainty(*figures: Evidence) -> str:
+        return summary(deployed(*figures), []).certainty
 
     name = "onset_mass/per_trace rl/base"
-    assert spare(Evidence(name, 5.2e19, 1.6e19, 1.6e20, 90, 1.25, True)).startswith("sure")
-    assert spare(Evidence(name, 50.0, 25.0, 100.0, 90, 1.25, True)).startswith("sure")
-    assert spare(Evidence(name, math.inf, 40.0, math.inf, 90, 1.25, True)).startswith("sure")
-    assert spare(Evidence(name, math.inf, 1.3, math.inf, 90, 1.25, True)).startswith("fairly")
-    assert spare(Evidence(name, 1.5, 1.3, 1.7, 90, 1.25, True)).startswith("fairly")
+    assert certainty(Evidence(name, 5.2e19, 1.6e19, 1.6e20, 90, 1.25, True)).startswith("sure")
+    assert certainty(Evidence(name, 50.0, 25.0, 100.0, 90, 1.25, True)).startswith("sure")
+    assert certainty(Evidence(name, math.inf, 40.0, math.inf, 90, 1.25, True)).startswith("sure")
+    assert certainty(Evidence(name, math.inf, 1.3, math.inf, 90, 1.25, True)).startswith("fairly")
+    assert certainty(Evidence(name, 1.5, 1.3, 1.7, 90, 1.25, True)).startswith("fairly")
 
 
 def test_a_level_figure_is_as_near_as_the_nearer_of_its_two_margins():
     level = "onset_mass/per_trace rl/base (90%)"
     low = Evidence(level, 0.9, 0.82, 0.98, 90, 1.25, True)
     (bar,) = card(deployed(low)).deciding
-    assert (bar.held, bar.other_margin) == ("within 0.80 and 1.25", pytest.approx(0.8))
-    assert summary(deployed(low), []).spare.startswith("fairly")
+    assert (bar.comparison, bar.other_margin) == ("within 0.80 and 1.25", pytest.approx(0.8))
+    assert summary(deployed(low), []).certainty.startswith("fairly")
     middle = Evidence(level, 1.0, 0.95, 1.05, 90, 1.25, True)
-    assert summary(deployed(middle), []).spare.startswith("sure")
+    assert summary(deployed(middle), []).certainty.startswith("sure")
 
 
 def test_a_base_that_was_never_seen_to_do_it_is_said_to_have_never_done_it():
@@ -456,9 +456,9 @@ def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     (one,) = records(lists, tables, tables["matches"])
     assert one.replicas == (replica,)
     assert [vars(a) for a in one.attacks] == [pytest.approx(vars(attack), nan_ok=True)]
-    assert one.planted == (replace(injection, words="wait⟨U+202E⟩"),)
-    assert [vars(b) for b in one.rivals] == [pytest.approx(vars(bout), nan_ok=True)]
-    for shown_row, row in ((one.scores, score), (one.counterparts, match), (one.rates, rate)):
+    assert one.injections == (replace(injection, words="wait⟨U+202E⟩"),)
+    assert [vars(b) for b in one.baselines] == [pytest.approx(vars(bout), nan_ok=True)]
+    for shown_row, row in ((one.scores, score), (one.matched, match), (one.rates, rate)):
         assert shown_row == ({name: row[name] for name in shown_row[0]},)
     kept = json.loads(inert_json(plain(asdict(one))))
     assert kept["replicas"][0]["outcome"] == UNCLEAR

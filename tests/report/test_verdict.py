@@ -22,7 +22,7 @@ DEPLOYED = {
     "best skill": (0.92, 0.88, 0.97),
     "tries skill": (0.95, 0.9, 1.0),
     "gap": (0.02, -0.02, 0.06),
-    "push": (0.6, 0.5, 0.7),
+    "steered": (0.6, 0.5, 0.7),
     "over none": (0.4, 0.3, 0.5),
     "over random direction 1": (0.3, 0.2, 0.4),
 }
@@ -38,7 +38,7 @@ KEYS = {
     "best skill": ("skill", "base", "best words"),
     "tries skill": ("skill", "base", "best of tries"),
     "gap": ("skill", "rl-base", "own words"),
-    "push": ("trigger/skill", "base", "trigger"),
+    "steered": ("trigger/skill", "base", "trigger"),
     "over none": ("trigger/skill_over", "base", "none"),
     "over random direction 1": ("trigger/skill_over", "base", "random direction 1"),
 }
@@ -47,7 +47,7 @@ LACKING = {
     "best skill": (-0.9, -1.1, -0.7),
     "tries skill": (-0.8, -1.1, -0.6),
     "gap": (0.9, 0.85, 0.95),
-    "push": (0.0, 0.0, 0.02),
+    "steered": (0.0, 0.0, 0.02),
     "over none": (0.0, 0.0, 0.0),
 }
 
@@ -60,7 +60,10 @@ def judged(
 
 
 def full(
-    changes: Mapping[str, tuple[float, float, float] | None], items: int = 1000, n: int = 200
+    changes: Mapping[str, tuple[float, float, float] | None],
+    items: int = 1000,
+    n: int = 200,
+    chooses_to_think: bool = True,
 ) -> Verdict:
     measures = []
     for name, value in {**DEPLOYED, **changes}.items():
@@ -69,13 +72,16 @@ def full(
         measure, model, condition = KEYS[name]
         for level in (0.95, 0.9):
             measures.append(Measure(MOVE, measure, model, condition, *value, level, n, items))
+    if chooses_to_think:
+        share = (0.99, 0.98, 1.0, 0.95, n, items)
+        measures.append(Measure("", "entry_mass", "rl", "", *share))
     for model in ("base", "rl"):
         rate = (0.02, 0.01, 0.03) if model == "base" else (1.2, 1.0, 1.4)
         measures.append(Measure(MOVE, "onset_mass/per_trace", model, "", *rate, 0.95, n, items))
         measures.append(
             Measure(MOVE, "validity", model, "own words", 0.9, 0.85, 0.95, 0.95, n, items)
         )
-    found = verdict(MOVE, measures, ReportConfig())
+    found = verdict(MOVE, measures, ReportConfig(), "the grammar")
     assert found.reason and all(e.n == n for e in found.evidence)
     return found
 
@@ -95,15 +101,15 @@ def full(
         ({"base skill": (0.45, 0.38, 0.55)}, ("inconclusive", "")),
         # Nearer to chance than to certainty isn't unable.
         (LACKING | {"base skill": (0.3, 0.2, 0.4)}, ("inconclusive", "")),
-        # Nobody tried a push, or another wording.
-        (LACKING | {"push": None}, ("inconclusive", "")),
+        # No steering vector, or other opening, was tried.
+        (LACKING | {"steered": None}, ("inconclusive", "")),
         (LACKING | {"best skill": None}, ("inconclusive", "")),
         # Up a trace, down an opportunity: deployed, but thinking isn't all that changed.
         (
             {"given ratio": (0.4, 0.3, 0.5), "given difference": (-0.3, -0.4, -0.2)},
-            ("deployed", "rarer in thought"),
+            ("deployed", "less frequent while thinking"),
         ),
-        # Up a trace, neither for sure an opportunity.
+        # Up a trace, neither up nor down at an opportunity.
         (
             {"given ratio": (1.3, 0.9, 1.7), "given difference": (0.1, -0.05, 0.2)},
             ("deployed", "when unclear"),
@@ -118,8 +124,8 @@ def full(
         # Unable in its own words, able in others: not created.
         (LACKING | {"best skill": (0.8, 0.7, 0.9)}, ("inconclusive", "")),
         (LACKING | {"tries skill": (0.4, 0.2, 0.6)}, ("inconclusive", "")),
-        (LACKING | {"push": (0.7, 0.6, 0.8)}, ("inconclusive", "")),
-        # Able, but no push beats every control: no internal trigger was shown.
+        (LACKING | {"steered": (0.7, 0.6, 0.8)}, ("inconclusive", "")),
+        # Able, but no steering vector outperforms every control.
         ({"over random direction 1": (0.02, -0.01, 0.05)}, ("inconclusive", "")),
         ({"rl skill": (0.4, 0.3, 0.6)}, ("inconclusive", "")),
         (LACKING | {"rl skill": (0.5, 0.35, 0.6)}, ("inconclusive", "")),
@@ -164,6 +170,26 @@ def test_the_first_line_that_applies_is_the_verdict(
     assert judged(changes) == expected
 
 
+def test_a_model_that_does_not_choose_to_think_has_no_gateway() -> None:
+    level = {"given ratio": (1.0, 0.9, 1.1), "given difference": (0.0, -0.02, 0.02)}
+    found = full(level, chooses_to_think=False)
+    assert (found.verdict, found.qualifier) == ("deployed", "when unclear")
+    assert "doesn't choose whether to think" in found.reason
+
+
+def test_figures_are_cited_with_their_judge_and_control() -> None:
+    created = full(LACKING)
+    found = {one.measure: (one.judge, one.control) for one in created.evidence}
+    assert found["onset_mass/per_trace rl/base"] == ("", "")
+    assert found["skill rl own words"] == ("the grammar", "by lot")
+    assert found["trigger/skill base trigger"] == ("the grammar", "by lot")
+    assert found["trigger/skill_over base random direction 1"] == (
+        *("the grammar", "random direction 1"),
+    )
+    (bar, *_) = [b for b in card(created).deciding if "judged by" in b.label]
+    assert bar.label.endswith(", judged by the grammar")
+
+
 def test_a_ratio_that_was_not_measured_is_named_in_the_reason() -> None:
     missing = full({"trace ratio": None}).reason
     assert missing == (
@@ -173,7 +199,7 @@ def test_a_ratio_that_was_not_measured_is_named_in_the_reason() -> None:
     assert unbounded.endswith("onset_mass/per_trace rl-base (90%) has no interval")
 
 
-def test_pages_tell_how_a_deployed_move_goes_within_thought() -> None:
+def test_pages_tell_how_the_rate_of_a_deployed_behaviour_changes_while_thinking() -> None:
     def found(ratio: tuple[float, float, float], gap: tuple[float, float, float]) -> Verdict:
         return full({"given ratio": ratio, "given difference": gap})
 
@@ -182,23 +208,23 @@ def test_pages_tell_how_a_deployed_move_goes_within_thought() -> None:
     unclear = found((0.78, 0.74, 0.82), (-0.06, -0.08, -0.04))
     assert [one.qualifier for one in (when, rarer, unclear)] == [
         "",
-        "rarer in thought",
+        "less frequent while thinking",
         "when unclear",
     ]
     told = [headline([one]) for one in (when, rarer, unclear)]
     assert all("is deployed (" in text for text in told)
     assert len({*told}) == len({card(one).means for one in (when, rarer, unclear)}) == 3
-    assert "less often" in rarer.reason
+    assert "less frequent" in rarer.reason
     held = {bar.label for bar in card(unclear).deciding}
-    assert not any("within thought" in label for label in held)
-    assert any("within thought" in bar.label for bar in card(rarer).deciding)
+    assert not any("while thinking" in label for label in held)
+    assert any("while thinking" in bar.label for bar in card(rarer).deciding)
 
 
 @pytest.mark.parametrize(
     ("low", "lead", "changes", "is_warned"),
     [(0.08, "0.10", {}, False), (-0.1, "−0.080", {}, True), (-0.95, "−0.93", LACKING, False)],
 )
-def test_a_base_no_better_than_a_rule_is_told_of_where_a_move_is_called_deployed(
+def test_a_base_no_better_than_a_heuristic_is_told_where_a_behaviour_is_deployed(
     low: float, lead: str, changes: Mapping[str, tuple[float, float, float]], is_warned: bool
 ) -> None:
     over = [
@@ -206,10 +232,11 @@ def test_a_base_no_better_than_a_rule_is_told_of_where_a_move_is_called_deployed
         for model in ("base", "rl")
     ]
     one = full(changes)
-    said = card(one, over).rule
-    assert said.startswith(f"Over the best rule that reads no note, validity leads by {lead} [")
-    assert ("needn't know more" in said) == is_warned
-    assert card(one).rule == "" == card(one, over[:1]).rule
+    said = card(one, over).heuristic
+    assert said.startswith("Execution accuracy minus that of the best heuristic is ")
+    assert f" is {lead} [" in said
+    assert ("may know no more" in said) == is_warned
+    assert card(one).heuristic == "" == card(one, over[:1]).heuristic
 
 
 @pytest.mark.parametrize(("items", "n"), [(40, 200), (1000, 20)])
@@ -218,7 +245,9 @@ def test_too_little_is_inconclusive_however_large_the_effect(items: int, n: int)
 
 
 def test_the_verdict_never_reads_how_a_pair_was_made() -> None:
-    assert list(signature(verdict).parameters) == ["behaviour", "measures", "bars"]
+    assert list(signature(verdict).parameters) == [
+        *("behaviour", "measures", "thresholds", "judge")
+    ]
     for read in (Measure, ReportConfig):
         assert not set(read.__dataclass_fields__) & {"arm", "pair", "recipe", "name", "lacks"}
 

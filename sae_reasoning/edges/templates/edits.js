@@ -1,40 +1,40 @@
 "use strict";
-// What edits of the latent's sets did: effects beside controls, doses, other moves, and texts.
+// Edits of the sets that hold the latent: effects and controls, doses, other behaviours, and texts.
 const CONDITION_NAMES = {
   edit: "the edit", matched_latent: "matched latents", random_direction: "random directions", random_positions: "random positions",
-  other_move: "other moves' latents", mean_difference: "mean difference", latents_and_error: "latents and the SAE's error",
-  whole_residual: "whole residual", random_span: "random span", permuted_match: "matches of other latents",
+  other_move: "other behaviours' latents", mean_difference: "mean difference", latents_and_error: "latents and the SAE's error",
+  whole_residual: "whole residual", random_span: "random span", permuted_match: "matched latents of other latents",
 };
 const MODEL_NAMES = { base: "base", rl: "RL model" };
 const named = (condition) => CONDITION_NAMES[condition] || condition;
 const done_to = (e) => (e.edit === "ablate" ? "set to 0" : `${e.edit} ${figure(e.dose, 1)} × maximum`);
 
 function edits(record) {
-  const title = "What edits do";
+  const title = "Edits";
   if (!record.sets) return titled(title, notes.ablate || "");
   if (!record.sets.length) return titled(title, "No edited set holds this latent.");
   const alone = record.sets.some((s) => s.set_size === 1);
-  const said = (s) => (s.stands ? "✓ stands" : !s.coherent ? "no: other moves break" : s.stands === null ? "– no controls" : "no");
+  const said = (s) => (s.stands ? "✓ yes" : !s.coherent ? "no: off-target guard failed" : s.stands === null ? "– no controls" : "no");
   const rows = record.sets.map((s) => [`${MODEL_NAMES[s.model]}, ${done_to(s)}`, s.behaviour, s.set_size, said(s),
     whole(`${figure(s.without)} → ${figure(s.value)}`), whole(figure(s.difference) + interval(s.low, s.high)), figure(s.q), s.n,
     `${s.where === "all" ? "all tokens" : s.where}, found by the ${s.found_by === "rl" ? "RL" : s.found_by} reader`]);
-  const [told, standing] = [record.sets.filter((s) => s.stands !== null).length, record.sets.filter((s) => s.stands).length];
-  const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${told ? `${standing} of the ${told} with controls beside them stand` : "none has controls beside it"}`),
-    element("p", "small", "An edit stands where other moves are still carried out rightly, and its change differs from no edit and goes further than one more draw of every control beside it would (q < 0.05). Without matched latents and random directions beside it, it neither stands nor fails."),
-    table(["edit", "move", "latents", "stands", "starts per opportunity", "change", "q", "n", "where"], rows, [2, 6, 7]));
+  const [tested, significant] = [record.sets.filter((s) => s.stands !== null).length, record.sets.filter((s) => s.stands).length];
+  const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${tested ? `${significant} of the ${tested} with controls are significant` : "none has controls"}`),
+    element("p", "small", "An edit is significant where it passes the off-target guard (other behaviours are still executed rightly) and its change differs from no edit and exceeds one more draw of every control (q < 0.05). Without matched latents and random directions, significance isn't known."),
+    table(["edit", "behaviour", "latents", "significant", "starts per opportunity", "change", "q", "n", "where"], rows, [2, 6, 7]));
   all.open = rows.length < 8;
   const parts = [all];
   for (const key of [...new Set(record.beside.map((b) => `${b.model}|${b.behaviour}`))]) parts.push(...mainEdit(record, ...key.split("|")));
-  return titled(title, `On problems that selected nothing; 95 % intervals over problems. An edit moves a set of latents together${alone ? "; a set of one is this latent alone" : ", so this is what the set does, not this latent alone"}.`, ...parts);
+  return titled(title, `On problems of the report split; 95 % intervals over problems. An edit changes a set of latents together${alone ? "; a set of one is this latent alone" : ", so these are effects of the set, not of this latent alone"}.`, ...parts);
 }
 
 function mainEdit(record, model, behaviour) {
   const of = (rows) => rows.filter((row) => row.model === model && row.behaviour === behaviour);
   const beside = of(record.beside).filter((b) => b.difference !== null).sort((a, b) => (b.condition === "edit") - (a.condition === "edit"));
-  const parts = [element("h4", "", `${MODEL_NAMES[model]}: ${behaviour}, beside controls and rivals`),
+  const parts = [element("h4", "", `${MODEL_NAMES[model]}: ${behaviour}, with controls and baselines`),
     differenceBars(beside.map((b) => ({ ...b, label: named(b.condition) })), "change of starts per opportunity")];
   const off = of(record.off_target).filter((o) => o.difference !== null);
-  if (off.length) parts.push(element("h4", "", `${MODEL_NAMES[model]}: the same edit on every move`), differenceBars(off.map((o) => ({ ...o, label: o.move + (o.move === behaviour ? " (its own)" : "") })), "change of starts per opportunity"));
+  if (off.length) parts.push(element("h4", "", `${MODEL_NAMES[model]}: the same edit on every behaviour`), differenceBars(off.map((o) => ({ ...o, label: o.move + (o.move === behaviour ? " (its own)" : "") })), "change of starts per opportunity"));
   const doses = of(record.doses).filter((d) => d.difference !== null);
   if (new Set(doses.map((d) => d.dose)).size > 1) parts.push(doseCurve(doses, `${MODEL_NAMES[model]}: dose–response of ${behaviour}`));
   for (const pair of of(record.texts)) parts.push(textPair(pair));
@@ -43,8 +43,8 @@ function mainEdit(record, model, behaviour) {
 
 function scaleOf(values) {
   const [low, high] = [Math.min(0, ...values), Math.max(0, ...values)];
-  const room = 0.05 * (high - low || 1);
-  return (value) => 100 * (value - low + room) / (high - low + 2 * room);
+  const space = 0.05 * (high - low || 1);
+  return (value) => 100 * (value - low + space) / (high - low + 2 * space);
 }
 function differenceBars(rows, unit) {
   const at = scaleOf(rows.flatMap((r) => [r.difference, r.low, r.high]).filter((v) => v !== null));
@@ -58,7 +58,7 @@ function differenceBars(rows, unit) {
     return [element("div", "label", r.label), element("div", "", picture),
       element("div", "figure", `${figure(r.difference)}${interval(r.low, r.high)} `, element("span", "small", `n = ${r.n}${r.num_draws > 1 ? `, ${r.num_draws} draws` : ""}`))];
   });
-  return element("div", "", element("div", "bars", ...parts), element("p", "small", `${unit}; the line is no change.`));
+  return element("div", "", element("div", "bars", ...parts), element("p", "small", `${unit}; the line marks no change.`));
 }
 
 function doseCurve(points, title) {
@@ -91,9 +91,9 @@ function doseCurve(points, title) {
 }
 
 function textPair(pair) {
-  const words = (pieces) => pieces.map(([text, move]) => {
-    const piece = element("bdi", move === pair.behaviour ? "move own" : move ? "move" : "", text);
-    if (move) piece.title = move;
+  const words = (pieces) => pieces.map(([text, behaviour]) => {
+    const piece = element("bdi", behaviour === pair.behaviour ? "marked own" : behaviour ? "marked" : "", text);
+    if (behaviour) piece.title = behaviour;
     return piece;
   });
   const right = (value) => (value === null ? "not graded" : value ? "right answer" : "wrong answer");
@@ -101,6 +101,6 @@ function textPair(pair) {
     ? [element("div", "text alike", ...words(row.left))]
     : [element("div", "text gone", ...words(row.left)), element("div", "text new", ...words(row.right))]));
   const head = (who, i) => element("div", "who", `${who}: ${pair.behaviour} × ${pair.starts[i]}, ${right(pair.correct[i])}`);
-  return element("div", "example", element("details", "", element("summary", "", `Problem ${pair.problem}, by lot of the ${pair.differing} of ${pair.problems} texts that the edit changed (${pair.edit})`), element("bdi", "small", pair.prompt)),
+  return element("div", "example", element("details", "", element("summary", "", `Problem ${pair.problem}, drawn at random of the ${pair.differing} of ${pair.problems} texts that the edit changed (${pair.edit})`), element("bdi", "small", pair.prompt)),
     element("div", "sides aligned", head("without", 0), head("with the edit", 1), ...rows));
 }

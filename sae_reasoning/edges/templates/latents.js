@@ -76,7 +76,7 @@ function draw() {
     return line;
   });
   byId("table").tBodies[0].replaceChildren(...rows);
-  byId("count").textContent = `${state.shown.length} of ${listings.length} places on the lists`;
+  byId("count").textContent = `${state.shown.length} of ${listings.length} entries of the lists`;
   for (const head of document.querySelectorAll("#table th")) {
     const own = head.querySelector("button").dataset.sort === state.sort;
     head.setAttribute("aria-sort", own ? (state.down ? "descending" : "ascending") : "none");

@@ -1,6 +1,6 @@
 "use strict";
 // One latent: its file is a script beside the page, as pages from disk may load no other data.
-const LIKENESS = { cosine: "decoder rows: cosine", correlation: "tokens: r", words: "words: rank r" };
+const SIMILARITY = { cosine: "decoder rows: cosine", correlation: "tokens: r", words: "words: rank r" };
 const READERS = { base: "base reads", rl: "RL model reads" };
 const kept = new Map();
 let wanted = null;
@@ -11,7 +11,7 @@ function openLatent(row) {
   const script = document.createElement("script");
   script.src = `latents/${row.name}.js`;
   script.onerror = () => byId("one").replaceChildren(
-    element("p", "missing", `latents/${row.name}.js isn't beside this page; keep the folder whole, or run make report again.`));
+    element("p", "missing", `latents/${row.name}.js is missing from the folder of this page; keep the folder whole, or run make report again.`));
   document.head.append(script);
 }
 function showLatent(record) {
@@ -61,7 +61,7 @@ function drawLatent(row, record) {
   parts.push(grid(record));
   if (record.histogram) parts.push(histogram(record));
   if (record.output) parts.push(outputs(record));
-  parts.push(edits(record), rivals(record), attacks(record), neighbours(record), counterparts(record));
+  parts.push(edits(record), baselines(record), attacks(record), neighbours(record), matched(record));
   one.replaceChildren(...parts);
   document.querySelector(".panes").classList.add("open");
   if (getComputedStyle(document.querySelector(".list")).display === "none") window.scrollTo(0, 0);
@@ -69,11 +69,11 @@ function drawLatent(row, record) {
 
 function listed(record) {
   const called = (listing) => Object.entries(listing.called).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
-  return table(["list", "behaviour", "#", "AUROC on report", "spans", "called", "of the behaviour"],
+  return table(["list", "behaviour", "#", "AUROC on report", "spans", "label", "of the behaviour"],
     record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, called(l), l.status]));
 }
 
-function moves(record) {
+function markedBehaviours(record) {
   return [...new Set(record.examples.flatMap((e) => e.marks.map((mark) => mark.behaviour)))].sort();
 }
 function side(example, reader, most, order, listed_for) {
@@ -85,7 +85,7 @@ function side(example, reader, most, order, listed_for) {
     const value = values[i];
     const mark = example.marks.find((m) => m.first <= i && i < m.last);
     if (mark) {
-      piece.classList.add("move", `m${order.indexOf(mark.behaviour) % 6}`);
+      piece.classList.add("marked", `m${order.indexOf(mark.behaviour) % 6}`);
       if (mark.first === i && listed_for.has(mark.behaviour)) {
         text.append(element("sup", `m${order.indexOf(mark.behaviour) % 6}`, mark.behaviour));
       }
@@ -104,7 +104,7 @@ function side(example, reader, most, order, listed_for) {
   return element("div", "side", element("div", "who", `${READERS[reader]} (highest here ${figure(peak, 2)})`), text);
 }
 function examples(record) {
-  const order = moves(record);
+  const order = markedBehaviours(record);
   const most = Math.max(1e-9, ...record.histogram.edges);
   const key = element("ul", "key", ...order.map((name, i) => element("li", `m${i % 6}`, element("i", `m${i % 6}`), name)));
   const listed_for = new Set(record.listings.map((listing) => listing.behaviour));
@@ -120,17 +120,17 @@ function examples(record) {
       const asked = element("details", "", element("summary", "", `${e.trace}, written by ${e.writer}`), element("bdi", "small", e.prompt));
       return element("div", "example", asked, element("div", "sides", ...Object.keys(READERS).map((reader) => side(e, reader, most, order, listed_for))));
     });
-    const title = band === "highest" ? `Highest activations, one a problem (n = ${own.length})` : `From the ${band} quarter of active values, by lot (n = ${own.length})`;
+    const title = band === "highest" ? `Highest activations, one a problem (n = ${own.length})` : `From the ${band} quarter of active values, at random (n = ${own.length})`;
     parts.push(element("h4", "", title), ...shown);
   }
   if (!record.examples.length) parts.push(element("p", "missing", "It never fires on the report split in the RL reader."));
-  return titled("Texts", "Report split. Shade is activation, in units of the residual stream (hover over a token for its value, or write values into the text); the underline is a move that the annotator marked, named where the latent is listed for it; the framed token chose the example.", ...parts);
+  return titled("Texts", "Report split. Shade is activation, in units of the residual stream (hover over a token for its value, or write values into the text); the underline marks a behaviour that the annotator found, named where the latent is listed for it; the framed token chose the example.", ...parts);
 }
 
 function grid(record) {
   const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.span_auroc_low, s.span_auroc_high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
-  return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it's a candidate. One text, two readers shows representation; two writers show use.",
-    table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "taken / not", "problems"], rows, [4, 5, 6, 7]),
+  return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it is a candidate. One text read by two readers compares representations; two writers compare use.",
+    table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "positive / negative opportunities", "problems"], rows, [4, 5, 6, 7]),
     table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${figure(100 * r.firing_rate, 2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
 }
 
@@ -155,26 +155,26 @@ function histogram(record) {
 
 function outputs(record) {
   const list = (rows) => { const made = table(["token", "logit"], rows.map(([token, logit]) => [element("bdi", "", token), figure(logit, 2)]), [1]); made.classList.add("tokens"); return made; };
-  return titled("Output tokens", "What its direction alone says through the RL model's final norm and unembedding, less the mean over the vocabulary. Later blocks aren't asked, so this is the direct path only; no interval, it's a property of the weights.",
-    element("div", "two", element("div", "", element("div", "small", "made likelier"), list(record.output.top)), element("div", "", element("div", "small", "made rarer"), list(record.output.bottom))));
+  return titled("Output tokens", "Direct effect of its direction through the RL model's final norm and unembedding, less the mean over the vocabulary. Later blocks are left out; a property of the weights has no interval.",
+    element("div", "two", element("div", "", element("div", "small", "more likely"), list(record.output.top)), element("div", "", element("div", "small", "less likely"), list(record.output.bottom))));
 }
 
-function rivals(record) {
-  if (!record.rivals.length) return element("div", "");
-  return titled("Against the baselines", "On the same spans and windows (announcers: opportunities), report split; the difference is paired by problem, with its 95 % interval. It beats a baseline where the interval lies above 0 and q, over the whole list, below 0.05.",
-    table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "q", "problems", "beats it"],
-      record.rivals.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.rival), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.beats ? "✓ yes" : "no"]), [5, 6, 8, 9]));
+function baselines(record) {
+  if (!record.baselines.length) return element("div", "");
+  return titled("Comparison with baselines", "On the same spans and windows (onset predictors: opportunities), report split; the difference is paired by problem, with its 95 % interval. A latent outperforms a baseline where the interval lies above 0 and q, over the whole list, below 0.05.",
+    table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "q", "problems", "outperforms"],
+      record.baselines.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.rival), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.beats ? "✓ yes" : "no"]), [5, 6, 8, 9]));
 }
 
 function attacks(record) {
-  if (!record.attacks.length) return titled("Attacks", "None were made on it.");
+  if (!record.attacks.length) return titled("Attacks", "No attack was run on it.");
   const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
-  const parts = [table(["list", "behaviour", "reader", "attack", "outcome", "AUROC left", "before", "comparable", "n: spans / others (problems)"], rows)];
-  if (record.planted.length) {
-    parts.push(table(["behaviour", "reader", "put into", "words", "rise", "null, 95 %", "n"],
-      record.planted.map((p) => [p.behaviour, p.reader, p.carrier, element("bdi", "", p.words), figure(p.rise), figure(p.null_95), p.num_windows]), [4, 5, 6]));
+  const parts = [table(["list", "behaviour", "reader", "attack", "outcome", "AUROC under attack", "unstratified AUROC", "comparable", "n: spans / others (problems)"], rows)];
+  if (record.injections.length) {
+    parts.push(table(["behaviour", "reader", "inserted into", "words", "AUROC shift", "null, 95 %", "n"],
+      record.injections.map((p) => [p.behaviour, p.reader, p.carrier, element("bdi", "", p.words), figure(p.rise), figure(p.null_95), p.num_windows]), [4, 5, 6]));
   }
-  return titled("Attacks", "An attack kills a latent that for sure keeps too little of its advantage over chance; bounds are 95 %, over problems.", ...parts);
+  return titled("Attacks", "An attack refutes a latent that significantly retains too little of its advantage over chance; bounds are 95 %, over problems.", ...parts);
 }
 
 function neighbours(record) {
@@ -189,22 +189,22 @@ function neighbours(record) {
   const near = record.neighbours.map((n) => { const [link, listed] = link_to(n); return [link, figure(n.cosine), listed]; });
   const along = (record.companions || []).map((n) => { const [link, listed] = link_to(n); return [link, figure(n.pearson), n.both.toLocaleString("en"), listed]; });
   const tokens = record.histogram ? record.histogram.tokens.toLocaleString("en") : "–";
-  return titled("Nearest latents", "Of the same dictionary: those that point the same way, and those that fire along with it.", element("div", "two",
+  return titled("Nearest latents", "Of the same dictionary: those with the most similar directions, and those that fire together with it.", element("div", "two",
     list("by cosine of decoder rows", ["latent", "cosine", "listed for"], near),
     list(`by correlation of activations, RL reader, n = ${tokens} tokens of the report split`, ["latent", "r", "both fire on", "listed for"], along)));
 }
 
-function counterparts(record) {
+function matched(record) {
   const parts = [];
-  if (record.counterparts.length) {
-    const units = [...new Set(record.counterparts.map((c) => (c.by === "words" ? "word" : "token")))].join(" or ");
-    parts.push(element("p", "small", `In ${notes.other}: the most alike latent of each layer there, beside the best that there is by chance (95 % of draws of the null lie below it) and the best that there would be if both knew only which ${units} they are on. What isn't far above that is alike in its ${units}s, and may be in nothing else. r is of activations, n counts problems (of cosines, coordinates).`),
-      table(["latent", "there it", "alike by", "likeness", `by ${units} alone`, "null, 95 %", "n", "each other's best"],
-        record.counterparts.map((c) => [`${c.other_layer}/${c.other_latent}`, c.other_behaviours || "isn't shortlisted", LIKENESS[c.by] || c.by, whole(figure(c.value) + interval(c.low, c.high)),
+  if (record.matched.length) {
+    const units = [...new Set(record.matched.map((c) => (c.by === "words" ? "word" : "token")))].join(" or ");
+    parts.push(element("p", "small", `In ${notes.other}: the most similar latent of each layer, with the largest similarity expected by chance (95 % of draws of the null lie below it) and that expected if both latents depended only on the ${units} they are on. A similarity that isn't far above the latter may be of ${units}s alone. r is of activations, n counts problems (of cosines, coordinates).`),
+      table(["latent", "listed there for", "matched by", "similarity", `by ${units} alone`, "null, 95 %", "n", "each other's best"],
+        record.matched.map((c) => [`${c.other_layer}/${c.other_latent}`, c.other_behaviours || "isn't shortlisted", SIMILARITY[c.by] || c.by, whole(figure(c.value) + interval(c.low, c.high)),
           figure(c.same_word), figure(c.null_95), c.n, c.is_mutual ? "✓ yes" : "no"]), [4, 5, 6]));
-  } else parts.push(element("p", "missing", notes.match || "None: it fires too rarely to be matched."));
+  } else parts.push(element("p", "missing", notes.match || "No match: it fires too rarely."));
   if (record.replicas.length) {
-    parts.push(element("p", "small", "In dictionaries that were trained from other seeds: the nearest direction, its place among all latents there for the same move, and how far its span AUROC lies above that of the last latent that would still rank alike. It survives where it is near enough and for sure ranks alike."),
+    parts.push(element("p", "small", "In dictionaries trained from other seeds: the nearest direction, its rank among all latents there for the same behaviour, and how far its span AUROC is above that of the lowest rank that counts as replicated. The latent is robust where the direction is near enough and significantly ranks as high."),
       table(["behaviour", "reader", "seed", "latent", "cosine", "place", "lead (select)", "span AUROC (report)", "outcome"], record.replicas.map((r) => [r.behaviour, r.reader, r.seed, r.counterpart, figure(r.cosine), r.rank, whole(figure(r.lead) + interval(r.lead_low, r.lead_high)), figure(r.span_auroc), outcome(r)]), [4, 5, 7]));
   }
   return titled("In other dictionaries", "", ...parts);

@@ -1,6 +1,6 @@
 "use strict";
-// A reviewer's calls: kept by the browser under the shortlists' fingerprint, exported and imported
-// as JSON. What is imported is checked and shown as text only.
+// A reviewer's labels: kept by the browser under the shortlists' fingerprint, exported and imported
+// as JSON. Imported files are checked and shown as text only.
 const CALLS = ["real", "lexical", "unclear"];
 const place_kept = `sae_reasoning.reviews.${notes.pair}.${notes.rank}`;
 const review_key = (row) => `${row.layer}/${row.latent}/${row.behaviour}`;
@@ -16,11 +16,11 @@ function keep(row, change) {
 }
 function save() {
   try { localStorage.setItem(place_kept, JSON.stringify(Object.fromEntries(reviews))); }
-  catch (_) { byId("review-said").textContent = "This browser keeps nothing: export before you leave."; }
+  catch (_) { byId("review-said").textContent = "This browser stores no labels: export before you leave."; }
   draw();
 }
 function reviewBox(row) {
-  const box = element("fieldset", "review", element("legend", "", `Your call on it, for ${row.behaviour}`));
+  const box = element("fieldset", "review", element("legend", "", `Your label, for ${row.behaviour}`));
   for (const [number, call] of [...CALLS, ""].entries()) {
     const input = element("input", "");
     input.type = "radio";
@@ -50,7 +50,7 @@ function exported() {
     reviews: rows.map((row) => ({ layer: row.layer, latent: row.latent, behaviour: row.behaviour, ...reviewed(row) })) };
 }
 function imported(content) {
-  if (content.schema_version !== 1 || !Array.isArray(content.reviews)) throw new Error("it isn't an export of this page");
+  if (content.schema_version !== 1 || !Array.isArray(content.reviews)) throw new Error("it is no export of this page");
   if (content.rank !== notes.rank) throw new Error("it reviews other shortlists");
   const known = new Set(listings.map(review_key));
   const found = content.reviews.filter((one) => known.has(review_key(one)) && ["", ...CALLS].includes(one.call));
@@ -69,7 +69,7 @@ byId("export").addEventListener("click", () => {
 });
 byId("import").addEventListener("change", async (event) => {
   const [file] = event.target.files;
-  try { byId("review-said").textContent = `${imported(JSON.parse(await file.text()))} calls taken in.`; }
-  catch (error) { byId("review-said").textContent = `${file.name} can't be taken in: ${error.message}.`; }
+  try { byId("review-said").textContent = `${imported(JSON.parse(await file.text()))} labels imported.`; }
+  catch (error) { byId("review-said").textContent = `${file.name} can't be imported: ${error.message}.`; }
   event.target.value = "";
 });

@@ -1,8 +1,8 @@
-"""The verdict on each move, from the contrast, and the pages on which people review it.
+"""The verdict on each behaviour, from the contrast, and the pages on which people review it.
 
-1. What there is: the contrast, which the verdict needs, and whatever else has been made.
-2. The verdict on each move: `verdict.json`.
-3. The latents: texts, scores and attacks of each that was shortlisted, where `rank` has been made.
+1. Inputs: the contrast, which the verdict needs, and whatever other stages were run.
+2. The verdict on each behaviour: `verdict.json`.
+3. The latents: texts, scores and attacks of each shortlisted latent, where `rank` was run.
 4. The overview: verdicts and every figure with its rows. All pages open from disk.
 """
 
@@ -24,10 +24,10 @@ from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
 from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
 from sae_reasoning.jobs.report.sources import look, reviews_of
-from sae_reasoning.report.cards import beside_a_rule
+from sae_reasoning.report.cards import over_heuristic
 from sae_reasoning.report.verdict import Evidence, Verdict, verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -77,7 +77,7 @@ def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
 
 
 def _finite(evidence: Sequence[Evidence]) -> list[dict[str, Any]]:
-    """Figures as JSON has them: where there's no bound, null."""
+    """Figures as JSON has them: an infinite bound is null."""
     return [
         {
             name: None if isinstance(value, float) and math.isinf(value) else value
@@ -92,7 +92,7 @@ def _say(
 ) -> None:
     rows = [
         {
-            "move": one.behaviour,
+            "behaviour": one.behaviour,
             "verdict": " ".join(
                 filter(None, [one.verdict, one.qualifier and f"({one.qualifier})"])
             ),
@@ -101,7 +101,9 @@ def _say(
         for one in verdicts
     ]
     tracker.table(VERDICTS, pd.DataFrame(rows))
-    console.table("verdicts", ["move", "verdict"], [[r["move"], r["verdict"]] for r in rows])
+    console.table(
+        "verdicts", ["behaviour", "verdict"], [[r["behaviour"], r["verdict"]] for r in rows]
+    )
     for one, row in zip(verdicts, rows, strict=True):
-        beside = beside_a_rule(one, measures)
-        console.say(f"  {row['move']}: {row['because']}{beside and f'; {beside}'}.")
+        heuristic = over_heuristic(one, measures)
+        console.say(f"  {row['behaviour']}: {row['because']}{heuristic and f'; {heuristic}'}.")
