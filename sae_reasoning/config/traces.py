@@ -25,8 +25,9 @@ def require_file(option: str, path: str) -> None:
     meant = f"did you mean {near[0]}{':<task>' if near == ['gym'] else ''}? Or " if near else ""
     require(
         Path(path).is_file(),
-        f"{option}={path} is no file; {meant}name JSON, JSON lines or Parquet (README, “Your own "
-        f"pair”), or take one of search, gym:<task>, {', '.join(DATASET_NAMES)}",
+        f"{option}={path} is no file; {meant}name JSON, JSON lines or Parquet "
+        f"(conf/README.md, “Problems”), or take one of search, gym:<task>, "
+        f"{', '.join(DATASET_NAMES)}",
     )
 
 
@@ -39,7 +40,7 @@ class TracesConfig:
             reasoning-gym make them; `gsm8k`, `math500`, `aime` and `countdown` are datasets, from
             the hub or, as `gsm8k:<folder>`, from where `save_to_disk` put them. Anything else is a
             file: JSON, JSON lines or Parquet, told apart by content, of annotated traces to import
-            (see README, "your own pair"), or of questions with answers.
+            (see conf/README.md, "traces that you have"), or of questions with answers.
         base_source: File of the base's traces, where they stand apart; those of `source` are the RL
             model's then.
         offsets: What the offsets of imported spans count: `codepoints` as Python does, units of

@@ -140,10 +140,8 @@ def _summary(files: Files) -> Rows:
     return [
         {
             "behaviour": row["behaviour"],
-            "starts a trace, base → RL": _both(files, row, PER_TRACE, "", lambda one: one.point),
-            "executed rightly once started, base → RL": _both(
-                files, row, VALIDITY, OWN_WORDS, lambda one: f"{one.value:.0%}"
-            ),
+            "starts a trace, base → RL": _both(files, row, PER_TRACE),
+            "executed rightly once started, base → RL": _both(files, row, VALIDITY, OWN_WORDS),
             "verdict": _verdict(row),
         }
         for row in files[_VERDICT]["verdicts"]
@@ -157,13 +155,11 @@ def _verdicts(files: Files) -> Rows:
         of = partial(measured, files[_CONTRAST], row["behaviour"])
         chance, executed = of(VALIDITY, BASE, BY_LOT), of(VALIDITY, RL, OWN_WORDS)
         steered, without = of(VALID, BASE, TRIGGER), of(VALID, BASE, NOT_STEERED)
-        execution = _both(files, row, VALIDITY, OWN_WORDS, lambda one: one.interval)
+        execution = _both(files, row, VALIDITY, OWN_WORDS)
         rows.append(
             {
                 "behaviour": row["behaviour"],
-                "starts a trace, base → RL": _both(
-                    files, row, PER_TRACE, "", lambda one: one.interval
-                ),
+                "starts a trace, base → RL": _both(files, row, PER_TRACE),
                 "execution accuracy, base → RL (chance)": f"{execution} ({chance.point})",
                 "base, steered once (not)": f"{steered.interval} ({without.point})",
                 "problems: rates, starts": f"{of(PER_TRACE, RL).n}, {executed.n}",
@@ -173,15 +169,9 @@ def _verdicts(files: Files) -> Rows:
     return rows
 
 
-def _both(
-    files: Files,
-    row: Mapping[str, str],
-    measure: str,
-    condition: str,
-    shown: Callable[[Figure], str],
-) -> str:
+def _both(files: Files, row: Mapping[str, str], measure: str, condition: str = "") -> str:
     found = (measured(files[_CONTRAST], row["behaviour"], measure, m, condition) for m in MODELS)
-    return " → ".join(shown(one) if one.n else _UNKNOWN for one in found)
+    return " → ".join(one.interval for one in found)
 
 
 def _verdict(row: Mapping[str, str]) -> str:

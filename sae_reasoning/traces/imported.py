@@ -167,7 +167,7 @@ def _remedy(row: Mapping[str, Any]) -> str:
         return f"it has only {', '.join(given) or 'no key'}; put the response under `text`"
     if not {"spans", "annotated_response", *MARKED_UNDER} & set(given):
         return "give its moves under `spans`, or set traces.annotator=cues or llm to mark them"
-    return "mend it (README, “Your own pair”)"
+    return "mend it (conf/README.md, “Traces that you have”)"
 
 
 def _numbered(

@@ -204,8 +204,8 @@ def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ran
 
 
 def _documented(table: str) -> list[str]:
-    """Columns that the README names in its row of one of rank's tables."""
-    text = (CONF.parent / "README.md").read_text()
+    """Columns that sae_reasoning/README.md names in its row of one of rank's tables."""
+    text = (CONF.parent / "sae_reasoning" / "README.md").read_text()
     (row,) = (line for line in text.splitlines() if line.startswith(f"| `{table}` |"))
     names: list[str] = []
     whole = ""
