@@ -25,7 +25,8 @@ from sae_reasoning.contrast.measures import (
     to_wilson,
 )
 from sae_reasoning.stats import Estimate, pass_at
-from sae_reasoning.tasks.search.world import SHUT, SearchProblem
+from sae_reasoning.tasks.search.baselines import walk_odds
+from sae_reasoning.tasks.search.world import SearchProblem
 from sae_reasoning.texts import bounded, number
 
 PASS_AT, CUT, TOKENS = "pass@k", "tries/cut", "tries/tokens"
@@ -59,29 +60,10 @@ class Tries:
 def walked(problems: Mapping[str, SearchProblem]) -> list[Tries]:
     """Every walk on problems, by their ids."""
     return [
-        Tries(name, one, 0, 0, 0, 0.0, descent_odds(problem, keeps_off_shut=keeps_off_shut))
+        Tries(name, one, 0, 0, 0, 0.0, walk_odds(problem, keeps_off_shut=keeps_off_shut))
         for name, keeps_off_shut in WALKS.items()
         for one, problem in problems.items()
     ]
-
-
-def descent_odds(problem: SearchProblem, *, keeps_off_shut: bool) -> float:
-    """Chance that a walk from the start to a leaf, any way at random at each fork, is right.
-
-    Args:
-        problem: The map.
-        keeps_off_shut: Whether it takes no way to a place that is shut, where there is another.
-    """
-
-    def onwards(path: tuple[str, ...]) -> float:
-        ways = problem.children(path[-1])
-        if not ways:
-            return float(problem.grade(path))
-        if keeps_off_shut:
-            ways = tuple(way for way in ways if problem.notes.get(way) != SHUT) or ways
-        return sum(onwards((*path, way)) for way in ways) / len(ways)
-
-    return onwards((problem.start,))
 
 
 def reach(tries: Sequence[Tries], how: Resampling) -> list[Measure]:

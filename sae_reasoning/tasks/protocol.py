@@ -5,8 +5,9 @@ verdict says why; no stage refuses a pair because of its text. Models, files and
 as callables, so that a task can be tried on text alone.
 """
 
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from sae_reasoning.tasks.problems import Problem
 
 Listen = Callable[[str], frozenset[str] | None]
 """Takes a response piece by piece and gives the behaviours that could start after the piece; None
-where no sentence ends with it, so that it has to be heard again with what follows."""
+where no sentence ends with it, so that it has to be given again with what follows."""
 
 
 class SentenceEnd(Protocol):
@@ -52,6 +53,11 @@ class ResponseFormat:
     answer_prefix: str = ""
     enters_by_choice: bool = False
 
+    @property
+    def is_opened_by_prompt(self) -> bool:
+        """Whether a response begins within the chain of thought, which the prompt has opened."""
+        return bool(self.thinking_suffix) and not self.thinking_prefix
+
     def split(self, response: str) -> tuple[str, str]:
         """The chain of thought with what opens it, and what follows its end."""
         if not self.thinking_suffix or self.thinking_suffix not in response:
@@ -84,6 +90,11 @@ class Start:
     text: str
     taken: bool
     weight: float = 1.0
+
+    @property
+    def key(self) -> str:
+        """Names the place: the same whatever other places are chosen."""
+        return f"{self.trace_id}/{self.behaviour}/{len(self.response_ids)}"
 
 
 @dataclass(frozen=True)
@@ -120,19 +131,28 @@ class Annotator(Protocol):
     name: str
 
     def annotate(self, problem: Problem, response: str, *, truncated: bool) -> Annotation:
-        """Spans and opportunities of a whole response; none at a cut."""
+        """Spans and opportunities of a whole response, without a grade; none at a cut."""
         ...
 
     def listen(self, problem: Problem) -> Listen | None:
-        """Who hears one response; None where only whole texts can be annotated."""
+        """A streaming annotator of one response; None where only whole texts can be annotated."""
         ...
 
 
 class Grader(Protocol):
     """Grades responses by program."""
 
-    def grade(self, problem: Problem, response: str, *, truncated: bool) -> bool | None:
-        """Right or wrong; None where nothing can tell."""
+    def grade(
+        self, problem: Problem, response: str, *, truncated: bool, opened: bool = False
+    ) -> bool | None:
+        """Right or wrong; None where nothing can tell.
+
+        Args:
+            problem: What was asked.
+            response: The response.
+            truncated: Whether it was cut.
+            opened: Whether the prompt has opened the chain of thought.
+        """
         ...
 
 
@@ -150,20 +170,22 @@ class Openings(Protocol):
         """First words of a behaviour, the same list for every model."""
         ...
 
+    def usual(self, behaviour: str) -> tuple[str, ...]:
+        """Those of them that models start from, to be written for a model."""
+        ...
+
 
 class ExecutionJudge(Protocol):
     """Says whether a behaviour that was started was carried out.
 
     Attributes:
         name: Of the judge; it stands in the verdict.
-        horizon: Tokens that a continuation gets at most.
     """
 
     name: str
-    horizon: int
 
     def judge(self, executions: Sequence[Execution]) -> list[Judgement]:
-        """Of behaviours whose opening was written."""
+        """Of behaviours that were started; where no opening was written, as `judge_free` does."""
         ...
 
     def judge_free(self, starts: Sequence[Start], texts: Sequence[str]) -> list[Judgement]:
@@ -172,14 +194,18 @@ class ExecutionJudge(Protocol):
 
 
 class ExecutionNull(Protocol):
-    """What earns validity without the ability."""
+    """What execution accuracy is worth without the ability."""
 
     def chance(self, starts: Sequence[Start], tries: int, seed: int) -> Float[np.ndarray, " start"]:
-        """Probability that the best of some randomly filled continuations is valid; unbiased."""
+        """Probability that the best of `tries` randomly filled continuations is valid; unbiased."""
         ...
 
     def heuristics(self, starts: Sequence[Start]) -> Mapping[str, Float[np.ndarray, " start"]]:
-        """Validity of rules that don't read what the behaviour must read, by name; may be empty."""
+        """Validity of rules that don't read what the behaviour must read, by name; may be empty.
+
+        Args:
+            starts: Of one behaviour.
+        """
         ...
 
 
@@ -197,7 +223,7 @@ class Tutor(Protocol):
         ...
 
     def lesson(
-        self, problem: Problem, attempts: Sequence[str], kind: str, rng: np.random.Generator
+        self, problem: Problem, attempts: Sequence[str], kind: str, rng: random.Random
     ) -> str:
         """One example response."""
         ...
@@ -221,7 +247,7 @@ class Task:
         sentences: First character and one past the last of each sentence of a whole text.
         openings: How behaviours begin, where that is known.
         judge: Of executions, where there is one.
-        null: What validity is worth without the ability.
+        null: What execution accuracy is worth without the ability.
         content: Characters of the words of a text that carry its content.
         problem_baselines: By name, the probability that a random procedure answers a problem.
         tutor: Writes lessons.
@@ -242,6 +268,27 @@ class Task:
     problem_baselines: Mapping[str, Callable[[Problem], float]] = field(default_factory=dict)
     tutor: Tutor | None = None
     paraphraser: Paraphraser | None = None
+
+    def annotate(
+        self, problem: Problem, response: str, *, truncated: bool, model: str
+    ) -> Annotation:
+        """Behaviours, opportunities and grade of a response.
+
+        Args:
+            problem: What was asked.
+            response: The response.
+            truncated: Whether it was cut.
+            model: Who wrote it, `base` or `rl`.
+        """
+        found = self.annotator.annotate(problem, response, truncated=truncated)
+        return replace(
+            found, correct=self.grade(problem, response, truncated=truncated, model=model)
+        )
+
+    def grade(self, problem: Problem, response: str, *, truncated: bool, model: str) -> bool | None:
+        """Right or wrong; None where nothing can tell. Arguments are those of `annotate`."""
+        opened = self.formats[model].is_opened_by_prompt
+        return self.grader.grade(problem, response, truncated=truncated, opened=opened)
 
     def missing(self, *capabilities: str) -> tuple[str, ...]:
         """Those of some optional capabilities that this task lacks."""

@@ -1,8 +1,6 @@
 """The same moves in other words: what follows from a latent's words only is lost, the rest is kept.
 
-Traces of the search world are rewritten by template: an opening becomes one that no organism's
-reinforcement was started from, in words that every base has met; its slots stay. Other sources have
-no templates; a model behind an endpoint can be asked instead.
+A task may have templates for that; elsewhere a model behind an endpoint can be asked.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sae_reasoning.records import Annotation, Span, Trace
-from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, REWORDED
+from sae_reasoning.tasks.protocol import Paraphraser
 from sae_reasoning.traces.align import Offsets, build_trace
-
-Paraphraser = Callable[[str, str, np.random.Generator], str | None]
-"""Takes a move's name and the words of a span; other words for it, or None."""
 
 Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 """Token ids of a response's text, and the characters of each."""
@@ -32,26 +27,6 @@ class Paraphrased:
 
     trace: Trace
     is_new: tuple[bool, ...]
-
-
-def reword_search(behaviour: str, words: str, rng: np.random.Generator) -> str | None:
-    """A span of the search world with another opening, from another first word."""
-    said = [opening for opening in ALL_OPENINGS.get(behaviour, ()) if words.startswith(opening)]
-    if not said:
-        return None
-    opening = max(said, key=len)
-    others = [o for o in REWORDED[behaviour] if o.split()[0] != opening.split()[0]]
-    if not others:
-        return None
-    return f"{others[int(rng.integers(len(others)))]}{words[len(opening) :]}"
-
-
-PARAPHRASERS: dict[str, Paraphraser] = {"search": reword_search}
-
-
-def paraphraser_for(source: str) -> Paraphraser | None:
-    """The paraphraser of `traces.source`, where there is one that needs nobody else."""
-    return PARAPHRASERS.get(source)
 
 
 def paraphrase(

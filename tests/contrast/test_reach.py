@@ -12,7 +12,6 @@ from sae_reasoning.contrast.reach import (
     OPEN_DESCENTS,
     TOKENS,
     Tries,
-    descent_odds,
     pass_summary,
     pass_told,
     reach,
@@ -20,6 +19,7 @@ from sae_reasoning.contrast.reach import (
 )
 from sae_reasoning.organisms.measure import random_walks
 from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.baselines import walk_odds
 from sae_reasoning.tasks.search.world import LONGER, parse_prompt, sample_problem
 
 HOW = Resampling(num_resamples=400, seed=0)
@@ -37,18 +37,18 @@ def tries(model: str, right: list[int], samples: int) -> list[Tries]:
 
 
 def test_chances_of_a_walk_are_those_of_its_forks() -> None:
-    assert descent_odds(FORK, keeps_off_shut=False) == 0.25
-    assert descent_odds(FORK, keeps_off_shut=True) == 0.5
+    assert walk_odds(FORK, keeps_off_shut=False) == 0.25
+    assert walk_odds(FORK, keeps_off_shut=True) == 0.5
 
 
 def test_chances_are_what_walks_by_lot_come_to() -> None:
     rng = random.Random(5)
     for _ in range(20):
         problem = sample_problem(rng, LONGER, grammar.REMARKS)
-        odds = descent_odds(problem, keeps_off_shut=False)
+        odds = walk_odds(problem, keeps_off_shut=False)
         drawn = np.mean(random_walks(problem, 4000, rng))
         assert abs(drawn - odds) < 4 * (odds * (1 - odds) / 4000) ** 0.5
-        assert descent_odds(problem, keeps_off_shut=True) >= odds > 0
+        assert walk_odds(problem, keeps_off_shut=True) >= odds > 0
 
 
 def test_pass_at_k_levels_and_differences_by_hand() -> None:

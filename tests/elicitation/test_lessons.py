@@ -1,68 +1,24 @@
-"""Lessons on one problem, and words that are told."""
+"""Openings that are written for a model, and behaviours that a response carries out."""
 
 import random
 
-import pytest
 import torch
 
-from sae_reasoning.elicitation.lessons import (
-    CRITIQUES,
-    DIRECT,
-    SHUFFLED,
-    lesson,
-    problem_of_lesson,
-)
 from sae_reasoning.elicitation.moves import moves_made
 from sae_reasoning.elicitation.told import Telling, at_opportunities
 from sae_reasoning.organisms.cells import JUDGED
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
+from sae_reasoning.tasks.search.tutor import SearchTutor
 from sae_reasoning.tasks.search.world import TRAINED, parse_prompt, sample_problem
 from sae_reasoning.traces.annotate import annotator_for
 
 PROMPTS = [
     sample_problem(random.Random(number), TRAINED, grammar.REMARKS).prompt() for number in range(40)
 ]
-PROMPT = problem_of_lesson(PROMPTS, 0)
+PROMPT = SearchTutor().choose([Problem("", "", prompt) for prompt in PROMPTS], 0).prompt
 JUDGE = annotator_for("search")
-
-
-def drawn(kind: str, attempts: list[str], seed: int = 0) -> str:
-    prompt, text = lesson(PROMPT, attempts, kind)(random.Random(seed), 0.0)
-    assert prompt == PROMPT
-    return text
-
-
-def test_the_problem_of_the_lessons_needs_every_judged_move() -> None:
-    spans = narrate(parse_prompt(PROMPT), ALWAYS, random.Random(0)).spans
-    assert set(JUDGED) <= {span.behaviour for span in spans}
-
-
-@pytest.mark.parametrize("kind", [CRITIQUES, DIRECT])
-def test_lessons_end_in_the_right_answer(kind: str) -> None:
-    assert JUDGE
-    text = drawn(kind, ["answer : nowhere ."])
-    assert JUDGE(PROMPT, text, False).correct
-    assert text.startswith(grammar.THINK) == (kind == CRITIQUES)
-
-
-def test_shuffled_critiques_say_the_same_sentences_in_another_order() -> None:
-    own, shuffled = drawn(CRITIQUES, []), drawn(SHUFFLED, [])
-    assert own != shuffled
-    assert sorted(own.split()) == sorted(shuffled.split())
-    assert own.split(grammar.END_THINK)[1] == shuffled.split(grammar.END_THINK)[1]
-
-
-def test_a_critique_tries_what_the_attempt_tried() -> None:
-    problem = parse_prompt(PROMPT)
-    fork = problem.start
-    while len(problem.children(fork)) < 2:
-        (fork,) = problem.children(fork)
-    for child in problem.children(fork):
-        text = narrate(problem, ALWAYS, random.Random(0), attempt=[child]).text
-        said = text.split(f"at {fork} :")[-1] if f"at {fork} :" in text else text
-        tried = [place for place in said.split() if place in problem.children(fork)]
-        assert child in tried
 
 
 def test_moves_of_a_full_trace_are_made_in_their_place_and_rightly() -> None:

@@ -12,8 +12,9 @@ from sae_reasoning.tasks.search.grammar import (
     vocabulary,
 )
 from sae_reasoning.tasks.search.parser import parse
+from sae_reasoning.tasks.search.task import reword
 from sae_reasoning.tasks.search.world import parse_prompt
-from sae_reasoning.traces.paraphrase import paraphrase, paraphraser_for, reword_search
+from sae_reasoning.traces.paraphrase import paraphrase
 
 
 def _encode(text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -29,7 +30,7 @@ def test_a_reworded_trace_makes_the_same_moves_with_the_same_slots() -> None:
     rng = np.random.default_rng(0)
     num_new = 0
     for trace in narrated_traces(lambda text: _encode(text)[0], 12):
-        made = paraphrase(trace, MOVES, reword_search, _encode, rng)
+        made = paraphrase(trace, MOVES, reword, _encode, rng)
         assert made is not None
         problem = parse_prompt(trace.prompt)
         before, after = (parse(problem, t.text, False) for t in (trace, made.trace))
@@ -59,15 +60,10 @@ def test_only_the_moves_asked_for_are_reworded_and_none_leaves_none() -> None:
         for t in narrated_traces(lambda text: _encode(text)[0], 12)
         if {s.behaviour for s in t.spans} >= {BACKTRACKING, VERIFICATION}
     )
-    made = paraphrase(trace, [BACKTRACKING], reword_search, _encode, rng)
+    made = paraphrase(trace, [BACKTRACKING], reword, _encode, rng)
     assert made is not None
     new = {s.behaviour for s, n in zip(made.trace.spans, made.is_new, strict=True) if n}
     assert new == {BACKTRACKING}
-    assert paraphrase(trace, [], reword_search, _encode, rng) is None
-    assert reword_search(BACKTRACKING, "no such opening", rng) is None
-    assert reword_search("uncharted", "wait", rng) is None
-
-
-def test_only_the_search_world_has_templates() -> None:
-    assert paraphraser_for("search") is reword_search
-    assert paraphraser_for("mine.jsonl") is None
+    assert paraphrase(trace, [], reword, _encode, rng) is None
+    assert reword(BACKTRACKING, "no such opening", rng) is None
+    assert reword("uncharted", "wait", rng) is None

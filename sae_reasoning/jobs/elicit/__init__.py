@@ -32,7 +32,6 @@ from sae_reasoning.edges.plots import plot_elicitation
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.elicitation import table as tables
-from sae_reasoning.elicitation.lessons import CRITIQUES, KINDS
 from sae_reasoning.elicitation.told import (
     Propose,
     Telling,
@@ -45,6 +44,7 @@ from sae_reasoning.jobs.elicit.trainings import Lessons, reinforced, with_values
 from sae_reasoning.organisms.cells import JUDGED
 from sae_reasoning.organisms.measure import random_walks
 from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.tutor import CRITIQUES, SearchTutor
 from sae_reasoning.tasks.search.world import parse_prompt
 from sae_reasoning.traces.annotate import Annotator, annotator_for
 
@@ -236,7 +236,7 @@ def _critiqued(lab: Lab) -> list[Arm]:
 
     return [
         lab.arm("critiques", kind, partial(make, kind), _MEANS if kind == CRITIQUES else _CONTROL)
-        for kind in KINDS
+        for kind in SearchTutor.kinds
     ]
 
 

@@ -22,11 +22,11 @@ from sae_reasoning.edges.lm.create import save_model
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_response
-from sae_reasoning.elicitation.lessons import DIRECT, lesson, problem_of_lesson
 from sae_reasoning.jobs.elicit.lab import Cost, Lab, Manner
 from sae_reasoning.organisms.grpo import Episode, path_validity, reinforce
 from sae_reasoning.organisms.pretrain import learn
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.search.tutor import DIRECT, SearchTutor
 from sae_reasoning.tasks.search.world import SearchProblem, parse_prompt
 
 _WARMUP = 5
@@ -44,21 +44,21 @@ class Lessons:
 
     def __init__(self, lab: Lab) -> None:
         self._lab, self._own = lab, lab.own
-        prompts = [problem.prompt for problem in lab.training]
-        self.prompt = problem_of_lesson(prompts, self._own.seed)
+        self._tutor = SearchTutor()
+        self.problem = self._tutor.choose(lab.training, self._own.seed)
 
     def attempts(self) -> Attempts:
         """Responses of the base to the problem, free to think or not; kept."""
         path = self._lab.folder / "trained" / "attempts.json"
         if not path.exists():
-            own = [p for p in self._lab.training if p.prompt == self.prompt][:1]
             lm = self._lab.base
-            found = self._lab.roll(lm, Manner(), own, self._own.attempts)
+            found = self._lab.roll(lm, Manner(), [self.problem], self._own.attempts)
             tokens = found.num_tokens.sum() + len(found) * len(
-                encode_prompt(lm.tokenizer, self.prompt)
+                encode_prompt(lm.tokenizer, self.problem.prompt)
             )
             write_json(
-                path, {"problem": self.prompt, "texts": list(found.text), "tokens": int(tokens)}
+                path,
+                {"problem": self.problem.prompt, "texts": list(found.text), "tokens": int(tokens)},
             )
         kept = read_json(path)
         return Attempts(kept["texts"], kept["tokens"])
@@ -109,10 +109,15 @@ class Lessons:
             warmup=_WARMUP,
             checkpoint_every=steps,
         )
+        attempts = self.attempts().texts
+
+        def draw(rng: random.Random, _progress: float) -> tuple[str, str]:
+            return self.problem.prompt, self._tutor.lesson(self.problem, attempts, kind, rng)
+
         for progress in learn(
             lm.model,
             config,
-            lesson(self.prompt, self.attempts().texts, kind),
+            draw,
             seed=self._own.seed,
             reader=plain_reader,
             encode_prompt=lambda text: count(encode_prompt(lm.tokenizer, text)),

@@ -24,7 +24,8 @@ from sae_reasoning.jobs.rank.replicas import attack_with_seeds
 from sae_reasoning.jobs.rank.rewritten import attack_with_paraphrase
 from sae_reasoning.jobs.rank.rivals import RandomReader
 from sae_reasoning.jobs.rank.subjects import Subject, by_layer, subjects
-from sae_reasoning.traces.paraphrase import Paraphraser, paraphraser_for
+from sae_reasoning.opening import open_task
+from sae_reasoning.tasks.protocol import Paraphraser
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,10 @@ def attack_by_text(
 
 
 def _paraphraser(cfg: Config) -> Paraphraser | None:
-    """The endpoint that was named, else templates where the source has them."""
+    """The endpoint that was named, else templates where the task has them."""
     if cfg.rank.paraphrase_endpoint:
         return Endpoint(cfg.rank.paraphrase_endpoint, cfg.rank.paraphrase_model).reword
-    return paraphraser_for(cfg.traces.source)
+    return open_task(cfg).paraphraser
 
 
 def _announcers(cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path) -> None:

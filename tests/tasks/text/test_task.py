@@ -1,0 +1,72 @@
+"""Natural text as a task."""
+
+from sae_reasoning.records import BASE, RL, Comparison
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task
+
+PROBLEM = Problem("p00000", "report", "What is 6 times 7?", "42", "math")
+
+
+class NoScorers:
+    """Nothing outside is asked for whole numbers."""
+
+    def compare(self, reference: str, answer: str) -> Comparison:
+        raise AssertionError("not needed")
+
+    def gym(self, task: str, answer: str, entry: dict) -> float | None:
+        raise AssertionError("not needed")
+
+
+TASK = text_task(
+    ["backtracking", "deduction"],
+    {"backtracking": ["wait"], "deduction": ["^so"]},
+    {
+        BASE: response_format(opened=False, marks=False),
+        RL: response_format(opened=True, marks=False),
+    },
+    TextGrader(NoScorers()),
+)
+
+
+def test_cues_mark_sentences_and_every_sentence_start_is_an_opportunity():
+    text = "So it is 41. Wait, no. It is 42."
+    found = TASK.annotate(PROBLEM, text, truncated=False, model=BASE)
+    assert [(s.behaviour, text[s.char_start : s.char_end]) for s in found.spans] == [
+        ("deduction", "So it is 41."),
+        ("backtracking", "Wait, no."),
+    ]
+    assert len(found.opportunities) == 2 * len(TASK.sentences(text)) == 6
+    assert found.correct is True
+
+
+def test_an_answer_within_an_open_chain_of_thought_is_none():
+    said = "The answer is 42."
+    assert TASK.grade(PROBLEM, said, truncated=False, model=BASE)
+    assert TASK.grade(PROBLEM, said, truncated=False, model=RL) is False
+    assert TASK.grade(PROBLEM, f"Hmm.</think> {said}", truncated=False, model=RL)
+
+
+def test_only_a_model_that_opens_its_chain_of_thought_itself_enters_it_by_choice():
+    opened, chosen = (response_format(opened=o, marks=not o) for o in (True, False))
+    assert opened.is_opened_by_prompt and not opened.enters_by_choice
+    assert chosen.enters_by_choice and chosen.thinking_prefix == "<think>"
+    assert chosen.split("<think>Hmm.</think>42") == ("<think>Hmm.", "42")
+    neither = TASK.formats[BASE]
+    assert not (neither.is_opened_by_prompt or neither.enters_by_choice)
+
+
+def test_what_natural_text_has_no_means_for_is_missing():
+    assert TASK.missing("openings", "judge", "null", "tutor") == (
+        "openings",
+        "judge",
+        "null",
+        "tutor",
+    )
+    assert [TASK.sentence_ends(text) for text in ("", " ", "So", "So.", "3.", "x is 3.\n")] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
