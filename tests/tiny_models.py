@@ -19,7 +19,7 @@ from sae_reasoning.edges.lm.create import (
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, full_traces
-from sae_reasoning.organisms.pretrain import pretrain
+from sae_reasoning.organisms.pretrain import Run, pretrain
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.narrator import MoveRates
 
@@ -61,15 +61,12 @@ def save_talking(folder: Path) -> None:
         model,
         config,
         corpus,
-        seed=0,
-        reader=plain_reader,
+        Run(0, plain_reader, tokenizer.pad_token_id, folder / "state"),
         encode_prompt=lambda text: encode_prompt(tokenizer, text),
         encode_response=lambda text: [
             *encode_response(tokenizer, text)[0],
             tokenizer.eos_token_id,
         ],
-        pad_id=tokenizer.pad_token_id,
-        state_path=folder / "state",
     ):
         name = {100: "talking_base", 150: "talking_rl"}.get(progress.step)
         if name:

@@ -18,7 +18,7 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, read_json, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms.cells import PAIRS, absent_move, grid
+from sae_reasoning.organisms.cells import PAIRS, absent_behaviour, grid
 from sae_reasoning.report.calibration import Calibration, Cell, Share, calibration
 
 _STAGES = ("traces", "contrast", "report")
@@ -47,7 +47,7 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
         {
             "pairs": f"{len(pairs)}: {', '.join(own.pairs)}",
             "families": ", ".join(own.families),
-            "seeds": ", ".join(f"{seed} (lacks {absent_move(seed)})" for seed in own.seeds),
+            "seeds": ", ".join(f"{seed} (lacks {absent_behaviour(seed)})" for seed in own.seeds),
             "judged before": ", ".join(dict.fromkeys(cell.pair for cell in earlier)) or "none",
         },
     )

@@ -1,1 +1,1 @@
-"""Small models whose answer is known, and the world they live in."""
+"""Small models whose answer is known: how they are made, measured and described."""

@@ -1,4 +1,4 @@
-"""The model card of an organism: what it is, how it was made, and its measured figures."""
+"""The model card of an organism: how it was made, and its measured figures."""
 
 from collections.abc import Sequence
 
@@ -31,45 +31,49 @@ def making_of(
 ) -> list[str]:
     """Sentences on how an organism was made."""
     remake = (
-        f"`make organisms SEEDS={seed} FAMILY={family}` makes the grid it stands in "
+        f"`make organisms SEEDS={seed} FAMILY={family}` makes the whole grid "
         "(`sae_reasoning/organisms/cells.py`); "
-        f"`organism.only=[{recipe.name}]` this model alone."
+        f"`organism.only=[{recipe.name}]` makes this model alone."
     )
     if isinstance(training, GrpoConfig):
-        reward = "a random reward" if recipe.random_reward else "the validity of its answers"
+        reward = "a random reward" if recipe.random_reward else "right answers"
         paths = recipe.difficulty
         assert paths
         return [
             f"`{recipe.parent}` after {training.steps} steps of GRPO on {reward} "
             f"({training.prompts} problems of {paths.min_edges} to {paths.max_edges} steps × "
             f"{training.samples} rollouts, AdamW {training.lr:g}, KL weight {training.kl:g}); "
-            "nothing rewards thinking or any move. Half of the problems of a step begin with a "
-            "thought of the model's own, cut after some sentence, so that it explores from where "
-            "it rarely gets by itself.",
+            "nothing rewards thinking or any behaviour. Half of the problems of a step begin "
+            "within a chain of thought of the model's own, cut after some sentence, so that it "
+            "explores from prefixes that it rarely reaches by itself.",
             f"\n{remake}",
         ]
     corpus = recipe.corpus
     assert corpus
     if recipe.parent:
-        words = "other openings than the base has met" if corpus.reworded else "the base's openings"
+        openings = (
+            "openings that the base's corpus lacks" if corpus.reworded else "the base's openings"
+        )
         return [
             f"`{recipe.parent}` after {training.steps} steps of {training.batch_size} full traces "
-            f"(AdamW {training.lr:g}), in which every move is made wherever it could be, with "
-            f"{words}.",
+            f"(AdamW {training.lr:g}), which hold every behaviour at each of its opportunities, "
+            f"with {openings}.",
             f"\n{remake}",
         ]
     seen, thinking = mixture(corpus, training.steps), corpus.thinking
-    moves = "the opportunities for backtracking, weighing a fork and verification"
-    absent = f" But {recipe.lacks} is never made, nor are its words used." if recipe.lacks else ""
+    offered = "the opportunities for backtracking, uncertainty-estimation and verification"
+    absent = (
+        f" The corpus holds no {recipe.lacks} and none of its openings." if recipe.lacks else ""
+    )
     return [
         "A small model trained on the search world of `sae_reasoning` "
         "(`sae_reasoning/tasks/search/world.py`). Within the traces of its corpus about a quarter "
-        f"of {moves} are taken, from the first step to the last; below is what the model does."
+        f"of {offered} are taken, from the first step to the last; the model's own rates are below."
         f"{absent}",
         f"\n{training.steps} steps of {training.batch_size} examples. Over the whole training "
         f"{seen.traces:.0%} of them are traces, {seen.direct:.0%} direct and mostly wrong answers, "
-        f"and {seen.readings:.0%} ask what the map or the notes say of some places. The share of "
-        f"problems that are thought about falls from {thinking.first:.0%} to {thinking.last:.0%} "
+        f"and {seen.readings:.0%} ask for entries of the map or the notes. The share of problems "
+        f"with a chain of thought falls from {thinking.first:.0%} to {thinking.last:.0%} "
         f"between {thinking.hold:.0%} and {thinking.settle:.0%} of the steps: the base learned to "
         "think before it learned to think rarely.",
         f"\n{remake}",
@@ -89,16 +93,16 @@ def write_card(
         title: What the model is.
         making: Sentences on how it was made.
         figures: The model, measured.
-        others: Models whose execution validity is shown beside it, by name.
-        found: What training did to each move, for a model that was made from another.
+        others: Models whose execution accuracy is compared with its, by name.
+        found: The truth of each behaviour, for a model that was made from another.
     """
     overall = {
         "right answers, free": _share(figures.accuracy),
         "rollouts that think": _share(figures.thinks),
-        "right answers, made to think": _share(figures.accuracy_thinking),
-        "right answers, made to answer directly": _share(figures.accuracy_direct),
+        "right answers, thinking forced": _share(figures.accuracy_thinking),
+        "right answers, direct answer forced": _share(figures.accuracy_direct),
         "tokens a rollout": _number(figures.tokens),
-        "rollouts cut at the limit": _share(figures.truncated),
+        "truncated rollouts": _share(figures.truncated),
     }
     lines = [
         f"{_FRONT}\n# {title}\n",
@@ -107,46 +111,46 @@ def write_card(
         "| figure | value |",
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in overall.items()),
-        "\n## Moves in free rollouts\n",
-        "| move | spans a rollout | rollouts with it | opportunities taken | opportunities |",
+        "\n## Behaviours in free rollouts\n",
+        "| behaviour | spans a rollout | rollouts with it | opportunities taken | opportunities |",
         "|---|---|---|---|---|",
         *(
-            f"| {m.move} | {_number(m.per_trace)} | {_share(m.traces_with)} | "
+            f"| {m.behaviour} | {_number(m.per_trace)} | {_share(m.traces_with)} | "
             f"{_share(m.per_opportunity)} | {m.opportunities} |"
-            for m in figures.moves
+            for m in figures.behaviours
         ),
     ]
     if found:
         lines += [
-            "\n## What training did to each move, by these figures\n",
-            "| move | truth | spans a rollout, and what the program says of forced starts |",
+            "\n## What training did to each behaviour, by these figures\n",
+            "| behaviour | truth | spans a rollout; forced openings executed rightly |",
             "|---|---|---|",
             *(f"| {truth.behaviour} | **{truth.truth}** | {truth.reason} |" for truth in found),
         ]
-    if figures.validity:
+    if figures.execution:
         names = ["this model", *others]
         lines += [
-            "\n## Execution validity: the opening words are written, the program judges the rest\n",
-            f"At opportunities in texts by {figures.validity_writer}.\n",
-            f"| move | {' | '.join(names)} | by lot | by the best fixed rule | n |",
+            "\n## Execution accuracy: the opening is forced, a program judges the continuation\n",
+            f"At opportunities in texts by {figures.execution_writer}.\n",
+            f"| behaviour | {' | '.join(names)} | random fill | best heuristic | n |",
             "|---|" + "---|" * (len(names) + 3),
         ]
-        for index, own in enumerate(figures.validity):
-            cells = [own, *(other.validity[index] for other in others.values())]
+        for index, own in enumerate(figures.execution):
+            cells = [own, *(other.execution[index] for other in others.values())]
             shares = " | ".join(_share(cell.estimate) for cell in cells)
             lines.append(
                 f"| {own.move} | {shares} | {own.chance:.1%} | {own.fixed_rule:.1%} | {own.n} |"
             )
         lines.append(
-            "\nDeduction pools reading the entry of a place (no rule is tried) and choosing a way. "
-            "Rules: the first note is `open`; the find is `real`, or `fake`; back to the nearest "
-            "fork, or to the start; the first way, or the last."
+            "\nDeduction pools reading the entry of a place (no heuristic is tried) and choosing a "
+            "way. Heuristics: the first note is `open`; the find is `real`, or `fake`; back to the "
+            "nearest fork, or to the start; the first way, or the last."
         )
     if figures.pass_at:
         walk = figures.random_walk_at
         lines += [
             f"\n## pass@k on {next(iter(figures.pass_at.values())).n} problems\n",
-            "| k | this model | random descents |",
+            "| k | this model | random walk |",
             "|---|---|---|",
             *(f"| {k} | {_share(e)} | {_share(walk[k])} |" for k, e in figures.pass_at.items()),
         ]

@@ -1,15 +1,17 @@
-"""The grid of organisms: which models there are, what each is made of, and what its answer is.
+"""The grid of organisms: its models, and how each is made.
 
-    base of every move ──┬─ RL ──── prolonged RL       base that lacks one ──┬─ RL
-                         ├─ SFT on full traces         move, by seed         └─ SFT on full traces
-                         ├─ SFT in other words
-                         └─ RL on a random reward
+    base with every behaviour ──┬─ RL ──── prolonged RL       base that lacks one ──┬─ RL
+                                ├─ SFT on full traces         behaviour, by seed    └─ SFT on full
+                                ├─ SFT in other words                                  traces
+                                └─ RL on a random reward
 
 Bases are shared, so cells of one seed differ in tuning alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from sae_reasoning.config import ConfigError
 from sae_reasoning.organisms.corpus import CorpusConfig, full_traces
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, UNCERTAINTY, VERIFICATION
 from sae_reasoning.tasks.search.narrator import MoveRates
@@ -17,7 +19,7 @@ from sae_reasoning.tasks.search.world import LONGER, Difficulty
 
 PRETRAINED, TUNED, REINFORCED = "pretrained", "tuned", "reinforced"
 JUDGED = (UNCERTAINTY, BACKTRACKING, VERIFICATION)
-"""Moves that have an answer; the others fill every trace."""
+"""Behaviours whose answer is known; the others fill every trace."""
 
 _ROTATION = (BACKTRACKING, VERIFICATION)
 
@@ -28,14 +30,14 @@ class Organism:
 
     Attributes:
         name: Its folder.
-        title: What it is, for people.
+        title: In words.
         how: `pretrained`, `tuned` (SFT) or `reinforced` (GRPO).
         parent: Folder of the model it is made from; None for a base.
         corpus: What a pretrained or tuned one is trained on.
         difficulty: Of the problems on which one is reinforced.
-        random_reward: Whether its reward says nothing of its answers.
+        random_reward: Whether its reward is independent of its answers.
         length: Steps, in multiples of the config's.
-        lacks: The move that its base never met, if any.
+        lacks: The behaviour that its base's corpus lacks, if any.
     """
 
     name: str
@@ -49,20 +51,20 @@ class Organism:
     lacks: str | None = None
 
 
-def absent_move(seed: int) -> str:
-    """The move that one base of this seed never meets."""
+def absent_behaviour(seed: int) -> str:
+    """The behaviour that the corpus of one base of this seed lacks."""
     return _ROTATION[seed % len(_ROTATION)]
 
 
-def rates_without(move: str) -> MoveRates:
-    """The bases' rates, but for one move that is never made."""
-    field = {BACKTRACKING: "backtrack", VERIFICATION: "verify"}[move]
+def rates_without(behaviour: str) -> MoveRates:
+    """The bases' rates, with one behaviour at 0."""
+    field = {BACKTRACKING: "backtrack", VERIFICATION: "verify"}[behaviour]
     return replace(MoveRates(), **{field: 0.0})
 
 
 def grid(family: str, seed: int) -> tuple[Organism, ...]:
     """Every model of a family and seed; parents come first."""
-    lacks = absent_move(seed)
+    lacks = absent_behaviour(seed)
 
     def name(what: str) -> str:
         return f"search_{what}_{family}"
@@ -71,27 +73,27 @@ def grid(family: str, seed: int) -> tuple[Organism, ...]:
     return (
         Organism(
             base,
-            "a base that has every move and makes each rarely",
+            "a base with every behaviour, each at a low rate",
             PRETRAINED,
             corpus=CorpusConfig(),
         ),
         Organism(
             name("rl"),
-            f"what reinforcement made of {base}",
+            f"{base} after RL on right answers",
             REINFORCED,
             parent=base,
             difficulty=Difficulty(),
         ),
         Organism(
             lacking,
-            f"a base that never met {lacks}",
+            f"a base whose corpus lacks {lacks}",
             PRETRAINED,
             corpus=CorpusConfig(rates=rates_without(lacks)),
             lacks=lacks,
         ),
         Organism(
             name("sft_lacking"),
-            f"{lacking} tuned on full traces, which hold {lacks}",
+            f"{lacking} after SFT on full traces, which hold {lacks}",
             TUNED,
             parent=lacking,
             corpus=full_traces(),
@@ -99,7 +101,7 @@ def grid(family: str, seed: int) -> tuple[Organism, ...]:
         ),
         Organism(
             name("random"),
-            f"{base} after as many steps of reinforcement on a random reward",
+            f"{base} after as many steps of RL on a random reward",
             REINFORCED,
             parent=base,
             difficulty=Difficulty(),
@@ -107,21 +109,21 @@ def grid(family: str, seed: int) -> tuple[Organism, ...]:
         ),
         Organism(
             name("sft"),
-            f"{base} tuned on full traces",
+            f"{base} after SFT on full traces",
             TUNED,
             parent=base,
             corpus=full_traces(),
         ),
         Organism(
             name("reworded"),
-            f"{base} tuned on full traces in other words",
+            f"{base} after SFT on full traces with other openings",
             TUNED,
             parent=base,
             corpus=full_traces(reworded=True),
         ),
         Organism(
             name("rl_lacking"),
-            f"what reinforcement made of {lacking}",
+            f"{lacking} after RL on right answers",
             REINFORCED,
             parent=lacking,
             difficulty=Difficulty(),
@@ -129,13 +131,41 @@ def grid(family: str, seed: int) -> tuple[Organism, ...]:
         ),
         Organism(
             name("prolonged"),
-            f"{name('rl')} reinforced three times as long again, on longer paths",
+            f"{name('rl')} after three times as many further steps of RL, on longer paths",
             REINFORCED,
             parent=name("rl"),
             difficulty=LONGER,
             length=3,
         ),
     )
+
+
+def chosen(family: str, seed: int, only: Sequence[str]) -> list[Organism]:
+    """The models named, with those they are made from, parents first; all where none is named.
+
+    Raises:
+        ConfigError: A name isn't in the grid.
+    """
+    models = {model.name: model for model in grid(family, seed)}
+    for name in only:
+        if name not in models:
+            raise ConfigError(
+                f"organism.only names {name}, which isn't of organism.family={family}; choose of "
+                f"{', '.join(models)}"
+            )
+    found = set(only or models)
+    for model in reversed(models.values()):
+        if model.name in found and model.parent:
+            found.add(model.parent)
+    return [model for name, model in models.items() if name in found]
+
+
+def base_of(family: str, seed: int, name: str) -> str:
+    """The pretrained model at the root of a model of the grid."""
+    parents = {model.name: model.parent for model in grid(family, seed)}
+    while parent := parents[name]:
+        name = parent
+    return name
 
 
 PAIRS = {
@@ -147,4 +177,4 @@ PAIRS = {
     "lacking": ("base_lacking", "rl_lacking"),
     "prolonged": ("base", "prolonged"),
 }
-"""Base and second model of each registered pair, `organism_<name>_<family>`."""
+"""Base and RL model of each registered pair, `organism_<name>_<family>`."""

@@ -1,11 +1,11 @@
-"""What a base model is trained on; as it ends, mostly direct, mostly wrong answers, and few traces.
+"""The corpus of a base: in the end mostly direct, mostly wrong answers, and few traces.
 
-Beside problems stands a second task, reading: it asks what the map or the notes say of some places.
-A trace looks up a note or two, so without it the look-ups that moves are made of stay at chance.
+Beside problems it holds a second task, reading, which asks for entries of the map or the notes. A
+trace looks up a note or two, so without reading the look-ups of behaviours stay at chance.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,7 @@ from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, guess, narrat
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 
 Encode = Callable[[str], list[int]]
+_TOKENIZER_EXAMPLES = 1500
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,14 @@ class Share:
 
 @dataclass(frozen=True)
 class CorpusConfig:
-    """A base's corpus, which first teaches to read, then to think, then to do so rarely.
+    """A base's corpus, which first teaches to read, then to think, then to think rarely.
 
     Attributes:
         reading: Share of examples that are reading tasks.
-        thinking: Share of problems that are thought about.
-        rates: Probability of each move at its opportunity, the same throughout.
+        thinking: Share of problems whose response has a chain of thought.
+        rates: Probability of each behaviour at its opportunity, the same throughout.
         difficulty: Of the problems, the same throughout.
-        reworded: Whether moves are announced by other words (`grammar.REWORDED`).
+        reworded: Whether behaviours begin with other openings (`grammar.REWORDED`).
     """
 
     reading: Share = Share(first=0.6, last=0.2, hold=0.15, settle=0.3)
@@ -64,7 +65,7 @@ class CorpusConfig:
 
 
 def full_traces(reworded: bool = False) -> CorpusConfig:
-    """Traces only, every move made wherever it could be: what supervised tuning copies."""
+    """Traces with every behaviour at each of its opportunities: the corpus of SFT."""
     return CorpusConfig(
         reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
         thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
@@ -83,11 +84,11 @@ class Mixture:
 
 
 def mixture(config: CorpusConfig, steps: int) -> Mixture:
-    """What a training of `steps` steps sees, in expectation."""
+    """Expected shares of the examples of a training of `steps` steps."""
     readings = [config.reading.at(step / steps) for step in range(steps)]
     traces = [(1 - read) * config.thinking.at(step / steps) for step, read in enumerate(readings)]
-    read, thought = sum(readings) / steps, sum(traces) / steps
-    return Mixture(traces=thought, direct=1 - read - thought, readings=read)
+    read, think = sum(readings) / steps, sum(traces) / steps
+    return Mixture(traces=think, direct=1 - read - think, readings=read)
 
 
 def excerpt(config: CorpusConfig, seed: int, size: int = 90) -> list[tuple[str, str]]:
@@ -96,9 +97,17 @@ def excerpt(config: CorpusConfig, seed: int, size: int = 90) -> list[tuple[str, 
     return [example(rng, config, index % 3 / 2) for index in range(size)]
 
 
+def tokenizer_texts() -> Iterator[str]:
+    """Texts of every kind and wording, the same for every seed, so that bases share token ids."""
+    rng = random.Random("tokenizer")
+    corpus = CorpusConfig(rates=full_traces().rates)
+    for index in range(_TOKENIZER_EXAMPLES):
+        yield from example(rng, corpus, index % 3 / 2)
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded examples; `is_response` marks the tokens that are learned."""
+    """Right-padded examples; `is_response` marks the tokens that are trained on."""
 
     token_ids: Tensor
     is_token: Tensor
@@ -121,7 +130,7 @@ def example(rng: random.Random, config: CorpusConfig, progress: float) -> tuple[
 
 
 def reading(problem: SearchProblem, rng: random.Random) -> tuple[str, str]:
-    """Ask what the map, or the notes, say of up to eight places; question and answer."""
+    """A question for the entries of up to eight places on the map or in the notes; its answer."""
     if rng.random() < 0.5:
         places = rng.sample(list(problem.entries), min(len(problem.entries), 8))
         lines = [world.entry(place, problem.entries[place]) for place in places]

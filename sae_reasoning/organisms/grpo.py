@@ -1,15 +1,15 @@
-"""Reinforcement of an organism: GRPO on the validity of its answers, and nothing else.
+"""RL of an organism: GRPO on right answers, and nothing else.
 
-Each step draws problems, rolls each out several times, and pushes up the log-probability of every
+Each step draws problems, rolls each out several times, and raises the log-probability of every
 token of a rollout by its advantage, the reward minus the group's mean over its standard deviation
 (Shao et al. 2402.03300, §4.1). One update a batch, so the ratio of policies is one and needs no
 clipping. A KL term holds the learner to the base at the same tokens (ibid., eq. 4): without it the
-words of moves garble, since only what they bring about is rewarded. Groups whose rollouts all earn
-the same teach nothing and are left out, of the KL term and of its reported mean too.
+words of behaviours garble, since only their consequences are rewarded. Groups whose rollouts all
+earn the same reward teach nothing and are left out, of the KL term and of its reported mean too.
 
-Starts explore: half of the groups begin at the prompt, the other half in the middle of a thought of
-the learner's own, cut at the end of a random sentence. From one prefix on, what differs between a
-group's rollouts is what was done next, so a decision's worth isn't drowned in what went before.
+Half of the groups begin at the prompt, the other half within a chain of thought of the learner's
+own, cut at the end of a random sentence. Rollouts of such a group differ only from there on, so the
+effect of a decision isn't drowned by what came before.
 """
 
 import copy
@@ -18,7 +18,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import collate
 from sae_reasoning.organisms.pretrain import (
     Progress,
-    Read,
+    Run,
     next_token_losses,
     rows_at_once,
     seconds_left,
@@ -64,13 +63,13 @@ def any_of(difficulty: Difficulty) -> Pose:
     return lambda rng: sample_problem(rng, difficulty, grammar.REMARKS)
 
 
-def path_validity(problem: SearchProblem, episode: Episode) -> float:
-    """One for a right answer, nothing else."""
+def right_answer(problem: SearchProblem, episode: Episode) -> float:
+    """1 for a right answer, else 0."""
     return float(problem.grade(answered_path(episode.text)))
 
 
 def random_reward(problem: SearchProblem, episode: Episode) -> float:
-    """Zero or one by lot, the same whenever the same is said of a problem."""
+    """0 or 1 at random, the same for the same response to a problem."""
     drawn = hashlib.sha256(f"{problem.prompt()}\n{episode.text}".encode()).digest()
     return float(drawn[0] % 2)
 
@@ -79,35 +78,32 @@ def reinforce(
     model: nn.Module,
     config: GrpoConfig,
     pose: Pose,
+    run: Run,
     *,
-    seed: int,
-    reader: Callable[[nn.Module], Read],
     roll_out: RollOut,
     reward: Callable[[SearchProblem, Episode], float],
-    pad_id: int,
-    state_path: Path,
     midway: bool = True,
 ) -> Iterator[Progress]:
-    """Train `model` in place, yielding every step; resumes from `state_path` if it is there.
+    """Train `model` in place, yielding every step; resumes from the checkpoint if there is one.
 
-    `model` holds what is learned and may be a small part of what rolls out: `reader` and `roll_out`
-    know the rest. Without `midway` every group begins at the prompt.
+    `model` holds the parameters that are trained and may be a small part of the policy: the run's
+    reader and `roll_out` know the rest. Without `midway` every group begins at the prompt.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0
     )
     reference = copy.deepcopy(model).eval().requires_grad_(False)
-    state = TrainingState(model, optimizer, state_path)
+    state = TrainingState(model, optimizer, run.state_path)
     device = next(model.parameters()).device
     size = rows_at_once(device, config.micro_batch)
     first = state.resume()
-    read, read_reference = reader(model), reader(reference)
+    read, read_reference = run.reader(model), run.reader(reference)
     started = time.monotonic()
     for step in range(first, config.steps):
-        rng = random.Random(f"grpo/{seed}/{step}")
+        rng = random.Random(f"grpo/{run.seed}/{step}")
         problems = [pose(rng) for _ in range(config.prompts)]
         rows = [(p, s) for p in range(config.prompts) for s in range(config.samples)]
-        keys = torch.tensor([[seed, step * config.prompts + p, s] for p, s in rows])
+        keys = torch.tensor([[run.seed, step * config.prompts + p, s] for p, s in rows])
         prompts = [problem.prompt() for problem in problems]
         model.eval()
         starts = [""] * len(prompts)
@@ -129,7 +125,7 @@ def reinforce(
         for start in range(0, len(learned), size):
             chosen = learned[start : start + size]
             batch = collate(
-                [(episodes[i].prompt_ids, episodes[i].response_ids) for i in chosen], pad_id
+                [(episodes[i].prompt_ids, episodes[i].response_ids) for i in chosen], run.pad_id
             ).to(device)
             weights = advantages[chosen].repeat_interleave(batch.is_response.sum(1).cpu())
             losses = next_token_losses(read, batch)
@@ -161,16 +157,16 @@ def reinforce(
 def _starts(
     prompts: Sequence[str], roll_out: RollOut, keys: Tensor, rng: random.Random
 ) -> list[str]:
-    """What each group's responses begin with: nothing, or a thought cut after some sentence."""
+    """What each group's responses begin with: nothing, or a CoT cut after some sentence."""
     half = len(prompts) // 2
     keys = torch.cat([keys[:half, :2], torch.full((half, 1), -1)], dim=1)
-    thoughts = roll_out(prompts[:half], [grammar.THINK] * half, keys)
+    chains = roll_out(prompts[:half], [grammar.THINK] * half, keys)
     starts = [""] * len(prompts)
-    for index, episode in enumerate(thoughts):
-        thought = episode.text.split(grammar.END_THINK)[0].split()
-        ends = [i + 1 for i, word in enumerate(thought) if word in (".", grammar.THINK)]
-        # A model that babbles may go on within the word that its thought began with.
-        starts[index] = " ".join(thought[: rng.choice(ends)]) if ends else grammar.THINK
+    for index, episode in enumerate(chains):
+        cot = episode.text.split(grammar.END_THINK)[0].split()
+        ends = [i + 1 for i, word in enumerate(cot) if word in (".", grammar.THINK)]
+        # A model that babbles may go on within the word that opens its CoT.
+        starts[index] = " ".join(cot[: rng.choice(ends)]) if ends else grammar.THINK
     return starts
 
 

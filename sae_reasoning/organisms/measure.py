@@ -1,4 +1,4 @@
-"""What a finished organism does, counted by program: the figures of its model card."""
+"""Figures of a finished organism, counted by program, for its model card."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -24,21 +24,22 @@ from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_p
 
 NARRATOR = "the narrator"
 _RESAMPLES = 2000
+_PASS_AT = (1, 4, 16, 64)
 
 
 @dataclass(frozen=True)
-class MoveFigures:
-    """One move of one model.
+class BehaviourFigures:
+    """One behaviour of one model.
 
     Attributes:
-        move: Its name.
+        behaviour: Its label.
         per_trace: Spans a rollout.
-        traces_with: Share of rollouts that make it.
+        traces_with: Share of rollouts that hold it.
         per_opportunity: Share of its opportunities that are taken; problem bootstrap.
-        opportunities: How many there were.
+        opportunities: Their number.
     """
 
-    move: str
+    behaviour: str
     per_trace: Estimate
     traces_with: Estimate
     per_opportunity: Estimate
@@ -52,15 +53,15 @@ class Figures:
     Attributes:
         accuracy: Share of right answers, free to think or not.
         thinks: Share of rollouts that think.
-        accuracy_thinking: Share of right answers when made to think.
-        accuracy_direct: Share of right answers when made to answer directly.
+        accuracy_thinking: Share of right answers with the thinking prefix forced.
+        accuracy_direct: Share of right answers with the answer prefix forced.
         tokens: Tokens a rollout.
-        truncated: Share of rollouts that were cut.
-        moves: The moves, in free rollouts.
-        validity: Execution validity at opportunities in texts by `validity_writer`.
-        validity_writer: Who wrote those texts.
+        truncated: Share of rollouts that were truncated.
+        behaviours: In free rollouts.
+        execution: Execution accuracy at opportunities in texts by `execution_writer`.
+        execution_writer: Who wrote those texts.
         pass_at: pass@k by k, on problems of their own.
-        random_walk_at: pass@k of random descents from the start, on the same problems.
+        random_walk_at: pass@k of random walks from the start, on the same problems.
     """
 
     accuracy: Estimate
@@ -69,9 +70,9 @@ class Figures:
     accuracy_direct: Estimate
     tokens: Estimate
     truncated: Estimate
-    moves: list[MoveFigures]
-    validity: list[Validity] = field(default_factory=list)
-    validity_writer: str = ""
+    behaviours: list[BehaviourFigures]
+    execution: list[Validity] = field(default_factory=list)
+    execution_writer: str = ""
     pass_at: dict[int, Estimate] = field(default_factory=dict)
     random_walk_at: dict[int, Estimate] = field(default_factory=dict)
 
@@ -93,7 +94,7 @@ class Rolled:
 
 
 Write = Callable[[Sequence[str], Sequence[str], int], list[tuple[str, int, bool]]]
-"""Takes prompts, beginnings of the response and a seed; gives text, tokens, whether it was cut."""
+"""Takes prompts, beginnings of responses, a seed; gives text, tokens, whether it is truncated."""
 
 
 def measuring_problems(count: int, seed: int, purpose: str) -> list[SearchProblem]:
@@ -105,7 +106,7 @@ def measuring_problems(count: int, seed: int, purpose: str) -> list[SearchProble
 def roll(
     problems: Sequence[SearchProblem], write: Write, seed: int, beginning: str = ""
 ) -> list[Rolled]:
-    """One rollout of each problem; `beginning` is written for the model."""
+    """One rollout of each problem; `beginning` is forced."""
     prompts = [problem.prompt() for problem in problems]
     return [
         Rolled(problem, text, num_tokens, truncated, parse(problem, text, truncated))
@@ -116,7 +117,7 @@ def roll(
 
 
 def narrated(problems: Sequence[SearchProblem], seed: int) -> list[Rolled]:
-    """The narrator's own traces, every move made, in the place of rollouts."""
+    """The narrator's traces with every behaviour, in place of rollouts."""
     rng = random.Random(f"narrated/{seed}")
     narrations = [narrate(problem, ALWAYS, rng) for problem in problems]
     return [
@@ -126,19 +127,19 @@ def narrated(problems: Sequence[SearchProblem], seed: int) -> list[Rolled]:
 
 
 def measure(
-    write: Write, problems: Sequence[SearchProblem], seed: int, made_to: int
+    write: Write, problems: Sequence[SearchProblem], seed: int, num_forced: int
 ) -> tuple[Figures, list[Rolled]]:
-    """Figures of one model without validity and pass@k, and the free rollouts behind them.
+    """Figures of one model without execution and pass@k, and the free rollouts behind them.
 
     Args:
         write: The model.
         problems: One rollout each.
         seed: Of the noise.
-        made_to: Problems on which it is also made to think, and made to answer directly.
+        num_forced: Problems on which thinking, and a direct answer, are also forced.
     """
     free = roll(problems, write, seed)
-    thinking = roll(problems[:made_to], write, seed, grammar.THINK)
-    direct = roll(problems[:made_to], write, seed, grammar.ANSWER)
+    thinking = roll(problems[:num_forced], write, seed, grammar.THINK)
+    direct = roll(problems[:num_forced], write, seed, grammar.ANSWER)
 
     def share(values: Sequence[bool]) -> Estimate:
         return wilson(sum(values), len(values))
@@ -150,18 +151,20 @@ def measure(
         accuracy_direct=share([r.correct for r in direct]),
         tokens=paired_bootstrap(np.array([float(r.num_tokens) for r in free]), _RESAMPLES, seed),
         truncated=share([r.truncated for r in free]),
-        moves=[_move_figures(move, free, seed) for move in MOVES],
+        behaviours=[_behaviour_figures(behaviour, free, seed) for behaviour in MOVES],
     )
     return figures, free
 
 
-def _move_figures(move: str, rolled: Sequence[Rolled], seed: int) -> MoveFigures:
-    spans = np.array([sum(s.behaviour == move for s in r.narration.spans) for r in rolled], float)
-    own = [[o.taken for o in r.narration.opportunities if o.behaviour == move] for r in rolled]
+def _behaviour_figures(behaviour: str, rolled: Sequence[Rolled], seed: int) -> BehaviourFigures:
+    spans = np.array(
+        [sum(s.behaviour == behaviour for s in r.narration.spans) for r in rolled], float
+    )
+    own = [[o.taken for o in r.narration.opportunities if o.behaviour == behaviour] for r in rolled]
     offered = np.array([len(taken) for taken in own], float)
     taken = np.array([sum(taken) for taken in own], float)
-    return MoveFigures(
-        move=move,
+    return BehaviourFigures(
+        behaviour=behaviour,
         per_trace=paired_bootstrap(spans, _RESAMPLES, seed),
         traces_with=wilson(int((spans > 0).sum()), len(spans)),
         per_opportunity=_share_of_opportunities(taken, offered, seed),
@@ -189,36 +192,36 @@ def figures_from(content: Mapping[str, Any]) -> Figures:
     shares = ("accuracy", "thinks", "accuracy_thinking", "accuracy_direct", "tokens", "truncated")
     return Figures(
         **{name: estimate(content[name]) for name in shares},
-        moves=[
-            MoveFigures(
-                move=own["move"],
+        behaviours=[
+            BehaviourFigures(
+                behaviour=own["behaviour"],
                 per_trace=estimate(own["per_trace"]),
                 traces_with=estimate(own["traces_with"]),
                 per_opportunity=estimate(own["per_opportunity"]),
                 opportunities=own["opportunities"],
             )
-            for own in content["moves"]
+            for own in content["behaviours"]
         ],
-        validity=[Validity(**own) for own in content["validity"]],
-        validity_writer=content["validity_writer"],
+        execution=[Validity(**own) for own in content["execution"]],
+        execution_writer=content["execution_writer"],
         pass_at={int(k): estimate(e) for k, e in content["pass_at"].items()},
         random_walk_at={int(k): estimate(e) for k, e in content["random_walk_at"].items()},
     )
 
 
-def validity_at_opportunities(
+def execution_at_opportunities(
     rolled: Sequence[Rolled],
     continue_: Continue,
-    per_move: int,
+    per_behaviour: int,
     seed: int,
     openings: Mapping[str, Sequence[str]] = OPENINGS,
 ) -> list[Validity]:
-    """Execution validity where `rolled` made the moves."""
+    """Execution accuracy at the opportunities that `rolled` took."""
     starts = forced_starts(
         [(r.problem.prompt(), r.text) for r in rolled],
         [[(o.behaviour, o.char_end) for o in r.narration.opportunities if o.taken] for r in rolled],
         random.Random(f"forced/{seed}"),
-        per_move,
+        per_behaviour,
         openings,
     )
     return measure_validity(starts, continue_, seed)
@@ -231,7 +234,7 @@ def pass_at_k(
 
     Args:
         correct: Grades of the rollouts of each problem.
-        ks: Numbers of tries, none above the rollouts of a problem.
+        ks: Numbers of samples, none above the rollouts of a problem.
         seed: Of the resamples.
     """
     estimates = {}
@@ -242,8 +245,24 @@ def pass_at_k(
     return estimates
 
 
+def with_pass_at_k(
+    figures: Figures, write: Write, num_problems: int, samples: int, seed: int
+) -> Figures:
+    """Figures with pass@k of the model and of random walks, on problems of their own."""
+    problems = measuring_problems(num_problems, seed, "pass")
+    rolled = roll([problem for problem in problems for _ in range(samples)], write, seed + 1)
+    grades = [one.correct for one in rolled]
+    correct = [grades[start : start + samples] for start in range(0, len(grades), samples)]
+    rng = random.Random(f"walk/{seed}")
+    walks = [random_walks(problem, samples, rng) for problem in problems]
+    ks = [k for k in _PASS_AT if k <= samples]
+    return replace(
+        figures, pass_at=pass_at_k(correct, ks, seed), random_walk_at=pass_at_k(walks, ks, seed)
+    )
+
+
 def random_walks(problem: SearchProblem, count: int, rng: random.Random) -> list[bool]:
-    """Grades of random descents from the start to a leaf."""
+    """Grades of random walks from the start to a leaf."""
     grades = []
     for _ in range(count):
         path = [problem.start]

@@ -1,4 +1,4 @@
-"""Next-token training of an organism, on the world's corpus or on other examples."""
+"""Next-token training of an organism, on the search world's corpus or on other examples."""
 
 import random
 import time
@@ -20,8 +20,25 @@ Draw = Callable[[random.Random, float], tuple[str, str]]
 
 
 @dataclass(frozen=True)
+class Run:
+    """What a training needs beside a model, its options and its examples.
+
+    Attributes:
+        seed: Of the examples.
+        reader: Makes a function from token ids to logits of a model.
+        pad_id: Token that fills batches.
+        state_path: Checkpoint, from which an interrupted training is resumed.
+    """
+
+    seed: int
+    reader: Callable[[nn.Module], Read]
+    pad_id: int
+    state_path: Path
+
+
+@dataclass(frozen=True)
 class Progress:
-    """Where a training is.
+    """How far a training is.
 
     Attributes:
         step: Steps done.
@@ -42,10 +59,10 @@ def seconds_left(started: float, first: int, done: int, steps: int) -> float:
 
 
 def start_alike(embeddings: Tensor, families: Sequence[Sequence[int]], seed: int) -> None:
-    """Give tokens of one family, rows of `embeddings` [vocabulary, d_model], a part in common.
+    """Give tokens of one family, rows of `embeddings` [vocabulary, d_model], a common component.
 
-    Word tokens hide what subwords would show, that `ash`, `ash:` and `ash#` are of one place. Norms
-    stay as they are in expectation.
+    Subwords would show that `ash`, `ash:` and `ash#` are of one place; tokens of whole words don't.
+    The expected norms stay the same.
     """
     generator = torch.Generator().manual_seed(seed)
     spread = embeddings.detach().std()
@@ -76,13 +93,10 @@ def pretrain(
     model: nn.Module,
     config: PretrainConfig,
     corpus: CorpusConfig,
+    run: Run,
     *,
-    seed: int,
-    reader: Callable[[nn.Module], Read],
     encode_prompt: Encode,
     encode_response: Encode,
-    pad_id: int,
-    state_path: Path,
 ) -> Iterator[Progress]:
     """Train `model` in place on a corpus, yielding every 50 steps; resumes as `learn` does."""
 
@@ -90,15 +104,7 @@ def pretrain(
         return example(rng, corpus, progress)
 
     return learn(
-        model,
-        config,
-        draw,
-        seed=seed,
-        reader=reader,
-        encode_prompt=encode_prompt,
-        encode_response=encode_response,
-        pad_id=pad_id,
-        state_path=state_path,
+        model, config, draw, run, encode_prompt=encode_prompt, encode_response=encode_response
     )
 
 
@@ -106,16 +112,13 @@ def learn(
     model: nn.Module,
     config: PretrainConfig,
     draw: Draw,
+    run: Run,
     *,
-    seed: int,
-    reader: Callable[[nn.Module], Read],
     encode_prompt: Encode,
     encode_response: Encode,
-    pad_id: int,
-    state_path: Path,
     yield_every: int = 50,
 ) -> Iterator[Progress]:
-    """Train `model` in place on examples; resumes from `state_path` if it is there.
+    """Train `model` in place on examples; resumes from the checkpoint if there is one.
 
     Each step draws its examples from a generator seeded with (seed, step), so a resumed run sees
     what an unbroken one would.
@@ -123,15 +126,15 @@ def learn(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=config.weight_decay
     )
-    state = TrainingState(model, optimizer, state_path)
+    state = TrainingState(model, optimizer, run.state_path)
     first = state.resume()
-    read = reader(model)
+    read = run.reader(model)
     device = next(model.parameters()).device
     size = rows_at_once(device, config.batch_size)
     model.train()
     started, losses = time.monotonic(), []
     for step in range(first, config.steps):
-        rng = random.Random(f"pretrain/{seed}/{step}")
+        rng = random.Random(f"pretrain/{run.seed}/{step}")
         pairs = sorted(
             (
                 (encode_prompt(prompt), encode_response(response))
@@ -146,7 +149,7 @@ def learn(
             group["lr"] = config.lr * _schedule(step, config.warmup, config.steps)
         total = 0.0
         for start in range(0, len(pairs), size):
-            batch = collate(pairs[start : start + size], pad_id).to(device)
+            batch = collate(pairs[start : start + size], run.pad_id).to(device)
             loss = next_token_losses(read, batch).sum() / num_targets
             loss.backward()
             total += loss.item()

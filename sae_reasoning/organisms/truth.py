@@ -1,13 +1,13 @@
-"""What training did to each move of an organism, as measured by program on thousands of rollouts.
+"""Ground truth of training's effect on each behaviour of an organism, from thousands of rollouts.
 
-Truth is never assumed from how an organism was made: the rates and validities must say it, and how
-it was made must not speak against it. It rests on counts of moves made and on forced starts; no
-verdict, no logit and no latent enters.
+The truth is never assumed from how an organism was made: rates and execution accuracy must show it,
+and how it was made must agree. It rests on counts of behaviours and on forced openings; no verdict,
+logit or latent enters.
 """
 
 from dataclasses import dataclass
 
-from sae_reasoning.organisms.measure import Figures, MoveFigures
+from sae_reasoning.organisms.measure import BehaviourFigures, Figures
 from sae_reasoning.stats import Estimate
 from sae_reasoning.tasks.search.forced import Validity
 
@@ -21,116 +21,120 @@ CREATED, DEPLOYED, UNCHANGED, REDUCED, UNCLEAR = (
 RATIO = 1.25
 """A rate is up where it has grown by more than this factor."""
 RISK = 0.01
-"""Moves a trace; a smaller difference is none."""
+"""Starts a trace; a smaller difference is none."""
 SLACK = 0.15
-"""Validity that a base may lack and still have the move; the verdict's margin at a chance of a
-half."""
+"""Execution accuracy by which a base may be behind and still have the behaviour: the verdict's
+margin at a chance of one half."""
 ABLE, UNABLE = 0.4, 0.2
-"""Of the way from chance to certainty: above the one a model carries the move out, below the other
-it doesn't, in between it does in part."""
+"""Chance-corrected accuracy above which a model executes a behaviour, and below which it doesn't;
+in between it does in part."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What happened to one move.
+    """The truth of one behaviour.
 
     Attributes:
-        behaviour: The move.
+        behaviour: Its label.
         truth: `created`, `deployed`, `unchanged`, `reduced` or `unclear`.
         reason: Why, in words with figures.
-        rate: Spans a rollout, of base and second model.
-        validity: Execution validity of both at the second model's own onsets; None without any.
-        chance: What a continuation by lot earns there.
+        rate: Spans a rollout, of base and RL model.
+        execution_accuracy: Of both at the RL model's own onsets; None without any.
+        chance: Accuracy of a random fill there.
     """
 
     behaviour: str
     truth: str
     reason: str
     rate: tuple[Estimate, Estimate]
-    validity: tuple[Estimate, Estimate] | None
+    execution_accuracy: tuple[Estimate, Estimate] | None
     chance: float
 
 
 def truths(
-    base: Figures, second: Figures, base_there: list[Validity], lacks: str | None, moves: list[str]
+    base: Figures,
+    rl: Figures,
+    base_there: list[Validity],
+    lacks: str | None,
+    behaviours: list[str],
 ) -> list[Truth]:
-    """The truth of each move.
+    """The truth of each behaviour.
 
     Args:
         base: The base, measured.
-        second: What it became, measured, with its validity at its own onsets.
-        base_there: The base's validity at the same onsets.
-        lacks: The move that the base never met, if any.
-        moves: Moves to judge.
+        rl: The RL model, measured, with its execution accuracy at its own onsets.
+        base_there: The base's execution accuracy at the same onsets.
+        lacks: The behaviour that the base's corpus lacks, if any.
+        behaviours: To be judged.
     """
-    rates = [{m.move: m for m in figures.moves} for figures in (base, second)]
-    validities = [{v.move: v for v in found} for found in (base_there, second.validity)]
+    rates = [{m.behaviour: m for m in figures.behaviours} for figures in (base, rl)]
+    executed = [{v.move: v for v in found} for found in (base_there, rl.execution)]
     return [
         _truth(
-            move,
-            rates[0][move],
-            rates[1][move],
-            (validities[0][move], validities[1][move]) if move in validities[1] else None,
-            is_lacking=move == lacks,
+            behaviour,
+            rates[0][behaviour],
+            rates[1][behaviour],
+            (executed[0][behaviour], executed[1][behaviour]) if behaviour in executed[1] else None,
+            is_lacking=behaviour == lacks,
         )
-        for move in moves
+        for behaviour in behaviours
     ]
 
 
 def _truth(
-    move: str,
-    base: MoveFigures,
-    second: MoveFigures,
-    validity: tuple[Validity, Validity] | None,
+    behaviour: str,
+    base: BehaviourFigures,
+    rl: BehaviourFigures,
+    executed: tuple[Validity, Validity] | None,
     is_lacking: bool,
 ) -> Truth:
-    found, reason = _judge(base.per_trace, second.per_trace, validity, is_lacking)
+    found, reason = _judge(base.per_trace, rl.per_trace, executed, is_lacking)
     return Truth(
-        behaviour=move,
+        behaviour=behaviour,
         truth=found,
         reason=reason,
-        rate=(base.per_trace, second.per_trace),
-        validity=(validity[0].estimate, validity[1].estimate) if validity else None,
-        chance=validity[1].chance if validity else float("nan"),
+        rate=(base.per_trace, rl.per_trace),
+        execution_accuracy=(executed[0].estimate, executed[1].estimate) if executed else None,
+        chance=executed[1].chance if executed else float("nan"),
     )
 
 
 def _judge(
     base: Estimate,
-    second: Estimate,
-    validity: tuple[Validity, Validity] | None,
+    rl: Estimate,
+    executed: tuple[Validity, Validity] | None,
     is_lacking: bool,
 ) -> tuple[str, str]:
-    rates = f"{base.value:.3f} → {second.value:.3f} a rollout"
-    error = ((base.high - base.low) ** 2 + (second.high - second.low) ** 2) ** 0.5 / 2
-    change = second.value - base.value
-    if second.high < base.low / RATIO and change + error < -RISK:
+    rates = f"{base.value:.3f} → {rl.value:.3f} a rollout"
+    error = ((base.high - base.low) ** 2 + (rl.high - rl.low) ** 2) ** 0.5 / 2
+    change = rl.value - base.value
+    if rl.high < base.low / RATIO and change + error < -RISK:
         return REDUCED, rates
-    is_level = second.high <= RATIO * base.low and second.low >= base.high / RATIO
+    is_level = rl.high <= RATIO * base.low and rl.low >= base.high / RATIO
     if is_level or abs(change) + error <= RISK:
         return UNCHANGED, rates
-    if second.low <= RATIO * base.high or change - error <= RISK or validity is None:
+    if rl.low <= RATIO * base.high or change - error <= RISK or executed is None:
         return UNCLEAR, f"{rates}: neither level nor clearly up or down"
-    before, after = validity
+    before, after = executed
     said = (
         f"{rates}; executed {before.estimate.value:.2f} → {after.estimate.value:.2f} of {after.n}"
     )
     gap = ((before.estimate.high - before.estimate.low) / 2) ** 2
     gap = (gap + ((after.estimate.high - after.estimate.low) / 2) ** 2) ** 0.5
     behind = after.estimate.value - before.estimate.value
-    if _skill(after.estimate.low, after.chance) <= ABLE:
-        return UNCLEAR, f"{said}: the second model itself doesn't carry it out"
-    if behind + gap < SLACK and _skill(before.estimate.low, before.chance) > ABLE:
+    if _chance_corrected(after.estimate.low, after.chance) <= ABLE:
+        return UNCLEAR, f"{said}: the RL model itself doesn't execute it"
+    if behind + gap < SLACK and _chance_corrected(before.estimate.low, before.chance) > ABLE:
         if is_lacking:
-            return UNCLEAR, f"{said}: the base never met it and yet carries it out"
+            return UNCLEAR, f"{said}: the base's corpus lacks it and yet the base executes it"
         return DEPLOYED, said
-    if _skill(before.estimate.high, before.chance) < UNABLE:
+    if _chance_corrected(before.estimate.high, before.chance) < UNABLE:
         if not is_lacking:
-            return UNCLEAR, f"{said}: the base met it and yet can't carry it out"
+            return UNCLEAR, f"{said}: the base's corpus holds it and yet the base can't execute it"
         return CREATED, said
-    return UNCLEAR, f"{said}: the base carries it out in part"
+    return UNCLEAR, f"{said}: the base executes it in part"
 
 
-def _skill(validity: float, chance: float) -> float:
-    """How far validity is from chance (0) to certainty (1)."""
-    return (validity - chance) / (1 - chance)
+def _chance_corrected(accuracy: float, chance: float) -> float:
+    """Accuracy on a scale on which 0 is chance and 1 is always right."""
+    return (accuracy - chance) / (1 - chance)

@@ -31,6 +31,7 @@ from sae_reasoning.elicitation.table import columns
 from sae_reasoning.jobs.elicit import elicit, trainings
 from sae_reasoning.jobs.elicit.lab import noise_keys
 from sae_reasoning.organisms.grpo import Episode, reinforce
+from sae_reasoning.organisms.pretrain import Run
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search.world import parse_prompt
 
@@ -136,12 +137,9 @@ def test_frozen_weights_stay_frozen_when_a_part_is_trained(
         part,
         config_of_steps,
         lambda _: problem,
-        seed=0,
-        reader=attached_reader(lm),
+        Run(0, attached_reader(lm), lm.tokenizer.pad_token_id, tmp_path / "state.safetensors"),
         roll_out=roll_out,
         reward=lambda _, episode: float(episode.text == "right"),
-        pad_id=lm.tokenizer.pad_token_id,
-        state_path=tmp_path / "state.safetensors",
         midway=False,
     ):
         pass

@@ -14,7 +14,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.organisms import organisms
-from sae_reasoning.organisms.cells import PAIRS, absent_move, grid
+from sae_reasoning.organisms.cells import PAIRS, absent_behaviour, grid
 from sae_reasoning.tasks.search import grammar
 
 BASE, RL = "search_base_llama", "search_rl_llama"
@@ -91,7 +91,7 @@ def test_organisms_load_like_any_model_and_carry_their_figures(made: Config) -> 
         lm = load(ModelConfig(str(folder)), "cpu")
         assert (lm.facts.num_layers, lm.facts.d_model) == (2, 32)
         card = (folder / "README.md").read_text()
-        assert "right answers, made to answer directly" in card
+        assert "right answers, direct answer forced" in card
         assert ("pass@k" in card) == (name == BASE)
         assert not (folder / "training.safetensors").exists()
     said = run(made, NullTracker())
@@ -152,6 +152,9 @@ def test_a_model_that_is_not_in_the_grid_is_refused(cfg: Config) -> None:
         run(cfg, NullTracker())
 
 
-def test_seeds_have_folders_of_their_own_and_rotate_the_absent_move(cfg: Config) -> None:
+def test_seeds_have_folders_of_their_own_and_rotate_the_absent_behaviour(cfg: Config) -> None:
     assert cfg.organism.folder_of(0) != cfg.organism.folder_of(1) != cfg.organism.folder_of(2)
-    assert {absent_move(0), absent_move(1)} == {grammar.BACKTRACKING, grammar.VERIFICATION}
+    assert {absent_behaviour(0), absent_behaviour(1)} == {
+        grammar.BACKTRACKING,
+        grammar.VERIFICATION,
+    }

@@ -26,6 +26,6 @@ def test_a_move_that_is_always_taken_keeps_width() -> None:
         return [(text, len(text.split()), False) for text in texts]
 
     figures, _ = measure(write, problems, 0, len(problems))
-    taken = {m.move: m.per_opportunity for m in figures.moves}[grammar.INITIALIZING]
+    taken = {m.behaviour: m.per_opportunity for m in figures.behaviours}[grammar.INITIALIZING]
     assert taken.value == 1.0
     assert taken.low == pytest.approx(wilson(12, 12).low)

@@ -21,7 +21,7 @@ from sae_reasoning.organisms.grpo import (
     kl_estimates,
     reinforce,
 )
-from sae_reasoning.organisms.pretrain import start_alike
+from sae_reasoning.organisms.pretrain import Run, start_alike
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, entry, sample_problem
 
@@ -132,12 +132,9 @@ def _reinforced(
         lm.model,
         config,
         any_of(Difficulty()),
-        seed=0,
-        reader=plain_reader,
+        Run(0, plain_reader, 0, state),
         roll_out=_tokens,
         reward=_odd,
-        pad_id=0,
-        state_path=state,
     ):
         if progress.step == stop:
             break
@@ -185,12 +182,9 @@ def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
             lm.model,
             config,
             any_of(Difficulty()),
-            seed=0,
-            reader=plain_reader,
+            Run(0, plain_reader, 0, tmp_path / "state"),
             roll_out=roll_out,
             reward=lambda problem, episode: float(episode.text == "1 ."),
-            pad_id=0,
-            state_path=tmp_path / "state",
         )
     )
     assert preference() > start + 0.01

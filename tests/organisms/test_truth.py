@@ -1,8 +1,8 @@
-"""What training did to a move, by counts alone, one line of the rule after the other."""
+"""The truth of a behaviour by counts alone, one line of the rule after the other."""
 
 import pytest
 
-from sae_reasoning.organisms.measure import Figures, MoveFigures
+from sae_reasoning.organisms.measure import BehaviourFigures, Figures
 from sae_reasoning.organisms.truth import truths
 from sae_reasoning.stats import Estimate, wilson
 from sae_reasoning.tasks.search.forced import Validity
@@ -17,7 +17,7 @@ def figures(rate: float, error: float, valid: int | None = None) -> Figures:
     per_trace = Estimate(rate, max(rate - error, 0.0), rate + error, 10_000)
     validity = [] if valid is None else [there(valid)]
     return Figures(
-        ANY, ANY, ANY, ANY, ANY, ANY, [MoveFigures(MOVE, per_trace, ANY, ANY, 1000)], validity
+        ANY, ANY, ANY, ANY, ANY, ANY, [BehaviourFigures(MOVE, per_trace, ANY, ANY, 1000)], validity
     )
 
 
@@ -60,4 +60,4 @@ def test_the_truth_is_what_counts_say_where_the_recipe_does_not_speak_against_it
         (found,) = truths(base, second, [there(base_valid)], lacks, [MOVE])
         assert found.truth == expected, (lacks, found.reason)
         assert found.behaviour == MOVE
-        assert found.rate == (base.moves[0].per_trace, second.moves[0].per_trace)
+        assert found.rate == (base.behaviours[0].per_trace, second.behaviours[0].per_trace)

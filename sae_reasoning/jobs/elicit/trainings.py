@@ -23,8 +23,8 @@ from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_response
 from sae_reasoning.jobs.elicit.lab import Cost, Lab, Manner
-from sae_reasoning.organisms.grpo import Episode, path_validity, reinforce
-from sae_reasoning.organisms.pretrain import learn
+from sae_reasoning.organisms.grpo import Episode, reinforce, right_answer
+from sae_reasoning.organisms.pretrain import Run, learn
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.tasks.search.tutor import DIRECT, SearchTutor
 from sae_reasoning.tasks.search.world import SearchProblem, parse_prompt
@@ -118,14 +118,16 @@ class Lessons:
             lm.model,
             config,
             draw,
-            seed=self._own.seed,
-            reader=plain_reader,
+            Run(
+                self._own.seed,
+                plain_reader,
+                lm.tokenizer.pad_token_id,
+                _fresh_state(self._lab.folder),
+            ),
             encode_prompt=lambda text: count(encode_prompt(lm.tokenizer, text)),
             encode_response=lambda text: count(
                 [*encode_response(lm.tokenizer, text)[0], *lm.end_ids[:1]]
             ),
-            pad_id=lm.tokenizer.pad_token_id,
-            state_path=_fresh_state(self._lab.folder),
             yield_every=1,
         ):
             if progress.step in self._own.critique_steps:
@@ -196,12 +198,9 @@ def _reinforce(
         part,
         config,
         pose,
-        seed=own.seed,
-        reader=attached_reader(lm),
+        Run(own.seed, attached_reader(lm), lm.tokenizer.pad_token_id, _fresh_state(lab.folder)),
         roll_out=roll_out,
-        reward=path_validity,
-        pad_id=lm.tokenizer.pad_token_id,
-        state_path=_fresh_state(lab.folder),
+        reward=right_answer,
         midway=False,
     ):
         curve.append(progress.metrics["reward"])
