@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from sae_reasoning.records import MODELS, Annotation
+from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import (
     Execution,
@@ -105,11 +106,6 @@ def _judged(start: Start, opening: str, text: str) -> Judgement:
     return Judgement(False, False)
 
 
-def sentence_ends(text: str) -> bool:
-    """Whether a sentence of the search world ends with a text."""
-    return text.rstrip().endswith(".")
-
-
 def sentences(text: str) -> list[tuple[int, int]]:
     """First character of each sentence and one past its last; what opens thinking is none."""
     found, start, position = [], None, 0
@@ -159,7 +155,7 @@ def search_task() -> Task:
         formats=dict.fromkeys(MODELS, FORMAT),
         annotator=SearchAnnotator(),
         grader=SearchGrader(),
-        sentence_ends=sentence_ends,
+        sentence_end=MarkEnd("."),
         sentences=sentences,
         openings=SearchOpenings(),
         judge=SearchJudge(),

@@ -80,6 +80,26 @@ class SentenceListener:
         return True
 
 
+class FirstSentence:
+    """The end of the first sentence of a text that is being written, by the rule of whole texts."""
+
+    marks = ".!?…。！？>\n"
+
+    def find(self, text: str, *, is_last: bool) -> int | None:
+        """One past the last character of the sentence; None where it has not ended.
+
+        Args:
+            text: So far.
+            is_last: Whether nothing follows.
+        """
+        said = len(text) - len(text.lstrip())
+        for place in possible_starts(text):
+            is_end = _is_apart(text[:place]) or (is_last and place == len(text))
+            if place > said and is_end:
+                return len(text[:place].rstrip())
+        return None
+
+
 def sentence_starts(text: str) -> list[int]:
     """The first character of each sentence."""
     return [

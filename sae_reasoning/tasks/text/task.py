@@ -10,8 +10,8 @@ from sae_reasoning.tasks.text.cues import Lexicon
 from sae_reasoning.tasks.text.grading import Grader as ReferenceGrader
 from sae_reasoning.tasks.text.grading import Scorers
 from sae_reasoning.tasks.text.sentences import (
+    FirstSentence,
     SentenceListener,
-    may_start,
     sentence_opportunities,
     sentences,
 )
@@ -99,16 +99,12 @@ def text_task(
         formats: Of each model of the pair.
         grader: Of responses.
     """
-
-    def sentence_ends(text: str) -> bool:
-        return bool(text.strip()) and may_start(text)
-
     return Task(
         name="text",
         behaviours=None,
         formats=formats,
         annotator=CueAnnotator(cues, behaviours),
         grader=grader,
-        sentence_ends=sentence_ends,
+        sentence_end=FirstSentence(),
         sentences=sentences,
     )

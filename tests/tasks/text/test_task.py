@@ -1,5 +1,7 @@
 """Natural text as a task."""
 
+import pytest
+
 from sae_reasoning.records import BASE, RL, Comparison
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task
@@ -62,11 +64,21 @@ def test_what_natural_text_has_no_means_for_is_missing():
         "null",
         "tutor",
     )
-    assert [TASK.sentence_ends(text) for text in ("", " ", "So", "So.", "3.", "x is 3.\n")] == [
-        False,
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "found_last"),
+    [
+        ("", None, None),
+        (" So", None, None),
+        ("So.", None, 3),
+        ("It is 3.", None, 8),
+        ("It is 3.5 and", None, None),
+        (" Wait, no. It", 10, 10),
+        ("x is 3\nSo", 6, 6),
+        ("1. Add them. Then", 12, 12),
+    ],
+)
+def test_the_first_sentence_ends_where_whole_texts_are_cut(text, found, found_last):
+    assert TASK.sentence_end.find(text, is_last=False) == found
+    assert TASK.sentence_end.find(text, is_last=True) == found_last
