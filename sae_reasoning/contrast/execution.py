@@ -1,237 +1,176 @@
-"""Starting a move for a model, and judging by program what it makes of it.
+"""Execution accuracy: what both models make of a behaviour whose opening is written for them.
 
-Starts lie at the RL model's own onsets: the places where it chose to make the move.
+A model is started with an opening of its own: drawn from its own distribution over openings at that
+place. A base that fails from those may still succeed from others, so its best condition is looked
+for beside them: the opening that does best on the select split, and the best of several samples.
+Levels that need no ability: slots filled at random, the heuristic that does best on the select
+split, and a chain of thought whose sentences are shuffled before the start. The share of
+continuations that have the behaviour's form tells a model that chooses wrongly from one that does
+not write the behaviour.
 """
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.contrast.measures import RL
-from sae_reasoning.contrast.rates import Place
-from sae_reasoning.records import Trace
-from sae_reasoning.stats import pass_at
-from sae_reasoning.tasks.search import grammar
-from sae_reasoning.tasks.search.forced import (
-    ForcedStart,
-    fixed_rules,
-    is_valid,
-    random_continuation,
+from sae_reasoning.contrast.faithfulness import shuffled
+from sae_reasoning.contrast.measures import DIFFERENCE, Measure, Recorder, Resampling
+from sae_reasoning.contrast.starts import Begun, LogProbs, own_openings
+from sae_reasoning.records import BASE, MODELS, REPORT, RL, SELECT
+from sae_reasoning.tasks.protocol import Execution, ExecutionJudge, Judgement, Start, Task
+
+Continue = Callable[[str, Sequence[Begun], str, int], list[str]]
+"""Takes a model, starts with their openings, a name for the noise and the number of the sample;
+gives what the model adds to each."""
+
+OWN_OPENING, BEST_OPENING, BEST_OF = "own opening", "best opening", "best of k"
+SHUFFLED, RANDOM_FILL, HEURISTIC = "shuffled CoT", "random fill", "best heuristic"
+HEURISTIC_FAILS = "own opening where the best heuristic fails"
+FILL_THERE = "random fill where the best heuristic fails"
+ACCURACY, CORRECTED, OVER_HEURISTIC, WELL_FORMED = (
+    "execution_accuracy",
+    "chance_corrected_accuracy",
+    "accuracy_over_heuristic",
+    "well_formed",
 )
-from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
-from sae_reasoning.tasks.search.parser import match_move
-
-_LOTS = 16
 
 
-@dataclass(frozen=True)
-class Begun:
-    """Beginning of a response that is given to a model.
-
-    Attributes:
-        before: What stands there.
-        opening: Words that are written after it.
-        token_ids: Of what stands there, as it was written; None where nobody wrote it so.
-    """
-
-    before: str
-    opening: str = ""
-    token_ids: tuple[int, ...] | None = None
+def is_valid(judgements: Sequence[Judgement]) -> Float[np.ndarray, " item"]:
+    """1 where an execution is valid; what the judge can't tell counts as not."""
+    return np.array([bool(one.is_valid) for one in judgements], float)
 
 
-@dataclass(frozen=True)
-class Start:
-    """A place at which a move is started for a model.
-
-    Attributes:
-        problem_id: The unit of resampling.
-        split: `select` or `report`.
-        behaviour: The move.
-        prompt: What was asked.
-        before: The thought up to the place.
-        place: Index of the place among all places.
-        prefix: Tokens up to onset-1.
-        begun: Those of them that are of the response.
-    """
-
-    problem_id: str
-    split: str
-    behaviour: str
-    prompt: str
-    before: str
-    place: int
-    prefix: tuple[int, ...]
-    begun: tuple[int, ...]
-
-    def started(self, opening: str = "") -> Begun:
-        """What a model is given that is to go on from here, or from an opening of the move."""
-        return Begun(self.before, opening, self.begun)
-
-    def forced(self, opening: str) -> ForcedStart:
-        """With the opening words of the move written in."""
-        return ForcedStart(self.prompt, self.before, opening, self.behaviour)
-
-
-def rl_starts(
-    thoughts: Sequence[Trace],
-    places: Sequence[Place],
-    behaviours: Sequence[str],
-    per_move: Mapping[str, int],
-    seed: int,
-) -> list[Start]:
-    """Places where the RL model made a move, at most `per_move[split]` a move and split, by lot.
-
-    One a thought: a model that goes in circles makes a move again and again.
-    """
-    chosen = []
-    for behaviour in behaviours:
-        for split, most in per_move.items():
-            rng = random.Random(f"starts/{seed}/{behaviour}/{split}")
-            by_thought: dict[int, list[int]] = {}
-            for index, place in enumerate(places):
-                thought = thoughts[place.thought]
-                if (place.behaviour, place.taken) == (behaviour, True) and (
-                    (thought.writer, thought.split) == (RL, split)
-                ):
-                    by_thought.setdefault(place.thought, []).append(index)
-            own = [rng.choice(indices) for indices in by_thought.values()]
-            for index in sorted(rng.sample(own, min(most, len(own)))):
-                thought = thoughts[places[index].thought]
-                prefix = thought.token_ids[: places[index].token + 1]
-                chosen.append(
-                    Start(
-                        problem_id=thought.problem_id,
-                        split=split,
-                        behaviour=behaviour,
-                        prompt=thought.prompt,
-                        before=thought.text[: places[index].char_end],
-                        place=index,
-                        prefix=prefix,
-                        begun=prefix[thought.num_prompt_tokens :],
-                    )
-                )
-    return chosen
-
-
-def own_openings(
+def execution_accuracy(
     starts: Sequence[Start],
-    log_probs: Sequence[Sequence[float]] | Mapping[int, Sequence[float]],
-    seed: int,
-) -> list[str]:
-    """An opening for each start, drawn as the model itself would draw it.
+    log_probs: Mapping[str, LogProbs],
+    continue_: Continue,
+    task: Task,
+    *,
+    best_of: int,
+    resampling: Resampling,
+) -> list[Measure]:
+    """Execution accuracy of one behaviour, raw and chance-corrected.
 
     Args:
-        starts: Where.
-        log_probs: Of each place, the model's log-probability of each of its move's openings.
-        seed: Of the draws.
+        starts: Of one behaviour, on both splits.
+        log_probs: Of each model, at each start, of each opening.
+        continue_: Lets a model go on.
+        task: With openings, a judge and its null.
+        best_of: Samples of the base, of which the best counts.
+        resampling: Makes intervals; its seed also draws openings and orders.
     """
-    rng = np.random.default_rng((seed, 17))
-    drawn = []
-    for start in starts:
-        logs = np.array(log_probs[start.place])
-        weights = np.exp(logs - logs.max())
-        openings = ALL_OPENINGS[start.behaviour]
-        drawn.append(openings[rng.choice(len(openings), p=weights / weights.sum())])
-    return drawn
+    assert task.openings is not None and task.judge is not None and task.null is not None
+    report = [start for start in starts if start.problem.split == REPORT]
+    select = [start for start in starts if start.problem.split == SELECT]
+    if not report:
+        return []
+    behaviour, seed, judge = report[0].behaviour, resampling.seed, task.judge
+    record = Recorder(resampling, behaviour, [start.problem.problem_id for start in report])
+    openings = task.openings.of(behaviour)
+    chance = task.null.chance(report, 1, seed)
+    found: list[Measure] = []
+
+    def add(model: str, condition: str, valid: np.ndarray, chance: np.ndarray) -> None:
+        found.append(record.share(ACCURACY, model, condition, valid))
+        found.append(record.beyond_chance(CORRECTED, model, condition, valid, chance))
+
+    def run(model: str, said: Sequence[str], sample: int) -> Float[np.ndarray, " start"]:
+        return is_valid(_executed(judge, report, said, continue_, model, sample))
+
+    own = {}
+    for model in MODELS:
+        said = own_openings(report, openings, log_probs[model], seed)
+        judged = _executed(judge, report, said, continue_, model, 0)
+        own[model] = is_valid(judged)
+        add(model, OWN_OPENING, own[model], chance)
+        formed = np.array([one.is_formed for one in judged], float)
+        found.append(record.share(WELL_FORMED, model, OWN_OPENING, formed))
+        rng = random.Random(f"shuffled/{seed}/{behaviour}")
+        mixed = [
+            Begun(start, opening, shuffled(task, model, start.text, rng))
+            for start, opening in zip(report, said, strict=True)
+        ]
+        texts = continue_(model, mixed, "shuffled", 0)
+        valid = is_valid(judge.judge(_executions(report, said, texts)))
+        found.append(record.share(ACCURACY, model, SHUFFLED, valid))
+    gap = (DIFFERENCE, OWN_OPENING, own[RL], own[BASE])
+    found.append(record.difference(ACCURACY, *gap))
+    found.append(record.difference_beyond_chance(CORRECTED, *gap, chance))
+    best = _best_opening(select, openings, continue_, judge)
+    if best:
+        add(BASE, BEST_OPENING, run(BASE, [best] * len(report), 1), chance)
+    any_valid = own[BASE].copy()
+    for sample in range(2, best_of + 1):
+        again = own_openings(report, openings, log_probs[BASE], seed + sample)
+        any_valid = np.maximum(any_valid, run(BASE, again, sample))
+    add(BASE, BEST_OF, any_valid, task.null.chance(report, best_of, seed))
+    found.append(record.share(ACCURACY, BASE, RANDOM_FILL, chance))
+    rule = _best_heuristic(task, report, select)
+    return found + ([] if rule is None else _over_heuristic(record, own, rule, chance))
 
 
-def judge(start: Start, opening: str, continuation: str) -> bool:
-    """Whether the move, begun with `opening`, was carried out rightly."""
-    return is_valid(start.forced(opening), continuation)
+def _over_heuristic(
+    record: Recorder,
+    own: Mapping[str, Float[np.ndarray, " start"]],
+    rule: Float[np.ndarray, " start"],
+    chance: Float[np.ndarray, " start"],
+) -> list[Measure]:
+    """How much better models are than the best heuristic, and what comes where that fails."""
+    found = [record.share(ACCURACY, BASE, HEURISTIC, rule)]
+    fails = np.flatnonzero(rule == 0)
+    there = record.at(fails.tolist())
+    for model, valid in own.items():
+        found.append(record.difference(OVER_HEURISTIC, model, HEURISTIC, valid, rule))
+        if len(fails):
+            found.append(there.share(ACCURACY, model, HEURISTIC_FAILS, valid[fails]))
+    if len(fails):
+        found.append(there.share(ACCURACY, BASE, FILL_THERE, chance[fails]))
+    return found
 
 
-def is_move(start: Start, opening: str, continuation: str) -> bool:
-    """Whether what follows `opening` has the form of the move, rightly filled or not."""
-    return match_move(start.behaviour, f"{opening} {continuation}") is not None
-
-
-def judge_free(start: Start, text: str) -> tuple[bool, bool]:
-    """Whether a model that was free to say anything made the move, and rightly."""
-    for opening in ALL_OPENINGS[start.behaviour]:
-        if text.startswith(f"{opening} "):
-            return True, judge(start, opening, text[len(opening) + 1 :])
-    return False, False
-
-
-def chances(starts: Sequence[Start], tries: int, seed: int) -> Float[np.ndarray, " start"]:
-    """Chance that the best of some continuations by lot is right, at each start; unbiased."""
-    found, size = [], max(_LOTS, tries)
-    for start in starts:
-        rng = random.Random(f"lots/{seed}/{start.problem_id}/{start.place}")
-        forced = start.forced(ALL_OPENINGS[start.behaviour][0])
-        right = sum(is_valid(forced, random_continuation(forced, rng)) for _ in range(size))
-        found.append(pass_at(right, size, tries))
-    return np.array(found)
-
-
-def best_fixed_rule(
-    starts: Sequence[Start], chosen_on: Sequence[Start]
+def _best_heuristic(
+    task: Task, starts: Sequence[Start], select: Sequence[Start]
 ) -> Float[np.ndarray, " start"] | None:
-    """Where the rule that reads nothing and is right most often on other starts is right.
+    """Where the heuristic that is right most often on the select split is right.
 
-    Args:
-        starts: Of one move.
-        chosen_on: Of the same move; where there are none, the rule is the best on `starts`.
-
-    Returns:
-        None where the move has no such rule.
+    Without starts there it is the best on these very starts, which favours it. None where the
+    behaviour has no heuristic.
     """
-    tried = _by_rule(chosen_on or starts)
+    assert task.null is not None
+    tried = task.null.heuristics(select or starts)
     if not tried:
         return None
-    return np.array(_by_rule(starts)[max(tried, key=lambda rule: sum(tried[rule]))], float)
+    return task.null.heuristics(starts)[max(tried, key=lambda rule: tried[rule].sum())]
 
 
-def _by_rule(starts: Sequence[Start]) -> dict[str, list[bool]]:
-    """Where each fixed rule is right."""
-    found: dict[str, list[bool]] = {}
-    for start in starts:
-        forced = start.forced(ALL_OPENINGS[start.behaviour][0])
-        for rule, continuation in fixed_rules(forced).items():
-            found.setdefault(rule, []).append(is_valid(forced, continuation))
-    return found
+def _executed(
+    judge: ExecutionJudge,
+    starts: Sequence[Start],
+    openings: Sequence[str],
+    continue_: Continue,
+    model: str,
+    sample: int,
+) -> list[Judgement]:
+    begun = [Begun(*one) for one in zip(starts, openings, strict=True)]
+    texts = continue_(model, begun, "forced", sample)
+    return judge.judge(_executions(starts, openings, texts))
 
 
-def shuffled(text: str, rng: random.Random) -> str:
-    """A thought with its sentences in another order; what opens it stays first."""
-    sentences = _sentences(text)
-    rng.shuffle(sentences)
-    return " ".join([grammar.THINK, *sentences])
+def _executions(
+    starts: Sequence[Start], openings: Sequence[str], texts: Sequence[str]
+) -> list[Execution]:
+    return [Execution(*one) for one in zip(starts, openings, texts, strict=True)]
 
 
-def _sentences(text: str) -> list[str]:
-    words = text.removeprefix(grammar.THINK).split()
-    sentences, start = [], 0
-    for end, word in enumerate(words, 1):
-        if word == "." or end == len(words):
-            sentences.append(" ".join(words[start:end]))
-            start = end
-    return sentences
-
-
-def corrupted(thought: Trace, others: Sequence[Trace], rng: random.Random) -> dict[str, str]:
-    """A thought as it was, with its sentences shuffled, and another problem's in its place.
-
-    After Stechly et al. (2504.09762): an answer that survives didn't rest on what the trace says.
-    """
-    own = thought.text.split(f" {grammar.END_THINK}")[0]
-    foreign = [other for other in others if other.problem_id != thought.problem_id]
-    return {
-        "intact": own,
-        "shuffled": shuffled(own, rng),
-        "another problem's": rng.choice(foreign).text.split(f" {grammar.END_THINK}")[0],
-    }
-
-
-def content_words(start_end: tuple[int, int], text: str) -> list[tuple[int, int]]:
-    """Characters of the content slots within part of a text: names, notes, finds and verdicts."""
-    begin, end = start_end
-    found, position = [], begin
-    for word in text[begin:end].split(" "):
-        if word in grammar.CONTENT:
-            found.append((position, position + len(word)))
-        position += len(word) + 1
-    return found
+def _best_opening(
+    starts: Sequence[Start], openings: Sequence[str], continue_: Continue, judge: ExecutionJudge
+) -> str | None:
+    """The opening after which the base is right most often on the select split."""
+    if not starts:
+        return None
+    rows = [(start, opening) for opening in openings for start in starts]
+    begun, said = [start for start, _ in rows], [opening for _, opening in rows]
+    valid = is_valid(_executed(judge, begun, said, continue_, BASE, 0))
+    return openings[int(valid.reshape(len(openings), len(starts)).mean(1).argmax())]

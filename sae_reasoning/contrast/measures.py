@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from sae_reasoning.records import MODELS
 from sae_reasoning.stats import Estimate, bootstrap_of_sums, wilson
 
-BASE, RL = "base", "rl"
-MODELS = (BASE, RL)
 RATIO, DIFFERENCE = "rl/base", "rl-base"
 FEW = 10
 """Problems that say otherwise than the rest: fewer, and resamples don't show how many might."""
@@ -27,7 +26,7 @@ class Measure:
     """One estimate.
 
     Attributes:
-        behaviour: Move, or "" where it is of the pair.
+        behaviour: What is measured; "" where it is of the pair.
         measure: What is estimated.
         model: `base`, `rl`, `rl/base` or `rl-base`.
         condition: Under which condition, or "".
@@ -88,7 +87,7 @@ def rate(
 
 
 def compared(
-    how: Resampling,
+    resampling: Resampling,
     behaviour: str,
     measure: str,
     sums: Float[np.ndarray, "problem model part 2"],
@@ -99,9 +98,9 @@ def compared(
     The ratio is infinite where the base alone has a rate of 0, and unknown where both have.
 
     Args:
-        how: Makes intervals.
-        behaviour: The move.
-        measure: What is compared.
+        resampling: Makes intervals.
+        behaviour: What is compared.
+        measure: Name of the rate.
         sums: Of each problem and model: numerator and denominator. Of several parts, each counts
             the same, however many items it has in a resample.
         items: Items behind each model's rate.
@@ -121,69 +120,13 @@ def compared(
     found = []
     for number, model in enumerate(MODELS):
         own = sums[:, number].reshape(len(sums), -1)
-        estimate = how.estimate(own, lambda of: rates(of)[..., 0])
+        estimate = resampling.estimate(own, lambda of: rates(of)[..., 0])
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items[number]))
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
-            estimate = how.estimate(sums.reshape(len(sums), -1), statistic, level)
+            estimate = resampling.estimate(sums.reshape(len(sums), -1), statistic, level)
             found.append(measure_of(behaviour, measure, model, "", estimate, level, sum(items)))
     return found
-
-
-def share(
-    how: Resampling,
-    behaviour: str,
-    measure: str,
-    model: str,
-    condition: str,
-    values: Float[np.ndarray, " item"],
-    problems: Sequence[str],
-) -> Measure:
-    """Mean of 0/1 outcomes; bounds reach to Wilson's on the problems where nearly all agree."""
-    sums = by_problem(problems, np.stack([values, np.ones(len(values))], axis=1))
-    estimate = to_wilson(how.estimate(sums, quotient), sums[:, 0] / sums[:, 1])
-    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(values))
-
-
-def few_differ(values: Float[np.ndarray, " problem"], poles: Sequence[float]) -> bool:
-    """Whether values are all alike, or all but fewer than ten are next to one pole."""
-    if not len(values):
-        return False
-    away = min(int((np.abs(values - pole) > _NEXT_TO).sum()) for pole in poles)
-    return away < FEW or float(np.ptp(values)) < _FLAT
-
-
-def to_wilson(estimate: Estimate, shares: Float[np.ndarray, " problem"]) -> Estimate:
-    """A mean of shares whose bounds reach to Wilson's where fewer than ten problems differ.
-
-    Resamples of problems that nearly all say the same can't show how many others might not.
-
-    Args:
-        estimate: The mean, with its interval over problems.
-        shares: Of each problem, from 0 to 1.
-    """
-    if not few_differ(shares, (0, 1)):
-        return estimate
-    bounds = wilson(estimate.value * estimate.n, estimate.n)
-    return replace(
-        estimate, low=min(estimate.low, bounds.low), high=max(estimate.high, bounds.high)
-    )
-
-
-def difference(
-    how: Resampling,
-    behaviour: str,
-    measure: str,
-    model: str,
-    condition: str,
-    one: Float[np.ndarray, " item"],
-    other: Float[np.ndarray, " item"],
-    problems: Sequence[str],
-) -> Measure:
-    """Mean of `one - other`, at most 1 in size, over the same items."""
-    sums = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
-    estimate = gap_to_wilson(how.estimate(sums, quotient), sums[:, 0] / sums[:, 1])
-    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(one))
 
 
 def gap_to_wilson(estimate: Estimate, gaps: Float[np.ndarray, " problem"]) -> Estimate:
@@ -203,70 +146,117 @@ def gap_to_wilson(estimate: Estimate, gaps: Float[np.ndarray, " problem"]) -> Es
     )
 
 
-def skill(
-    how: Resampling,
-    behaviour: str,
-    measure: str,
-    model: str,
-    condition: str,
-    valid: Float[np.ndarray, " item"],
-    chance: Float[np.ndarray, " item"],
-    problems: Sequence[str],
-    started: Float[np.ndarray, " item"] | None = None,
-) -> Measure:
-    """How far validity is from chance (0) to certainty (1): `Σ(valid - chance) / Σ(1 - chance)`.
+@dataclass(frozen=True)
+class Recorder:
+    """Makes the estimates of one behaviour from outcomes at the same items.
 
-    Where a move may not start at all, `started` says where it did; chance earns nothing elsewhere.
-
-    The form of Cohen's kappa (1960): moves whose slots can be filled rightly by lot are comparable
-    with those where they can't; undefined where lots are always right. Where fewer than ten
-    problems differ the bounds reach to those of Wilson's interval of validity.
+    Attributes:
+        resampling: Makes intervals.
+        behaviour: What the items are of; "" for the pair.
+        problems: Problem of each item, the unit of resampling.
     """
-    earned = chance if started is None else chance * started
-    sums = by_problem(problems, np.stack([valid - earned, 1 - chance], axis=1))
-    estimate = how.estimate(sums, quotient)
-    if len(valid) and chance.mean() < 1:
-        share = float(valid.mean())
-        shares = by_problem(problems, np.stack([valid, np.ones(len(valid))], axis=1))
-        shares = shares[np.abs(sums).sum(1) > 0]  # Elsewhere lots are always right.
-        flat = Estimate(share, share, share, estimate.n)
-        bounds = to_wilson(flat, shares[:, 0] / shares[:, 1])
+
+    resampling: Resampling
+    behaviour: str
+    problems: Sequence[str]
+
+    def at(self, rows: Sequence[int]) -> "Recorder":
+        """A recorder of some of the items."""
+        return replace(self, problems=[self.problems[row] for row in rows])
+
+    def share(
+        self, measure: str, model: str, condition: str, values: Float[np.ndarray, " item"]
+    ) -> Measure:
+        """Mean of 0/1 outcomes; bounds reach to Wilson's on the problems where nearly all agree."""
+        sums = by_problem(self.problems, np.stack([values, np.ones(len(values))], axis=1))
+        estimate = to_wilson(self.resampling.estimate(sums, quotient), sums[:, 0] / sums[:, 1])
+        return self._of(measure, model, condition, estimate)
+
+    def difference(
+        self,
+        measure: str,
+        model: str,
+        condition: str,
+        one: Float[np.ndarray, " item"],
+        other: Float[np.ndarray, " item"],
+    ) -> Measure:
+        """Mean of `one - other`, at most 1 in size, over the same items."""
+        sums = by_problem(self.problems, np.stack([one - other, np.ones(len(one))], axis=1))
+        estimate = gap_to_wilson(self.resampling.estimate(sums, quotient), sums[:, 0] / sums[:, 1])
+        return self._of(measure, model, condition, estimate)
+
+    def beyond_chance(
+        self,
+        measure: str,
+        model: str,
+        condition: str,
+        valid: Float[np.ndarray, " item"],
+        chance: Float[np.ndarray, " item"],
+        started: Float[np.ndarray, " item"] | None = None,
+    ) -> Measure:
+        """Chance-corrected accuracy, 0 at chance and 1 at certainty.
+
+        `sum(valid - chance) / sum(1 - chance)`, the form of Cohen's kappa (1960), so that
+        behaviours whose slots a random fill often gets right are comparable with others; undefined
+        where a random fill always is right. Where fewer than ten problems differ the bounds reach
+        to those of Wilson's interval of accuracy.
+
+        Args:
+            measure: Name of the estimate.
+            model: Whose.
+            condition: Under which.
+            valid: Whether each execution was valid.
+            chance: Probability that a random fill is valid, at each item.
+            started: Where a behaviour may not start at all, whether it did; chance counts there
+                alone.
+        """
+        earned = chance if started is None else chance * started
+        sums = by_problem(self.problems, np.stack([valid - earned, 1 - chance], axis=1))
+        estimate = self._beyond(sums, valid, chance, to_wilson)
+        return self._of(measure, model, condition, estimate)
+
+    def difference_beyond_chance(
+        self,
+        measure: str,
+        model: str,
+        condition: str,
+        one: Float[np.ndarray, " item"],
+        other: Float[np.ndarray, " item"],
+        chance: Float[np.ndarray, " item"],
+    ) -> Measure:
+        """How much further one goes from chance to certainty: `sum(one - other) / sum(1 - chance)`.
+
+        Where fewer than ten problems differ the bounds reach to those of `gap_to_wilson`.
+        """
+        sums = by_problem(self.problems, np.stack([one - other, 1 - chance], axis=1))
+        estimate = self._beyond(sums, one - other, chance, gap_to_wilson)
+        return self._of(measure, model, condition, estimate)
+
+    def _beyond(
+        self,
+        sums: Float[np.ndarray, "problem 2"],
+        values: Float[np.ndarray, " item"],
+        chance: Float[np.ndarray, " item"],
+        widened: Callable[[Estimate, np.ndarray], Estimate],
+    ) -> Estimate:
+        """The quotient of sums, its bounds as wide as those of the mean of `values`, rescaled."""
+        estimate = self.resampling.estimate(sums, quotient)
+        if not len(values) or chance.mean() >= 1:
+            return estimate
+        mean = float(values.mean())
+        means = by_problem(self.problems, np.stack([values, np.ones(len(values))], axis=1))
+        means = means[np.abs(sums).sum(1) > 0]  # Elsewhere a random fill is always valid.
+        bounds = widened(Estimate(mean, mean, mean, estimate.n), means[:, 0] / means[:, 1])
         low, high = (
-            estimate.value + (bound - share) / (1 - float(chance.mean()))
+            estimate.value + (bound - mean) / (1 - float(chance.mean()))
             for bound in (bounds.low, bounds.high)
         )
-        estimate = replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))
-    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(valid))
+        return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))
 
-
-def skill_difference(
-    how: Resampling,
-    behaviour: str,
-    measure: str,
-    model: str,
-    condition: str,
-    one: Float[np.ndarray, " item"],
-    other: Float[np.ndarray, " item"],
-    chance: Float[np.ndarray, " item"],
-    problems: Sequence[str],
-) -> Measure:
-    """How much further one goes from chance to certainty: `Σ(one - other) / Σ(1 - chance)`.
-
-    Where fewer than ten problems differ the bounds reach to those of `gap_to_wilson`.
-    """
-    sums = by_problem(problems, np.stack([one - other, 1 - chance], axis=1))
-    estimate = how.estimate(sums, quotient)
-    if len(one) and chance.mean() < 1:
-        gap = float((one - other).mean())
-        gaps = by_problem(problems, np.stack([one - other, np.ones(len(one))], axis=1))
-        gaps = gaps[np.abs(sums).sum(1) > 0]  # Elsewhere lots are always right, and nothing tells.
-        bounds = gap_to_wilson(Estimate(gap, gap, gap, estimate.n), gaps[:, 0] / gaps[:, 1])
-        low, high = (
-            estimate.value + (bound - gap) / (1 - float(chance.mean()))
-            for bound in (bounds.low, bounds.high)
+    def _of(self, measure: str, model: str, condition: str, estimate: Estimate) -> Measure:
+        return measure_of(
+            self.behaviour, measure, model, condition, estimate, 0.95, len(self.problems)
         )
-        estimate = replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))
-    return measure_of(behaviour, measure, model, condition, estimate, 0.95, len(one))
 
 
 def by_problem(

@@ -1,11 +1,11 @@
-"""Directions that may start a move when they're added to the residual at onset-1.
+"""Steering vectors that may start a behaviour when they are added to the residual at onset-1.
 
 * `mean-difference`: mean at the RL model's onsets less the mean at other ends of sentences, both
   read by the base;
-* `gradient`: mean gradient of the log of the onset mass, openings summed, in the base;
-* `ascent`: the same followed uphill, with the push that it has become in place, since a gradient
-  says little of a push as large as the residual itself;
-* `announcers`: decoder rows of the shortlisted announcers, the first few, averaged.
+* `gradient`: mean gradient of the log onset probability, openings summed, in the base;
+* `ascent`: the same followed uphill, with the vector that it has become in place, since a gradient
+  says little of a change as large as the residual itself;
+* `onset-predictors`: decoder rows of the shortlisted onset predictors, the first few, averaged.
 
 They are made and chosen on the select split.
 """
@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-MEAN_DIFFERENCE, GRADIENT, ASCENT, ANNOUNCERS = (
+MEAN_DIFFERENCE, GRADIENT, ASCENT, ONSET_PREDICTORS = (
     "mean-difference",
     "gradient",
     "ascent",
-    "announcers",
+    "onset-predictors",
 )
-KINDS = (MEAN_DIFFERENCE, GRADIENT, ASCENT, ANNOUNCERS)
+KINDS = (MEAN_DIFFERENCE, GRADIENT, ASCENT, ONSET_PREDICTORS)
 PERMUTED, RANDOM = "permuted labels", "random direction"
 """Kinds of controls."""
 
@@ -45,7 +45,7 @@ class Direction:
 
 
 @dataclass(frozen=True)
-class Push:
+class Steer:
     """What is added to one row.
 
     Attributes:
@@ -75,14 +75,14 @@ def ascend(
     slope: Callable[[Float[Tensor, " d_model"]], Float[Tensor, " d_model"]],
     steps: int = 8,
 ) -> Float[Tensor, " d_model"]:
-    """A direction of norm 1 along which a push of a given size does more than along `start`.
+    """A direction of norm 1 along which a change of a given size does more than along `start`.
 
-    Each step turns it towards the slope where the push has led, by less and less.
+    Each step turns it towards the slope where the change has led, by less and less.
 
     Args:
         start: Where to begin, of norm 1.
-        size: Norm of the push.
-        slope: Gradient of what is to rise, under a push.
+        size: Norm of the steer.
+        slope: Gradient of what is to rise, under a steer.
         steps: Turns.
     """
     direction = start
@@ -118,14 +118,14 @@ def candidates(
     """Directions of the kinds asked for that one layer gives.
 
     Args:
-        kinds: Of `KINDS`; announcers come from a shortlist, not from here.
+        kinds: Of `KINDS`; onset predictors come from a shortlist, not from here.
         layer: Decoder block.
         residuals: The base's, at onsets first, then elsewhere.
-        gradients: Of the log of the onset mass, at the same places.
+        gradients: Of the log onset probability, at the same places.
         num_onsets: How many are onsets.
         num_permuted: Permutations of the labels. Each side gets as many onsets as the other, or
             what's left of the true difference would be the direction itself.
-        key: Of the permutations: another seed, move or layer has others.
+        key: Of the permutations: another seed, behaviour or layer has others.
     """
     found = []
     if MEAN_DIFFERENCE in kinds:
@@ -152,23 +152,23 @@ def candidates(
     )
 
 
-def push_once(pushes: Sequence[Push]) -> "dict[int, _LayerPush]":
-    """Residual edits by layer that push each row where its first token is predicted, never after.
+def steer_once(steers: Sequence[Steer]) -> "dict[int, _LayerSteer]":
+    """Residual edits by layer that steer each row where its first token is predicted, never after.
 
-    Everything a row does later is its own. Rows index `pushes`; the edits serve one generation.
+    Everything a row does later is its own. Rows index `steers`; the edits serve one generation.
     """
-    layers = sorted({push.layer for push in pushes if push.layer >= 0})
-    return {layer: _LayerPush(layer, pushes) for layer in layers}
+    layers = sorted({steer.layer for steer in steers if steer.layer >= 0})
+    return {layer: _LayerSteer(layer, steers) for layer in layers}
 
 
-class _LayerPush:
-    """One layer's pushes; they wait where the model is until their rows come by."""
+class _LayerSteer:
+    """What one layer adds; they wait where the model is until their rows come by."""
 
-    def __init__(self, layer: int, pushes: Sequence[Push]) -> None:
-        own = [row for row, push in enumerate(pushes) if push.layer == layer]
-        self._changes = torch.stack([pushes[row].change for row in own])
-        # Of each row the place of its push, -1 where none is due.
-        self._due = torch.full((len(pushes),), -1)
+    def __init__(self, layer: int, steers: Sequence[Steer]) -> None:
+        own = [row for row, steer in enumerate(steers) if steer.layer == layer]
+        self._changes = torch.stack([steers[row].change for row in own])
+        # Of each row the place of its change, -1 where none is due.
+        self._due = torch.full((len(steers),), -1)
         self._due[own] = torch.arange(len(own))
         self._rows: Tensor | None = None
         self._num_due = len(own)

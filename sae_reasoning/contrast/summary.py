@@ -1,0 +1,52 @@
+"""What a person wants to see of a contrast first, and what its measures lack."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING
+from sae_reasoning.contrast.measures import RATIO, Measure
+from sae_reasoning.contrast.rates import PER_OPPORTUNITY, PER_TRACE
+from sae_reasoning.contrast.steered import NONE, STEERED, VALID
+from sae_reasoning.contrast.weights import WeightChange
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.texts import bounded, ratio
+
+
+def weight_measures(changes: Sequence[WeightChange]) -> list[Measure]:
+    """Changes of weights as measures; they are counts of all parameters, without an interval."""
+    return [
+        Measure("", f"weights/{name}", RATIO, change.module, value, value, value, 1.0, 0, items)
+        for change in changes
+        for name, value, items in (
+            ("changed_share", change.changed, change.num_parameters),
+            ("relative_norm", change.relative_norm, change.num_parameters),
+            ("effective_rank", change.effective_rank, change.num_parameters),
+        )
+    ]
+
+
+def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame:
+    """Rates, execution accuracy and steering of each behaviour."""
+    by = {(m.behaviour, m.measure, m.model, m.condition, m.level): m for m in found}
+
+    def cell(behaviour: str, measure: str, model: str, condition: str = "") -> str:
+        one = by.get((behaviour, measure, model, condition, 0.95))
+        if one is None:
+            return "–"
+        return (ratio if model == RATIO else bounded)(one.value, one.low, one.high)
+
+    return pd.DataFrame(
+        [
+            {
+                "behaviour": behaviour,
+                "a trace, rl/base": cell(behaviour, PER_TRACE, RATIO),
+                "an opportunity, rl/base": cell(behaviour, PER_OPPORTUNITY, RATIO),
+                "accuracy, base": cell(behaviour, ACCURACY, BASE, OWN_OPENING),
+                "accuracy, rl": cell(behaviour, ACCURACY, RL, OWN_OPENING),
+                "steered": cell(behaviour, VALID, BASE, STEERED),
+                "not steered": cell(behaviour, VALID, BASE, NONE),
+            }
+            for behaviour in behaviours
+        ]
+    )

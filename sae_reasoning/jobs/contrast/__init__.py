@@ -1,0 +1,142 @@
+"""When and how: what both models would do at the same opportunities, and what they make of a start.
+
+1. Both models answer the same problems with the thinking prefix forced; the traces are annotated.
+2. Both read every trace; at each opportunity the onset probability is exact (`contrast.rates`).
+3. At the RL model's onsets the behaviour is started for both by its opening
+   (`contrast.execution`) and, in the base, by steering vectors against controls
+   (`contrast.steered`).
+4. Beside it stand pass@k, corrupted chains of thought, nats on content words and changed weights.
+
+What the task lacks is left out and said. Whatever is chosen (opening, direction, dose) is chosen on
+the select split. Each step's result is kept as a part, so a killed run goes on from there.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+
+import pandas as pd
+
+from sae_reasoning.config import Config
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.pass_at_k import pass_summary, pass_told
+from sae_reasoning.contrast.starts import places_of, rl_starts
+from sae_reasoning.contrast.summary import summary
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
+from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.tables import write_table, write_traces
+from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.jobs.contrast.setting import Setting, open_setting
+from sae_reasoning.jobs.contrast.steering import steering
+from sae_reasoning.jobs.contrast.steps import (
+    content,
+    corruption,
+    execution,
+    onset_log_probs,
+    onset_rates,
+    pass_samples,
+    rollouts,
+    weights,
+)
+from sae_reasoning.steering.vectors import ONSET_PREDICTORS
+
+NEEDS = {
+    "onset probability": ("openings",),
+    "execution accuracy": ("openings", "judge", "null"),
+    "steering vectors": ("openings", "judge", "null"),
+    "content loss": ("content",),
+}
+"""Capabilities of the task that a step needs."""
+
+
+def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
+    """Make `contrast.parquet`, `pass.parquet`, `steering_vectors.json` and `rollouts.parquet`."""
+    with Stage(cfg.folder / "contrast", cfg.settings("contrast"), _inputs(cfg)) as stage:
+        if stage.is_current:
+            console.current("contrast", stage.final)
+            assert stage.manifest
+            return stage.manifest
+        setting = open_setting(cfg, stage.folder / "parts", console)
+        console.plan("contrast", setting.lines())
+        steps, lacking = _steps(setting, stage)
+        found: list[Measure] = []
+        for name, step in steps.items():
+            console.say(f"contrast: {name}")
+            found += setting.measures(name, step)
+        write_table(stage.folder / "contrast.parquet", _table(found))
+        write_traces(stage.folder / "rollouts.parquet", setting.traces)
+        write_json(stage.folder / "missing.json", {"measures": lacking})
+        shutil.rmtree(stage.folder / "parts", ignore_errors=True)
+        manifest = stage.finish(
+            {
+                "measures": len(found),
+                "rollouts": len(setting.traces),
+                "starts": len(setting.starts),
+                "opportunities": len(setting.places),
+            }
+        )
+    tracker.table("contrast", _table(found))
+    tracker.summary(manifest.counts)
+    _show(setting, found, lacking, console)
+    console.wrote(stage.final, manifest)
+    console.next("report")
+    return manifest
+
+
+def _inputs(cfg: Config) -> dict[str, str]:
+    """Fingerprints of what is read; dictionaries only if onset predictors are asked for."""
+    now = outside_inputs(cfg)
+    needed = ["traces"]
+    if ONSET_PREDICTORS in cfg.contrast.vectors:
+        needed += ["train", "rank"]
+    return models_in(cfg, now) | {
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
+        for name in needed
+    }
+
+
+def _steps(
+    setting: Setting, stage: Stage
+) -> tuple[dict[str, Callable[[], list[Measure]]], dict[str, list[str]]]:
+    """What is measured, and what isn't, with the capabilities of the task that it lacks."""
+    setting.traces = rollouts(setting)
+    setting.places = places_of(setting.traces, setting.behaviours)
+    own = setting.own
+    most = {"select": own.select_starts, "report": own.report_starts}
+    setting.starts = rl_starts(
+        setting.traces, setting.places, setting.behaviours, most, own.seed
+    )
+    every: dict[str, Callable[[], list[Measure]]] = {
+        "onset probability": lambda: onset_rates(setting, onset_log_probs(setting)),
+        "execution accuracy": lambda: execution(setting, onset_log_probs(setting)),
+        "steering vectors": lambda: steering(setting, stage.folder),
+        "pass@k": lambda: pass_samples(setting, stage.folder),
+        "corrupted CoT": lambda: corruption(setting),
+        "content loss": lambda: content(setting),
+        "weights": lambda: weights(setting),
+    }
+    lacking = {name: list(setting.task.missing(*NEEDS.get(name, ()))) for name in every}
+    return (
+        {name: step for name, step in every.items() if not lacking[name]},
+        {name: parts for name, parts in lacking.items() if parts},
+    )
+
+
+def _table(found: list[Measure]) -> pd.DataFrame:
+    columns = list(Measure.__dataclass_fields__)
+    return pd.DataFrame([asdict(measure) for measure in found], columns=columns)
+
+
+def _show(
+    setting: Setting, found: list[Measure], lacking: dict[str, list[str]], console: Console
+) -> None:
+    """What the stage found, on a screen."""
+    rates = summary(found, setting.behaviours)
+    console.table("what both models would do, report split", list(rates), rates.values.tolist(), 10)
+    passes = pass_summary(found)
+    console.detail("pass@k, report split", list(passes), passes.values.tolist())
+    for line in pass_told(found, list(setting.task.problem_baselines)):
+        console.say(f"  {line}")
+    for name, parts in lacking.items():
+        console.say(f"  not measured: {name}; task={setting.task.name} has no {', '.join(parts)}")

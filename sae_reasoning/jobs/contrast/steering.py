@@ -1,0 +1,155 @@
+"""Steering vectors: made and chosen on the select split, compared on the report split."""
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sae_reasoning.contrast import steered
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.starts import Begun
+from sae_reasoning.contrast.steered import Chosen
+from sae_reasoning.edges.artifacts import read_json, write_json
+from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
+from sae_reasoning.edges.lm.load import continuation_ids
+from sae_reasoning.edges.sae_checkpoint import load_dictionary
+from sae_reasoning.jobs.contrast.setting import Setting
+from sae_reasoning.records import BASE, REPORT, RL, SELECT
+from sae_reasoning.steering.vectors import (
+    ASCENT,
+    ONSET_PREDICTORS,
+    Candidates,
+    Direction,
+    Steer,
+    ascend,
+    candidates,
+    unit,
+)
+from sae_reasoning.tasks.protocol import Start
+
+
+def steering(setting: Setting, folder: Path) -> list[Measure]:
+    """What the base makes of steering vectors, against controls; writes those that were chosen."""
+    own, task = setting.own, setting.task
+    chosen: list[Chosen] = []
+    controls: dict[str, list[Chosen]] = {}
+    rng = np.random.default_rng((own.seed, 23))
+    run = partial(_steered, setting)
+    for behaviour in setting.behaviours:
+        starts = _starts(setting, behaviour, SELECT)
+        if not starts:
+            continue
+        directions, found = _directions(setting, behaviour, starts)
+        norms = {layer: one.norm for layer, one in found.items()}
+        tried = steered.choose(starts, directions, norms, own.doses, run, task, own.seed)
+        if tried:
+            best = tried[0]
+            drawn = steered.random_directions(best.layer, len(best.direction), own.controls, rng)
+            others = [*drawn, *found[best.layer].permuted]
+            chosen.append(best)
+            controls[behaviour] = steered.choose(
+                starts, others, norms, own.doses, run, task, own.seed
+            )
+    listed = [vars(one) | {"direction": one.direction.tolist()} for one in chosen]
+    write_json(folder / "steering_vectors.json", listed)
+    compared: list[Measure] = []
+    for best in chosen:
+        starts = _starts(setting, best.behaviour, REPORT)
+        rest = [other for other in chosen if other is not best]
+        if starts:
+            compared += steered.compare(
+                starts, best, controls[best.behaviour], rest, run, task, setting.resampling
+            )
+    return compared
+
+
+def _starts(setting: Setting, behaviour: str, split: str) -> list[Start]:
+    return [s for s in setting.starts if (s.behaviour, s.problem.split) == (behaviour, split)]
+
+
+def _steered(setting: Setting, starts: Sequence[Start], steers: Sequence[Steer]) -> list[str]:
+    made = setting.respond(
+        BASE,
+        setting.prefixes(BASE, [Begun(start) for start in starts]),
+        "steered",
+        setting.own.behaviour_tokens,
+        until=setting.task.sentence_end,
+        steers=steers,
+    )
+    return [one.added for one in made]
+
+
+def _directions(
+    setting: Setting, behaviour: str, starts: Sequence[Start]
+) -> tuple[list[Direction], dict[int, Candidates]]:
+    """Directions to try for a behaviour, and what each layer gave."""
+    assert setting.task.openings is not None
+    lm, own, layers = setting.models[BASE], setting.own, setting.cfg.layers
+    traces = {trace.trace_id: trace for trace in setting.traces}
+    prefixes = [
+        traces[s.trace_id].token_ids[: traces[s.trace_id].num_prompt_tokens + len(s.response_ids)]
+        for s in starts
+    ]
+    prefixes += _elsewhere(setting, behaviour, max(len(starts), 2))
+    openers = [continuation_ids(lm, opening) for opening in setting.task.openings.of(behaviour)]
+    size, count = lm.facts.d_model, len(starts)
+    resid = {layer: torch.zeros(len(prefixes), size) for layer in layers}
+    slopes = {layer: torch.zeros(len(prefixes), size) for layer in layers}
+    wanted = [openers] * len(prefixes)
+    for batch in onset_gradients(lm, prefixes, wanted, layers, own.token_budget):
+        for layer in layers:
+            resid[layer][batch.rows] = batch.residuals[layer].cpu()
+            slopes[layer][batch.rows] = batch.gradients[layer].cpu()
+    key = f"{own.seed}/{behaviour}"
+    found = {
+        x: candidates(own.vectors, x, resid[x], slopes[x], count, own.controls, key)
+        for x in layers
+    }
+    directions = [direction for one in found.values() for direction in one.directions]
+    if ASCENT in own.vectors:
+        for layer in layers:
+            begun = unit(slopes[layer][:count].mean(0))
+            climb = partial(mean_slope, lm, prefixes[:count], openers, layer, own.token_budget)
+            risen = ascend(begun, found[layer].norm, climb)
+            directions.append(Direction(ASCENT, layer, risen))
+    if ONSET_PREDICTORS in own.vectors:
+        directions += _onset_predictors(setting, behaviour)
+    return directions, found
+
+
+def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, ...]]:
+    """Prefixes at which other behaviours could start, in the RL model's select traces."""
+    rng = random.Random(f"elsewhere/{setting.own.seed}/{behaviour}")
+    possible = {
+        (p.trace, p.opportunity.token) for p in setting.places if p.behaviour == behaviour
+    }
+    ends = [
+        (index, o.token)
+        for index, trace in enumerate(setting.traces)
+        if trace.split == SELECT and trace.writer == RL
+        for o in trace.opportunities
+        if (index, o.token) not in possible
+    ]
+    drawn = rng.sample(ends, min(len(ends), most))
+    return [setting.traces[index].token_ids[: token + 1] for index, token in drawn]
+
+
+def _onset_predictors(setting: Setting, behaviour: str) -> list[Direction]:
+    """The best onset predictors of each layer, averaged."""
+    folder = setting.cfg.folder
+    shortlist = read_json(folder / "rank" / "shortlist.json")
+    found = []
+    for name, where in shortlist["dictionaries"].items():
+        dictionary = load_dictionary(folder / where["folder"])
+        own = [
+            entry["latent"]
+            for entry in shortlist["announcers"].get(behaviour, [])
+            if entry["dictionary"] == name
+        ][: setting.own.onset_predictors]
+        if own and dictionary.layer in setting.cfg.layers:
+            rows = dictionary.W_dec[own].float().cpu()
+            found.append(Direction(ONSET_PREDICTORS, dictionary.layer, unit(rows.mean(0))))
+    return found
