@@ -96,7 +96,7 @@ def _read_by(stage: str, config: Config) -> set[str]:
     direct = set(_INPUTS.get(stage, ()))
     if stage == "ablate" and config.train.readers == "crosscoder":
         direct.discard("rank")  # Which refuses crosscoders.
-    if stage == "contrast" and "announcers" in config.contrast.triggers:
+    if stage == "contrast" and "onset-predictors" in config.contrast.vectors:
         direct |= {"train", "rank"}
     return direct
 

@@ -6,31 +6,31 @@ from sae_reasoning.config.checks import one_of, positive, require
 from sae_reasoning.config.organisms import FAMILIES
 from sae_reasoning.config.sampling import SamplingConfig
 
-_TRIGGERS = ("mean-difference", "gradient", "ascent", "announcers")
+_VECTORS = ("mean-difference", "gradient", "ascent", "onset-predictors")
 
 
 @dataclass
 class ContrastConfig(SamplingConfig):
-    """When and how: onset mass, execution validity, triggers, pass@k, weights.
+    """When and how: onset probability, execution accuracy, steering vectors, pass@k, weights.
 
     Attributes:
-        behaviours: Moves to contrast; empty for all.
+        behaviours: What is contrasted; empty for all.
         report_problems: Problems of the report split, at most.
-        select_problems: Problems of the select split, at most; triggers and wordings are chosen
-            on them.
-        samples: Rollouts a problem and model, made to think.
-        report_starts: Places a move at which it's started for the models, at most.
+        select_problems: Problems of the select split, at most; vectors and openings are chosen on
+            them.
+        samples: Rollouts a problem and model, with the thinking prefix forced.
+        report_starts: Places at which a behaviour is started for the models, at most.
         select_starts: The same on the select split.
-        best_of: Tries of the base, of which the best counts.
-        triggers: Kinds of directions that are tried in the base: mean-difference, gradient,
-            ascent and announcers (which needs `rank`).
-        announcers: Latents averaged to a direction of announcers.
-        doses: Sizes tried, in multiples of the mean norm of the residual there.
-        controls: Random directions, and permutations of the labels, that a push must beat.
+        best_of: Samples of the base, of which the best counts.
+        vectors: Kinds of steering vectors that are tried in the base: mean-difference, gradient,
+            ascent and onset-predictors (which needs `rank`).
+        onset_predictors: Latents averaged to a vector of onset predictors.
+        doses: Norms tried, in multiples of the mean norm of the residual there.
+        controls: Random directions, and permutations of the labels, that a vector is compared with.
         pass_problems: Problems of pass@k.
         pass_samples: Rollouts a problem of pass@k.
-        corrupted_traces: Thoughts that are corrupted.
-        move_tokens: Tokens after which a started move is cut.
+        corrupted_traces: Chains of thought that are corrupted.
+        behaviour_tokens: Tokens after which a started behaviour is truncated.
         token_budget: Tokens of one forward pass.
         seed: Of places, draws and sampling noise.
     """
@@ -42,29 +42,29 @@ class ContrastConfig(SamplingConfig):
     report_starts: int = 250
     select_starts: int = 60
     best_of: int = 2
-    triggers: list[str] = field(default_factory=lambda: list(_TRIGGERS[:3]))
-    announcers: int = 3
+    vectors: list[str] = field(default_factory=lambda: list(_VECTORS[:3]))
+    onset_predictors: int = 3
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     controls: int = 3
     pass_problems: int = 40
     pass_samples: int = 32
     corrupted_traces: int = 200
     max_new_tokens: int = 320
-    move_tokens: int = 30
+    behaviour_tokens: int = 30
     batch_size: int = 512
     token_budget: int = 4096
 
     def __post_init__(self) -> None:
         prefix = "contrast"
         positive(self, prefix, "report_problems", "select_problems", "samples", "report_starts")
-        positive(self, prefix, "select_starts", "best_of", "announcers", "controls")
+        positive(self, prefix, "select_starts", "best_of", "onset_predictors", "controls")
         positive(self, prefix, "pass_problems", "pass_samples", "corrupted_traces")
-        positive(self, prefix, "move_tokens", "token_budget")
+        positive(self, prefix, "behaviour_tokens", "token_budget")
         self.check_sampling(prefix)
-        unknown = [kind for kind in self.triggers if kind not in _TRIGGERS]
+        unknown = [kind for kind in self.vectors if kind not in _VECTORS]
         require(
-            not unknown and bool(self.triggers),
-            f"contrast.triggers={self.triggers} must be one or more of {', '.join(_TRIGGERS)}",
+            not unknown and bool(self.vectors),
+            f"contrast.vectors={self.vectors} must be one or more of {', '.join(_VECTORS)}",
         )
         require(
             bool(self.doses) and min(self.doses) > 0,

@@ -78,7 +78,9 @@ def lead(
         return when(flat[..., size:]) - when(flat[..., :size])
 
     estimate = how.estimate(np.concatenate([_flat(early), _flat(late)], axis=1), ahead)
-    return measure_of(behaviour, LEAD, "", "validity before onset mass", estimate, 0.95, items)
+    return measure_of(
+        behaviour, LEAD, "", "execution_accuracy before onset mass", estimate, 0.95, items
+    )
 
 
 def mean_step(

@@ -129,6 +129,31 @@ def compared(
     return found
 
 
+def few_differ(values: Float[np.ndarray, " problem"], poles: Sequence[float]) -> bool:
+    """Whether values are all alike, or all but fewer than ten are next to one pole."""
+    if not len(values):
+        return False
+    away = min(int((np.abs(values - pole) > _NEXT_TO).sum()) for pole in poles)
+    return away < FEW or float(np.ptp(values)) < _FLAT
+
+
+def to_wilson(estimate: Estimate, shares: Float[np.ndarray, " problem"]) -> Estimate:
+    """A mean of shares whose bounds reach to Wilson's where fewer than ten problems differ.
+
+    Resamples of problems that nearly all say the same can't show how many others might not.
+
+    Args:
+        estimate: The mean, with its interval over problems.
+        shares: Of each problem, from 0 to 1.
+    """
+    if not few_differ(shares, (0, 1)):
+        return estimate
+    bounds = wilson(estimate.value * estimate.n, estimate.n)
+    return replace(
+        estimate, low=min(estimate.low, bounds.low), high=max(estimate.high, bounds.high)
+    )
+
+
 def gap_to_wilson(estimate: Estimate, gaps: Float[np.ndarray, " problem"]) -> Estimate:
     """As `to_wilson`, of a mean of differences: Wilson's up one way, less Wilson's the other way.
 

@@ -11,15 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_reasoning.contrast.measures import (
-    DIFFERENCE,
-    Measure,
-    Resampling,
-    gap_to_wilson,
-    measure_of,
-    quotient,
-    to_wilson,
-)
+from sae_reasoning.contrast.measures import DIFFERENCE, Measure, Resampling, gap_to_wilson, measure_of, quotient, to_wilson
 from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.stats import Estimate, pass_at
 from sae_reasoning.tasks.problems import Problem
@@ -83,15 +75,14 @@ def pass_at_k(samples: Sequence[ProblemSamples], resampling: Resampling) -> list
     items = {name: sum(one.samples for one in own) for name, own in by_model.items()}
     pairs = {DIFFERENCE: (RL, BASE)}
     pairs |= {
-        f"{model}-{name}": (model, name)
-        for name in names
-        if name not in MODELS
-        for model in MODELS
+        f"{model}-{name}": (model, name) for name in names if name not in MODELS for model in MODELS
     }
     found = []
     for column, k in enumerate(ks):
         for name in names:
-            estimate = to_wilson(_mean(resampling, values[name][:, column]), values[name][:, column])
+            estimate = to_wilson(
+                _mean(resampling, values[name][:, column]), values[name][:, column]
+            )
             found.append(measure_of("", PASS_AT, name, str(k), estimate, 0.95, items[name]))
         for name, (one, other) in pairs.items():
             gap = values[one][:, column] - values[other][:, column]

@@ -114,11 +114,11 @@ def _occurs(
 ) -> Measure:
     """Share of the base's traces on report problems in which it started the behaviour."""
     own = [
-        index
-        for index, trace in enumerate(traces)
-        if (trace.split, trace.writer) == (REPORT, BASE)
+        index for index, trace in enumerate(traces) if (trace.split, trace.writer) == (REPORT, BASE)
     ]
-    making = {place.trace for place in places if place.behaviour == behaviour and place.opportunity.taken}
+    making = {
+        place.trace for place in places if place.behaviour == behaviour and place.opportunity.taken
+    }
     made = np.array([index in making for index in own], float)
     problems = [traces[index].problem_id for index in own]
     return Recorder(resampling, behaviour, problems).share(OCCURS, BASE, "", made)

@@ -25,7 +25,7 @@ from sae_reasoning.tasks.protocol import Start, Task
 Steered = Callable[[Sequence[Start], Sequence[Steer]], list[str]]
 """Lets the base go on from each start, steered once; the same noise at a place whatever is added."""
 
-STEERED, NONE, OTHER = "steering vector", "none", "steering vector of"
+VECTOR, NONE, OTHER = "steering vector", "none", "steering vector of"
 STARTED, VALID, CORRECTED, OVER = (
     "steered/started",
     "steered/valid",
@@ -134,7 +134,7 @@ def compare(
         task: With a judge and its null.
         resampling: Makes intervals.
     """
-    conditions = {STEERED: chosen.steer(), NONE: Steer(-1, torch.zeros_like(chosen.direction))}
+    conditions = {VECTOR: chosen.steer(), NONE: Steer(-1, torch.zeros_like(chosen.direction))}
     for number, control in enumerate(controls, 1):
         conditions[f"{control.kind} {number}"] = control.steer()
     for other in others:
@@ -150,7 +150,7 @@ def compare(
         for measure, column in ((STARTED, 0), (VALID, 1)):
             found.append(record.share(measure, BASE, name, own[:, column]))
         found.append(record.beyond_chance(CORRECTED, BASE, name, own[:, 1], chance, own[:, 0]))
-        if name != STEERED:
+        if name != VECTOR:
             found.append(record.difference(OVER, BASE, name, beyond[0], gain))
     return found
 

@@ -7,7 +7,7 @@ import pandas as pd
 from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING
 from sae_reasoning.contrast.measures import RATIO, Measure
 from sae_reasoning.contrast.rates import PER_OPPORTUNITY, PER_TRACE
-from sae_reasoning.contrast.steered import NONE, STEERED, VALID
+from sae_reasoning.contrast.steered import NONE, VALID, VECTOR
 from sae_reasoning.contrast.weights import WeightChange
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.texts import bounded, ratio
@@ -44,7 +44,7 @@ def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame
                 "an opportunity, rl/base": cell(behaviour, PER_OPPORTUNITY, RATIO),
                 "accuracy, base": cell(behaviour, ACCURACY, BASE, OWN_OPENING),
                 "accuracy, rl": cell(behaviour, ACCURACY, RL, OWN_OPENING),
-                "steered": cell(behaviour, VALID, BASE, STEERED),
+                "steered": cell(behaviour, VALID, BASE, VECTOR),
                 "not steered": cell(behaviour, VALID, BASE, NONE),
             }
             for behaviour in behaviours

@@ -31,8 +31,8 @@ _COLOURS = {
 _TRANSFERS = ("#1f5fa8", "#b5651d", "#7a4fa3")
 
 _CURVES = {
-    "entry_mass": ("enters thought", "#8a8a8a"),
-    "onset_mass/per_opportunity": ("starts the move, at an opportunity", "#1f5fa8"),
+    "enter_thinking": ("enters thought", "#8a8a8a"),
+    "onset_probability/per_opportunity": ("starts the move, at an opportunity", "#1f5fa8"),
     "validity": ("carries it out, once started", "#b5651d"),
 }
 

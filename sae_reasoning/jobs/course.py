@@ -18,10 +18,16 @@ import torch
 
 from sae_reasoning.config import Config, ConfigError, ModelConfig, ReportConfig
 from sae_reasoning.contrast.course import LEAD, MEAN_STEP, course_of, lead
-from sae_reasoning.contrast.execution import Start, judge, own_openings, rl_starts
-from sae_reasoning.contrast.measures import BASE, MODELS, RL, Measure, Resampling
-from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, Place, by_writer, places_of
-from sae_reasoning.contrast.validity import VALIDITY
+from sae_reasoning.contrast.execution import ACCURACY, Start, judge, own_openings, rl_starts
+from sae_reasoning.contrast.measures import Measure, Resampling
+from sae_reasoning.records import BASE, MODELS, RL
+from sae_reasoning.contrast.rates import (
+    ENTER_THINKING,
+    PER_OPPORTUNITY,
+    Place,
+    by_writer,
+    places_of,
+)
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import outside_inputs
@@ -170,7 +176,7 @@ class _Sight:
 
 
 def _places(cfg: Config) -> _Sight:
-    thoughts = read_traces(cfg.folder / "contrast" / "thoughts.parquet")
+    thoughts = read_traces(cfg.folder / "contrast" / "rollouts.parquet")
     behaviours = cfg.contrast.behaviours or cfg.behaviours
     places = places_of(thoughts, behaviours)
     per_move = {"report": cfg.contrast.report_starts}
@@ -206,13 +212,13 @@ def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
         [start.prompt for start in sight.starts],
         [begun_ids(lm, start.begun, o) for start, o in zip(sight.starts, openings, strict=True)],
         sampler=keyed_sampler(noise, own.temperature),
-        max_new_tokens=own.move_tokens,
+        max_new_tokens=own.behaviour_tokens,
         batch_size=own.batch_size,
         until=MarkEnd("."),
     )
     rows = zip(sight.starts, openings, made, strict=True)
     return {
-        "entry": entry,
+        "enters": entry,
         "mass": [float(np.exp(values).sum()) for values in read],
         "valid": [judge(start, opening, one.added) for start, opening, one in rows],
     }
@@ -228,8 +234,8 @@ def _measures(
     row = {problem: index for index, problem in enumerate(sight.problems)}
     shape = (len(row), len(seen), 1, 2)
     entry = np.ones(shape)
-    entry[:, :, 0, 0] = np.array([one["entry"] for one in seen]).T
-    found = course_of("", ENTRY, steps, entry, len(row), how, bars)
+    entry[:, :, 0, 0] = np.array([one["enters"] for one in seen]).T
+    found = course_of("", ENTER_THINKING, steps, entry, len(row), how, bars)
     masses = np.array([one["mass"] for one in seen])
     valid = np.array([one["valid"] for one in seen], float)
     for behaviour in sight.behaviours:
@@ -250,8 +256,8 @@ def _measures(
                 count += 1
                 execution[row[start.problem_id], :, 0, 0] += valid[:, index]
                 execution[row[start.problem_id], :, 0, 1] += 1
-        found += course_of(behaviour, GIVEN_THINKING, steps, onset, int(offered.sum()), how, bars)
-        found += course_of(behaviour, VALIDITY, steps, execution, count, how, bars)
+        found += course_of(behaviour, PER_OPPORTUNITY, steps, onset, int(offered.sum()), how, bars)
+        found += course_of(behaviour, ACCURACY, steps, execution, count, how, bars)
         ahead = lead(behaviour, list(steps.values()), execution, onset, count, how, bars)
         found += [ahead] if ahead else []
     return found

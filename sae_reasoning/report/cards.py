@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sae_reasoning.contrast.measures import (
-    BASE,
-    DIFFERENCE,
-    EQUIVALENCE_LEVEL,
-    RATIO,
-    RL,
-    Measure,
+from sae_reasoning.contrast.execution import (
+    ACCURACY,
+    CORRECTED,
+    HEURISTIC,
+    OVER_HEURISTIC,
+    OWN_OPENING,
 )
-from sae_reasoning.contrast.rates import GIVEN_THINKING, PER_TRACE
-from sae_reasoning.contrast.triggers import OVER, TRIGGER
-from sae_reasoning.contrast.triggers import SKILL as STEERED
-from sae_reasoning.contrast.validity import FIXED_RULE, OVER_RULE, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.contrast.rates import PER_OPPORTUNITY, PER_TRACE
+from sae_reasoning.contrast.steered import CORRECTED as STEERED
+from sae_reasoning.contrast.steered import OVER, VECTOR
 from sae_reasoning.report.figures import Axis, Bar
 from sae_reasoning.report.verdict import (
     CREATED,
@@ -58,9 +58,9 @@ _IN_SHORT = {
 }
 _NAMES = {
     PER_TRACE: "expected starts a rollout",
-    GIVEN_THINKING: "probability of a start at an opportunity, while thinking",
-    VALIDITY: "execution accuracy, once started",
-    SKILL: "chance-corrected accuracy, once started (0 is chance, 1 is always right)",
+    PER_OPPORTUNITY: "probability of a start at an opportunity, while thinking",
+    ACCURACY: "execution accuracy, once started",
+    CORRECTED: "chance-corrected accuracy, once started (0 is chance, 1 is always right)",
     STEERED: "chance-corrected accuracy under the best steering vector",
     OVER: "lead of the best steering vector",
 }
@@ -180,7 +180,7 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
             never(one.behaviour, measures) or figure(PER_TRACE, BASE),
             figure(PER_TRACE, RL),
         ),
-        executed=(figure(VALIDITY, BASE, OWN_WORDS), figure(VALIDITY, RL, OWN_WORDS)),
+        executed=(figure(ACCURACY, BASE, OWN_OPENING), figure(ACCURACY, RL, OWN_OPENING)),
         checks=f"{passed} of {len(deciding)} checks pass" if deciding else "no checks",
         certainty=certainty,
     )
@@ -191,7 +191,7 @@ def over_heuristic(one: Verdict, measures: Sequence[Measure]) -> str:
 
     No verdict reads it: a base that is no better than the heuristic may know nothing else.
     """
-    wanted = (one.behaviour, OVER_RULE, FIXED_RULE, 0.95)
+    wanted = (one.behaviour, OVER_HEURISTIC, HEURISTIC, 0.95)
     over = {
         m.model: m for m in measures if (m.behaviour, m.measure, m.condition, m.level) == wanted
     }
@@ -258,7 +258,7 @@ def plain_name(measure: str) -> str:
     if name == OVER:
         return f"{_NAMES[OVER]} over its strongest control ({condition})"
     said = f"{_NAMES.get(name, name)}: {MODEL_NAMES.get(who, who)}"
-    return f"{said}, {condition}" if condition and condition != TRIGGER else said
+    return f"{said}, {condition}" if condition and condition != VECTOR else said
 
 
 def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:

@@ -17,11 +17,11 @@ from typing import Any, Self
 import pandas as pd
 
 from sae_reasoning.behaviours.outcomes import CONTEXTUAL, NAMES, TRACKERS
-from sae_reasoning.contrast.measures import BASE, MODELS, RL
+from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.contrast.rates import PER_TRACE
-from sae_reasoning.contrast.triggers import NONE as NOT_STEERED
-from sae_reasoning.contrast.triggers import TRIGGER, VALID
-from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, VALIDITY
+from sae_reasoning.contrast.steered import NONE as NOT_STEERED
+from sae_reasoning.contrast.steered import VECTOR, VALID
+from sae_reasoning.contrast.execution import RANDOM_FILL, OWN_OPENING, ACCURACY
 from sae_reasoning.steering.conditions import ABLATE, EDIT, MEAN, NONE
 from sae_reasoning.steering.effects import CONTROLS
 from sae_reasoning.steering.findings import PER_OPPORTUNITY, main_edits, stands
@@ -141,7 +141,7 @@ def _summary(files: Files) -> Rows:
         {
             "behaviour": row["behaviour"],
             "starts a trace, base → RL": _both(files, row, PER_TRACE),
-            "executed rightly once started, base → RL": _both(files, row, VALIDITY, OWN_WORDS),
+            "executed rightly once started, base → RL": _both(files, row, ACCURACY, OWN_OPENING),
             "verdict": _verdict(row),
         }
         for row in files[_VERDICT]["verdicts"]
@@ -153,9 +153,9 @@ def _verdicts(files: Files) -> Rows:
     rows = []
     for row in files[_VERDICT]["verdicts"]:
         of = partial(measured, files[_CONTRAST], row["behaviour"])
-        chance, executed = of(VALIDITY, BASE, BY_LOT), of(VALIDITY, RL, OWN_WORDS)
-        steered, without = of(VALID, BASE, TRIGGER), of(VALID, BASE, NOT_STEERED)
-        execution = _both(files, row, VALIDITY, OWN_WORDS)
+        chance, executed = of(ACCURACY, BASE, RANDOM_FILL), of(ACCURACY, RL, OWN_OPENING)
+        steered, without = of(VALID, BASE, VECTOR), of(VALID, BASE, NOT_STEERED)
+        execution = _both(files, row, ACCURACY, OWN_OPENING)
         rows.append(
             {
                 "behaviour": row["behaviour"],

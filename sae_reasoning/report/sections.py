@@ -22,11 +22,12 @@ from sae_reasoning.behaviours.outcomes import (
     calls,
     toll,
 )
-from sae_reasoning.contrast.measures import BASE, RL, Measure
-from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, PER_TRACE
-from sae_reasoning.contrast.triggers import NONE, OVER, TRIGGER, VALID
-from sae_reasoning.contrast.triggers import SKILL as STEERED
-from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.contrast.rates import ENTER_THINKING, PER_OPPORTUNITY, PER_TRACE
+from sae_reasoning.contrast.steered import CORRECTED as STEERED
+from sae_reasoning.contrast.steered import NONE, OVER, VALID, VECTOR
 from sae_reasoning.report.cards import MODEL_NAMES, NEVER
 from sae_reasoning.report.figures import (
     Axis,
@@ -54,8 +55,8 @@ HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
 
 _UNITS = {
     PER_TRACE: "expected starts a rollout",
-    GIVEN_THINKING: "probability of a start at an opportunity",
-    ENTRY: "probability",
+    PER_OPPORTUNITY: "probability of a start at an opportunity",
+    ENTER_THINKING: "probability",
 }
 
 
@@ -90,11 +91,11 @@ def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
     said = f" {NEVER}" if any(never(behaviour, measures) for behaviour in behaviours) else ""
     for name, title in (
         (PER_TRACE, "Expected starts of each behaviour in a rollout"),
-        (GIVEN_THINKING, "Probability that it starts at an opportunity, while thinking"),
+        (PER_OPPORTUNITY, "Probability that it starts at an opportunity, while thinking"),
     ):
         if bars := _by_model(measures, behaviours, name, _UNITS[name]):
             charts.append(Chart(title, bars))
-    if bars := _by_model(measures, [""], ENTRY, _UNITS[ENTRY]):
+    if bars := _by_model(measures, [""], ENTER_THINKING, _UNITS[ENTER_THINKING]):
         charts.insert(0, Chart("Probability that a rollout enters thinking", bars))
     return Section(
         "onset_probability",
@@ -103,7 +104,7 @@ def onsets(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section:
         "problems of the report split. If only the rate per rollout differs, training taught the "
         "model to think." + said,
         tuple(charts),
-        rows=_rows(measures, (PER_TRACE, GIVEN_THINKING, ENTRY)),
+        rows=_rows(measures, (PER_TRACE, PER_OPPORTUNITY, ENTER_THINKING)),
     )
 
 
@@ -112,16 +113,16 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str
     charts = [
         Chart(
             "Started with each model's own opening",
-            _by_model(measures, behaviours, VALIDITY, "execution accuracy", OWN_WORDS),
+            _by_model(measures, behaviours, ACCURACY, "execution accuracy", OWN_OPENING),
         )
     ]
     steered = [
         (f"{one.behaviour}, {label}", series, one.value, one.low, one.high, one.n)
         for behaviour in behaviours
         for condition, name, label, series in (
-            (TRIGGER, VALID, "best steering vector", "base"),
+            (VECTOR, VALID, "best steering vector", "base"),
             (NONE, VALID, "not steered", ""),
-            (BY_LOT, VALIDITY, "random fill, once started", ""),
+            (RANDOM_FILL, ACCURACY, "random fill, once started", ""),
         )
         if (one := _find(measures, behaviour, name, BASE, condition))
     ]
@@ -139,7 +140,7 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str
         f"position; {judge or 'the judge'} says whether the model's continuation executes the "
         "behaviour rightly. A random fill of the slots is chance.",
         tuple(chart for chart in charts if chart.bars),
-        rows=_rows(measures, (VALIDITY, SKILL, VALID, STEERED, OVER)),
+        rows=_rows(measures, (ACCURACY, CORRECTED, VALID, STEERED, OVER)),
     )
 
 

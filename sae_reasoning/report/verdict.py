@@ -29,18 +29,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from sae_reasoning.config import ReportConfig
-from sae_reasoning.contrast.measures import (
-    BASE,
-    DIFFERENCE,
-    EQUIVALENCE_LEVEL,
-    RATIO,
-    RL,
-    Measure,
+from sae_reasoning.contrast.execution import (
+    ACCURACY,
+    BEST_OF,
+    BEST_OPENING,
+    CORRECTED,
+    OWN_OPENING,
+    RANDOM_FILL,
 )
-from sae_reasoning.contrast.rates import ENTRY, GIVEN_THINKING, OCCURS, PER_TRACE
-from sae_reasoning.contrast.triggers import OVER, TRIGGER
-from sae_reasoning.contrast.triggers import SKILL as STEERED
-from sae_reasoning.contrast.validity import BEST_OF, BEST_WORDS, BY_LOT, OWN_WORDS, SKILL, VALIDITY
+from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.contrast.rates import ENTER_THINKING, OCCURS, PER_OPPORTUNITY, PER_TRACE
+from sae_reasoning.contrast.steered import CORRECTED as STEERED
+from sae_reasoning.contrast.steered import OVER, VECTOR
 from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import number
 
@@ -53,9 +54,9 @@ CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
 )
 VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
 GATEWAY, RARER, UNSETTLED = "gateway", "less frequent while thinking", "when unclear"
-_JUDGED = (VALIDITY, SKILL, STEERED, OVER)
+_JUDGED = (ACCURACY, CORRECTED, STEERED, OVER)
 """Measures that rest on a judge of executions."""
-_CONTROLS = {SKILL: BY_LOT, STEERED: BY_LOT}
+_CONTROLS = {CORRECTED: RANDOM_FILL, STEERED: RANDOM_FILL}
 """Control within a measure that has no other: chance is what a random fill earns."""
 _NEVER = 0.0005
 """Starts a trace, below which people say never."""
@@ -128,7 +129,7 @@ class _Case:
     @property
     def chooses_to_think(self) -> bool:
         """Whether the RL model has a probability of entering thinking: else it has no choice."""
-        return any(one.measure == ENTRY and one.model == RL for one in self.measures)
+        return any(one.measure == ENTER_THINKING and one.model == RL for one in self.measures)
 
     def get(self, measure: str, model: str, condition: str = "", level: float = 0.95) -> Measure:
         for one in self.measures:
@@ -214,7 +215,7 @@ def verdict(
 
 def _judge(case: _Case) -> Verdict:
     thresholds, behaviour = case.thresholds, case.behaviour
-    given = case.get(GIVEN_THINKING, DIFFERENCE)
+    given = case.get(PER_OPPORTUNITY, DIFFERENCE)
     met = given.items // 2
     if met < thresholds.min_opportunities or given.n < thresholds.min_problems:
         return case.says(
@@ -222,30 +223,30 @@ def _judge(case: _Case) -> Verdict:
             f"{met} opportunities for {behaviour} on {given.n} problems are too few to judge a "
             f"rate; {thresholds.min_opportunities} on {thresholds.min_problems} are needed",
         )
-    trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, GIVEN_THINKING)
+    trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, PER_OPPORTUNITY)
     often = _often(case)
     if trace_level and given_level:
         return case.says(UNCHANGED, f"the RL model starts {behaviour} as often as the base")
-    if _is_down(case, PER_TRACE) and not _is_up(case, GIVEN_THINKING):
+    if _is_down(case, PER_TRACE) and not _is_up(case, PER_OPPORTUNITY):
         return case.says(REDUCED, often)
     if not _is_up(case, PER_TRACE):
         return case.says(
             INCONCLUSIVE, f"the rate of {behaviour} is neither clearly up nor down nor level"
         )
-    own = case.get(VALIDITY, RL, OWN_WORDS)
+    own = case.get(ACCURACY, RL, OWN_OPENING)
     if own.items < thresholds.min_starts or own.n < thresholds.min_problems:
         return case.says(
             INCONCLUSIVE,
             f"{often}, but {own.items} starts on {own.n} problems are too few to judge its "
             f"execution; {thresholds.min_starts} on {thresholds.min_problems} are needed",
         )
-    executes = case.above(case.get(SKILL, RL, OWN_WORDS), thresholds.able)
-    is_equal = case.below(case.get(SKILL, DIFFERENCE, OWN_WORDS), thresholds.margin)
-    is_able = case.above(case.get(SKILL, BASE, OWN_WORDS), thresholds.able)
-    steered = case.get(STEERED, BASE, TRIGGER)
+    executes = case.above(case.get(CORRECTED, RL, OWN_OPENING), thresholds.able)
+    is_equal = case.below(case.get(CORRECTED, DIFFERENCE, OWN_OPENING), thresholds.margin)
+    is_able = case.above(case.get(CORRECTED, BASE, OWN_OPENING), thresholds.able)
+    steered = case.get(STEERED, BASE, VECTOR)
     leads = [case.above(one, 0.0) for one in case.all(OVER)]
     is_steered = all(leads)
-    base = case.get(VALIDITY, BASE, OWN_WORDS).value
+    base = case.get(ACCURACY, BASE, OWN_OPENING).value
     executed = f"executes it in {base:.0%} of starts (the RL model in {own.value:.0%})"
     if executes and is_equal and is_able and is_steered:
         taught, qualifier = _taught(case, given_level)
@@ -256,8 +257,8 @@ def _judge(case: _Case) -> Verdict:
             qualifier,
         )
     lacking = [
-        case.below(case.get(SKILL, BASE, words), thresholds.unable)
-        for words in (OWN_WORDS, BEST_WORDS, BEST_OF)
+        case.below(case.get(CORRECTED, BASE, words), thresholds.unable)
+        for words in (OWN_OPENING, BEST_OPENING, BEST_OF)
     ]
     lacking.append(case.below(steered, thresholds.unable))
     if executes and all(lacking):
@@ -273,7 +274,7 @@ def _judge(case: _Case) -> Verdict:
 
 def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
     """What training taught of a deployed behaviour, in words, and the qualifier."""
-    if case.holds(lambda: _is_up(case, GIVEN_THINKING)):
+    if case.holds(lambda: _is_up(case, PER_OPPORTUNITY)):
         return "when to start it", ""
     if is_level and case.chooses_to_think:
         return "to enter thinking; while thinking, the behaviour is no more frequent", GATEWAY
@@ -283,7 +284,7 @@ def _taught(case: _Case, is_level: bool) -> tuple[str, str]:
             "the model doesn't choose whether to think",
             UNSETTLED,
         )
-    if case.holds(lambda: _is_down(case, GIVEN_THINKING)):
+    if case.holds(lambda: _is_down(case, PER_OPPORTUNITY)):
         return "to think more; while thinking, the behaviour is less frequent", RARER
     return (
         "to think more, or when: the rate while thinking is neither clearly up nor down nor level",

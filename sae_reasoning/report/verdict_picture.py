@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from sae_reasoning.contrast.measures import BASE, MODELS, RL
+from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING, RANDOM_FILL
+from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.contrast.rates import PER_TRACE
-from sae_reasoning.contrast.validity import BY_LOT, OWN_WORDS, VALIDITY
 from sae_reasoning.report.findings import Files, measured
 from sae_reasoning.report.verdict import CREATED, DEPLOYED
 
@@ -28,12 +28,12 @@ def verdict_picture(runs: Mapping[str, Files]) -> str:
             colour = _COLOURS.get(one["verdict"], "#444")
             lines.append(_text(22, y, name))
             lines.append(_text(740, y, one["verdict"], colour=colour, weight="bold"))
-            chance = _SHARES + _PANEL * measured(contrast, name, VALIDITY, BASE, BY_LOT).value
+            chance = _SHARES + _PANEL * measured(contrast, name, ACCURACY, BASE, RANDOM_FILL).value
             if math.isfinite(chance):
                 lines.append(_line(chance, y - 11, chance, y + 3, "#444"))
             for model in MODELS:
                 rate = measured(contrast, name, PER_TRACE, model)
-                share = measured(contrast, name, VALIDITY, model, OWN_WORDS)
+                share = measured(contrast, name, ACCURACY, model, OWN_OPENING)
                 bounds = (rate.low, rate.value, rate.high)
                 lines += _point([_RATES + _PANEL * _log(v) for v in bounds], y, _COLOURS[model])
                 bounds = (share.low, share.value, share.high)

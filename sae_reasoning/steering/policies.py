@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.readout import Announce, Foresee
-from sae_reasoning.steering.triggers import Push
+from sae_reasoning.steering.vectors import Steer
 
 NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE = (
     "never",
@@ -66,7 +66,7 @@ class Policy:
     how: str = PUSH
     threshold: float = 0.0
     shares: Sequence[float] = ()
-    pushes: Sequence[Push | None] = ()
+    pushes: Sequence[Steer | None] = ()
     words: Sequence[Sequence[int]] = ()
 
 

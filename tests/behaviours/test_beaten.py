@@ -16,7 +16,7 @@ from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals, cell_index
 
 PROBLEMS = 40
-ENTRY = Entry("d", 1, 0, "rl", "rl", "tested", 1, 1, 1, 1, 0, 0, 0, 0, 0, 0)
+ENTER_THINKING = Entry("d", 1, 0, "rl", "rl", "tested", 1, 1, 1, 1, 0, 0, 0, 0, 0, 0)
 
 
 def _intervals() -> Intervals:
@@ -52,7 +52,7 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
     }
     found = hold_against(
         "trackers",
-        {"a": [ENTRY, replace(ENTRY, latent=1)]},
+        {"a": [ENTER_THINKING, replace(ENTER_THINKING, latent=1)]},
         ["a"],
         lambda reader, layer: _maxima(intervals),
         lambda reader, layer: rivals,
@@ -94,7 +94,7 @@ def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> Non
     }
     table = hold_against(
         "trackers",
-        {"a": [replace(ENTRY, latent=1)]},
+        {"a": [replace(ENTER_THINKING, latent=1)]},
         ["a"],
         lambda reader, layer: _maxima(intervals),
         lambda reader, layer: rivals,

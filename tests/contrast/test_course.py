@@ -5,8 +5,8 @@ import pytest
 
 from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast.course import MEAN_STEP, course_of, lead, mean_step
+from sae_reasoning.contrast.execution import ACCURACY
 from sae_reasoning.contrast.measures import Resampling
-from sae_reasoning.contrast.validity import VALIDITY
 
 HOW = Resampling(200, 0)
 BARS = ReportConfig()
@@ -51,16 +51,16 @@ def test_what_ends_as_it_began_has_no_mean_step() -> None:
 
 
 def test_a_quantity_that_does_not_change_for_sure_has_no_mean_step() -> None:
-    flat = course_of("m", VALIDITY, STEPS, sums([0.8, 0.8, 0.8, 0.8]), 300, HOW, BARS)
-    risen = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9]), 300, HOW, BARS)
+    flat = course_of("m", ACCURACY, STEPS, sums([0.8, 0.8, 0.8, 0.8]), 300, HOW, BARS)
+    risen = course_of("m", ACCURACY, STEPS, sums([0.1, 0.1, 0.9, 0.9]), 300, HOW, BARS)
     assert [m.model for m in flat] == [*STEPS, "last-first"]
     half = risen[-1]
-    few = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW, BARS)
+    few = course_of("m", ACCURACY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW, BARS)
     assert [m.model for m in few] == [*STEPS, "last-first"]
     less = ReportConfig(min_problems=10)
-    found = course_of("m", VALIDITY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW, less)
+    found = course_of("m", ACCURACY, STEPS, sums([0.1, 0.1, 0.9, 0.9], problems=20), 300, HOW, less)
     assert found[-1].measure == half.measure
-    assert half.measure == f"{MEAN_STEP}/{VALIDITY}"
+    assert half.measure == f"{MEAN_STEP}/{ACCURACY}"
     assert 10 < half.low <= half.value <= half.high < 20
 
 
@@ -77,6 +77,6 @@ def test_the_lead_has_the_sign_of_what_came_first() -> None:
 
 
 def test_a_share_on_which_all_agree_keeps_an_interval() -> None:
-    first = course_of("m", VALIDITY, STEPS, sums([0.0, 0.5, 0.9, 1.0]), 300, HOW, BARS)[0]
+    first = course_of("m", ACCURACY, STEPS, sums([0.0, 0.5, 0.9, 1.0]), 300, HOW, BARS)[0]
     assert (first.value, first.low) == (0.0, 0.0)
     assert first.high > 0.02

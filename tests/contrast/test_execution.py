@@ -18,27 +18,27 @@ from sae_reasoning.contrast.execution import (
     judge_free,
     own_openings,
     shuffled,
+    validity,
 )
 from sae_reasoning.contrast.measures import Resampling
-from sae_reasoning.contrast.triggers import (
+from sae_reasoning.contrast.steered import (
+    CORRECTED,
     OVER,
-    SKILL,
     STARTED,
-    TRIGGER,
+    STEERED,
     VALID,
     choose,
     compare,
     random_directions,
 )
-from sae_reasoning.contrast.validity import validity
 from sae_reasoning.records import Trace
 from sae_reasoning.stats import pass_at
-from sae_reasoning.steering.triggers import (
+from sae_reasoning.steering.vectors import (
     Direction,
-    Push,
+    Steer,
     candidates,
     mean_difference,
-    push_once,
+    steer_once,
 )
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, BACKTRACKING
 
@@ -170,7 +170,7 @@ def test_content_is_names_and_notes_not_the_words_around_them() -> None:
 
 def test_a_push_acts_once_on_its_row_and_layer() -> None:
     one = torch.tensor([1.0, 0.0])
-    edits = push_once([Push(1, one), Push(-1, one), Push(2, one)])
+    edits = steer_once([Steer(1, one), Steer(-1, one), Steer(2, one)])
     assert sorted(edits) == [1, 2]
     rows = torch.tensor([0, 1, 2])
     first = edits[1](torch.zeros(3, 2), rows)
@@ -181,7 +181,7 @@ def test_a_push_acts_once_on_its_row_and_layer() -> None:
 
 def test_pushes_wait_for_their_batch_and_leave_met_rows_untouched() -> None:
     one, two = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
-    edit = push_once([Push(1, one), Push(1, two), Push(-1, one), Push(1, two)])[1]
+    edit = steer_once([Steer(1, one), Steer(1, two), Steer(-1, one), Steer(1, two)])[1]
     first, second = torch.tensor([2, 1]), torch.tensor([3, 0])
     resid = torch.ones(2, 2, dtype=torch.bfloat16)
     assert edit(resid, first).tolist() == [[1, 1], [1, 3]]
@@ -196,7 +196,7 @@ def test_pushes_wait_for_their_batch_and_leave_met_rows_untouched() -> None:
 def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
     planted, other = torch.eye(64)[:2]
 
-    def pushed(starts: Sequence[Start], pushes: Sequence[Push]) -> list[str]:
+    def pushed(starts: Sequence[Start], pushes: Sequence[Steer]) -> list[str]:
         said = []
         for push in pushes:
             along = float(push.change @ planted) if push.layer == 1 else 0.0
@@ -215,8 +215,8 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
     by_lot = random_directions(1, 64, 3, np.random.default_rng(0))
     controls = choose(starts, by_lot, norms, doses, pushed, seed=0)
     found = compare(starts, best, controls, [], pushed, Resampling(200, 0))
-    assert next(m for m in found if (m.measure, m.condition) == (VALID, TRIGGER)).value == 1.0
-    assert next(m for m in found if (m.measure, m.condition) == (SKILL, TRIGGER)).low > 0.7
+    assert next(m for m in found if (m.measure, m.condition) == (VALID, STEERED)).value == 1.0
+    assert next(m for m in found if (m.measure, m.condition) == (CORRECTED, STEERED)).low > 0.7
     over = {m.condition: m.low for m in found if m.measure == OVER}
     assert set(over) == {"none", *(f"random direction {i}" for i in (1, 2, 3))}
     assert all(low > 0.2 for low in over.values())
@@ -225,7 +225,7 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
 def test_a_push_that_only_writes_the_opening_gains_nothing() -> None:
     starts = [left(f"p{i}", place=i) for i in range(60)]
 
-    def pushed(rows: Sequence[Start], pushes: Sequence[Push]) -> list[str]:
+    def pushed(rows: Sequence[Start], pushes: Sequence[Steer]) -> list[str]:
         said = []
         for row, push in zip(rows, pushes, strict=True):
             place = ("ash", "birch")[row.place % 2]
@@ -239,8 +239,8 @@ def test_a_push_that_only_writes_the_opening_gains_nothing() -> None:
         (m.measure, m.condition): m
         for m in compare(starts, best, [], [], pushed, Resampling(200, 0))
     }
-    assert found[STARTED, TRIGGER].value == 1.0
-    assert found[VALID, TRIGGER].value == pytest.approx(0.5, abs=0.15)
+    assert found[STARTED, STEERED].value == 1.0
+    assert found[VALID, STEERED].value == pytest.approx(0.5, abs=0.15)
     assert found[OVER, "none"].low < 0 < found[OVER, "none"].high
 
 
@@ -280,12 +280,12 @@ def test_validity_knows_a_model_that_can_from_one_that_cannot() -> None:
         (m.measure, m.model, m.condition): m
         for m in validity(starts, log_probs, continue_, tries=2, how=Resampling(200, 0))
     }
-    assert found["validity", "rl", "own words"].value == 1.0
-    assert found["validity", "base", "own words"].value == 0.0
-    assert found["validity", "rl-base", "own words"].value == 1.0
-    assert found["validity", "base", "best of tries"].high < 0.2
-    assert found["validity", "base", "own words"].n == 32
-    assert found["well_formed", "base", "own words"].value == 1.0  # It chooses wrongly.
+    assert found["execution_accuracy", "rl", "own opening"].value == 1.0
+    assert found["execution_accuracy", "base", "own opening"].value == 0.0
+    assert found["execution_accuracy", "rl-base", "own opening"].value == 1.0
+    assert found["execution_accuracy", "base", "best of k"].high < 0.2
+    assert found["execution_accuracy", "base", "own opening"].n == 32
+    assert found["well_formed", "base", "own opening"].value == 1.0  # It chooses wrongly.
 
 
 def test_validity_beside_a_rule_that_reads_nothing() -> None:
@@ -306,18 +306,28 @@ def test_validity_beside_a_rule_that_reads_nothing() -> None:
         (m.measure, m.model, m.condition): m
         for m in validity(starts, log_probs, continue_, tries=2, how=Resampling(200, 0))
     }
-    over = {model: found["validity_over", model, "best fixed rule"] for model in ("base", "rl")}
+    over = {
+        model: found["accuracy_over_heuristic", model, "best heuristic"] for model in ("base", "rl")
+    }
     assert over["rl"].value == pytest.approx(12 / 32)
     assert over["rl"].low > 0.2
     assert over["base"].value == pytest.approx(-10 / 32)
-    gap, level = found["skill", "rl-base", "own words"], found["skill", "rl", "own words"]
-    assert gap.value == pytest.approx(level.value - found["skill", "base", "own words"].value)
-    there = "own words where the best fixed rule is wrong"
-    assert (found["validity", "rl", there].value, found["validity", "rl", there].n) == (1.0, 12)
-    assert found["validity", "base", there].value == 0.0
-    lot = found["validity", "base", "by lot where the best fixed rule is wrong"]
+    gap, level = (
+        found["chance_corrected_accuracy", "rl-base", "own opening"],
+        found["chance_corrected_accuracy", "rl", "own opening"],
+    )
+    assert gap.value == pytest.approx(
+        level.value - found["chance_corrected_accuracy", "base", "own opening"].value
+    )
+    there = "own opening where the best heuristic fails"
+    assert (
+        found["execution_accuracy", "rl", there].value,
+        found["execution_accuracy", "rl", there].n,
+    ) == (1.0, 12)
+    assert found["execution_accuracy", "base", there].value == 0.0
+    lot = found["execution_accuracy", "base", "random fill where the best heuristic fails"]
     assert 0.2 < lot.value < 0.8
-    assert found["well_formed", "base", "own words"].value == 0.5
+    assert found["well_formed", "base", "own opening"].value == 0.5
 
 
 def test_mean_difference_points_from_elsewhere_to_the_onsets() -> None:

@@ -3,21 +3,14 @@
 import numpy as np
 import pytest
 import torch
-
 from sae_reasoning.contrast.beside import content_gap
-from sae_reasoning.contrast.measures import (
-    Resampling,
-    compared,
-    difference,
-    share,
-    skill,
-    skill_difference,
-)
+
+from sae_reasoning.contrast.measures import Resampling, compared, difference, share, skill, skill_difference
 from sae_reasoning.contrast.rates import (
-    ENTRY,
-    GIVEN_THINKING,
+    ENTER_THINKING,
     OCCURS,
-    OWN_THOUGHTS,
+    OWN_TRACES,
+    PER_OPPORTUNITY,
     PER_TRACE,
     by_writer,
     places_of,
@@ -65,16 +58,16 @@ def test_rates_are_what_each_model_would_do_at_the_same_places_and_in_its_own_th
         for m in rates(thoughts, places, masses, entries, ["backtracking"], HOW)
         if m.level == 0.95
     }
-    assert found[ENTRY, "rl/base"].value == pytest.approx(10)
+    assert found[ENTER_THINKING, "rl/base"].value == pytest.approx(10)
     # The base: enters 0.1 of the time, meets one place, starts at 0.2; RL: 1, two places, 0.8.
     assert found[PER_TRACE, "base"].value == pytest.approx(0.02)
     assert found[PER_TRACE, "rl"].value == pytest.approx(1.6)
     assert found[PER_TRACE, "rl/base"].value == pytest.approx(80)
-    assert found[OWN_THOUGHTS, "rl"].value == pytest.approx(0.8)
+    assert found[OWN_TRACES, "rl"].value == pytest.approx(0.8)
     # Both writers' places weigh the same: (0.4 + 0.8) / 2.
-    assert found[GIVEN_THINKING, "rl"].value == pytest.approx(0.6)
-    assert found[GIVEN_THINKING, "rl/base"].value == pytest.approx(3)
-    assert found[GIVEN_THINKING, "rl-base"].n == 2
+    assert found[PER_OPPORTUNITY, "rl"].value == pytest.approx(0.6)
+    assert found[PER_OPPORTUNITY, "rl/base"].value == pytest.approx(3)
+    assert found[PER_OPPORTUNITY, "rl-base"].n == 2
     assert (found[OCCURS, "base"].value, found[OCCURS, "base"].items) == (0, 2)
 
 
@@ -145,12 +138,16 @@ def test_a_skill_difference_is_on_the_scale_of_skill() -> None:
 def test_skill_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:
     problems = [f"p{i}" for i in range(40)]
     chance = np.full(40, 0.6)
-    perfect = skill(HOW, "b", "skill", "base", "", np.ones(40), chance, problems)
+    perfect = skill(
+        HOW, "b", "chance_corrected_accuracy", "base", "", np.ones(40), chance, problems
+    )
     assert (perfect.value, perfect.high) == (pytest.approx(1), pytest.approx(1))
     assert perfect.low < 0.9
     valid = np.array([1.0] * 24 + [0.0] * 16)
-    assert skill(HOW, "b", "skill", "base", "", valid, chance, problems).value == pytest.approx(0)
-    none = skill(HOW, "b", "skill", "base", "", np.zeros(40), chance, problems)
+    assert skill(
+        HOW, "b", "chance_corrected_accuracy", "base", "", valid, chance, problems
+    ).value == pytest.approx(0)
+    none = skill(HOW, "b", "chance_corrected_accuracy", "base", "", np.zeros(40), chance, problems)
     assert none.value == pytest.approx(-1.5)
     assert none.low == pytest.approx(none.value)
     assert none.value < none.high < 0

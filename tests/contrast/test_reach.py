@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sae_reasoning.contrast.measures import Measure, Resampling
-from sae_reasoning.contrast.reach import (
+from sae_reasoning.contrast.pass_at_k import (
     CUT,
     DESCENTS,
     OPEN_DESCENTS,

@@ -47,9 +47,9 @@ def killed_at(step: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> N
 def test_every_measure_carries_n_and_an_interval(made_project: Project) -> None:
     table = read_table(made_project.results / "contrast" / "contrast.parquet")
     assert {
-        "entry_mass",
-        "onset_mass/per_trace",
-        "onset_mass/per_opportunity",
+        "enter_thinking",
+        "onset_probability/per_trace",
+        "onset_probability/per_opportunity",
         "pass@k",
         "weights/changed_share",
     } <= set(table.measure)
@@ -66,11 +66,11 @@ def test_masses_are_probabilities_and_the_trained_model_enters_thought(
 ) -> None:
     table = read_table(made_project.results / "contrast" / "contrast.parquet")
     mass = table[
-        table.measure.isin(["entry_mass", "onset_mass/per_opportunity"])
+        table.measure.isin(["enter_thinking", "onset_probability/per_opportunity"])
         & table.model.isin(["base", "rl"])
     ].value.dropna()
     assert ((mass >= 0) & (mass <= 1)).all()
-    entry = table[(table.measure == "entry_mass") & (table.model == "rl")].value.item()
+    entry = table[(table.measure == "enter_thinking") & (table.model == "rl")].value.item()
     assert entry > 0.5  # It was trained on nothing but thoughts.
 
 
@@ -121,7 +121,7 @@ def test_a_contrast_killed_after_its_tries_has_every_problems(
 def check_tries(project: Project) -> None:
     """Of each problem there are four rows, and pass@1 is the mean of their odds."""
     tries = read_table(project.results / "contrast" / "pass.parquet")
-    walks = {"random descents", "random open descents"}
+    walks = {"random walk", "random walk, open places"}
     assert set(tries.model) == {"base", "rl"} | walks
     assert tries.groupby("problem_id").size().eq(4).all()
     models = tries[~tries.model.isin(walks)]
@@ -135,12 +135,12 @@ def check_tries(project: Project) -> None:
 
 
 def test_announcers_of_the_shortlist_can_be_triggers(project: Project) -> None:
-    run(project, "contrast.triggers=[announcers]")
-    chosen = json.loads((project.results / "contrast" / "triggers.json").read_text())
+    run(project, "contrast.vectors=[onset-predictors]")
+    chosen = json.loads((project.results / "contrast" / "steering_vectors.json").read_text())
     assert {one["kind"] for one in chosen} <= {"announcers"}
     shutil.rmtree(project.results / "rank")
     with pytest.raises(ValueError, match="run `make rank` first"):
-        run(project, "contrast.triggers=[announcers]", "contrast.seed=1")
+        run(project, "contrast.vectors=[onset-predictors]", "contrast.seed=1")
 
 
 def test_moves_that_nobody_marks_are_refused_before_anything_is_made_anew(project: Project) -> None:

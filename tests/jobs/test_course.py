@@ -35,8 +35,8 @@ def test_every_model_is_followed_and_the_same_weights_give_the_same_figures(
         assert value["step_20"] == pytest.approx(value["rl"], nan_ok=True)
     contrast = read_table(project.results / "contrast" / "contrast.parquet")
     shared = contrast[
-        contrast.measure.isin(["entry_mass", "onset_mass/per_opportunity"])
-        | ((contrast.measure == "validity") & (contrast.condition == "own words"))
+        contrast.measure.isin(["enter_thinking", "onset_probability/per_opportunity"])
+        | ((contrast.measure == "validity") & (contrast.condition == "own opening"))
     ]
     shared = shared[shared.model.isin(["base", "rl"])].set_index(["behaviour", "measure", "model"])
     same = followed.set_index(["behaviour", "measure", "model"]).value

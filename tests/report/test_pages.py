@@ -24,7 +24,8 @@ from sae_reasoning.behaviours.outcomes import (
     Target,
 )
 from sae_reasoning.behaviours.replication import Replica, attack_by_seeds
-from sae_reasoning.contrast.measures import BASE, RL, Measure
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.records import BASE, RL
 from sae_reasoning.contrast.rates import OCCURS, PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain, write_page
 from sae_reasoning.edges.tables import read_table, write_table
@@ -49,7 +50,9 @@ from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import bounded, number, shown
 
 
-def evidence(measure="skill rl own words", value=0.8, low=0.7, margin=0.4, passed=True):
+def evidence(
+    measure="chance_corrected_accuracy rl own opening", value=0.8, low=0.7, margin=0.4, passed=True
+):
     return Evidence(measure, value, low, 2 * value - low, 150, margin, passed)
 
 
@@ -73,7 +76,7 @@ def test_the_headline_says_what_became_of_every_move():
 
 def test_a_card_names_the_figure_that_is_nearest_to_turning():
     far = evidence(low=0.7)
-    near = evidence("validity rl-base own words", value=0.10, low=0.06, margin=0.15)
+    near = evidence("execution_accuracy rl-base own opening", value=0.10, low=0.06, margin=0.15)
     said = card(deployed(far, near)).sure
     assert said.startswith("All 2 figures that it needs clear their margins")
     assert "execution accuracy" in said
@@ -81,7 +84,7 @@ def test_a_card_names_the_figure_that_is_nearest_to_turning():
 
 def test_of_all_controls_of_a_steering_vector_the_card_shows_the_strongest():
     leads = [
-        evidence(f"trigger/skill_over base control {i}", 0.3, low, 0.0)
+        evidence(f"steered/chance_corrected_over base control {i}", 0.3, low, 0.0)
         for i, low in enumerate((0.2, 0.05, 0.1))
     ]
     (bar,) = card(deployed(*leads)).deciding
@@ -90,7 +93,7 @@ def test_of_all_controls_of_a_steering_vector_the_card_shows_the_strongest():
 
 
 def test_figures_that_ruled_other_verdicts_out_are_kept_apart():
-    on_the_way = evidence("onset_mass/per_trace rl/base (90%)", passed=False)
+    on_the_way = evidence("onset_probability/per_trace rl/base (90%)", passed=False)
     found = card(deployed(evidence(), on_the_way))
     assert [bar.passed for bar in found.deciding] == [True]
     assert [bar.passed for bar in found.others] == [False]
@@ -209,7 +212,7 @@ def test_a_ratio_is_near_its_margin_by_its_logarithm():
     def certainty(*figures: Evidence) -> str:
         return summary(deployed(*figures), []).certainty
 
-    name = "onset_mass/per_trace rl/base"
+    name = "onset_probability/per_trace rl/base"
     assert certainty(Evidence(name, 5.2e19, 1.6e19, 1.6e20, 90, 1.25, True)).startswith("sure")
     assert certainty(Evidence(name, 50.0, 25.0, 100.0, 90, 1.25, True)).startswith("sure")
     assert certainty(Evidence(name, math.inf, 40.0, math.inf, 90, 1.25, True)).startswith("sure")
@@ -218,7 +221,7 @@ def test_a_ratio_is_near_its_margin_by_its_logarithm():
 
 
 def test_a_level_figure_is_as_near_as_the_nearer_of_its_two_margins():
-    level = "onset_mass/per_trace rl/base (90%)"
+    level = "onset_probability/per_trace rl/base (90%)"
     low = Evidence(level, 0.9, 0.82, 0.98, 90, 1.25, True)
     (bar,) = card(deployed(low)).deciding
     assert (bar.comparison, bar.other_margin) == ("within 0.80 and 1.25", pytest.approx(0.8))

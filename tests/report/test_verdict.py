@@ -29,18 +29,18 @@ DEPLOYED = {
 """Value, lower and upper bound of what the verdict reads."""
 
 KEYS = {
-    "trace ratio": ("onset_mass/per_trace", "rl/base", ""),
-    "trace difference": ("onset_mass/per_trace", "rl-base", ""),
-    "given ratio": ("onset_mass/per_opportunity", "rl/base", ""),
-    "given difference": ("onset_mass/per_opportunity", "rl-base", ""),
-    "rl skill": ("skill", "rl", "own words"),
-    "base skill": ("skill", "base", "own words"),
-    "best skill": ("skill", "base", "best words"),
-    "tries skill": ("skill", "base", "best of tries"),
-    "gap": ("skill", "rl-base", "own words"),
-    "steered": ("trigger/skill", "base", "trigger"),
-    "over none": ("trigger/skill_over", "base", "none"),
-    "over random direction 1": ("trigger/skill_over", "base", "random direction 1"),
+    "trace ratio": ("onset_probability/per_trace", "rl/base", ""),
+    "trace difference": ("onset_probability/per_trace", "rl-base", ""),
+    "given ratio": ("onset_probability/per_opportunity", "rl/base", ""),
+    "given difference": ("onset_probability/per_opportunity", "rl-base", ""),
+    "rl skill": ("chance_corrected_accuracy", "rl", "own opening"),
+    "base skill": ("chance_corrected_accuracy", "base", "own opening"),
+    "best skill": ("chance_corrected_accuracy", "base", "best opening"),
+    "tries skill": ("chance_corrected_accuracy", "base", "best of k"),
+    "gap": ("chance_corrected_accuracy", "rl-base", "own opening"),
+    "steered": ("steered/chance_corrected", "base", "trigger"),
+    "over none": ("steered/chance_corrected_over", "base", "none"),
+    "over random direction 1": ("steered/chance_corrected_over", "base", "random direction 1"),
 }
 LACKING = {
     "base skill": (-1.0, -1.2, -0.8),
@@ -74,12 +74,16 @@ def full(
             measures.append(Measure(MOVE, measure, model, condition, *value, level, n, items))
     if chooses_to_think:
         share = (0.99, 0.98, 1.0, 0.95, n, items)
-        measures.append(Measure("", "entry_mass", "rl", "", *share))
+        measures.append(Measure("", "enter_thinking", "rl", "", *share))
     for model in ("base", "rl"):
         rate = (0.02, 0.01, 0.03) if model == "base" else (1.2, 1.0, 1.4)
-        measures.append(Measure(MOVE, "onset_mass/per_trace", model, "", *rate, 0.95, n, items))
         measures.append(
-            Measure(MOVE, "validity", model, "own words", 0.9, 0.85, 0.95, 0.95, n, items)
+            Measure(MOVE, "onset_probability/per_trace", model, "", *rate, 0.95, n, items)
+        )
+        measures.append(
+            Measure(
+                MOVE, "execution_accuracy", model, "own opening", 0.9, 0.85, 0.95, 0.95, n, items
+            )
         )
     found = verdict(MOVE, measures, ReportConfig(), "the grammar")
     assert found.reason and all(e.n == n for e in found.evidence)
@@ -121,7 +125,7 @@ def full(
         (LACKING | {"trace ratio": None}, ("inconclusive", "")),
         ({"given ratio": None}, ("inconclusive", "")),
         ({"over none": None, "over random direction 1": None}, ("inconclusive", "")),
-        # Unable in its own words, able in others: not created.
+        # Unable in its own opening, able in others: not created.
         (LACKING | {"best skill": (0.8, 0.7, 0.9)}, ("inconclusive", "")),
         (LACKING | {"tries skill": (0.4, 0.2, 0.6)}, ("inconclusive", "")),
         (LACKING | {"steered": (0.7, 0.6, 0.8)}, ("inconclusive", "")),
@@ -180,10 +184,10 @@ def test_a_model_that_does_not_choose_to_think_has_no_gateway() -> None:
 def test_figures_are_cited_with_their_judge_and_control() -> None:
     created = full(LACKING)
     found = {one.measure: (one.judge, one.control) for one in created.evidence}
-    assert found["onset_mass/per_trace rl/base"] == ("", "")
-    assert found["skill rl own words"] == ("the grammar", "by lot")
-    assert found["trigger/skill base trigger"] == ("the grammar", "by lot")
-    assert found["trigger/skill_over base random direction 1"] == (
+    assert found["onset_probability/per_trace rl/base"] == ("", "")
+    assert found["chance_corrected_accuracy rl own opening"] == ("the grammar", "by lot")
+    assert found["steered/chance_corrected base trigger"] == ("the grammar", "by lot")
+    assert found["steered/chance_corrected_over base random direction 1"] == (
         *("the grammar", "random direction 1"),
     )
     (bar, *_) = [b for b in card(created).deciding if "judged by" in b.label]
@@ -193,10 +197,10 @@ def test_figures_are_cited_with_their_judge_and_control() -> None:
 def test_a_ratio_that_was_not_measured_is_named_in_the_reason() -> None:
     missing = full({"trace ratio": None}).reason
     assert missing == (
-        "a needed measure is missing: onset_mass/per_trace rl/base (90%) wasn't measured"
+        "a needed measure is missing: onset_probability/per_trace rl/base (90%) wasn't measured"
     )
     unbounded = full({"trace difference": (1.2, float("nan"), float("nan"))}).reason
-    assert unbounded.endswith("onset_mass/per_trace rl-base (90%) has no interval")
+    assert unbounded.endswith("onset_probability/per_trace rl-base (90%) has no interval")
 
 
 def test_pages_tell_how_the_rate_of_a_deployed_behaviour_changes_while_thinking() -> None:
@@ -228,7 +232,18 @@ def test_a_base_no_better_than_a_heuristic_is_told_where_a_behaviour_is_deployed
     low: float, lead: str, changes: Mapping[str, tuple[float, float, float]], is_warned: bool
 ) -> None:
     over = [
-        Measure(MOVE, "validity_over", model, "best fixed rule", low + 0.02, low, 0.1, 0.95, 90, 90)
+        Measure(
+            MOVE,
+            "accuracy_over_heuristic",
+            model,
+            "best heuristic",
+            low + 0.02,
+            low,
+            0.1,
+            0.95,
+            90,
+            90,
+        )
         for model in ("base", "rl")
     ]
     one = full(changes)

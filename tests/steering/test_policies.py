@@ -22,7 +22,7 @@ from sae_reasoning.steering.policies import (
     threshold_for,
 )
 from sae_reasoning.steering.readout import Foreseen
-from sae_reasoning.steering.triggers import Push
+from sae_reasoning.steering.vectors import Steer
 
 A, B, C = [4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 1.0, 0.0]
 """Logits: sure of token 0, sure of token 1, leaning to token 1."""
@@ -64,7 +64,7 @@ def decide(
     return own, [own(rows, step, *seen) for step in range(steps)]
 
 
-PUSHES = [Push(1, torch.tensor([1.0, 0.0])), Push(2, torch.tensor([0.0, 2.0]))]
+PUSHES = [Steer(1, torch.tensor([1.0, 0.0])), Steer(2, torch.tensor([0.0, 2.0]))]
 
 
 def test_the_oracle_pushes_to_the_named_move_where_models_differ_enough() -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from sae_reasoning.steering.triggers import ascend, unit
+from sae_reasoning.steering.vectors import ascend, unit
 
 
 def test_an_ascent_finds_what_the_first_gradient_does_not_see() -> None:

@@ -19,7 +19,7 @@ from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.controls import LatentSizes
-from sae_reasoning.steering.triggers import unit
+from sae_reasoning.steering.vectors import unit
 from sae_reasoning.tasks.text.sentences import possible_starts
 from sae_reasoning.traces.annotate import annotator_for
 

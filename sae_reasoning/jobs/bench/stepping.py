@@ -14,7 +14,7 @@ from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.policies import RANDOM, Policy, RowPolicies
 from sae_reasoning.steering.readout import Foreseen
-from sae_reasoning.steering.triggers import Push
+from sae_reasoning.steering.vectors import Steer
 
 _SHARE = 0.1
 """Of tokens that are steered: about as many as an oracle steers where models differ."""
@@ -63,7 +63,7 @@ def steppers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             raise AssertionError("random times ask nobody")
 
         policies = RowPolicies(
-            [Policy(RANDOM, shares=[_SHARE], pushes=[Push(1, torch.ones(sizes.edited_d_model))])],
+            [Policy(RANDOM, shares=[_SHARE], pushes=[Steer(1, torch.ones(sizes.edited_d_model))])],
             torch.zeros(sizes.rows, dtype=torch.int64),
             keys,
             num_moves=2,

@@ -104,9 +104,7 @@ def _steps(
     setting.places = places_of(setting.traces, setting.behaviours)
     own = setting.own
     most = {"select": own.select_starts, "report": own.report_starts}
-    setting.starts = rl_starts(
-        setting.traces, setting.places, setting.behaviours, most, own.seed
-    )
+    setting.starts = rl_starts(setting.traces, setting.places, setting.behaviours, most, own.seed)
     every: dict[str, Callable[[], list[Measure]]] = {
         "onset probability": lambda: onset_rates(setting, onset_log_probs(setting)),
         "execution accuracy": lambda: execution(setting, onset_log_probs(setting)),

@@ -80,9 +80,7 @@ class Setting:
         rows = self.parts.json(name, lambda: [asdict(measure) for measure in make()])
         return [Measure(**row) for row in rows]
 
-    def prefixes(
-        self, model: str, begun: Sequence[Begun], sample: int = 0
-    ) -> list[Prefix]:
+    def prefixes(self, model: str, begun: Sequence[Begun], sample: int = 0) -> list[Prefix]:
         """What a model goes on from at some starts."""
         return [
             prefix_of(
@@ -117,9 +115,7 @@ class Setting:
             edits=steer_once(steers) if steers else None,
         )
 
-    def continue_(
-        self, model: str, begun: Sequence[Begun], stream: str, sample: int
-    ) -> list[str]:
+    def continue_(self, model: str, begun: Sequence[Begun], stream: str, sample: int) -> list[str]:
         """What a model adds to starts, to the end of a sentence."""
         made = self.respond(
             model,

@@ -105,8 +105,7 @@ def _directions(
             slopes[layer][batch.rows] = batch.gradients[layer].cpu()
     key = f"{own.seed}/{behaviour}"
     found = {
-        x: candidates(own.vectors, x, resid[x], slopes[x], count, own.controls, key)
-        for x in layers
+        x: candidates(own.vectors, x, resid[x], slopes[x], count, own.controls, key) for x in layers
     }
     directions = [direction for one in found.values() for direction in one.directions]
     if ASCENT in own.vectors:
@@ -123,9 +122,7 @@ def _directions(
 def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, ...]]:
     """Prefixes at which other behaviours could start, in the RL model's select traces."""
     rng = random.Random(f"elsewhere/{setting.own.seed}/{behaviour}")
-    possible = {
-        (p.trace, p.opportunity.token) for p in setting.places if p.behaviour == behaviour
-    }
+    possible = {(p.trace, p.opportunity.token) for p in setting.places if p.behaviour == behaviour}
     ends = [
         (index, o.token)
         for index, trace in enumerate(setting.traces)

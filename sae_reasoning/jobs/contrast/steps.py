@@ -1,7 +1,7 @@
 """The steps of the contrast that need models: what they read and write, handed to the measures."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -177,7 +177,9 @@ def corruption(setting: Setting) -> list[Measure]:
     """What the RL model answers after its own chains of thought, whole and corrupted."""
     task, form, lm = setting.task, setting.task.formats[RL], setting.models[RL]
     own = [t for t in setting.traces if (t.split, t.writer) == (REPORT, RL)]
-    finished = [trace for trace in own if form.thinking_suffix and form.thinking_suffix in trace.text]
+    finished = [
+        trace for trace in own if form.thinking_suffix and form.thinking_suffix in trace.text
+    ]
     chosen = finished[: setting.own.corrupted_traces]
     if len({trace.problem_id for trace in chosen}) < 2:
         return []
@@ -218,9 +220,7 @@ def content(setting: Setting) -> list[Measure]:
     }
     tokenizer = setting.models[RL].tokenizer
     offsets = [offsets_of(tokenizer, t.token_ids[t.num_prompt_tokens :], t.text) for t in own]
-    return content_loss(
-        setting.task, own, offsets, losses, setting.behaviours, setting.resampling
-    )
+    return content_loss(setting.task, own, offsets, losses, setting.behaviours, setting.resampling)
 
 
 def weights(setting: Setting) -> list[Measure]:

@@ -62,7 +62,7 @@ from sae_reasoning.steering.policies import (
 )
 from sae_reasoning.steering.readout import LatentReader
 from sae_reasoning.steering.recovery import NOTHING
-from sae_reasoning.steering.triggers import Push
+from sae_reasoning.steering.vectors import Steer
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, THINK
 from sae_reasoning.texts import bounded
 from sae_reasoning.traces.annotate import Annotator, annotator_for
@@ -347,7 +347,7 @@ class _Lab:
         multiple = self._multiple[kind] if multiple is None else multiple
         return Policy(ORACLE, threshold=threshold, pushes=self._pushes(kind, multiple))
 
-    def _pushes(self, kind: str, multiple: float) -> list[Push | None]:
+    def _pushes(self, kind: str, multiple: float) -> list[Steer | None]:
         vectors = self._vectors[kind]
         return [
             vectors[move].push(multiple) if move in vectors else None
@@ -355,14 +355,14 @@ class _Lab:
         ]
 
     def _bias(self, change: Any, layer: int) -> Policy:
-        return Policy(ALWAYS, pushes=[Push(layer, change)] * len(self._material.moves))
+        return Policy(ALWAYS, pushes=[Steer(layer, change)] * len(self._material.moves))
 
-    def _random(self, draw: int) -> list[Push | None]:
+    def _random(self, draw: int) -> list[Steer | None]:
         """A random direction in the place of each vector, as large."""
         rng = np.random.default_rng((self._own.seed, 31, draw))
         pushes = self._pushes(self._best, self._multiple[self._best])
         return [
-            push and Push(push.layer, random_direction(len(push.change), rng) * push.change.norm())
+            push and Steer(push.layer, random_direction(len(push.change), rng) * push.change.norm())
             for push in pushes
         ]
 

@@ -19,7 +19,7 @@ from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.pushed import PushedContinuations
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.jobs.hybrid.material import BASE, ENTRY, RL, Material
-from sae_reasoning.steering.triggers import Push, mean_difference, unit
+from sae_reasoning.steering.vectors import Steer, mean_difference, unit
 
 SAE, MEAN_DIFFERENCE, TRAINED = "sae", "mean-difference", "trained"
 
@@ -46,9 +46,9 @@ class Vector:
     gain: float
     places: int
 
-    def push(self, multiple: float = 1.0) -> Push:
+    def push(self, multiple: float = 1.0) -> Steer:
         """The same as something to add, larger or smaller."""
-        return Push(self.layer, self.change * multiple)
+        return Steer(self.layer, self.change * multiple)
 
     def record(self) -> dict[str, Any]:
         """In JSON's types."""

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64, Int, Int64
 from scipy.sparse import csr_array
 
 from sae_reasoning.config import Config
-from sae_reasoning.contrast.measures import MODELS, RL
+from sae_reasoning.records import MODELS, RL
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.lm.load import LanguageModel, load, resolve_device
 from sae_reasoning.edges.lm.offsets import offsets_of

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.contrast.measures import MODELS
+from sae_reasoning.records import MODELS
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.pages import (
