@@ -1,6 +1,9 @@
 """Options that have another name now, so that a refusal can say which."""
 
 RENAMED: dict[str, str] = {
-    "report.margin": "report.margin",
+    "contrast.triggers": "contrast.vectors",
+    "contrast.announcers": "contrast.onset_predictors",
+    "contrast.move_tokens": "contrast.behaviour_tokens",
+    "report.skill_margin": "report.margin",
 }
 """Of each earlier option, its name now, or what does its work; CHANGELOG has the same table."""

@@ -1,11 +1,12 @@
-"""What came first: deciding to make a move, or carrying it out, along a training.
+"""What came first: starting a behaviour, or carrying it out, along a training.
 
-Every model of the course reads the same opportunities, in thoughts of the first and the last model,
+Every model of the course reads the same opportunities, in traces of the first and the last model,
 and is started at the same places, so only the reader changes from step to step. When a quantity
 changed is the mean step of its change: the area that its curve (straight between the steps) leaves
 below the last value, over the whole change. It is a ratio of sums, so noise moves it neither early
 nor late, as it does the step at which a curve first crosses a line. That of a quantity which
-doesn't change for sure, or of few starts, is undefined: a move that could be carried out from the
+does not change significantly, or of few starts, is undefined: a behaviour that could be carried
+out from the
 beginning has no step at which it was learned.
 
 After the two phases of Wang et al. (2509.03646): procedure first, then planning.
@@ -29,29 +30,29 @@ def course_of(
     steps: Mapping[str, int],
     sums: Float[np.ndarray, "problem model part 2"],
     items: int,
-    how: Resampling,
-    bars: ReportConfig,
+    resampling: Resampling,
+    thresholds: ReportConfig,
 ) -> list[Measure]:
     """A quantity at every step, its change from first to last, and the mean step of the change.
 
     Args:
-        behaviour: The move, or "" for what is of the whole response.
+        behaviour: What is measured, or "" for what is of the whole response.
         measure: What is followed.
         steps: Of each model of the course, in its order, how many steps it was trained.
         sums: Of each problem and model: numerator and denominator, of each part.
         items: Items behind it.
-        how: Makes intervals.
-        bars: Say how much is enough.
+        resampling: Makes intervals.
+        thresholds: Say how much is enough.
     """
     found = []
     for index, model in enumerate(steps):
-        estimate = how.estimate(_flat(sums[:, index]), lambda flat: _values(flat, 1)[..., 0])
+        estimate = resampling.estimate(_flat(sums[:, index]), lambda flat: _values(flat, 1)[..., 0])
         estimate = widen_flat(estimate, estimate.n)
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items))
-    change = _change(sums, how)
+    change = _change(sums, resampling)
     found.append(measure_of(behaviour, measure, "last-first", "", change, 0.95, items))
-    if is_sure(change, items, bars):
-        when = how.estimate(_flat(sums), _mean_step_of(list(steps.values())))
+    if is_sure(change, items, thresholds):
+        when = resampling.estimate(_flat(sums), _mean_step_of(list(steps.values())))
         found.append(measure_of(behaviour, f"{MEAN_STEP}/{measure}", "", "", when, 0.95, items))
     return found
 
@@ -62,14 +63,14 @@ def lead(
     early: Float[np.ndarray, "problem model part 2"],
     late: Float[np.ndarray, "problem model other 2"],
     items: int,
-    how: Resampling,
-    bars: ReportConfig,
+    resampling: Resampling,
+    thresholds: ReportConfig,
 ) -> Measure | None:
     """Steps by which the first of two quantities changed before the second, paired by problem.
 
-    None unless both change for sure. Positive where `early` came first.
+    None unless both change significantly. Positive where `early` came first.
     """
-    if not all(is_sure(_change(sums, how), items, bars) for sums in (early, late)):
+    if not all(is_sure(_change(sums, resampling), items, thresholds) for sums in (early, late)):
         return None
     size = early[0].size
     when = _mean_step_of(steps)
@@ -77,9 +78,9 @@ def lead(
     def ahead(flat: np.ndarray) -> np.ndarray:
         return when(flat[..., size:]) - when(flat[..., :size])
 
-    estimate = how.estimate(np.concatenate([_flat(early), _flat(late)], axis=1), ahead)
+    estimate = resampling.estimate(np.concatenate([_flat(early), _flat(late)], axis=1), ahead)
     return measure_of(
-        behaviour, LEAD, "", "execution_accuracy before onset mass", estimate, 0.95, items
+        behaviour, LEAD, "", "execution accuracy before onset probability", estimate, 0.95, items
     )
 
 
@@ -95,9 +96,9 @@ def mean_step(
     return found
 
 
-def is_sure(change: Estimate, items: int, bars: ReportConfig) -> bool:
+def is_sure(change: Estimate, items: int, thresholds: ReportConfig) -> bool:
     """Whether an interval of a change leaves 0 out, and rests on enough to say so."""
-    is_enough = change.n >= bars.min_problems and items >= bars.min_starts
+    is_enough = change.n >= thresholds.min_problems and items >= thresholds.min_starts
     return is_enough and (change.low > 0 or change.high < 0)
 
 
@@ -111,12 +112,12 @@ def _values(
     return rate(flat.reshape(*flat.shape[:-1], num_models, -1, 2))
 
 
-def _change(sums: Float[np.ndarray, "problem model part 2"], how: Resampling) -> Estimate:
+def _change(sums: Float[np.ndarray, "problem model part 2"], resampling: Resampling) -> Estimate:
     def change(flat: np.ndarray) -> np.ndarray:
         values = _values(flat, sums.shape[1])
         return np.asarray(values[..., -1] - values[..., 0])
 
-    return how.estimate(_flat(sums), change)
+    return resampling.estimate(_flat(sums), change)
 
 
 def _mean_step_of(steps: Sequence[int]) -> Callable[[np.ndarray], np.ndarray]:

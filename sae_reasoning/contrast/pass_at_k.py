@@ -11,7 +11,15 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_reasoning.contrast.measures import DIFFERENCE, Measure, Resampling, gap_to_wilson, measure_of, quotient, to_wilson
+from sae_reasoning.contrast.measures import (
+    DIFFERENCE,
+    Measure,
+    Resampling,
+    gap_to_wilson,
+    measure_of,
+    quotient,
+    to_wilson,
+)
 from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.stats import Estimate, pass_at
 from sae_reasoning.tasks.problems import Problem

@@ -97,7 +97,7 @@ def rates(
 def by_writer(
     mass: Float[np.ndarray, "problem writer reader"], offered: Float[np.ndarray, "problem writer"]
 ) -> Float[np.ndarray, "problem reader writer 2"]:
-    """Each reader's onsets over the opportunities of each writer, so that writers count the same."""
+    """Each reader's onsets over each writer's opportunities, so that writers count the same."""
     of_reader = mass.swapaxes(1, 2)
     shared = np.broadcast_to(offered[:, None], of_reader.shape)
     return np.stack([of_reader, shared], axis=-1)

@@ -1,47 +1,49 @@
-"""Along a training: when each move came to be decided on, and when it came to be carried out.
+"""Along a training: when each behaviour came to be decided on, and when to be carried out.
 
 The models of the course (base, checkpoints, RL model) read the opportunities of the contrast's
-thoughts on the report split, and are started at the RL model's onsets. Each model's figures are
+traces on the report split, and are started at the RL model's onsets. Each model's figures are
 kept as a part, so a killed run goes on from there.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from sae_reasoning.config import Config, ConfigError, ModelConfig, ReportConfig
 from sae_reasoning.contrast.course import LEAD, MEAN_STEP, course_of, lead
-from sae_reasoning.contrast.execution import ACCURACY, Start, judge, own_openings, rl_starts
+from sae_reasoning.contrast.execution import ACCURACY
 from sae_reasoning.contrast.measures import Measure, Resampling
-from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.contrast.rates import (
     ENTER_THINKING,
     PER_OPPORTUNITY,
-    Place,
     by_writer,
+)
+from sae_reasoning.contrast.starts import (
+    Place,
+    noise_key,
+    own_openings,
     places_of,
+    rl_starts,
+    start_at,
 )
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import LanguageModel, describe, load
-from sae_reasoning.edges.lm.write import begun_ids, write
 from sae_reasoning.edges.plots import plot_course
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.records import Trace
-from sae_reasoning.steering.noise import keyed_sampler
-from sae_reasoning.tasks.marks import MarkEnd
-from sae_reasoning.tasks.search import grammar
-from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
+from sae_reasoning.opening import open_task
+from sae_reasoning.records import BASE, MODELS, REPORT, RL, Trace
+from sae_reasoning.rollouts.respond import Sampling, prefix_of, respond
+from sae_reasoning.steering.noise import Noise
+from sae_reasoning.tasks.protocol import Execution, Start, Task
 
 
 def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -56,14 +58,14 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("course", stage.final)
             assert stage.manifest
             return stage.manifest
-        sight = _places(cfg)
+        shown, task = _shown_to(cfg), open_task(cfg)
         steps = {name: step for name, (step, _) in models.items()}
         console.plan(
             "course",
             {
                 "models": ", ".join(f"{name} ({step})" for name, step in steps.items()),
-                "opportunities": f"{len(sight.shown):,} of {len(sight.problems)} problems",
-                "starts": len(sight.starts),
+                "opportunities": f"{len(shown.places):,} of {len(shown.problems)} problems",
+                "starts": len(shown.starts),
             },
         )
         seen = []
@@ -71,10 +73,10 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             path = stage.folder / f"{name}.json"
             if not path.exists():
                 console.say(f"course: {name}")
-                write_json(path, _look(load(config, cfg.device), sight, cfg))
+                write_json(path, _look(load(config, cfg.device), shown, task, cfg))
             seen.append(read_json(path))
-        how = Resampling(cfg.contrast.bootstrap, cfg.contrast.seed)
-        found = _measures(sight, seen, steps, how, cfg.report)
+        resampling = Resampling(cfg.contrast.bootstrap, cfg.contrast.seed)
+        found = _measures(shown, seen, steps, resampling, cfg.report)
         table = pd.DataFrame(
             [asdict(measure) | {"step": steps.get(measure.model)} for measure in found]
         )
@@ -82,14 +84,14 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         plot_course(table, stage.folder / "course.png")
         for name in models:
             (stage.folder / f"{name}.json").unlink()
-        manifest = stage.finish({"models": len(models), "starts": len(sight.starts)})
+        manifest = stage.finish({"models": len(models), "starts": len(shown.starts)})
     tracker.table("course", table)
     tracker.figure("course", stage.final / "course.png")
     console.table(
         "mean step of each change, report split",
-        ["move", "what", "steps", "95 % interval", "problems"],
+        ["behaviour", "what", "steps", "95 % interval", "problems"],
         [
-            [m.behaviour or "entering thought", _said(m), *_shown(m)]
+            [m.behaviour or "entering thinking", _said(m), *_shown(m)]
             for m in found
             if m.measure.startswith(MEAN_STEP) or m.measure == LEAD
         ],
@@ -151,113 +153,123 @@ def _models(cfg: Config) -> dict[str, tuple[int, ModelConfig]]:
     return {BASE: (0, cfg.pair.base), **between, RL: (last, cfg.pair.rl)}
 
 
-def _is_report(thought: Trace) -> bool:
-    return thought.split == "report"
-
-
 @dataclass(frozen=True)
-class _Sight:
-    """What every model of the course is shown; numbers of places are those of the contrast."""
+class _Shown:
+    """What every model of the course is shown: places and starts of the contrast's report split."""
 
     behaviours: Sequence[str]
-    thoughts: Sequence[Trace]
+    traces: Sequence[Trace]
     places: Sequence[Place]
     starts: Sequence[Start]
     prompts: dict[str, str]
-
-    @cached_property
-    def shown(self) -> list[int]:
-        """Places on the report split."""
-        return [i for i, p in enumerate(self.places) if _is_report(self.thoughts[p.thought])]
 
     @property
     def problems(self) -> list[str]:
         return list(self.prompts)
 
 
-def _places(cfg: Config) -> _Sight:
-    thoughts = read_traces(cfg.folder / "contrast" / "rollouts.parquet")
+def _shown_to(cfg: Config) -> _Shown:
+    traces = read_traces(cfg.folder / "contrast" / "rollouts.parquet")
     behaviours = cfg.contrast.behaviours or cfg.behaviours
-    places = places_of(thoughts, behaviours)
-    per_move = {"report": cfg.contrast.report_starts}
-    return _Sight(
+    places = places_of(traces, behaviours)
+    most = {REPORT: cfg.contrast.report_starts}
+    return _Shown(
         behaviours,
-        thoughts,
-        places,
-        rl_starts(thoughts, places, behaviours, per_move, cfg.contrast.seed),
-        {thought.problem_id: thought.prompt for thought in thoughts if _is_report(thought)},
+        traces,
+        [place for place in places if traces[place.trace].split == REPORT],
+        rl_starts(traces, places, behaviours, most, cfg.contrast.seed),
+        {trace.problem_id: trace.prompt for trace in traces if trace.split == REPORT},
     )
 
 
-def _look(lm: LanguageModel, sight: _Sight, cfg: Config) -> dict[str, Any]:
-    """Of one model: P(thinks) by problem, mass at each place, and whether each start went well."""
-    own = cfg.contrast
-    entry = opening_probabilities(lm, list(sight.prompts.values()), grammar.THINK, own.token_budget)
-    places = [sight.places[index] for index in sight.shown]
+def _look(lm: LanguageModel, shown: _Shown, task: Task, cfg: Config) -> dict[str, Any]:
+    """Of one model: P(enters thinking) by problem, onset probabilities, and each execution."""
+    assert task.openings is not None and task.judge is not None
+    own, openings = cfg.contrast, task.openings
+    prefix = task.formats[RL].thinking_prefix
+    prompts = list(shown.prompts.values())
     read = log_probs_at(
         lm,
-        [thought.token_ids for thought in sight.thoughts],
-        [(place.thought, place.token) for place in places],
-        [ALL_OPENINGS[place.behaviour] for place in places],
+        [trace.token_ids for trace in shown.traces],
+        [(place.trace, place.opportunity.token) for place in shown.places],
+        [openings.of(place.behaviour) for place in shown.places],
         own.token_budget,
     )
-    log_probs = dict(zip(sight.shown, read, strict=True))
-    openings: list[str] = []
-    for behaviour in sight.behaviours:
-        starts = [start for start in sight.starts if start.behaviour == behaviour]
-        openings += own_openings(starts, log_probs, own.seed)
-    noise = torch.tensor([[own.seed, start.place, 0] for start in sight.starts]).reshape(-1, 3)
-    made = write(
+    log_probs = {
+        start_at(shown.traces[place.trace], place.opportunity).key: values
+        for place, values in zip(shown.places, read, strict=True)
+        if place.opportunity.taken
+    }
+    said: list[str] = []
+    for behaviour in shown.behaviours:
+        starts = [start for start in shown.starts if start.behaviour == behaviour]
+        said += own_openings(starts, openings.of(behaviour), log_probs, own.seed)
+    made = respond(
         lm,
-        [start.prompt for start in sight.starts],
-        [begun_ids(lm, start.begun, o) for start, o in zip(sight.starts, openings, strict=True)],
-        sampler=keyed_sampler(noise, own.temperature),
-        max_new_tokens=own.behaviour_tokens,
-        batch_size=own.batch_size,
-        until=MarkEnd("."),
+        [
+            prefix_of(
+                lm,
+                start.problem.prompt,
+                noise_key(start),
+                begun=start.response_ids,
+                opening=opening,
+            )
+            for start, opening in zip(shown.starts, said, strict=True)
+        ],
+        Sampling(
+            Noise("contrast/forced", own.seed),
+            own.temperature,
+            own.behaviour_tokens,
+            own.batch_size,
+        ),
+        until=task.sentence_end,
     )
-    rows = zip(sight.starts, openings, made, strict=True)
+    executions = [
+        Execution(start, opening, one.added)
+        for start, opening, one in zip(shown.starts, said, made, strict=True)
+    ]
     return {
-        "enters": entry,
-        "mass": [float(np.exp(values).sum()) for values in read],
-        "valid": [judge(start, opening, one.added) for start, opening, one in rows],
+        "enters": opening_probabilities(lm, prompts, prefix, own.token_budget),
+        "onset": [float(np.exp(values).sum()) for values in read],
+        "valid": [bool(one.is_valid) for one in task.judge.judge(executions)],
     }
 
 
 def _measures(
-    sight: _Sight,
+    shown: _Shown,
     seen: Sequence[dict[str, Any]],
     steps: dict[str, int],
-    how: Resampling,
+    resampling: Resampling,
     bars: ReportConfig,
 ) -> list[Measure]:
-    row = {problem: index for index, problem in enumerate(sight.problems)}
+    row = {problem: index for index, problem in enumerate(shown.problems)}
     shape = (len(row), len(seen), 1, 2)
     entry = np.ones(shape)
     entry[:, :, 0, 0] = np.array([one["enters"] for one in seen]).T
-    found = course_of("", ENTER_THINKING, steps, entry, len(row), how, bars)
-    masses = np.array([one["mass"] for one in seen])
+    found = course_of("", ENTER_THINKING, steps, entry, len(row), resampling, bars)
+    onsets = np.array([one["onset"] for one in seen])
     valid = np.array([one["valid"] for one in seen], float)
-    for behaviour in sight.behaviours:
+    for behaviour in shown.behaviours:
         mass = np.zeros((len(row), len(MODELS), len(seen)))
         offered = np.zeros((len(row), len(MODELS)))
-        for index, number in enumerate(sight.shown):
-            place = sight.places[number]
-            thought = sight.thoughts[place.thought]
+        for index, place in enumerate(shown.places):
+            trace = shown.traces[place.trace]
             if place.behaviour == behaviour:
-                at = row[thought.problem_id], MODELS.index(thought.writer)
+                at = row[trace.problem_id], MODELS.index(trace.writer)
                 offered[at] += 1
-                mass[at] += masses[:, index]
+                mass[at] += onsets[:, index]
         onset = by_writer(mass, offered)
         execution = np.zeros(shape)
         count = 0
-        for index, start in enumerate(sight.starts):
+        for index, start in enumerate(shown.starts):
             if start.behaviour == behaviour:
                 count += 1
-                execution[row[start.problem_id], :, 0, 0] += valid[:, index]
-                execution[row[start.problem_id], :, 0, 1] += 1
-        found += course_of(behaviour, PER_OPPORTUNITY, steps, onset, int(offered.sum()), how, bars)
-        found += course_of(behaviour, ACCURACY, steps, execution, count, how, bars)
-        ahead = lead(behaviour, list(steps.values()), execution, onset, count, how, bars)
+                execution[row[start.problem.problem_id], :, 0, 0] += valid[:, index]
+                execution[row[start.problem.problem_id], :, 0, 1] += 1
+        found += course_of(
+            behaviour, PER_OPPORTUNITY, steps, onset, int(offered.sum()), resampling, bars
+        )
+        found += course_of(behaviour, ACCURACY, steps, execution, count, resampling, bars)
+        ahead = lead(behaviour, list(steps.values()), execution, onset, count, resampling, bars)
         found += [ahead] if ahead else []
     return found

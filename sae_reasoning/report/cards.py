@@ -13,10 +13,10 @@ from sae_reasoning.contrast.execution import (
     OWN_OPENING,
 )
 from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
-from sae_reasoning.records import BASE, RL
 from sae_reasoning.contrast.rates import PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import OVER, VECTOR
+from sae_reasoning.records import BASE, RL
 from sae_reasoning.report.figures import Axis, Bar
 from sae_reasoning.report.verdict import (
     CREATED,

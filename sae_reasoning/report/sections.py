@@ -24,10 +24,10 @@ from sae_reasoning.behaviours.outcomes import (
 )
 from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.measures import Measure
-from sae_reasoning.records import BASE, RL
 from sae_reasoning.contrast.rates import ENTER_THINKING, PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import NONE, OVER, VALID, VECTOR
+from sae_reasoning.records import BASE, RL
 from sae_reasoning.report.cards import MODEL_NAMES, NEVER
 from sae_reasoning.report.figures import (
     Axis,

@@ -38,10 +38,10 @@ from sae_reasoning.contrast.execution import (
     RANDOM_FILL,
 )
 from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
-from sae_reasoning.records import BASE, RL
 from sae_reasoning.contrast.rates import ENTER_THINKING, OCCURS, PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import OVER, VECTOR
+from sae_reasoning.records import BASE, RL
 from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import number
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 
 from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING, RANDOM_FILL
-from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.contrast.rates import PER_TRACE
+from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.report.findings import Files, measured
 from sae_reasoning.report.verdict import CREATED, DEPLOYED
 

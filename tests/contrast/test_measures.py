@@ -5,7 +5,14 @@ import pytest
 import torch
 from sae_reasoning.contrast.beside import content_gap
 
-from sae_reasoning.contrast.measures import Resampling, compared, difference, share, skill, skill_difference
+from sae_reasoning.contrast.measures import (
+    Resampling,
+    compared,
+    difference,
+    share,
+    skill,
+    skill_difference,
+)
 from sae_reasoning.contrast.rates import (
     ENTER_THINKING,
     OCCURS,

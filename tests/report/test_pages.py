@@ -25,11 +25,10 @@ from sae_reasoning.behaviours.outcomes import (
 )
 from sae_reasoning.behaviours.replication import Replica, attack_by_seeds
 from sae_reasoning.contrast.measures import Measure
-from sae_reasoning.records import BASE, RL
 from sae_reasoning.contrast.rates import OCCURS, PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain, write_page
 from sae_reasoning.edges.tables import read_table, write_table
-from sae_reasoning.records import TokenSpan, Trace
+from sae_reasoning.records import BASE, RL, TokenSpan, Trace
 from sae_reasoning.report.cards import calibration_line, card, headline, summary
 from sae_reasoning.report.examples import (
     QUARTERS,

@@ -20,7 +20,7 @@ from sae_reasoning.steering.noise import Noise
 from sae_reasoning.steering.vectors import Steer, steer_once
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Start, Task
-from sae_reasoning.traces.problems import read_problems
+from sae_reasoning.traces.problems import posed_in
 
 
 @dataclass
@@ -131,14 +131,13 @@ def open_setting(cfg: Config, parts: Path, console: Console) -> Setting:
     """Read what the steps share; no model is loaded."""
     own = cfg.contrast
     most = {SELECT: own.select_problems, REPORT: own.report_problems}
-    problems = read_problems(cfg.folder / "traces", cfg.traces.report_share)
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
     return Setting(
         own=own,
         cfg=cfg,
         task=open_task(cfg, traces),
         models=LoadedPair(cfg.pair, cfg.device),
-        problems={split: problems[split][:count] for split, count in most.items()},
+        problems=posed_in(traces, most, cfg.traces.report_share),
         behaviours=own.behaviours or cfg.behaviours,
         parts=Parts(parts),
         console=console,

@@ -55,12 +55,8 @@ def _roll_out(setting: Setting, split: str, model: str) -> list[Trace]:
         ids = one.response_ids
         offsets = offsets_of(lm.tokenizer, ids, one.text)
         rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text)
-        read = setting.task.annotate(problem, one.text, truncated=one.truncated, model=model)
-        found.append(
-            rollout.annotated(
-                problem, read, setting.task.annotator.name, model, lm.facts.name, f"cot{sample}"
-            )
-        )
+        source = setting.cfg.traces.source
+        found.append(rollout.annotated(problem, source, model, lm.facts.name, f"cot{sample}"))
     return found
 
 

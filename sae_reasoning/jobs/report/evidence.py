@@ -11,7 +11,6 @@ from jaxtyping import Float, Float64, Int, Int64
 from scipy.sparse import csr_array
 
 from sae_reasoning.config import Config
-from sae_reasoning.records import MODELS, RL
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
 from sae_reasoning.edges.lm.load import LanguageModel, load, resolve_device
 from sae_reasoning.edges.lm.offsets import offsets_of
@@ -19,7 +18,7 @@ from sae_reasoning.edges.lm.unembed import output_logits
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.jobs.report.sources import Sources
-from sae_reasoning.records import Trace
+from sae_reasoning.records import MODELS, RL, Trace
 from sae_reasoning.report.examples import (
     Example,
     Firing,

@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.records import MODELS
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.pages import (
@@ -24,6 +23,7 @@ from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.uploads import may_show_texts
 from sae_reasoning.jobs.report.evidence import Texts
 from sae_reasoning.jobs.report.sources import Sources
+from sae_reasoning.records import MODELS
 from sae_reasoning.report import neuronpedia
 from sae_reasoning.report.edits import Edits
 from sae_reasoning.report.latents import LatentRecord, listing_rows, records, top_rows
