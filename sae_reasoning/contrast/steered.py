@@ -23,7 +23,7 @@ from sae_reasoning.steering.vectors import RANDOM, Direction, Steer
 from sae_reasoning.tasks.protocol import Start, Task
 
 Steered = Callable[[Sequence[Start], Sequence[Steer]], list[str]]
-"""Lets the base go on from each start, steered once; whatever is added, a place has the same noise."""
+"""Lets the base go on from each start, steered once; what is added doesn't change the noise."""
 
 VECTOR, NONE, OTHER = "steering vector", "none", "steering vector of"
 STARTED, VALID, CORRECTED, OVER = (

@@ -3,16 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from sae_reasoning.contrast.beside import content_gap
 
-from sae_reasoning.contrast.measures import (
-    Resampling,
-    compared,
-    difference,
-    share,
-    skill,
-    skill_difference,
-)
+from sae_reasoning.contrast.content_loss import content_loss
+from sae_reasoning.contrast.measures import Recorder, Resampling, compared
 from sae_reasoning.contrast.rates import (
     ENTER_THINKING,
     OCCURS,
@@ -20,18 +13,19 @@ from sae_reasoning.contrast.rates import (
     PER_OPPORTUNITY,
     PER_TRACE,
     by_writer,
-    places_of,
     rates,
 )
+from sae_reasoning.contrast.starts import places_of
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 from sae_reasoning.stats import wilson
 from sae_reasoning.stats.resampling import resample_weights
+from sae_reasoning.tasks.search.task import search_task
 
 HOW = Resampling(num_resamples=400, seed=0)
 
 
-def thought(problem: str, writer: str, *opportunities: TokenOpportunity, text: str = "x") -> Trace:
+def written(problem: str, writer: str, *opportunities: TokenOpportunity, text: str = "x") -> Trace:
     return Trace(
         trace_id=f"{problem}/{writer}",
         problem_id=problem,
@@ -49,20 +43,20 @@ def thought(problem: str, writer: str, *opportunities: TokenOpportunity, text: s
     )
 
 
-def test_rates_are_what_each_model_would_do_at_the_same_places_and_in_its_own_thoughts() -> None:
+def test_rates_are_what_each_model_would_do_at_the_same_places_and_in_its_own_traces() -> None:
     could = TokenOpportunity("backtracking", 0, 2, taken=False)
-    thoughts = [
-        thought("p1", "base", could),
-        thought("p1", "rl", could, could),
-        thought("p2", "base", could),
-        thought("p2", "rl", could, could),
+    traces = [
+        written("p1", "base", could),
+        written("p1", "rl", could, could),
+        written("p2", "base", could),
+        written("p2", "rl", could, could),
     ]
-    places = places_of(thoughts, ["backtracking"])
+    places = places_of(traces, ["backtracking"])
     masses = {"base": np.full(6, 0.2), "rl": np.array([0.4, 0.8, 0.8, 0.4, 0.8, 0.8])}
     entries = {"base": {"p1": 0.1, "p2": 0.1}, "rl": {"p1": 1.0, "p2": 1.0}}
     found = {
         (m.measure, m.model): m
-        for m in rates(thoughts, places, masses, entries, ["backtracking"], HOW)
+        for m in rates(traces, places, masses, entries, ["backtracking"], HOW)
         if m.level == 0.95
     }
     assert found[ENTER_THINKING, "rl/base"].value == pytest.approx(10)
@@ -128,33 +122,27 @@ def test_writers_count_the_same_within_every_resample() -> None:
     assert rl.value == pytest.approx(np.mean(mass[:, :, 1].sum(0) / offered.sum(0)))
 
 
-def test_a_skill_difference_is_on_the_scale_of_skill() -> None:
-    problems = [f"p{i}" for i in range(80)]
+def test_a_chance_corrected_difference_is_on_the_scale_of_chance_corrected_accuracy() -> None:
+    record = Recorder(HOW, "", [f"p{i}" for i in range(80)])
     one, other = np.ones(80), np.array([1.0] * 64 + [0.0] * 16)
     chance = np.full(80, 0.5)
-    gap = skill_difference(HOW, "", "m", "rl-base", "", one, other, chance, problems)
-    raw = difference(HOW, "", "m", "rl-base", "", one, other, problems)
+    gap = record.difference_beyond_chance("m", "rl-base", "", one, other, chance)
+    raw = record.difference("m", "rl-base", "", one, other)
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.4, 2 * raw.low, 2 * raw.high))
-    flat = skill_difference(HOW, "", "m", "rl-base", "", one, one, chance, problems)
+    flat = record.difference_beyond_chance("m", "rl-base", "", one, one, chance)
     assert flat.value == 0
-    assert flat.high == pytest.approx(
-        2 * difference(HOW, "", "m", "rl-base", "", one, one, problems).high
-    )
+    assert flat.high == pytest.approx(2 * record.difference("m", "rl-base", "", one, one).high)
 
 
-def test_skill_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:
-    problems = [f"p{i}" for i in range(40)]
+def test_chance_corrected_accuracy_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:
+    record = Recorder(HOW, "b", [f"p{i}" for i in range(40)])
     chance = np.full(40, 0.6)
-    perfect = skill(
-        HOW, "b", "chance_corrected_accuracy", "base", "", np.ones(40), chance, problems
-    )
+    perfect = record.beyond_chance("m", "base", "", np.ones(40), chance)
     assert (perfect.value, perfect.high) == (pytest.approx(1), pytest.approx(1))
     assert perfect.low < 0.9
     valid = np.array([1.0] * 24 + [0.0] * 16)
-    assert skill(
-        HOW, "b", "chance_corrected_accuracy", "base", "", valid, chance, problems
-    ).value == pytest.approx(0)
-    none = skill(HOW, "b", "chance_corrected_accuracy", "base", "", np.zeros(40), chance, problems)
+    assert record.beyond_chance("m", "base", "", valid, chance).value == pytest.approx(0)
+    none = record.beyond_chance("m", "base", "", np.zeros(40), chance)
     assert none.value == pytest.approx(-1.5)
     assert none.low == pytest.approx(none.value)
     assert none.value < none.high < 0
@@ -162,8 +150,8 @@ def test_skill_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:
 
 def test_a_share_is_bootstrapped_over_problems_not_items() -> None:
     values = np.array([1.0, 0.0] * 10)
-    apart = share(HOW, "", "m", "base", "", values, [f"p{i}" for i in range(20)])
-    together = share(HOW, "", "m", "base", "", values, [f"p{i % 2}" for i in range(20)])
+    apart = Recorder(HOW, "", [f"p{i}" for i in range(20)]).share("m", "base", "", values)
+    together = Recorder(HOW, "", [f"p{i % 2}" for i in range(20)]).share("m", "base", "", values)
     assert together.n == 2
     assert together.high - together.low > apart.high - apart.low
 
@@ -171,11 +159,11 @@ def test_a_share_is_bootstrapped_over_problems_not_items() -> None:
 @pytest.mark.parametrize("wrong", [0, 1, 9, 10])
 def test_where_fewer_than_ten_problems_differ_bounds_reach_to_wilsons(wrong: int) -> None:
     values = np.array([0.0] * wrong + [1.0] * (60 - wrong))
-    problems = [f"p{i}" for i in range(60)]
+    record = Recorder(HOW, "", [f"p{i}" for i in range(60)])
     bounds = wilson(60 - wrong, 60)
-    one = share(HOW, "", "m", "base", "", values, problems)
+    one = record.share("m", "base", "", values)
     chance = np.full(60, 0.5)
-    level = skill(HOW, "", "m", "base", "", values, chance, problems)
+    level = record.beyond_chance("m", "base", "", values, chance)
     if wrong < 10:
         assert one.low <= bounds.low + 1e-9
         assert one.high >= bounds.high - 1e-9
@@ -186,29 +174,34 @@ def test_where_fewer_than_ten_problems_differ_bounds_reach_to_wilsons(wrong: int
 
 
 def test_a_difference_that_nearly_all_problems_have_is_not_sure_of_all() -> None:
-    problems = [f"p{i}" for i in range(200)]
+    record = Recorder(HOW, "", [f"p{i}" for i in range(200)])
     ones, zeros = np.ones(200), np.zeros(200)
     for one, other, side in ((ones, zeros, 1), (zeros, ones, -1), (ones, ones, 0)):
-        found = difference(HOW, "", "m", "rl-base", "", one, other, problems)
+        found = record.difference("m", "rl-base", "", one, other)
         assert found.value == side
         assert 0.01 < found.high - found.low < 0.08
         assert found.low <= side <= found.high
 
 
-def test_content_gap_takes_off_what_is_harder_everywhere() -> None:
+def test_content_loss_takes_off_what_is_harder_everywhere() -> None:
     text = "<think> so ash . back to birch ."
     spans = (TokenSpan("backtracking", 17, 32, 5, 9, "search"),)
     words = text.split()
     ends = [len(" ".join(words[: i + 1])) for i in range(len(words))]
     offsets = [(end - len(word), end) for word, end in zip(words, ends, strict=True)]
-    one = Trace(**{**vars(thought("p1", "rl")), "text": text, "spans": spans})
+    one = Trace(**{**vars(written("p1", "rl")), "text": text, "spans": spans})
     traces = [one, Trace(**{**vars(one), "problem_id": "p2"})]
     rl = np.zeros(1 + len(words))
     base = rl.copy()
     base[3] = 0.5  # ash, outside
     base[7] = 2.0  # birch, inside
-    [gap] = content_gap(
-        traces, [offsets] * 2, {"base": [base] * 2, "rl": [rl] * 2}, ["backtracking"], HOW
+    [gap] = content_loss(
+        search_task(),
+        traces,
+        [offsets] * 2,
+        {"base": [base] * 2, "rl": [rl] * 2},
+        ["backtracking"],
+        HOW,
     )
     assert gap.value == pytest.approx(1.5)
 

@@ -38,7 +38,7 @@ KEYS = {
     "best skill": ("chance_corrected_accuracy", "base", "best opening"),
     "tries skill": ("chance_corrected_accuracy", "base", "best of k"),
     "gap": ("chance_corrected_accuracy", "rl-base", "own opening"),
-    "steered": ("steered/chance_corrected", "base", "trigger"),
+    "steered": ("steered/chance_corrected", "base", "steering vector"),
     "over none": ("steered/chance_corrected_over", "base", "none"),
     "over random direction 1": ("steered/chance_corrected_over", "base", "random direction 1"),
 }
@@ -185,8 +185,8 @@ def test_figures_are_cited_with_their_judge_and_control() -> None:
     created = full(LACKING)
     found = {one.measure: (one.judge, one.control) for one in created.evidence}
     assert found["onset_probability/per_trace rl/base"] == ("", "")
-    assert found["chance_corrected_accuracy rl own opening"] == ("the grammar", "by lot")
-    assert found["steered/chance_corrected base trigger"] == ("the grammar", "by lot")
+    assert found["chance_corrected_accuracy rl own opening"] == ("the grammar", "random fill")
+    assert found["steered/chance_corrected base trigger"] == ("the grammar", "random fill")
     assert found["steered/chance_corrected_over base random direction 1"] == (
         *("the grammar", "random direction 1"),
     )

@@ -1,4 +1,4 @@
-"""pass@k beside walks by chance, against what can be counted by hand or drawn by lot."""
+"""pass@k beside random walks, against what can be counted by hand or drawn at random."""
 
 import random
 
@@ -7,19 +7,19 @@ import pytest
 
 from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.pass_at_k import (
-    CUT,
-    DESCENTS,
-    OPEN_DESCENTS,
     TOKENS,
-    Tries,
+    TRUNCATED,
+    ProblemSamples,
+    baseline_samples,
+    pass_at_k,
     pass_summary,
     pass_told,
-    reach,
-    walked,
 )
 from sae_reasoning.organisms.measure import random_walks
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search import grammar
-from sae_reasoning.tasks.search.baselines import walk_odds
+from sae_reasoning.tasks.search.baselines import OPEN_WALK, RANDOM_WALK, walk_odds
+from sae_reasoning.tasks.search.task import search_task
 from sae_reasoning.tasks.search.world import LONGER, parse_prompt, sample_problem
 
 HOW = Resampling(num_resamples=400, seed=0)
@@ -29,9 +29,15 @@ FORK = parse_prompt(
 )
 
 
-def tries(model: str, right: list[int], samples: int) -> list[Tries]:
+def floor_of(count: int) -> list[ProblemSamples]:
+    """The random walks on as many problems."""
+    posed = [Problem(f"p{index}", "report", FORK.prompt()) for index in range(count)]
+    return baseline_samples(search_task(), posed)
+
+
+def samples_of(model: str, right: list[int], samples: int) -> list[ProblemSamples]:
     return [
-        Tries(model, f"p{index}", samples, one, 0, 9.0, one / samples)
+        ProblemSamples(model, f"p{index}", samples, one, 0, 9.0, one / samples)
         for index, one in enumerate(right)
     ]
 
@@ -41,7 +47,7 @@ def test_chances_of_a_walk_are_those_of_its_forks() -> None:
     assert walk_odds(FORK, keeps_off_shut=True) == 0.5
 
 
-def test_chances_are_what_walks_by_lot_come_to() -> None:
+def test_chances_are_what_random_walks_come_to() -> None:
     rng = random.Random(5)
     for _ in range(20):
         problem = sample_problem(rng, LONGER, grammar.REMARKS)
@@ -52,34 +58,39 @@ def test_chances_are_what_walks_by_lot_come_to() -> None:
 
 
 def test_pass_at_k_levels_and_differences_by_hand() -> None:
-    floor = walked({f"p{index}": FORK for index in range(40)})
-    made = reach([*tries("base", [1] * 40, 4), *tries("rl", [4] * 40, 4), *floor], HOW)
+    floor = floor_of(40)
+    made = pass_at_k(
+        [*samples_of("base", [1] * 40, 4), *samples_of("rl", [4] * 40, 4), *floor], HOW
+    )
     found = {(m.model, m.condition): m.value for m in made}
     assert [found["base", k] for k in "124"] == pytest.approx([0.25, 0.5, 1.0])
     assert found["rl-base", "1"] == pytest.approx(0.75)
-    assert found[DESCENTS, "2"] == pytest.approx(1 - 0.75**2)
-    assert found[OPEN_DESCENTS, "2"] == pytest.approx(1 - 0.5**2)
-    assert found[f"base-{DESCENTS}", "1"] == pytest.approx(0)
-    assert found[f"rl-{OPEN_DESCENTS}", "1"] == pytest.approx(0.5)
+    assert found[RANDOM_WALK, "2"] == pytest.approx(1 - 0.75**2)
+    assert found[OPEN_WALK, "2"] == pytest.approx(1 - 0.5**2)
+    assert found[f"base-{RANDOM_WALK}", "1"] == pytest.approx(0)
+    assert found[f"rl-{OPEN_WALK}", "1"] == pytest.approx(0.5)
     shown = pass_summary(made)
     assert list(shown.k) == ["1", "2", "4"]
-    assert shown[DESCENTS][0].startswith("0.25 [")
-    assert pass_told(made)[1] == "a try: base 9 tokens, 0% cut, rl 9 tokens, 0% cut"
+    assert shown[RANDOM_WALK][0].startswith("0.25 [")
+    assert (
+        pass_told(made, [RANDOM_WALK, OPEN_WALK])[1]
+        == "samples: base 9 tokens, 0% truncated, rl 9 tokens, 0% truncated"
+    )
 
 
 @pytest.mark.parametrize(
     ("base", "said"),
     [
-        ([0] * 15 + [2] * 15, "up to k = 8 (30 problems), where a random descent"),
+        ([0] * 15 + [2] * 15, "up to k = 8 (30 problems); random walk, open places there"),
         ([2] * 15 + [3] * 15, "up to k = 4 (30 problems)"),
-        ([4] * 15 + [5] * 15, "that keeps to open places is right on 75%"),
-        ([7] * 30, "surely behind at no k (30 problems)"),
+        ([4] * 15 + [5] * 15, "random walk, open places there: 75%"),
+        ([7] * 30, "RL model's at no k (30 problems)"),
     ],
 )
-def test_how_far_the_base_is_surely_behind(base: list[int], said: str) -> None:
-    floor = walked({f"p{index}": FORK for index in range(30)})
-    made = reach([*tries("base", base, 8), *tries("rl", [6] * 30, 8), *floor], HOW)
-    assert said in pass_told(made)[0]
+def test_how_far_the_base_is_significantly_behind(base: list[int], said: str) -> None:
+    floor = floor_of(30)
+    made = pass_at_k([*samples_of("base", base, 8), *samples_of("rl", [6] * 30, 8), *floor], HOW)
+    assert said in pass_told(made, [RANDOM_WALK, OPEN_WALK])[0]
 
 
 def test_where_the_base_is_behind_now_and_then_each_k_is_named() -> None:
@@ -87,22 +98,24 @@ def test_where_the_base_is_behind_now_and_then_each_k_is_named() -> None:
     made = [
         Measure("", "pass@k", model, str(k), 0.2, low, 0.3, 0.95, 30, 240)
         for k, low in lows.items()
-        for model in ("rl-base", "base", OPEN_DESCENTS)
+        for model in ("rl-base", "base", OPEN_WALK)
     ]
     made += [
         Measure("", name, model, "", 0.0, 0.0, 0.0, 0.95, 30, 240)
-        for name in (CUT, TOKENS)
+        for name in (TRUNCATED, TOKENS)
         for model in ("base", "rl")
     ]
-    assert "surely behind at k = 2 and 8 (30 problems), where" in pass_told(made)[0]
+    assert (
+        "at k = 2 and 8 (30 problems); random walk" in pass_told(made, [RANDOM_WALK, OPEN_WALK])[0]
+    )
 
 
 def test_differences_next_to_none_of_few_problems_are_not_sure() -> None:
     """At many tries all problems are nearly solved, each by its own odds."""
     rng = random.Random(3)
-    floor = walked({f"p{index}": FORK for index in range(60)})
-    base = tries("base", [rng.randrange(15, 70) for _ in range(60)], 256)
-    made = reach([*base, *tries("rl", [230] * 60, 256), *floor], HOW)
+    floor = floor_of(60)
+    base = samples_of("base", [rng.randrange(15, 70) for _ in range(60)], 256)
+    made = pass_at_k([*base, *samples_of("rl", [230] * 60, 256), *floor], HOW)
     found = {(m.model, m.condition): m for m in made}
     for k in ("128", "256"):
         assert found["base", k].value > 0.99
@@ -112,8 +125,10 @@ def test_differences_next_to_none_of_few_problems_are_not_sure() -> None:
 
 
 def test_where_nearly_all_problems_agree_bounds_reach_to_wilsons() -> None:
-    floor = walked({f"p{index}": FORK for index in range(60)})
-    made = reach([*tries("base", [2] * 59 + [0], 2), *tries("rl", [2] * 60, 2), *floor], HOW)
+    floor = floor_of(60)
+    made = pass_at_k(
+        [*samples_of("base", [2] * 59 + [0], 2), *samples_of("rl", [2] * 60, 2), *floor], HOW
+    )
     found = {(m.model, m.condition): m for m in made if m.condition == "2"}
     assert found["rl", "2"].high == 1.0
     assert 0.93 < found["rl", "2"].low < 0.95
@@ -123,7 +138,7 @@ def test_where_nearly_all_problems_agree_bounds_reach_to_wilsons() -> None:
 
 
 def test_models_that_tried_different_problems_are_not_compared() -> None:
-    floor = walked({"p0": FORK, "p1": FORK})
-    other = [Tries("rl", f"q{index}", 2, 1, 0, 9.0, 0.5) for index in range(2)]
+    floor = floor_of(2)
+    other = [ProblemSamples("rl", f"q{index}", 2, 1, 0, 9.0, 0.5) for index in range(2)]
     with pytest.raises(AssertionError, match="different problems"):
-        reach([*tries("base", [1, 1], 2), *other, *floor], HOW)
+        pass_at_k([*samples_of("base", [1, 1], 2), *other, *floor], HOW)
