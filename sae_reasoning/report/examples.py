@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64
+from jaxtyping import Int
 
 from sae_reasoning.records import Trace
+from sae_reasoning.report.firing import Firing
 from sae_reasoning.texts import MAX_PIECE, shown
 
 TOP = "highest"
@@ -21,14 +22,6 @@ NUM_TOP, NUM_A_QUARTER = 8, 3
 BEFORE, AFTER = 40, 24
 """Tokens shown before and after the one that chose the example."""
 _NUM_BINS = 24
-
-
-@dataclass(frozen=True)
-class Firing:
-    """Where one latent is active, in one reader; rows ascend."""
-
-    row: Int64[np.ndarray, " fire"]
-    value: Float32[np.ndarray, " fire"]
 
 
 @dataclass(frozen=True)

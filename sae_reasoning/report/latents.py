@@ -1,6 +1,7 @@
 """Figures of each shortlisted latent, from the tables of `rank` and `match`."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.injection import Injection
 from sae_reasoning.behaviours.outcomes import ALL, Attack
 from sae_reasoning.behaviours.replication import Replica
+from sae_reasoning.records import MODELS
+from sae_reasoning.report.reviews import CALLS, Review
 from sae_reasoning.texts import shown
 
 _Record = TypeVar("_Record", Attack, Bout, Injection, Replica)
@@ -18,6 +21,7 @@ _SCORES = [
     *("behaviour", "reader", "writer", "status", "span_auroc", "span_auroc_low"),
     *("span_auroc_high", "onset_auroc", "n_pos", "n_neg", "n_taken", "n_untaken", "num_problems"),
 ]
+_NUM_CELL_EXAMPLES = 3
 _MATCHED = [
     *("by", "other_layer", "other_latent", "value", "low", "high", "n", "null_95", "same_word"),
     *("is_mutual", "other_behaviours"),
@@ -148,6 +152,52 @@ def top_rows(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
         most: Rows kept.
     """
     return sorted(rows, key=lambda row: row["place"])[:most]
+
+
+def add_reviews(rows: list[dict[str, Any]], reviews: Sequence[Review]) -> None:
+    """Add each row's labels by reviewer, and as that names people, their counts."""
+    for row in rows:
+        key = row["layer"], row["latent"], row["behaviour"]
+        calls = [(one.reviewer, one.calls[key]) for one in reviews if key in one.calls]
+        row["reviewers"] = "; ".join(f"{name}: {call}" for name, call in calls)
+        counts = Counter(call for _, call in calls)
+        row["reviews"] = ", ".join(f"{counts[call]} {call}" for call in CALLS if counts[call])
+
+
+def listing_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Listings as a table, without reviewers' names: a column of labels a reader."""
+    return pd.DataFrame(
+        [
+            {k: v for k, v in row.items() if k not in ("called", "reviewers")}
+            | {f"called_by_{reader}": row["called"].get(reader, "") for reader in MODELS}
+            for row in rows
+        ]
+    )
+
+
+def cell_content(
+    row: Mapping[str, Any], record: Mapping[str, Any], has_texts: bool
+) -> dict[str, Any]:
+    """Evidence of one row, for a small page in a table elsewhere.
+
+    Args:
+        row: Of the table of latents.
+        record: Of the latent.
+        has_texts: Whether it may hold texts and tokens.
+    """
+    highest = max(record["histogram"]["edges"]) if "histogram" in record else 1.0
+    return {
+        "row": row,
+        "attacks": [
+            a
+            for a in record["attacks"]
+            if (a["shortlist"], a["behaviour"]) == (row["shortlist"], row["behaviour"])
+        ],
+        "sets": [s for s in record.get("sets", ()) if s["behaviour"] == row["behaviour"]],
+        "examples": (record.get("examples", ()) if has_texts else ())[:_NUM_CELL_EXAMPLES],
+        "output": record.get("output") if has_texts else None,
+        "highest": highest or 1.0,
+    }
 
 
 def _listing(shortlist: str, behaviour: str, place: int, entry: Mapping[str, Any]) -> Listing:

@@ -108,6 +108,34 @@ def activations(
     return made
 
 
+def export(
+    models: Mapping[str, str],
+    pair: str,
+    found: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """JSON lines of latents, by file below a folder a model and, in it, one a dictionary.
+
+    Args:
+        models: Names of the readers' models, by reader.
+        pair: Its name.
+        found: Record and evidence of each latent.
+    """
+    files: dict[str, list[dict[str, Any]]] = {}
+    for layer, dictionary in dict.fromkeys((r["layer"], r["dictionary"]) for r, _ in found):
+        own = [
+            one for one in found if (one[0]["layer"], one[0]["dictionary"]) == (layer, dictionary)
+        ]
+        for reader, model in models.items():
+            folder = f"{model}/{source_id(layer, dictionary)}"
+            files[f"{folder}/features/batch-0"] = [feature(model, reader, *one) for one in own]
+            files[f"{folder}/activations/batch-0"] = [
+                line for one in own for line in activations(model, reader, *one)
+            ]
+            for name, line in about(models, pair, layer, dictionary, reader).items():
+                files[f"{folder}/{name}"] = [line]
+    return files
+
+
 def about(
     models: Mapping[str, str], pair: str, layer: int, dictionary: str, reader: str
 ) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,6 @@ from sae_reasoning.report.cards import calibration_line, card, headline, summary
 from sae_reasoning.report.examples import (
     QUARTERS,
     TOP,
-    Firing,
     Mark,
     choose,
     example,
@@ -41,6 +40,7 @@ from sae_reasoning.report.examples import (
     token_pieces,
 )
 from sae_reasoning.report.figures import Axis, Bar
+from sae_reasoning.report.firing import Firing
 from sae_reasoning.report.latents import listing_rows, records
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
 from sae_reasoning.report.sections import attacks, gap_curve, onsets

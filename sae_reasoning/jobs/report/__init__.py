@@ -24,6 +24,7 @@ from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
 from sae_reasoning.jobs.report.latents import write_latents
 from sae_reasoning.jobs.report.overview import write_overview
 from sae_reasoning.jobs.report.sources import look, reviews_of
+from sae_reasoning.opening import open_task
 from sae_reasoning.report.cards import over_heuristic
 from sae_reasoning.report.verdict import Evidence, Verdict, verdict
 
@@ -50,7 +51,9 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         )
         table = read_table(cfg.folder / "contrast" / "contrast.parquet")
         measures = [Measure(**row) for row in table.to_dict("records")]
-        verdicts = [verdict(behaviour, measures, cfg.report) for behaviour in behaviours]
+        task = open_task(cfg)
+        judge = task.judge.name if task.judge else ""
+        verdicts = [verdict(one, measures, cfg.report, judge) for one in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
         latents = write_latents(cfg, sources, reviews, stage.folder, console)
         write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents)

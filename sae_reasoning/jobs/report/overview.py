@@ -1,6 +1,6 @@
-"""The first page, from what there is."""
+"""The first page, from the stages that were run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,22 @@ def write_overview(
 
     Args:
         cfg: The experiment.
-        sources: What there is.
-        verdicts: On each move.
+        sources: Stages that were run.
+        verdicts: On each behaviour.
         measures: Of the contrast.
-        reviews: Reviewers' calls on the latents.
-        folder: Of the report, while it's being made.
+        reviews: Reviewers' labels of the latents.
+        folder: Of the report, while it is made.
         num_latents: Latents that have a page.
     """
     judged = read_json(sources.calibration) if sources.calibration else {}
     calibration = judged.get("calibration")
-    shown = _sections(cfg, sources, [one.behaviour for one in verdicts], measures, calibration)
+    judge = next((e.judge for one in verdicts for e in one.evidence if e.judge), "")
+    behaviours = [one.behaviour for one in verdicts]
+    shown = [
+        sections.onsets(measures, behaviours),
+        sections.execution(measures, behaviours, judge),
+        *_of_stages(cfg, sources, calibration),
+    ]
     if reviews:
         shown.append(sections.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
     for section in shown:
@@ -55,33 +61,29 @@ def write_overview(
     ]
     columns = ["behaviour", "verdict", *(one.name for one in fields(Evidence))]
     write_rows(folder / "rows" / "evidence.csv", pd.DataFrame(evidence, columns=columns))
-    write_page(
-        folder / "index.html",
-        "overview.html",
-        {
-            "title": f"{cfg.pair.name}: overview",
-            "pair": cfg.pair.name,
-            "headline": cards.headline(verdicts),
-            "never": cards.NEVER,
-            "calibration": cards.calibration_line(
-                calibration, judged.get("margins") == cfg.report.margins
-            ),
-            "facts": _facts(cfg, sources),
-            "summaries": [cards.summary(one, measures) for one in verdicts],
-            "cards": [cards.card(one, measures) for one in verdicts],
-            "sections": shown,
-            "has_latents": num_latents > 0,
-            "num_latents": num_latents,
-            "number": number,
-            "made_from": ", ".join(f"{k} {v}" for k, v in sources.inputs.items()),
-        },
-    )
+    has_same_margins = judged.get("margins") == cfg.report.margins
+    page = {
+        "title": f"{cfg.pair.name}: overview",
+        "pair": cfg.pair.name,
+        "headline": cards.headline(verdicts),
+        "never": cards.NEVER,
+        "calibration": cards.calibration_line(calibration, has_same_margins),
+        "facts": _facts(cfg, sources),
+        "summaries": [cards.summary(one, measures) for one in verdicts],
+        "cards": [cards.card(one, measures) for one in verdicts],
+        "sections": shown,
+        "has_latents": num_latents > 0,
+        "num_latents": num_latents,
+        "number": number,
+        "made_from": ", ".join(f"{k} {v}" for k, v in sources.inputs.items()),
+    }
+    write_page(folder / "index.html", "overview.html", page)
 
 
 def _facts(cfg: Config, sources: Sources) -> list[tuple[str, str]]:
     facts = [
         ("base", Path(cfg.pair.base.path).name),
-        ("second (RL) model", Path(cfg.pair.rl.path).name),
+        ("RL model", Path(cfg.pair.rl.path).name),
         ("experiment", cfg.experiment),
     ]
     if sources.has("traces"):
@@ -90,45 +92,40 @@ def _facts(cfg: Config, sources: Sources) -> list[tuple[str, str]]:
     return facts
 
 
-def _sections(
-    cfg: Config,
-    sources: Sources,
-    behaviours: Sequence[str],
-    measures: Sequence[Measure],
-    calibration: dict[str, Any] | None,
-) -> list[Section]:
-    here = sources.folder
+def _of_stages(cfg: Config, sources: Sources, calibration: dict[str, Any] | None) -> list[Section]:
+    """A section of each stage; of one that wasn't run, why."""
 
-    def without(name: str, title: str, why: str) -> Section:
-        return Section(name, title, "", missing=why)
+    def of(stage: str, name: str, title: str, make: Callable[[], Section]) -> Section:
+        return (
+            make()
+            if sources.has(stage)
+            else Section(name, title, "", missing=sources.missing[stage])
+        )
 
-    return [
-        sections.onsets(measures, behaviours),
-        sections.execution(measures, behaviours),
-        sections.gap_curve(read_table(here / "hybrid" / "hybrid.parquet"))
-        if sources.has("hybrid")
-        else without("hybrid", sections.HYBRID, sources.missing["hybrid"]),
-        sections.attacks(read_table(here / "rank" / "attacks.parquet"))
-        if sources.has("rank")
-        else without("attacks", sections.ATTACKS, sources.missing["rank"]),
-        sections.dictionaries(_quality(cfg, here))
-        if sources.has("train")
-        else without("dictionaries", sections.DICTIONARIES, sources.missing["train"]),
-        sections.calibrated(calibration)
-        if calibration
-        else without(
-            "calibration",
-            sections.CALIBRATION,
-            f"{cfg.calibrate.output} isn't there: run `make calibrate`, then `make report` again.",
+    def table(name: str) -> pd.DataFrame:
+        return read_table(sources.folder / f"{name}.parquet")
+
+    made = [
+        of("hybrid", "hybrid", sections.HYBRID, lambda: sections.gap_curve(table("hybrid/hybrid"))),
+        of("rank", "attacks", sections.ATTACKS, lambda: sections.attacks(table("rank/attacks"))),
+        of(
+            "train",
+            "dictionaries",
+            sections.DICTIONARIES,
+            lambda: sections.dictionaries(_quality(cfg, sources.folder)),
         ),
     ]
+    if calibration:
+        return [*made, sections.calibrated(calibration)]
+    missing = f"{cfg.calibrate.output} is missing: run `make calibrate`, then `make report` again."
+    return [*made, Section("calibration", sections.CALIBRATION, "", missing=missing)]
 
 
-def _quality(cfg: Config, here: Path) -> dict[str, Any]:
+def _quality(cfg: Config, folder: Path) -> dict[str, Any]:
     """Figures of each dictionary, by reader."""
     found = {}
     for layer in cfg.layers:
-        path = here / "train" / cfg.train.readers / f"layer_{layer}" / "quality.json"
+        path = folder / "train" / cfg.train.readers / f"layer_{layer}" / "quality.json"
         if path.exists():
             found[f"{cfg.train.readers}/layer_{layer}"] = read_json(path)["readers"]
     return found
