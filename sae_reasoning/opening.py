@@ -1,15 +1,24 @@
-"""The task of an experiment, opened from its config: the one place that knows which there are."""
+"""The task of an experiment, opened from its config: the one place that knows which there are.
 
-from collections.abc import Sequence
+And its problems, as `traces` posed them.
+"""
 
-from sae_reasoning.config import Config
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.scoring import OutsideScorers
-from sae_reasoning.records import Trace
+from sae_reasoning.edges.tables import read_table
+from sae_reasoning.records import REPORT, SPLITS, Trace
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Task
 from sae_reasoning.tasks.search.task import search_task
 from sae_reasoning.tasks.text.task import THINK, TextGrader, response_format, text_task
+
+PROBLEMS_FILE = "problems.parquet"
+"""Beside the traces: what was posed, and what answers are graded by."""
 
 
 def open_task(cfg: Config, traces: Sequence[Trace] = ()) -> Task:
@@ -36,3 +45,31 @@ def _formats(cfg: Config, traces: Sequence[Trace]) -> dict[str, ResponseFormat]:
         )
         for name, model in cfg.pair.readers.items()
     }
+
+
+def read_problems(folder: Path) -> dict[str, list[Problem]]:
+    """Problems by split, in the order in which they were posed.
+
+    Args:
+        folder: Of the stage `traces`.
+    """
+    rows = read_table(folder / PROBLEMS_FILE).to_dict("records")
+    problems = [Problem(**{str(name): str(value) for name, value in row.items()}) for row in rows]
+    return {split: [one for one in problems if one.split == split] for split in SPLITS}
+
+
+def first_problems(cfg: Config, most: Mapping[str, int]) -> dict[str, list[Problem]]:
+    """The first problems of each split, at most so many.
+
+    Raises:
+        ConfigError: A split has none.
+    """
+    found = {}
+    for split, problems in read_problems(cfg.place("traces")).items():
+        found[split] = problems[: most[split]]
+        if not problems:
+            raise ConfigError(
+                f"traces.report_share={cfg.traces.report_share} leaves no problem to the {split} "
+                f"split; {'raise' if split == REPORT else 'lower'} it"
+            )
+    return found

@@ -87,7 +87,7 @@ __all__ = [
 
 
 VERSIONS = {
-    "traces": 2,
+    "traces": 3,
     "export": 1,
     "cache": 1,
     "train": 1,

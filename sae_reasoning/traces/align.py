@@ -22,7 +22,6 @@ from sae_reasoning.records import (
     Trace,
 )
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.traces.annotate import annotator_for
 
 Offsets = Sequence[tuple[int, int]]
 
@@ -102,74 +101,17 @@ def align_opportunity(
     )
 
 
-def build_trace(
-    prompt_ids: Sequence[int],
-    response_ids: Sequence[int],
-    offsets: Offsets,
-    annotation: Annotation,
-    *,
-    end_id: int | None,
-    annotator: str,
-    trace_id: str,
-    problem_id: str,
-    split: str,
-    writer: str,
-    model: str,
-    prompt: str,
-    text: str,
-    truncated: bool,
-) -> Trace:
-    """A trace with its moves aligned to tokens.
-
-    Args:
-        prompt_ids: Tokens of the prompt, BOS included.
-        response_ids: Tokens of the response's text.
-        offsets: Characters of each response token.
-        annotation: Moves, opportunities and grade.
-        end_id: EOS where the writer ended, to be appended.
-        annotator: Who marked the moves.
-        trace_id: Unique in its table.
-        problem_id: Problem it answers.
-        split: `select` or `report`.
-        writer: `base` or `rl`.
-        model: Name of the writer.
-        prompt: What was asked.
-        text: What was answered.
-        truncated: Whether it was cut.
-    """
-    num_prompt_tokens = len(prompt_ids)
-    return Trace(
-        trace_id=trace_id,
-        problem_id=problem_id,
-        split=split,
-        writer=writer,
-        model=model,
-        prompt=prompt,
-        text=text,
-        token_ids=(*prompt_ids, *response_ids, *(() if end_id is None else (end_id,))),
-        num_prompt_tokens=num_prompt_tokens,
-        correct=annotation.correct,
-        truncated=truncated,
-        spans=tuple(
-            align_span(span, offsets, num_prompt_tokens, annotator) for span in annotation.spans
-        ),
-        opportunities=tuple(
-            align_opportunity(opportunity, offsets, num_prompt_tokens)
-            for opportunity in annotation.opportunities
-        ),
-    )
-
-
 @dataclass(frozen=True)
 class Rollout:
-    """What a model wrote on a problem, with its tokens.
+    """A response to a problem, with its tokens.
 
     Attributes:
         prompt_ids: Tokens of the prompt, BOS included.
-        response_ids: Tokens of the text.
+        response_ids: Tokens of the text, as they were sampled.
         offsets: Characters of each of those.
-        end_id: EOS, if the writer ended.
+        end_id: EOS, if the writer ended with it.
         text: The response.
+        truncated: Whether it was cut.
     """
 
     prompt_ids: Sequence[int]
@@ -177,31 +119,34 @@ class Rollout:
     offsets: Offsets
     end_id: int | None
     text: str
+    truncated: bool
 
     def annotated(
-        self, problem: Problem, source: str, writer: str, model: str, sample: str
+        self,
+        problem: Problem,
+        annotation: Annotation,
+        *,
+        annotator: str,
+        writer: str,
+        model: str,
+        sample: str,
     ) -> Trace:
-        """The trace, with moves as the annotator of `source` sees them; without, if it has none.
+        """The trace, with spans and opportunities aligned to tokens.
 
         Args:
             problem: What was asked.
-            source: Of the problems.
+            annotation: What an annotator says of the text.
+            annotator: Its name.
             writer: `base` or `rl`.
             model: Name of the writer.
             sample: Which of the writer's rollouts on the problem.
+
+        Raises:
+            NoTokensError: No token shares a character with some span.
         """
-        annotate = annotator_for(source)
-        truncated = self.end_id is None
-        annotation = Annotation((), (), None)
-        if annotate:
-            annotation = annotate(problem.prompt, self.text, truncated)
-        return build_trace(
-            self.prompt_ids,
-            self.response_ids,
-            self.offsets,
-            annotation,
-            end_id=self.end_id,
-            annotator=source,
+        first = len(self.prompt_ids)
+        end = () if self.end_id is None else (self.end_id,)
+        return Trace(
             trace_id=f"{problem.problem_id}/{writer}/{sample}",
             problem_id=problem.problem_id,
             split=problem.split,
@@ -209,5 +154,12 @@ class Rollout:
             model=model,
             prompt=problem.prompt,
             text=self.text,
-            truncated=truncated,
+            token_ids=(*self.prompt_ids, *self.response_ids, *end),
+            num_prompt_tokens=first,
+            correct=annotation.correct,
+            truncated=self.truncated,
+            spans=tuple(align_span(s, self.offsets, first, annotator) for s in annotation.spans),
+            opportunities=tuple(
+                align_opportunity(o, self.offsets, first) for o in annotation.opportunities
+            ),
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sae_reasoning.records import Annotation, Span, Trace
+from sae_reasoning.records import Span, Trace
 from sae_reasoning.tasks.protocol import Paraphraser
-from sae_reasoning.traces.align import Offsets, build_trace
+from sae_reasoning.traces.align import align_span
 
 Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 """Token ids of a response's text, and the characters of each."""
@@ -59,27 +59,15 @@ def paraphrase(
     text += trace.text[end:]
     if not any(is_new):
         return None
-    return Paraphrased(_rebuilt(trace, text, spans, *encode(text)), tuple(is_new))
-
-
-def _rebuilt(
-    trace: Trace, text: str, spans: Sequence[Span], response_ids: Sequence[int], offsets: Offsets
-) -> Trace:
-    prompt_ids = trace.token_ids[: trace.num_prompt_tokens]
-    built = build_trace(
-        prompt_ids,
-        response_ids,
-        offsets,
-        Annotation(tuple(spans), (), None),
-        end_id=None,
-        annotator="paraphrase",
+    response_ids, offsets = encode(text)
+    first = trace.num_prompt_tokens
+    reworded = replace(
+        trace,
         trace_id=f"{trace.trace_id}/paraphrased",
-        problem_id=trace.problem_id,
-        split=trace.split,
-        writer=trace.writer,
-        model=trace.model,
-        prompt=trace.prompt,
         text=text,
-        truncated=trace.truncated,
+        token_ids=(*trace.token_ids[:first], *response_ids),
+        spans=tuple(align_span(span, offsets, first, "paraphrase") for span in spans),
+        opportunities=(),
+        answer_status="",
     )
-    return replace(built, correct=trace.correct)
+    return Paraphrased(reworded, tuple(is_new))

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from sae_reasoning.behaviours.windows import Rows, response_rows
 from sae_reasoning.records import Annotation, TokenOpportunity, TokenSpan, Trace
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, narrate
 from sae_reasoning.tasks.search.world import Difficulty, sample_problem
-from sae_reasoning.traces.align import build_trace
+from sae_reasoning.traces.align import Rollout
 
 
 def narrated_traces(
@@ -32,22 +33,22 @@ def narrated_traces(
             for word in narration.text.split(" "):
                 offsets.append((start, start + len(word)))
                 start += len(word) + 1
+            rollout = Rollout(
+                encode(f"{grammar.BOS} {problem.prompt()}"),
+                encode(narration.text),
+                offsets,
+                encode(grammar.EOS)[0],
+                narration.text,
+                truncated=False,
+            )
             traces.append(
-                build_trace(
-                    encode(f"{grammar.BOS} {problem.prompt()}"),
-                    encode(narration.text),
-                    offsets,
+                rollout.annotated(
+                    Problem(f"p{number:03d}", ("select", "report")[number % 2], problem.prompt()),
                     Annotation(narration.spans, narration.opportunities, None),
-                    end_id=encode(grammar.EOS)[0],
                     annotator="narrator",
-                    trace_id=f"p{number:03d}/{writer}/000",
-                    problem_id=f"p{number:03d}",
-                    split=("select", "report")[number % 2],
                     writer=writer,
                     model=writer,
-                    prompt=problem.prompt(),
-                    text=narration.text,
-                    truncated=False,
+                    sample="000",
                 )
             )
     return sorted(traces, key=lambda t: (t.split != "select", t.problem_id, t.writer))

@@ -47,7 +47,8 @@ from sae_reasoning.jobs.rank.data import active
 from sae_reasoning.jobs.rank.injected import attack_with_words
 from sae_reasoning.jobs.rank.subjects import Subject
 from sae_reasoning.records import Annotation, Opportunity, Span, Trace
-from sae_reasoning.traces.align import build_trace
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.paraphrase import Paraphraser
 
 KINDS = {
@@ -228,20 +229,16 @@ def _trace(
             spans.append(Span(MOVE, start, start + len(" ".join(said))))
         words += [*said, _STOP]
     text = " ".join(words)
-    return build_trace(
-        lm.tokenizer(" ".join(prompt)).input_ids,
-        *encode_response(lm.tokenizer, text),
+    ids, offsets = encode_response(lm.tokenizer, text)
+    prompt_ids = lm.tokenizer(" ".join(prompt)).input_ids
+    rollout = Rollout(prompt_ids, ids, offsets, None, text, truncated=False)
+    return rollout.annotated(
+        Problem(problem, split, " ".join(prompt)),
         Annotation(tuple(spans), tuple(opportunities), None),
-        end_id=None,
         annotator="hand",
-        trace_id=f"{split}{number}",
-        problem_id=problem,
-        split=split,
         writer="rl",
         model="rl",
-        prompt=" ".join(prompt),
-        text=text,
-        truncated=False,
+        sample=f"{split}{number}",
     )
 
 

@@ -18,6 +18,7 @@ from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.jobs.traces.marks import mark
 from sae_reasoning.tasks.search.problems import draw_problems
+from sae_reasoning.tasks.search.task import search_task
 from sae_reasoning.traces.align import Rollout
 
 TEXTS = {
@@ -237,8 +238,12 @@ def test_the_grammar_marks_a_rollout_that_ended_as_it_did_when_it_was_made(
     text = "<think> so at ash . wait , dead end ."
     ids, offsets = encode_response(tokenizer, text)
     prompt_ids = encode_prompt(tokenizer, problem.prompt)
-    rollout = Rollout(prompt_ids, ids, offsets, tokenizer.eos_token_id, text)
-    made = rollout.annotated(problem, "search", "rl", "m", "000")
+    rollout = Rollout(prompt_ids, ids, offsets, tokenizer.eos_token_id, text, False)
+    task = search_task()
+    found = task.annotate(problem, text, truncated=False, model="rl")
+    made = rollout.annotated(
+        problem, found, annotator="search", writer="rl", model="m", sample="000"
+    )
     assert made.opportunities[-1].char_end == len(text)
     marked = mark(tiny_config, "grammar", [made], Console(io.StringIO())).traces
     assert marked == [made]

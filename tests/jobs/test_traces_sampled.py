@@ -7,7 +7,6 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import GenerationConfig
 
 from sae_reasoning.config import Config, PairConfig
@@ -18,7 +17,7 @@ from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load, sa
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
-from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.steering.noise import Noise, keyed_sampler
 
 NUM_ENDS = 25
 
@@ -49,15 +48,14 @@ def test_stored_tokens_are_those_that_were_sampled_and_what_ended_them(cfg: Conf
     for writer, model in cfg.pair.readers.items():
         lm = load(model, "cpu")
         own = [trace for trace in made if trace.writer == writer]
-        keys = [
-            (cfg.traces.seed, numbers.index(t.problem_id), int(t.trace_id.rpartition("/")[2]))
-            for t in own
-        ]
+        keys = Noise("traces", cfg.traces.seed).keys(
+            [(numbers.index(t.problem_id), int(t.trace_id.rpartition("/")[2])) for t in own]
+        )
         prompts = [encode_prompt(lm.tokenizer, trace.prompt) for trace in own]
         for rollout in generate(
             lm,
             prompts,
-            sampler=keyed_sampler(torch.tensor(keys), cfg.traces.temperature),
+            sampler=keyed_sampler(keys, cfg.traces.temperature),
             max_new_tokens=24,
             batch_size=len(own),
         ):

@@ -65,15 +65,17 @@ def test_questions_of_any_form_are_rolled_out_and_graded(
     manifest, out = _run(words)
     made = read_traces(words.folder / "traces" / "traces.parquet")
     assert len(made) == 4 * 2 * 2
-    assert all(trace.correct is False for trace in made)  # Cut after four tokens, no answer.
-    assert manifest.counts["ungraded"] == 0 and manifest.counts["truncated"] == 16
+    assert all(trace.correct is False for trace in made)  # After four tokens at most, no answer.
+    assert manifest.counts["ungraded"] == 0
+    assert manifest.counts["truncated"] == sum(trace.truncated for trace in made) > 8
     assert "grades by program (shares of rollouts)" in out
     posed = read_table(words.folder / "traces" / "problems.parquet")
     assert sorted(posed.split) == ["report", "report", "select", "select"]
     assert all(row.reference == str(int(row.prompt.split()[2]) + 1) for row in posed.itertuples())
     grades = read_table(words.folder / "traces" / "grades.parquet").set_index("writer")
     assert grades.loc["rl", "no answer"] == 1.0
-    assert {trace.answer_status for trace in made} == {"truncated"}
+    ends = {True: "truncated", False: "none"}
+    assert all(trace.answer_status == ends[trace.truncated] for trace in made)
     assert manifest.counts["unreadable_answers"] == 0
 
 

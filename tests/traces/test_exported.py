@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sae_reasoning.records import Annotation, Trace
-from sae_reasoning.traces.align import build_trace
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.exported import span_lines
 from sae_reasoning.traces.imported import ImportedTrace, parse_imported
 from sae_reasoning.traces.offsets import UNITS
@@ -21,21 +22,16 @@ NAMES = ANY.filter(bool)
 
 def as_trace(one: ImportedTrace) -> Trace:
     """A trace whose tokens are its characters."""
-    return build_trace(
-        [0],
-        list(range(len(one.text))),
-        [(place, place + 1) for place in range(len(one.text))],
+    characters = [(place, place + 1) for place in range(len(one.text))]
+    ids = list(range(len(one.text)))
+    rollout = Rollout([0], ids, characters, None, one.text, one.truncated)
+    return rollout.annotated(
+        Problem(one.problem_id, one.split or "report", one.prompt),
         one.annotation,
-        end_id=None,
         annotator="imported",
-        trace_id="t",
-        problem_id=one.problem_id,
-        split=one.split or "report",
         writer=one.writer,
         model="m",
-        prompt=one.prompt,
-        text=one.text,
-        truncated=one.truncated,
+        sample="0",
     )
 
 

@@ -23,6 +23,7 @@ from sae_reasoning.jobs.ablate.latents import (
 )
 from sae_reasoning.jobs.ablate.places import measure_places, sizes_overall
 from sae_reasoning.jobs.ablate.thinking import thinking_prefix
+from sae_reasoning.opening import PROBLEMS_FILE
 from sae_reasoning.records import Trace
 from sae_reasoning.steering.conditions import (
     Condition,
@@ -43,7 +44,6 @@ from sae_reasoning.traces.annotate import (
     hear_sentences,
     listener_for,
 )
-from sae_reasoning.traces.problems import PROBLEMS_FILE
 
 
 def inputs_of(cfg: Config) -> dict[str, str]:

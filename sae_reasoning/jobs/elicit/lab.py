@@ -15,12 +15,12 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attach import Attachment
 from sae_reasoning.edges.lm.generate import Sampler, generate
 from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_response, load
-from sae_reasoning.edges.tables import read_table, read_traces, write_table
+from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.elicitation.moves import moves_made
+from sae_reasoning.opening import first_problems
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.annotate import Annotator
-from sae_reasoning.traces.problems import posed_in
 
 MODELS = ("base", "rl")
 _FIRST_SAMPLE = 40_000
@@ -88,8 +88,7 @@ class Lab:
         self.cfg, self.own, self.folder, self.console = cfg, cfg.elicit, folder, console
         self._annotate = annotate
         most = {"select": self.own.select_problems, "report": self.own.report_problems}
-        traces = read_traces(cfg.folder / "traces" / "traces.parquet")
-        self.problems = posed_in(traces, most, cfg.traces.report_share)
+        self.problems = first_problems(cfg, most)
 
     @cached_property
     def base(self) -> LanguageModel:

@@ -47,6 +47,7 @@ from sae_reasoning.jobs.hybrid.material import (
 )
 from sae_reasoning.jobs.hybrid.rollouts import Bench, Trial, run_trials
 from sae_reasoning.jobs.hybrid.vectors import Vector, by_kind, global_bias, make_vectors
+from sae_reasoning.opening import first_problems
 from sae_reasoning.steering import recovery
 from sae_reasoning.steering.controls import random_direction
 from sae_reasoning.steering.policies import (
@@ -66,7 +67,6 @@ from sae_reasoning.steering.vectors import Steer
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, THINK
 from sae_reasoning.texts import bounded
 from sae_reasoning.traces.annotate import Annotator, annotator_for
-from sae_reasoning.traces.problems import posed_in
 
 _NO_BUDGET = float("nan")
 
@@ -159,7 +159,7 @@ class _Lab:
                 f"{', '.join(cfg.behaviours)}"
             )
         most = {"select": self._own.select_problems, "report": self._own.num_problems}
-        self.problems = posed_in(self._traces, most, cfg.traces.report_share)
+        self.problems = first_problems(cfg, most)
         self._chosen: dict[str, Any] = {}
         self._shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
         self._dictionaries: dict[int, Dictionary] = load_ranked(

@@ -20,16 +20,15 @@ from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
 from sae_reasoning.jobs.traces.marks import Marked, mark
 from sae_reasoning.jobs.traces.problems import check_source, draw_problems
 from sae_reasoning.jobs.traces.rollouts import opens_thought, roll_out
+from sae_reasoning.opening import PROBLEMS_FILE
 from sae_reasoning.records import SELECT, Trace
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.text.grading import Grader, grade_all, uneven_answers
 from sae_reasoning.tasks.text.placing import Placement
 from sae_reasoning.traces.agreement import agree
-from sae_reasoning.traces.annotate import ANNOTATORS
 from sae_reasoning.traces.imported import is_trace
 from sae_reasoning.traces.imported_notes import note_single_writer
 from sae_reasoning.traces.jitter import jitter
-from sae_reasoning.traces.problems import PROBLEMS_FILE
 from sae_reasoning.traces.summary import beside_each_other, summarise, writers_in_words
 
 _SHOWN_ROWS = 8
@@ -52,7 +51,9 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         parts = stage.folder / "parts"
         found = _find(cfg, rows, parts, console)
         made, placement = found.traces, found.placement
-        if found.problems:
+        posed = pd.DataFrame(list(map(asdict, found.problems)))
+        write_table(stage.folder / PROBLEMS_FILE, posed)
+        if not found.marked_by:
             made = _graded(cfg, made, found.problems, stage.folder, tracker, console)
         made, quotes, failures = _marked(cfg, made, found.marked_by, stage.folder, tracker, console)
         placement.add(quotes)
@@ -84,7 +85,7 @@ class _Found:
     Attributes:
         traces: Rolled out or imported.
         marked_by: Annotator whose moves they bear; "" for none.
-        problems: Those in words that were posed.
+        problems: In the order in which they were posed.
         placement: Quoted sections of imported ones.
     """
 
@@ -97,14 +98,16 @@ class _Found:
 def _find(cfg: Config, rows: Rows, parts: Path, console: Console) -> _Found:
     if _holds_traces(rows):
         made, placement = import_traces(cfg, rows, console)
-        return _Found(fit_readers(cfg, made, console), "imported", placement=placement)
+        fit = fit_readers(cfg, made, console)
+        posed: dict[str, Problem] = {}
+        for one in made:
+            posed.setdefault(one.problem_id, Problem(one.problem_id, one.split, one.prompt))
+        return _Found(fit, "imported", list(posed.values()), placement)
     if cfg.traces.kind == "file":
         _refuse_imported(cfg)
     problems = draw_problems(cfg, rows, console.warn)
     made = roll_out(cfg, problems, parts, console)
-    if cfg.traces.source in ANNOTATORS:
-        return _Found(made, "grammar")
-    return _Found(made, "", problems)
+    return _Found(made, "grammar" if cfg.traces.kind == "search" else "", problems)
 
 
 def _holds_traces(rows: Rows) -> bool:
@@ -135,8 +138,7 @@ def _graded(
     tracker: Tracker,
     console: Console,
 ) -> list[Trace]:
-    """Grade rollouts on problems in words; the problems are kept for later stages."""
-    write_table(folder / PROBLEMS_FILE, pd.DataFrame(list(map(asdict, problems))))
+    """Grade rollouts on problems in words."""
     with OutsideScorers() as scorers:
         grader = Grader({problem.problem_id: problem for problem in problems}, scorers)
         graded, shares = grade_all(made, grader, opens_thought(cfg))

@@ -11,9 +11,9 @@ from sae_reasoning.edges.lm.unknown import Unknown
 from sae_reasoning.edges.tables import is_parquet
 from sae_reasoning.edges.tables import read_rows as read_parquet_rows
 from sae_reasoning.records import Trace
-from sae_reasoning.tasks.problems import assign_splits
+from sae_reasoning.tasks.problems import Problem, assign_splits
 from sae_reasoning.tasks.text.placing import Placement
-from sae_reasoning.traces.align import NoTokensError, build_trace
+from sae_reasoning.traces.align import NoTokensError, Rollout
 from sae_reasoning.traces.imported import (
     ImportedTrace,
     parse_imported,
@@ -81,23 +81,22 @@ def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace
     for number, item in enumerate(items):
         response_ids, offsets = encode_response(tokenizer, item.text)
         unknown.count(item.writer, item.text, response_ids, offsets)
+        split = given.get(item.problem_id) or lots[item.problem_id]
+        problem = Problem(item.problem_id, split, item.prompt)
+        prompt_ids = item.prompt and encode_prompt(
+            tokenizers.get(item.writer, tokenizer), item.prompt
+        )
+        rollout = Rollout(
+            prompt_ids or filler, response_ids, offsets, None, item.text, item.truncated
+        )
         try:
-            trace = build_trace(
-                (item.prompt and encode_prompt(tokenizers.get(item.writer, tokenizer), item.prompt))
-                or filler,
-                response_ids,
-                offsets,
+            trace = rollout.annotated(
+                problem,
                 item.annotation,
-                end_id=None,
                 annotator="imported",
-                trace_id=f"{item.problem_id}/{item.writer}/{number:05d}",
-                problem_id=item.problem_id,
-                split=given.get(item.problem_id) or lots[item.problem_id],
                 writer=item.writer,
                 model=names[item.writer],
-                prompt=item.prompt,
-                text=item.text,
-                truncated=item.truncated,
+                sample=f"{number:05d}",
             )
         except NoTokensError as error:
             raise ConfigError(

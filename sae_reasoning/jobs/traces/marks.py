@@ -10,6 +10,8 @@ from sae_reasoning.edges.endpoint import Chat, Question
 from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.records import Annotation, Span, Trace
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.search.task import search_task
 from sae_reasoning.tasks.text.cues import Lexicon
 from sae_reasoning.tasks.text.judge import (
     Judged,
@@ -23,7 +25,6 @@ from sae_reasoning.tasks.text.judge import (
 from sae_reasoning.tasks.text.placing import Placement
 from sae_reasoning.tasks.text.sentences import sentence_opportunities
 from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span
-from sae_reasoning.traces.annotate import annotate_search
 
 
 @dataclass
@@ -68,9 +69,14 @@ def mark(cfg: Config, annotator: str, traces: Sequence[Trace], console: Console)
     if annotator == "imported":
         return Marked(list(traces))
     if annotator == "grammar":
-        return Marked(
-            [marked(t, annotate_search(t.prompt, t.text, t.truncated), "search") for t in traces]
-        )
+        grammar = search_task()
+        found = [
+            grammar.annotator.annotate(
+                Problem(t.problem_id, t.split, t.prompt), t.text, truncated=t.truncated
+            )
+            for t in traces
+        ]
+        return Marked([marked(t, one, "search") for t, one in zip(traces, found, strict=True)])
     if annotator == "cues":
         lexicon = Lexicon(cfg.traces.cues, cfg.behaviours)
         return Marked([by_sentence(t, lexicon.spans(t.text), "cues") for t in traces])

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.generate import Rollout as Generated
-from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.limits import require_context
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
@@ -23,14 +19,17 @@ from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.lm.vllm import VllmWriter
 from sae_reasoning.edges.tables import read_traces, write_traces
-from sae_reasoning.records import Trace
-from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.opening import open_task
+from sae_reasoning.records import Annotation, Trace
+from sae_reasoning.rollouts.respond import Sampling, prefix_of, respond
+from sae_reasoning.steering.noise import Noise
 from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.protocol import Task
 from sae_reasoning.traces.align import Rollout
 
 
 @dataclass(frozen=True)
-class _Task:
+class _Asked:
     """One rollout to make."""
 
     problem: Problem
@@ -55,13 +54,13 @@ def roll_out(
             + (" by vLLM" if cfg.traces.engine == "vllm" else ""),
         },
     )
-    made: list[Trace] = []
+    task, made = open_task(cfg), list[Trace]()
     for writer, model in cfg.pair.readers.items():
-        tasks = [_Task(p, s) for p in problems for s in range(samples[writer])]
+        asked = [_Asked(p, s) for p in problems for s in range(samples[writer])]
         size = 4 * cfg.traces.batch_size
-        chunks = [tasks[start : start + size] for start in range(0, len(tasks), size)]
+        chunks = [asked[start : start + size] for start in range(0, len(asked), size)]
         lm: LanguageModel | VllmWriter | None = None
-        with console.progress(len(tasks), "rollouts", f"{writer} writes") as bar:
+        with console.progress(len(asked), "rollouts", f"{writer} writes") as bar:
             for number, chunk in enumerate(chunks):
                 part = parts / f"{writer}_{number:05d}.parquet"
                 if not part.exists():
@@ -70,7 +69,7 @@ def roll_out(
                         if cfg.traces.engine == "vllm"
                         else load(model, cfg.device)
                     )
-                    write_traces(part, list(_write(lm, writer, chunk, cfg)))
+                    write_traces(part, list(_write(lm, writer, chunk, task, cfg)))
                 made.extend(read_traces(part))
                 bar.advance(len(chunk))
     return made
@@ -92,37 +91,48 @@ def _check_lengths(cfg: Config, problems: Sequence[Problem]) -> None:
 
 
 def _write(
-    lm: LanguageModel | VllmWriter, writer: str, tasks: Sequence[_Task], cfg: Config
+    lm: LanguageModel | VllmWriter, writer: str, asked: Sequence[_Asked], task: Task, cfg: Config
 ) -> Iterator[Trace]:
-    prompts = [encode_prompt(lm.tokenizer, task.problem.prompt) for task in tasks]
-    for rollout in _generated(lm, prompts, tasks, cfg):
-        problem, sample = tasks[rollout.row].problem, tasks[rollout.row].sample
-        token_ids = list(rollout.token_ids)
-        text = lm.decode(token_ids)
-        offsets = offsets_of(lm.tokenizer, token_ids, text)
-        yield Rollout(prompts[rollout.row], token_ids, offsets, rollout.end_id, text).annotated(
-            problem, cfg.traces.source, writer, lm.facts.name, f"{sample:03d}"
+    """Rollouts with the task's annotation; natural text bears none yet."""
+    for one, (ids, end_id) in zip(asked, _sampled(lm, asked, cfg), strict=True):
+        text = lm.decode(ids)
+        rollout = Rollout(
+            encode_prompt(lm.tokenizer, one.problem.prompt),
+            ids,
+            offsets_of(lm.tokenizer, ids, text),
+            end_id,
+            text,
+            truncated=end_id is None,
+        )
+        found = Annotation((), (), None)
+        if task.behaviours is not None:
+            found = task.annotate(one.problem, text, truncated=rollout.truncated, model=writer)
+        yield rollout.annotated(
+            one.problem,
+            found,
+            annotator=task.annotator.name,
+            writer=writer,
+            model=lm.facts.name,
+            sample=f"{one.sample:03d}",
         )
 
 
-def _generated(
-    lm: LanguageModel | VllmWriter,
-    prompts: Sequence[Sequence[int]],
-    tasks: Sequence[_Task],
-    cfg: Config,
-) -> Iterator[Generated]:
-    keys = [(cfg.traces.seed, task.problem.key, task.sample) for task in tasks]
+def _sampled(
+    lm: LanguageModel | VllmWriter, asked: Sequence[_Asked], cfg: Config
+) -> list[tuple[list[int], int | None]]:
+    """Of each rollout, its tokens and what ended it."""
+    noise = Noise("traces", cfg.traces.seed)
     most, temperature = cfg.traces.max_new_tokens, cfg.traces.temperature
     if isinstance(lm, VllmWriter):
-        return lm.write(prompts, keys, temperature=temperature, max_new_tokens=most)
-    return generate(
-        lm,
-        prompts,
-        sampler=keyed_sampler(torch.tensor(keys), temperature),
-        max_new_tokens=most,
-        batch_size=cfg.traces.batch_size,
-        shared=True,
-    )
+        prompts = [encode_prompt(lm.tokenizer, one.problem.prompt) for one in asked]
+        keys = noise.keys([(one.problem.key, one.sample) for one in asked])
+        made = lm.write(
+            prompts, list(map(tuple, keys.tolist())), temperature=temperature, max_new_tokens=most
+        )
+        return [(list(one.token_ids), one.end_id) for one in sorted(made, key=lambda r: r.row)]
+    sampling = Sampling(noise, temperature, most, cfg.traces.batch_size)
+    prefixes = [prefix_of(lm, a.problem.prompt, a.problem.key, a.sample) for a in asked]
+    return [(list(one.token_ids), one.end_id) for one in respond(lm, prefixes, sampling)]
 
 
 def opens_thought(cfg: Config) -> Callable[[Trace], bool]:
