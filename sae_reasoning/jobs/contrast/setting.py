@@ -11,7 +11,7 @@ from sae_reasoning.contrast.starts import Begun, Place, noise_key
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.tables import read_traces
-from sae_reasoning.opening import open_task
+from sae_reasoning.opening import first_problems, open_task
 from sae_reasoning.records import REPORT, SELECT, Trace
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
@@ -20,7 +20,6 @@ from sae_reasoning.steering.noise import Noise
 from sae_reasoning.steering.vectors import Steer, steer_once
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Start, Task
-from sae_reasoning.traces.problems import posed_in
 
 
 @dataclass
@@ -137,7 +136,7 @@ def open_setting(cfg: Config, parts: Path, console: Console) -> Setting:
         cfg=cfg,
         task=open_task(cfg, traces),
         models=LoadedPair(cfg.pair, cfg.device),
-        problems=posed_in(traces, most, cfg.traces.report_share),
+        problems=first_problems(cfg, most),
         behaviours=own.behaviours or cfg.behaviours,
         parts=Parts(parts),
         console=console,

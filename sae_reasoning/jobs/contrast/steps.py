@@ -54,9 +54,18 @@ def _roll_out(setting: Setting, split: str, model: str) -> list[Trace]:
     for (problem, sample), one in zip(rows, made, strict=True):
         ids = one.response_ids
         offsets = offsets_of(lm.tokenizer, ids, one.text)
-        rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text)
-        source = setting.cfg.traces.source
-        found.append(rollout.annotated(problem, source, model, lm.facts.name, f"cot{sample}"))
+        rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text, one.truncated)
+        said = setting.task.annotate(problem, one.text, truncated=one.truncated, model=model)
+        found.append(
+            rollout.annotated(
+                problem,
+                said,
+                annotator=setting.task.annotator.name,
+                writer=model,
+                model=lm.facts.name,
+                sample=f"cot{sample}",
+            )
+        )
     return found
 
 
