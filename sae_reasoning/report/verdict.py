@@ -25,8 +25,9 @@ less than `margin` behind. Thresholds apply to bounds, never to points. Nothing 
 pair was made is read.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast.execution import (
@@ -58,6 +59,13 @@ _JUDGED = (ACCURACY, CORRECTED, STEERED, OVER)
 """Measures that rest on a judge of executions."""
 _CONTROLS = {CORRECTED: RANDOM_FILL, STEERED: RANDOM_FILL}
 """Control within a measure that has no other: chance is what a random fill earns."""
+_STEPS = {
+    "onset_probability/": "onset probability",
+    ACCURACY: "execution accuracy",
+    CORRECTED: "execution accuracy",
+    "steered/": "steering vectors",
+}
+"""Steps of the contrast, by the beginning of their measures."""
 _NEVER = 0.0005
 """Starts a trace, below which people say never."""
 
@@ -196,7 +204,11 @@ class _Case:
 
 
 def verdict(
-    behaviour: str, measures: Sequence[Measure], thresholds: ReportConfig, judge: str = ""
+    behaviour: str,
+    measures: Sequence[Measure],
+    thresholds: ReportConfig,
+    judge: str = "",
+    lacking: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Verdict:
     """The verdict on one behaviour.
 
@@ -205,12 +217,16 @@ def verdict(
         measures: Of the contrast.
         thresholds: The verdict's margins and thresholds.
         judge: Name of the judge of executions, which figures are cited with.
+        lacking: By step of the contrast that was left out, the capabilities that the task lacks.
     """
     case = _Case(behaviour, measures, thresholds, judge)
     try:
         return _judge(case)
     except _MissingError as missing:
-        return case.says(INCONCLUSIVE, f"a needed measure is missing: {missing}")
+        steps = [step for start, step in _STEPS.items() if str(missing).startswith(start)]
+        lacks = [name for step in steps for name in lacking.get(step, ())]
+        why = f", since this task has no {' and no '.join(lacks)}" if lacks else ""
+        return case.says(INCONCLUSIVE, f"a needed measure is missing: {missing}{why}")
 
 
 def _judge(case: _Case) -> Verdict:

@@ -186,7 +186,7 @@ def test_figures_are_cited_with_their_judge_and_control() -> None:
     found = {one.measure: (one.judge, one.control) for one in created.evidence}
     assert found["onset_probability/per_trace rl/base"] == ("", "")
     assert found["chance_corrected_accuracy rl own opening"] == ("the grammar", "random fill")
-    assert found["steered/chance_corrected base trigger"] == ("the grammar", "random fill")
+    assert found["steered/chance_corrected base steering vector"] == ("the grammar", "random fill")
     assert found["steered/chance_corrected_over base random direction 1"] == (
         *("the grammar", "random direction 1"),
     )
@@ -201,6 +201,16 @@ def test_a_ratio_that_was_not_measured_is_named_in_the_reason() -> None:
     )
     unbounded = full({"trace difference": (1.2, float("nan"), float("nan"))}).reason
     assert unbounded.endswith("onset_probability/per_trace rl-base (90%) has no interval")
+
+
+def test_a_measure_that_the_task_cannot_have_is_named_with_what_it_lacks() -> None:
+    lacking = {"onset probability": ["openings"], "execution accuracy": ["judge", "null"]}
+    found = verdict(MOVE, [], ReportConfig(), lacking=lacking)
+    assert found.verdict == "inconclusive"
+    assert found.reason == (
+        "a needed measure is missing: onset_probability/per_opportunity rl-base wasn't measured, "
+        "since this task has no openings"
+    )
 
 
 def test_pages_tell_how_the_rate_of_a_deployed_behaviour_changes_while_thinking() -> None:
@@ -261,7 +271,7 @@ def test_too_little_is_inconclusive_however_large_the_effect(items: int, n: int)
 
 def test_the_verdict_never_reads_how_a_pair_was_made() -> None:
     assert list(signature(verdict).parameters) == [
-        *("behaviour", "measures", "thresholds", "judge")
+        *("behaviour", "measures", "thresholds", "judge", "lacking")
     ]
     for read in (Measure, ReportConfig):
         assert not set(read.__dataclass_fields__) & {"arm", "pair", "recipe", "name", "lacks"}

@@ -16,7 +16,7 @@ import pandas as pd
 
 from sae_reasoning.config import Config
 from sae_reasoning.contrast.measures import Measure
-from sae_reasoning.edges.artifacts import Manifest, Stage, write_json
+from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.tables import read_table
@@ -53,7 +53,8 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         measures = [Measure(**row) for row in table.to_dict("records")]
         task = open_task(cfg)
         judge = task.judge.name if task.judge else ""
-        verdicts = [verdict(one, measures, cfg.report, judge) for one in behaviours]
+        lacking = read_json(cfg.folder / "contrast" / "missing.json")["measures"]
+        verdicts = [verdict(one, measures, cfg.report, judge, lacking) for one in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
         latents = write_latents(cfg, sources, reviews, stage.folder, console)
         write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents)
