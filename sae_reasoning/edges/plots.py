@@ -1,4 +1,4 @@
-"""Pictures of what edits did, and of what changed along a training (matplotlib)."""
+"""Figures of effects, recovery, transfer, training courses and elicitation (matplotlib)."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ _LABELS = {
     "matched_latent": "matched latents",
     "random_direction": "random directions",
     "random_positions": "random positions",
-    "other_move": "other moves' latents",
-    "mean_difference": "mean difference (rival)",
-    "permuted_match": "other latents' counterparts",
-    "own_latents": "the pair's own latents (rival)",
+    "other_move": "other behaviours' latents",
+    "mean_difference": "mean difference (baseline)",
+    "permuted_match": "matched latents of other latents",
+    "own_latents": "the pair's own latents (baseline)",
 }
 _COLOURS = {
     "edit": "#1f5fa8",
@@ -31,9 +31,9 @@ _COLOURS = {
 _TRANSFERS = ("#1f5fa8", "#b5651d", "#7a4fa3")
 
 _CURVES = {
-    "enter_thinking": ("enters thought", "#8a8a8a"),
-    "onset_probability/per_opportunity": ("starts the move, at an opportunity", "#1f5fa8"),
-    "validity": ("carries it out, once started", "#b5651d"),
+    "enter_thinking": ("enters thinking", "#8a8a8a"),
+    "onset_probability/per_opportunity": ("starts the behaviour, at an opportunity", "#1f5fa8"),
+    "validity": ("executes it rightly, once started", "#b5651d"),
 }
 
 _POLICIES = {
@@ -55,8 +55,8 @@ _STYLES = ("-", "--", ":")
 def plot_recovery(found: pd.DataFrame, path: Path) -> None:
     """Gap recovered over the share of tokens steered, with 95 % intervals.
 
-    A panel for all problems, and for those that need each move where there's a gap; moves that as
-    many problems need as another one already shown are left out.
+    A panel for all problems, and for those that need each behaviour where there is a gap; behaviours
+    that as many problems need as another one already shown are left out.
 
     Args:
         found: Table of `steering.recovery.recovery`.
@@ -66,11 +66,11 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
 
     curves = found[found.defined & found.policy.isin(list(_POLICIES)) & found.budget.notna()]
     sizes = curves.drop_duplicates("move").drop_duplicates("n")
-    moves = list(sizes.move)
-    figure = Figure(figsize=(3 + 3.4 * max(len(moves), 1), 3.8), layout="constrained")
-    axes = figure.subplots(1, max(len(moves), 1), squeeze=False, sharey=True)
-    for axis, move in zip(axes[0], moves, strict=False):
-        part = curves[curves.move == move]
+    behaviours = list(sizes.move)
+    figure = Figure(figsize=(3 + 3.4 * max(len(behaviours), 1), 3.8), layout="constrained")
+    axes = figure.subplots(1, max(len(behaviours), 1), squeeze=False, sharey=True)
+    for axis, behaviour in zip(axes[0], behaviours, strict=False):
+        part = curves[curves.move == behaviour]
         for policy, (label, colour) in _POLICIES.items():
             own = part[part.policy == policy]
             for style, (vector, line) in zip(
@@ -91,12 +91,12 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
                 )
         for level in (0, 1):
             axis.axhline(level, color="black", linewidth=0.6)
-        title = "all problems" if move == "all" else f"problems that need {move}"
+        title = "all problems" if behaviour == "all" else f"problems that need {behaviour}"
         axis.set_title(f"{title}\n(n = {part.n.iloc[0]})", fontsize=9)
         axis.set_xlabel("share of tokens steered", fontsize=8)
         axis.tick_params(labelsize=7)
     axes[0][0].set_ylabel("share of the accuracy gap recovered", fontsize=8)
-    if moves:
+    if behaviours:
         handles, labels = axes[0][0].get_legend_handles_labels()
         shown = dict(zip(labels, handles, strict=True))
         figure.legend(
@@ -107,25 +107,28 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
 
 
 def plot_effects(found: pd.DataFrame, path: Path) -> None:
-    """Change of each move per opportunity, edit beside controls; a panel for each model and edit.
+    """Change of each behaviour's starts per opportunity, by the edit and its controls.
 
-    A change whose interval is unknown is a point alone.
+    A panel for each model and edit, of the behaviours whose edit was measured; without any, no
+    picture. A change whose interval is unknown is a point alone.
 
     Args:
-        found: Rows of `steering.effects.effects` of one edit a model and move.
+        found: Rows of `steering.effects.effects` of one edit a model and behaviour.
         path: Picture to publish, PNG.
     """
     from matplotlib.figure import Figure
 
-    panels = list(found.groupby(["model", "edit"], sort=False))
-    width = max(len(panels), 1)
-    figure = Figure(figsize=(1 + 3.2 * width, 3.6), layout="constrained")
-    axes = figure.subplots(1, width, squeeze=False)
+    own = found[found.outcome == "rate_per_opportunity/" + found.behaviour]
+    edited = own[(own.condition == "edit") & own.difference.notna()]
+    keys = ["model", "edit", "behaviour"]
+    drawn = own.merge(edited[keys].drop_duplicates(), on=keys)
+    panels = list(drawn.groupby(["model", "edit"], sort=False))
     if not panels:
-        axes[0][0].set_title("no edit has matched latents beside it", fontsize=9)
-    for axis, ((model, edit), part) in zip(axes[0][: len(panels)], panels, strict=True):
-        behaviours = list(part.behaviour.unique())
-        own = part[part.outcome == "rate_per_opportunity/" + part.behaviour]
+        return
+    figure = Figure(figsize=(1 + 3.2 * len(panels), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
+    for axis, ((model, edit), own) in zip(axes[0], panels, strict=True):
+        behaviours = list(own.behaviour.unique())
         present = [condition for condition in _LABELS if (own.condition == condition).any()]
         for shift, condition in enumerate(present):
             shown = own[own.condition == condition].set_index("behaviour").reindex(behaviours)
@@ -153,16 +156,16 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
         axis.set_title(f"{edit}, {model}\n({problems})", fontsize=9)
         axis.tick_params(axis="y", labelsize=7)
     axes[0][0].set_ylabel("change in starts per opportunity", fontsize=8)
-    if panels:
-        axes[0][-1].legend(fontsize=7, frameon=False)
+    axes[0][-1].legend(fontsize=7, frameon=False)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 
 
 def plot_transfer(table: pd.DataFrame, path: Path) -> None:
-    """Change of each move by the counterparts of every other pair's latents, and by the pair's own.
+    """Change of each behaviour by latents matched to another pair's, and by the pair's own.
 
-    A panel for each target and edit, of the largest sets. What isn't coherent is hollow.
+    A panel for each target and edit, of the largest sets. A change that fails the off-target guard
+    is hollow.
 
     Args:
         table: `transfer.parquet`.
@@ -176,19 +179,21 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
     figure = Figure(figsize=(9.5, 1 + 2.6 * targets), layout="constrained")
     axes = figure.subplots(targets, -(-len(panels) // targets), squeeze=False, sharey=True)
     for axis, ((target, edit), part) in zip(axes.flat, panels, strict=False):
-        moves = list(part.behaviour.unique())
+        behaviours = list(part.behaviour.unique())
         across = part[part.source != target]
         series = [("own latents", "#3a8f5d", part[part.source == target], "difference", "")]
         for place, (source, own) in enumerate(across.groupby("source", sort=False)):
-            said = f"counterparts of {source}'s"
+            said = f"matched to those of {source}"
             series.append((said, _TRANSFERS[place % 3], own, "difference", ""))
-            series.append(("other latents' counterparts", "#8a8a8a", own, "permuted", "permuted_"))
+            series.append(
+                ("matched latents of other latents", "#8a8a8a", own, "permuted", "permuted_")
+            )
         for shift, (label, colour, own, column, prefix) in enumerate(series):
             for row in own.itertuples():
                 centre = getattr(row, column)
                 low, high = (getattr(row, f"{prefix}{bound}") for bound in ("low", "high"))
                 axis.errorbar(
-                    [moves.index(row.behaviour) + 0.15 * (shift - (len(series) - 1) / 2)],
+                    [behaviours.index(row.behaviour) + 0.15 * (shift - (len(series) - 1) / 2)],
                     [centre],
                     yerr=[[max(centre - low, 0)], [max(high - centre, 0)]],
                     fmt="o",
@@ -199,7 +204,7 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
                     label=label,
                 )
         axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_xticks(range(len(moves)), moves, fontsize=7)
+        axis.set_xticks(range(len(behaviours)), behaviours, fontsize=7)
         axis.set_title(f"{edit}, {part.model.iloc[0]} of {target}", fontsize=9)
         axis.tick_params(axis="y", labelsize=7)
         handles, labels = axis.get_legend_handles_labels()
@@ -212,7 +217,7 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
 
 
 def plot_course(table: pd.DataFrame, path: Path) -> None:
-    """Probabilities at every step, with 95 % intervals; a panel for each move.
+    """Probabilities at every step, with 95 % intervals; a panel for each behaviour.
 
     Args:
         table: Rows of `course.parquet`.
@@ -244,10 +249,10 @@ def plot_course(table: pd.DataFrame, path: Path) -> None:
 
 
 def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
-    """Gap recovered by every means, above its control, beside what each costs.
+    """Gap recovered by every intervention and its control, with the costs of each.
 
     Controls are hollow. Costs are on axes of their own, logarithmic but for the share of tokens
-    steered; what costs nothing, or isn't known, has no bar.
+    steered; a cost that is 0 or unknown has no bar.
 
     Args:
         table: Rows of `elicit.parquet`.

@@ -251,6 +251,11 @@ def test_differences_are_shown_with_their_bounds():
     assert shown(table, ["a", "x_difference"]) == [[1, "+0.500 [+0.250, +0.750]"]]
 
 
+def test_a_picture_of_effects_is_drawn_where_an_edit_was_measured(tmp_path: Path):
+    plot_effects(main_edits(experiment({"taken": 2}, *controls(8))), tmp_path / "effects.png")
+    assert (tmp_path / "effects.png").stat().st_size > 1000
+
+
 def test_tables_of_no_edit_or_of_one_without_controls_have_no_rows(tmp_path: Path):
     found = experiment({"taken": 2})
     for table in (found, found[:0]):
@@ -260,5 +265,6 @@ def test_tables_of_no_edit_or_of_one_without_controls_have_no_rows(tmp_path: Pat
         assert idle_controls(table) == mismatched_controls(table) == []
         assert list(off_target(table)) == list(off_target(found))
         plot_effects(main_edits(table), tmp_path / "effects.png")
+        assert not (tmp_path / "effects.png").exists()
     assert growing_sets(found[:0]).empty and off_target(found[:0]).empty
     assert off_target(found).move.tolist() == ["backtracking", "verification"]

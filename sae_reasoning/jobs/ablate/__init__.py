@@ -84,7 +84,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         manifest = stage.finish(experiment.counts() | {"generations": len(rollouts)})
     _show(found, tables, shown_tables, tracker, console)
     _tell(edits, latents, cfg.ablate.split, console)
-    tracker.figure("effects", stage.final / "effects.png")
+    if (stage.final / "effects.png").exists():  # Without a measured edit there is none.
+        tracker.figure("effects", stage.final / "effects.png")
     tracker.summary(manifest.counts)
     console.wrote(stage.final, manifest)
     if not cfg.pair.is_single and annotator_for(cfg.traces.source):
