@@ -97,7 +97,7 @@ VERSIONS = {
     "transfer": 1,
     "contrast": 6,
     "course": 4,
-    "hybrid": 3,
+    "hybrid": 4,
     "elicit": 3,
     "report": 7,
     "organisms": 1,

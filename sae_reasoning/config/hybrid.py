@@ -13,9 +13,8 @@ class HybridConfig(SamplingConfig):
     """The base writes, the RL model reads along, and a policy decides at every token.
 
     Attributes:
-        behaviours: Moves that the base may be steered to, beside entering its response; empty for
-            all.
-        vectors: Kinds of vectors that push it: `sae` (decoder rows of announcers),
+        behaviours: That the base may be steered to, beside entering its response; empty for all.
+        vectors: Kinds of steering vectors: `sae` (decoder rows of onset predictors),
             `mean-difference`, `trained`.
         budgets: Shares of tokens, at most, that are steered.
         num_problems: Problems of the report split.
@@ -25,10 +24,10 @@ class HybridConfig(SamplingConfig):
         samples: Rollouts a problem and policy.
         end_samples: Rollouts a problem of the base and the RL model unsteered, between which the
             gap lies.
-        announcers: Latents averaged to a vector of `sae`.
-        doses: Sizes tried for each move's vector, in multiples of the mean norm of the residual.
+        onset_predictors: Latents that are averaged to a vector of `sae`.
+        doses: Sizes tried for each vector, in multiples of the mean norm of the residual.
         multiples: Sizes tried for all of a kind's vectors together, in multiples of those chosen.
-        places: Onsets a move that vectors are trained on, and as many that doses are chosen on.
+        places: Onsets of a behaviour that train vectors, and as many that choose doses.
         horizon: Tokens after an onset whose probability a vector shall raise.
         steps: Of a vector's training.
         lr: Of Adam, in multiples of the residual's norm.
@@ -45,7 +44,7 @@ class HybridConfig(SamplingConfig):
     select_traces: int = 300
     samples: int = 1
     end_samples: int = 4
-    announcers: int = 3
+    onset_predictors: int = 3
     doses: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0])
     multiples: list[float] = field(default_factory=lambda: [0.7, 1.0, 1.5])
     places: int = 64
@@ -59,7 +58,9 @@ class HybridConfig(SamplingConfig):
     def __post_init__(self) -> None:
         prefix = "hybrid"
         positive(self, prefix, "num_problems", "select_problems", "select_traces", "samples")
-        positive(self, prefix, "end_samples", "announcers", "places", "horizon", "steps", "lr")
+        positive(
+            self, prefix, "end_samples", "onset_predictors", "places", "horizon", "steps", "lr"
+        )
         positive(self, prefix, "draws", "token_budget")
         self.check_sampling(prefix)
         unknown = [kind for kind in self.vectors if kind not in _VECTORS]

@@ -4,6 +4,7 @@ RENAMED: dict[str, str] = {
     "contrast.triggers": "contrast.vectors",
     "contrast.announcers": "contrast.onset_predictors",
     "contrast.move_tokens": "contrast.behaviour_tokens",
+    "hybrid.announcers": "hybrid.onset_predictors",
     "report.skill_margin": "report.margin",
 }
 """Of each earlier option, its name now, or what does its work; CHANGELOG has the same table."""

@@ -65,12 +65,12 @@ def plot_recovery(found: pd.DataFrame, path: Path) -> None:
     from matplotlib.figure import Figure
 
     curves = found[found.defined & found.policy.isin(list(_POLICIES)) & found.budget.notna()]
-    sizes = curves.drop_duplicates("move").drop_duplicates("n")
-    behaviours = list(sizes.move)
+    sizes = curves.drop_duplicates("behaviour").drop_duplicates("n")
+    behaviours = list(sizes.behaviour)
     figure = Figure(figsize=(3 + 3.4 * max(len(behaviours), 1), 3.8), layout="constrained")
     axes = figure.subplots(1, max(len(behaviours), 1), squeeze=False, sharey=True)
     for axis, behaviour in zip(axes[0], behaviours, strict=False):
-        part = curves[curves.move == behaviour]
+        part = curves[curves.behaviour == behaviour]
         for policy, (label, colour) in _POLICIES.items():
             own = part[part.policy == policy]
             for style, (vector, line) in zip(

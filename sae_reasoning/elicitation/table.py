@@ -159,7 +159,7 @@ def hybrid_rows(hybrid: pd.DataFrame, budget: float) -> list[dict[str, object]]:
     of training are unknown.
     """
     found = []
-    whole = hybrid[(hybrid.move == "all") & (hybrid.share_steered <= budget)]
+    whole = hybrid[(hybrid.behaviour == "all") & (hybrid.share_steered <= budget)]
     for policy in (*_STEERED, *_AT_RANDOM):
         own = whole[whole.policy == policy]
         for vector, rows in own.groupby("vector", sort=False):

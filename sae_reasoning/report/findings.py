@@ -232,9 +232,9 @@ def _change(*estimate: float) -> str:
 def _hybrid(files: Files) -> Rows:
     """Gap recovered by each policy at its largest budget, also where the rarest is needed."""
     rows, found = [], files[_HYBRID]
-    of_all, others = (found[found.move.eq(_ALL) == is_all] for is_all in (True, False))
-    rarest = str(others.move[others.n.idxmin()]) if len(others) else ""
-    by = found.fillna({"budget": -1.0}).set_index(["policy", "vector", "budget", "move"])
+    of_all, others = (found[found.behaviour.eq(_ALL) == is_all] for is_all in (True, False))
+    rarest = str(others.behaviour[others.n.idxmin()]) if len(others) else ""
+    by = found.fillna({"budget": -1.0}).set_index(["policy", "vector", "budget", "behaviour"])
     for key, part in of_all.fillna({"budget": -1.0}).groupby(["policy", "vector"], sort=False):
         last = part.loc[part.budget.idxmax()]
         row = {

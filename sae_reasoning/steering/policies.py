@@ -34,9 +34,6 @@ WHENS = (NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE)
 PUSH, SWAP, WRITE = "push", "swap", "write"
 HOWS = (PUSH, SWAP, WRITE)
 
-_LOTS = 1 << 40
-"""Sets the lots of `random` apart from the noise that tokens are sampled with."""
-
 
 @runtime_checkable
 class View(Protocol):
@@ -131,7 +128,7 @@ class RowPolicies:
         self,
         policies: Sequence[Policy],
         policy_of_row: Int[Tensor, " row"],
-        keys: Int[Tensor, "row 3"],
+        random_keys: Int[Tensor, "row 3"],
         *,
         num_moves: int,
         d_model: int,
@@ -143,7 +140,7 @@ class RowPolicies:
         Args:
             policies: What a row may follow.
             policy_of_row: Which of them each row does.
-            keys: (seed, problem, sample) of each row, for its lots.
+            random_keys: Of each row's noise, for what `random` draws.
             num_moves: Classes of moves, none included.
             d_model: Width of the residual.
             by_rl: What the RL model's latents say.
@@ -172,9 +169,7 @@ class RowPolicies:
             if policy.shares:
                 shares = torch.tensor([1 - sum(policy.shares), *policy.shares])
                 self._log_shares[number] = shares.clamp_min(0).log()
-        lots = keys.clone()
-        lots[:, 2] += _LOTS
-        self._lots = keyed_sampler(lots, 1.0)
+        self._at_random = keyed_sampler(random_keys, 1.0)
         self._writing = torch.zeros(len(policy_of_row), 2, dtype=torch.int64)
         self._log: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -226,7 +221,7 @@ class RowPolicies:
             return when == WHENS.index(name)
 
         if (own := rows_of(RANDOM)).any():
-            drawn = self._lots(self._log_shares[which], at, step)
+            drawn = self._at_random(self._log_shares[which], at, step)
             move = torch.where(own, drawn, move)
         by_difference = rows_of(ORACLE) | rows_of(DIFFERS)
         asked = rows_of(ALWAYS)

@@ -22,7 +22,7 @@ from sae_reasoning.steering.outcomes import repetition_share
 from sae_reasoning.texts import bounded
 
 ALL = "all"
-"""In the column `move`: over all problems."""
+"""In the column `behaviour`: over all problems."""
 BASE, RL = "base", "rl"
 """Policies that are the ends of the gap."""
 NOTHING = "-"
@@ -32,7 +32,7 @@ CURVES = "token-swap oracle latent cue-word random random-vector".split()
 KEYS = ["policy", "vector", "budget"]
 COLUMNS = [
     *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
-    *("n", "move", "defined", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high"),
+    *("n", "behaviour", "defined", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high"),
     *("oracle_bits", "repetition", "truncated", "length", "rollouts", "draws"),
     "steered_positions",
 ]
@@ -41,7 +41,7 @@ COLUMNS = [
 def recovery(
     rollouts: pd.DataFrame,
     uses: Mapping[str, Collection[str]],
-    moves: Sequence[str],
+    behaviours: Sequence[str],
     *,
     num_resamples: int,
     seed: int,
@@ -50,15 +50,15 @@ def recovery(
 
     `n` is the problems, `low` and `high` bound the gap recovered at 95 %, and `gap` is RL − base on
     the same problems. `share_steered` is over all predicted tokens, `steered_positions` the median
-    of those of a rollout. `oracle_bits` is the entropy, in bits a token, of which move the policy
-    steers to, if to any, where the RL model decides.
+    of those of a rollout. `oracle_bits` is the entropy, in bits a token, of which behaviour the
+    policy steers to, if to any, where the RL model decides.
 
     Args:
         rollouts: Columns policy, vector, budget, draw, problem_id, correct, truncated, num_tokens,
-            num_steered, text, decided (how often each class of move was steered to, none first),
-            by_rl (whether the RL model decides).
-        uses: Of each problem, the moves in the RL model's valid traces of it.
-        moves: To each of which problems are restricted, beside all of them.
+            num_steered, text, decided (how often each behaviour was steered to, none first), by_rl
+            (whether the RL model decides).
+        uses: Of each problem, the behaviours in the RL model's valid traces of it.
+        behaviours: To each of which problems are restricted, beside all of them.
         num_resamples: Resamples of problems.
         seed: Of the resamples.
 
@@ -72,10 +72,10 @@ def recovery(
         positions=rollouts.num_tokens + ~rollouts.truncated.astype(bool),
     )
     found = []
-    for move in (ALL, *moves):
+    for behaviour in (ALL, *behaviours):
         chosen = rollouts
-        if move != ALL:
-            users = {problem for problem, own in uses.items() if move in own}
+        if behaviour != ALL:
+            users = {problem for problem, own in uses.items() if behaviour in own}
             chosen = rollouts[rollouts.problem_id.isin(users)]
         if not len(chosen):
             continue
@@ -101,7 +101,7 @@ def recovery(
                     "low": share.low,
                     "high": share.high,
                     "n": len(problems),
-                    "move": move,
+                    "behaviour": behaviour,
                     "defined": is_gap(gap),
                     "accuracy_low": accuracy.low,
                     "accuracy_high": accuracy.high,
@@ -142,14 +142,14 @@ def _graded(part: pd.DataFrame, num_problems: int) -> Float[np.ndarray, "problem
     return sums
 
 
-def findings(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
+def findings(found: pd.DataFrame, behaviour: str = ALL) -> pd.DataFrame:
     """For people: each policy and vector in a row, gap recovered at each share steered.
 
     Accuracy is that of its best budget; beside each share stands the median of positions steered in
     a rollout.
     """
     rows = []
-    shown = found[found.move == move]
+    shown = found[found.behaviour == behaviour]
     for (policy, vector), part in shown.groupby(["policy", "vector"], sort=False):
         row = {"policy": policy, "vector": vector, "accuracy": f"{part.accuracy.max():.2f}"}
         for number, one in enumerate(part.sort_values("share_steered").itertuples(), 1):
@@ -166,7 +166,7 @@ def recovered_in_words(found: pd.DataFrame) -> str:
     Args:
         found: As `recovery` makes it.
     """
-    shown = found[(found.move == ALL) & ~found.policy.isin([BASE, RL])]
+    shown = found[(found.behaviour == ALL) & ~found.policy.isin([BASE, RL])]
     if shown.empty:
         return "No policy was tried."
     if not shown.defined.any():
@@ -178,7 +178,7 @@ def recovered_in_words(found: pd.DataFrame) -> str:
     recover = [name for name, is_some in zip(names, some, strict=True) if is_some]
     rest = [name for name, is_some in zip(names, some, strict=True) if not is_some]
     if not recover:
-        return f"None of the gap is surely recovered (95 % CI above 0) by {', '.join(rest)}."
+        return f"None of the gap is significantly recovered (95 % CI above 0) by {', '.join(rest)}."
     said = (
         "Some of the gap is recovered (95 % CI above 0 at one budget or more) by "
         f"{', '.join(recover)}"
@@ -186,13 +186,13 @@ def recovered_in_words(found: pd.DataFrame) -> str:
     return f"{said}; not by {', '.join(rest)}." if rest else f"{said}."
 
 
-def gap_curves(found: pd.DataFrame, move: str = ALL) -> pd.DataFrame:
+def gap_curves(found: pd.DataFrame, behaviour: str = ALL) -> pd.DataFrame:
     """Points of curves: gap recovered over the share of tokens steered, in the order of policies.
 
     Returns:
         Rows of the table where there is a gap, with a column `line`: policy, and vector if any.
     """
-    drawn = found[(found.move == move) & found.defined & found.policy.isin(CURVES)]
+    drawn = found[(found.behaviour == behaviour) & found.defined & found.policy.isin(CURVES)]
     drawn = drawn[drawn.budget.notna() & drawn.share_steered.notna() & drawn.gap_recovered.notna()]
     has_vector = (drawn.vector != NOTHING) & (drawn.vector != drawn.policy)
     line = drawn.policy.where(~has_vector, drawn.policy + ", " + drawn.vector)

@@ -138,7 +138,7 @@ def test_of_the_hybrid_the_row_that_steers_most_within_the_budget_is_taken() -> 
         ("cue-word", "-", 0.1, 0.7),
     ]
     names = ["policy", "vector", "share_steered", "gap_recovered"]
-    known = {"move": "all", "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "n": 9}
+    known = {"behaviour": "all", "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "n": 9}
     hybrid = pd.DataFrame(lines, columns=names).assign(
         **known, low=0.0, high=1.0, defined=True, length=30.0, rollouts=18
     )

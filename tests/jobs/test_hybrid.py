@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from projects import Project
 from recorded import hold_to_record
 
@@ -19,7 +18,7 @@ from sae_reasoning.edges.lm.load import encode_prompt, load
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.hybrid import hybrid
-from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.steering.noise import Noise, keyed_sampler
 from sae_reasoning.steering.recovery import COLUMNS
 
 
@@ -72,14 +71,13 @@ def test_the_ends_of_the_gap_are_what_each_model_says_alone(
     rollouts = read_table(made_hybrid.results / "hybrid" / "generations.parquet")
     own = rollouts[rollouts.policy == model]
     assert len(own) == cfg.hybrid.num_problems * cfg.hybrid.end_samples
-    keys = [
-        [cfg.hybrid.seed, int(p[1:]), 30_000 + s]
-        for p, s in zip(own.problem_id, own["sample"], strict=True)
-    ]
+    keys = Noise("hybrid", cfg.hybrid.seed).keys(
+        [(int(p[1:]), s) for p, s in zip(own.problem_id, own["sample"], strict=True)]
+    )
     made_alone = generate(
         lm,
         [encode_prompt(lm.tokenizer, prompt) for prompt in own.prompt],
-        sampler=keyed_sampler(torch.tensor(keys), cfg.hybrid.temperature),
+        sampler=keyed_sampler(keys, cfg.hybrid.temperature),
         max_new_tokens=cfg.hybrid.max_new_tokens,
         batch_size=4,
     )
@@ -115,7 +113,6 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("traces.source=mine.jsonl", r"traces\.source=.*nobody to grade"),
         ("hybrid.behaviours=[deducing]", r"hybrid\.behaviours: deducing isn't tracked"),
         ("hybrid.vectors=[bias]", r"hybrid\.vectors=\['bias'\] must be one or more of sae"),
         ("hybrid.budgets=[0,0.1]", r"hybrid\.budgets=.*shares above 0"),

@@ -167,8 +167,8 @@ def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
 
 def test_the_gap_curve_is_of_all_problems_and_leaves_out_what_is_undefined():
     row = {"policy": "oracle", "vector": "sae", "budget": 0.1, "share_steered": 0.1, "n": 9}
-    row |= {"gap_recovered": 0.5, "low": 0.4, "high": 0.6, "move": "all", "defined": True}
-    rows = [row | {"move": "x", "share_steered": 0.05}, row, row | {"defined": False}]
+    row |= {"gap_recovered": 0.5, "low": 0.4, "high": 0.6, "behaviour": "all", "defined": True}
+    rows = [row | {"behaviour": "x", "share_steered": 0.05}, row, row | {"defined": False}]
     (plot,) = gap_curve(pd.DataFrame(rows)).plots  # Of all problems, whatever comes first.
     (curve,) = plot.curves
     assert len(curve.points) == 1

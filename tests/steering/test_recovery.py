@@ -43,7 +43,7 @@ def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
 
 def table(right: dict[str, list[list[int]]], uses: dict[str, set[str]] | None = None):
     found = recovery(rollouts(right), uses or {}, ["backtracking"], num_resamples=500, seed=0)
-    return found.set_index(["policy", "move"])
+    return found.set_index(["policy", "behaviour"])
 
 
 MANY = 20
@@ -97,7 +97,7 @@ def test_words_deny_nothing_where_all_policies_recover_some_or_none_does() -> No
         "Some of the gap is recovered (95 % CI above 0 at one budget or more) by oracle."
     )
     assert recovered_in_words(none.reset_index()) == (
-        "None of the gap is surely recovered (95 % CI above 0) by oracle."
+        "None of the gap is significantly recovered (95 % CI above 0) by oracle."
     )
     assert recovered_in_words(table(ends).reset_index()) == "No policy was tried."
 

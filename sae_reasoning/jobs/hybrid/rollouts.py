@@ -1,23 +1,27 @@
-"""Rollouts of the hybrid under many policies, in the same batches, on the same problems."""
+"""Rollouts of the steered base under many policies, in the same batches, on the same problems."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
-from sae_reasoning.config import Config
+from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt
 from sae_reasoning.edges.lm.lockstep import lockstep
-from sae_reasoning.edges.tables import read_table, write_table
-from sae_reasoning.jobs.hybrid.material import BASE, RL, Timing
-from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.rollouts.pair import LoadedPair
+from sae_reasoning.rollouts.parts import Parts
+from sae_reasoning.rollouts.respond import noise_keys, prefix_of
+from sae_reasoning.steering.noise import Noise, keyed_sampler
 from sae_reasoning.steering.policies import ORACLE, Policy, RowPolicies
+from sae_reasoning.steering.timing import Timing
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.traces.annotate import Annotator
+from sae_reasoning.tasks.protocol import Task
+
+STREAM, RANDOM_STREAM = "hybrid", "hybrid/random"
+"""Noise of tokens, and of the positions at which `random` steers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,30 +41,40 @@ class Trial:
     vector: str
     budget: float
     rule: Policy
-    samples: int
+    samples: int = 1
     draw: int = 0
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What all rollouts share."""
+class Steered:
+    """What all rollouts of a steered base share.
 
-    cfg: Config
-    models: dict[str, LanguageModel]
+    Attributes:
+        pair: The base writes, the RL model reads along.
+        task: Grades.
+        timing: When to steer.
+        layers: Decoder blocks whose latents timing reads.
+        num_classes: Of behaviours, none included.
+        options: Of the stage.
+    """
+
+    pair: LoadedPair
+    task: Task
     timing: Timing
-    annotate: Annotator
-    num_moves: int
+    layers: Sequence[int]
+    num_classes: int
+    options: HybridConfig
 
 
 def run_trials(
-    bench: Bench,
+    steered: Steered,
     trials: Sequence[Trial],
     problems: Sequence[Problem],
-    parts: Path,
+    parts: Parts,
     console: Console,
     label: str,
 ) -> pd.DataFrame:
-    """Every trial on every problem, one part file a batch.
+    """Every trial on every problem, one part a batch.
 
     Batches are cut from the list of all rollouts, whatever is done already, so a resumed run
     computes the same numbers as an unbroken one; rows of one problem stand together, since a prompt
@@ -72,44 +86,45 @@ def run_trials(
         for trial in trials
         for sample in range(trial.samples)
     ]
-    size = bench.cfg.hybrid.batch_size
-    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    size = steered.options.batch_size
     made = []
     with console.progress(len(rows), "rollouts", label) as bar:
-        for number, batch in enumerate(batches):
-            path = parts / f"{label.replace(' ', '_')}_{number:05d}.parquet"
-            if not path.exists():
-                write_table(path, pd.DataFrame(list(_roll_out(bench, batch))))
-            made.append(read_table(path))
+        for number, start in enumerate(range(0, len(rows), size)):
+            batch = rows[start : start + size]
+            made.append(
+                parts.table(
+                    f"{label}_{number:05d}",
+                    lambda batch=batch: pd.DataFrame(list(_roll_out(steered, batch))),  # type: ignore[misc]
+                )
+            )
             bar.advance(len(batch))
     return pd.concat(made, ignore_index=True)
 
 
 def _roll_out(
-    bench: Bench, batch: Sequence[tuple[Trial, Problem, int]]
+    steered: Steered, batch: Sequence[tuple[Trial, Problem, int]]
 ) -> Iterator[dict[str, Any]]:
-    own, base = bench.cfg.hybrid, bench.models[BASE]
+    own, base = steered.options, steered.pair[BASE]
     trials = list(dict.fromkeys(trial for trial, _, _ in batch))
     place = {trial: number for number, trial in enumerate(trials)}
-    # Apart from the noise of `traces`, whose outcomes choose the problems that need a move.
-    keys = torch.tensor([[own.seed, problem.key, 30_000 + sample] for _, problem, sample in batch])
+    prefixes = [prefix_of(base, problem.prompt, problem.key, n) for _, problem, n in batch]
     policies = RowPolicies(
         [trial.rule for trial in trials],
         torch.tensor([place[trial] for trial, _, _ in batch]),
-        keys,
-        num_moves=bench.num_moves,
+        noise_keys(Noise(RANDOM_STREAM, own.seed), prefixes),
+        num_moves=steered.num_classes,
         d_model=base.facts.d_model,
-        by_rl=bench.timing.by_rl,
-        by_base=bench.timing.by_base,
+        by_rl=steered.timing.by_rl,
+        by_base=steered.timing.by_base,
     )
     made = sorted(
         lockstep(
             base,
-            bench.models[RL],
-            [encode_prompt(base.tokenizer, problem.prompt) for _, problem, _ in batch],
+            steered.pair[RL],
+            [prefix.prompt_ids for prefix in prefixes],
             policy=policies,
-            layers=bench.cfg.layers,
-            sampler=keyed_sampler(keys, own.temperature),
+            layers=steered.layers,
+            sampler=keyed_sampler(noise_keys(Noise(STREAM, own.seed), prefixes), own.temperature),
             max_new_tokens=own.max_new_tokens,
             batch_size=len(batch),
         ),
@@ -128,7 +143,7 @@ def _roll_out(
             "sample": sample,
             "prompt": problem.prompt,
             "text": text,
-            "correct": bench.annotate(problem.prompt, text, rollout.truncated).correct,
+            "correct": steered.task.grade(problem, text, truncated=rollout.truncated, model=BASE),
             "truncated": rollout.truncated,
             "num_tokens": len(rollout.token_ids),
             "num_steered": len(tally.positions[rollout.row]),

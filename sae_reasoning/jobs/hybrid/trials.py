@@ -1,0 +1,222 @@
+"""What is tried: sizes of vectors on the select split, then every policy on the report split."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_reasoning.config.hybrid import HybridConfig
+from sae_reasoning.jobs.hybrid.rollouts import Trial
+from sae_reasoning.steering import recovery
+from sae_reasoning.steering.controls import random_direction
+from sae_reasoning.steering.onset_vectors import Vector
+from sae_reasoning.steering.policies import (
+    ALWAYS,
+    DIFFERS,
+    GATE,
+    NEVER,
+    ORACLE,
+    RANDOM,
+    SWAP,
+    WRITE,
+    Policy,
+)
+from sae_reasoning.steering.recovery import NOTHING
+from sae_reasoning.steering.vectors import Steer
+
+_NO_BUDGET = float("nan")
+_BIAS = "bias"
+
+Vectors = Mapping[str, Mapping[str, Vector]]
+"""By kind and behaviour."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What accuracy on the select split chose.
+
+    Attributes:
+        multiples: Of each kind of vector, by how much all its vectors are multiplied.
+        best: The kind with which most answers are right.
+        bias: What is added everywhere.
+        tried: For people, in JSON's types.
+    """
+
+    multiples: dict[str, float]
+    best: str
+    bias: Steer
+    tried: dict[str, Any]
+
+
+def steering_of(
+    vectors: Mapping[str, Vector], behaviours: Sequence[str], multiple: float
+) -> list[Steer | None]:
+    """What is added for each behaviour; None where it has no vector."""
+    return [vectors[name].times(multiple) if name in vectors else None for name in behaviours]
+
+
+def size_trials(
+    own: HybridConfig,
+    behaviours: Sequence[str],
+    vectors: Vectors,
+    biases: Mapping[int, Float[Tensor, " d_model"]],
+    threshold: float,
+) -> list[Trial]:
+    """Every multiple of each kind where the oracle steers, every dose of each layer's bias."""
+    trials = [
+        Trial(
+            kind,
+            str(multiple),
+            _NO_BUDGET,
+            Policy(ORACLE, threshold=threshold, pushes=steering_of(found, behaviours, multiple)),
+        )
+        for kind, found in vectors.items()
+        for multiple in own.multiples
+    ]
+    return trials + [
+        Trial(
+            f"{_BIAS}/{layer}",
+            str(dose),
+            _NO_BUDGET,
+            Policy(ALWAYS, pushes=[Steer(layer, change * dose)] * len(behaviours)),
+        )
+        for layer, change in biases.items()
+        for dose in own.doses
+    ]
+
+
+def choose_sizes(
+    own: HybridConfig,
+    rollouts: pd.DataFrame,
+    vectors: Vectors,
+    biases: Mapping[int, Float[Tensor, " d_model"]],
+) -> Sizes:
+    """The sizes with most right answers among those that are graded; the first of equals."""
+    accuracy = accuracies(rollouts)
+    multiples = {
+        kind: max(own.multiples, key=lambda m, kind=kind: accuracy[kind, str(m)])  # type: ignore[misc]
+        for kind in vectors
+    }
+    best = max(vectors, key=lambda kind: accuracy[kind, str(multiples[kind])])
+    layer, dose = max(
+        ((layer, dose) for layer in biases for dose in own.doses),
+        key=lambda one: accuracy[f"{_BIAS}/{one[0]}", str(one[1])],
+    )
+    tried = {
+        "accuracy by multiple": {
+            f"{policy} {vector}": value for (policy, vector), value in accuracy.items()
+        },
+        "multiples": multiples,
+        "best vector": best,
+        "global bias": {"layer": layer, "dose": dose},
+    }
+    return Sizes(multiples, best, Steer(layer, biases[layer] * dose), tried)
+
+
+def accuracies(rollouts: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Share of right answers among the graded ones, by policy and vector; 0 where none is."""
+    graded = rollouts.assign(correct=rollouts.correct.astype(float))
+    found: dict[tuple[str, str], float] = (
+        graded.groupby(["policy", "vector"], sort=True).correct.mean().fillna(0.0).to_dict()
+    )
+    return found
+
+
+def shares_by_budget(rollouts: pd.DataFrame) -> dict[float, list[float]]:
+    """By budget, the share of tokens at which the oracle steered to each behaviour."""
+    found = {}
+    for budget, part in rollouts.groupby("budget"):
+        positions = (part.num_tokens + ~part.truncated.astype(bool)).sum()
+        decided = np.stack(part.decided.to_list()).sum(0)[1:]
+        found[float(budget)] = [float(share) for share in decided / positions]
+    return found
+
+
+@dataclass(frozen=True)
+class Steering:
+    """All that the policies on the report split are made of.
+
+    Attributes:
+        behaviours: Classes from 1 on.
+        vectors: By kind and behaviour.
+        sizes: Chosen on the select split.
+        thresholds: Of `oracle` and `gate`, for each budget.
+        shares: By budget, of tokens at which `random` steers to each behaviour.
+        words: Tokens of each behaviour's opening; none where openings aren't known.
+    """
+
+    behaviours: Sequence[str]
+    vectors: Vectors
+    sizes: Sizes
+    thresholds: Mapping[str, Sequence[float]]
+    shares: Mapping[float, Sequence[float]]
+    words: Sequence[Sequence[int]]
+
+    def of(self, kind: str) -> list[Steer | None]:
+        """What is added for each behaviour by one kind of vector."""
+        return steering_of(self.vectors[kind], self.behaviours, self.sizes.multiples[kind])
+
+
+def oracle_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
+    """The best vectors where the oracle steers, at each budget."""
+    best = steering.sizes.best
+    return [
+        Trial("oracle", best, budget, Policy(ORACLE, threshold=t, pushes=steering.of(best)))
+        for budget, t in zip(own.budgets, steering.thresholds["oracle"], strict=True)
+    ]
+
+
+def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
+    """Both ends of the gap, then every policy, kind of vector and budget with its controls."""
+    best, bias = steering.sizes.best, steering.sizes.bias
+    always = Policy(ALWAYS, pushes=steering.of(best))
+    everywhere = Policy(ALWAYS, pushes=[bias] * len(steering.behaviours))
+    differs, swapped = Policy(DIFFERS, SWAP), "wherever they differ"
+    trials = [
+        Trial(recovery.BASE, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples),
+        Trial(recovery.RL, NOTHING, _NO_BUDGET, Policy(ALWAYS, SWAP), own.end_samples),
+        Trial("always", best, _NO_BUDGET, always, own.samples),
+        Trial("global-bias", "global-bias", _NO_BUDGET, everywhere, own.samples),
+        Trial("token-swap", swapped, _NO_BUDGET, differs, own.samples),
+    ]
+    for number, budget in enumerate(own.budgets):
+        oracle, gate = (steering.thresholds[name][number] for name in ("oracle", "gate"))
+        policies = [("token-swap", NOTHING, Policy(ORACLE, SWAP, oracle))]
+        if steering.words:
+            cue = Policy(ORACLE, WRITE, oracle, words=steering.words)
+            policies.append(("cue-word", NOTHING, cue))
+        for kind in steering.vectors:
+            added = steering.of(kind)
+            shares = steering.shares[budget]
+            policies += [
+                ("oracle", kind, Policy(ORACLE, threshold=oracle, pushes=added)),
+                ("latent", kind, Policy(GATE, threshold=gate, pushes=added)),
+                ("random", kind, Policy(RANDOM, shares=shares, pushes=added)),
+            ]
+        trials += [Trial(name, vector, budget, p, own.samples) for name, vector, p in policies]
+        at_oracle = Policy(ORACLE, threshold=oracle)
+        trials += [
+            Trial(
+                "random-vector",
+                f"random, as large as {best}",
+                budget,
+                replace(at_oracle, pushes=_random(steering.of(best), own.seed, draw)),
+                own.samples,
+                draw,
+            )
+            for draw in range(own.draws)
+        ]
+    return trials
+
+
+def _random(steering: Sequence[Steer | None], seed: int, draw: int) -> list[Steer | None]:
+    """A random direction in the place of each vector, as large."""
+    rng = np.random.default_rng((seed, 31, draw))
+    return [
+        one and Steer(one.layer, random_direction(len(one.change), rng) * one.change.norm())
+        for one in steering
+    ]
