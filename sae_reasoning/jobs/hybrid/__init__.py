@@ -33,13 +33,12 @@ from sae_reasoning.edges.plots import plot_recovery
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import GAP_CURVE, Tracker
-from sae_reasoning.jobs.hybrid import trials
 from sae_reasoning.jobs.hybrid.rollouts import Steered, run_trials
 from sae_reasoning.opening import first_problems, open_task
 from sae_reasoning.records import BASE, MODELS, REPORT, RL, SELECT, Trace
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
-from sae_reasoning.steering import recovery
+from sae_reasoning.steering import recovery, trials
 from sae_reasoning.steering.onset_vectors import (
     LogProbs,
     Vector,

@@ -15,34 +15,14 @@ from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
 from sae_reasoning.rollouts.respond import noise_keys, prefix_of
 from sae_reasoning.steering.noise import Noise, keyed_sampler
-from sae_reasoning.steering.policies import ORACLE, Policy, RowPolicies
+from sae_reasoning.steering.policies import ORACLE, RowPolicies
 from sae_reasoning.steering.timing import Timing
+from sae_reasoning.steering.trials import Trial
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Task
 
 STREAM, RANDOM_STREAM = "hybrid", "hybrid/random"
 """Noise of tokens, and of the positions at which `random` steers."""
-
-
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """One way to steer, to be tried on every problem.
-
-    Attributes:
-        policy: Its name.
-        vector: Kind of vector, or `-`.
-        budget: Share of tokens that it was to steer at most; NaN where it has none.
-        rule: What is done.
-        samples: Rollouts a problem.
-        draw: Which draw of a control.
-    """
-
-    policy: str
-    vector: str
-    budget: float
-    rule: Policy
-    samples: int = 1
-    draw: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_reasoning.config.hybrid import HybridConfig
-from sae_reasoning.jobs.hybrid.rollouts import Trial
 from sae_reasoning.steering import recovery
 from sae_reasoning.steering.controls import random_direction
 from sae_reasoning.steering.onset_vectors import Vector
@@ -33,6 +32,27 @@ _BIAS = "bias"
 
 Vectors = Mapping[str, Mapping[str, Vector]]
 """By kind and behaviour."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One way to steer, to be tried on every problem.
+
+    Attributes:
+        policy: Its name.
+        vector: Kind of vector, or `-`.
+        budget: Share of tokens that it was to steer at most; NaN where it has none.
+        rule: What is done.
+        samples: Rollouts a problem.
+        draw: Which draw of a control.
+    """
+
+    policy: str
+    vector: str
+    budget: float
+    rule: Policy
+    samples: int = 1
+    draw: int = 0
 
 
 @dataclass(frozen=True)
