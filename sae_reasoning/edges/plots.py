@@ -28,6 +28,7 @@ _COLOURS = {
     "own_latents": "#3a8f5d",
 }
 
+_MODELS = {"base": "base", "rl": "RL model"}
 _TRANSFERS = ("#1f5fa8", "#b5651d", "#7a4fa3")
 
 _CURVES = {
@@ -55,8 +56,8 @@ _STYLES = ("-", "--", ":")
 def plot_recovery(found: pd.DataFrame, path: Path) -> None:
     """Gap recovered over the share of tokens steered, with 95 % intervals.
 
-    A panel for all problems, and for those that need each behaviour where there is a gap; behaviours
-    that as many problems need as another one already shown are left out.
+    A panel for all problems, and for those that need each behaviour where there is a gap. Of
+    behaviours that equally many problems need, the first is shown.
 
     Args:
         found: Table of `steering.recovery.recovery`.
@@ -125,7 +126,7 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
     panels = list(drawn.groupby(["model", "edit"], sort=False))
     if not panels:
         return
-    figure = Figure(figsize=(1 + 3.2 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(2.4 + 3.2 * len(panels), 3.6), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, ((model, edit), own) in zip(axes[0], panels, strict=True):
         behaviours = list(own.behaviour.unique())
@@ -153,10 +154,12 @@ def plot_effects(found: pd.DataFrame, path: Path) -> None:
             fontsize=7,
         )
         problems = f"n = {own.num_problems.iloc[0]} problems, {own.split.iloc[0]} split"
-        axis.set_title(f"{edit}, {model}\n({problems})", fontsize=9)
+        axis.set_title(f"{edit}, {_MODELS.get(model, model)}\n({problems})", fontsize=9)
         axis.tick_params(axis="y", labelsize=7)
     axes[0][0].set_ylabel("change in starts per opportunity", fontsize=8)
-    axes[0][-1].legend(fontsize=7, frameon=False)
+    labelled = [axis.get_legend_handles_labels() for axis in axes[0]]
+    key = {label: handle for found in labelled for handle, label in zip(*found, strict=True)}
+    figure.legend(key.values(), key.keys(), loc="outside right upper", fontsize=7, frameon=False)
     with publish(path) as partial:
         figure.savefig(partial, format="png", dpi=150)
 

@@ -139,7 +139,7 @@ def write_card(
             cells = [own, *(other.execution[index] for other in others.values())]
             shares = " | ".join(_share(cell.estimate) for cell in cells)
             lines.append(
-                f"| {own.move} | {shares} | {own.chance:.1%} | {own.fixed_rule:.1%} | {own.n} |"
+                f"| {own.behaviour} | {shares} | {own.chance:.1%} | {own.heuristic:.1%} | {own.n} |"
             )
         lines.append(
             "\nDeduction pools reading the entry of a place (no heuristic is tried) and choosing a "

@@ -68,7 +68,7 @@ def truths(
         behaviours: To be judged.
     """
     rates = [{m.behaviour: m for m in figures.behaviours} for figures in (base, rl)]
-    executed = [{v.move: v for v in found} for found in (base_there, rl.execution)]
+    executed = [{v.behaviour: v for v in found} for found in (base_there, rl.execution)]
     return [
         _truth(
             behaviour,

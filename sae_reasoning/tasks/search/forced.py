@@ -54,20 +54,20 @@ class ForcedStart:
 
 @dataclass(frozen=True)
 class Validity:
-    """How often a move, once started, was carried out rightly.
+    """How often a behaviour, once started, was executed rightly.
 
     Attributes:
-        move: Name of the move.
-        valid: Carried out rightly.
+        behaviour: Its label.
+        valid: Executed rightly.
         chance: Expected of random continuations of the right shape.
-        fixed_rule: Earned by the best of `fixed_rules`.
+        heuristic: Earned by the best heuristic.
         n: Forced starts.
     """
 
-    move: str
+    behaviour: str
     valid: int
     chance: float
-    fixed_rule: float
+    heuristic: float
     n: int
 
     @property
@@ -207,10 +207,10 @@ def measure_validity(
             )
             results.append(
                 Validity(
-                    move=move,
+                    behaviour=move,
                     valid=sum(is_valid(start, text) for start, text in own),
                     chance=sum(by_lot) / len(by_lot),
-                    fixed_rule=max(by_rule.values(), default=0) / len(own),
+                    heuristic=max(by_rule.values(), default=0) / len(own),
                     n=len(own),
                 )
             )

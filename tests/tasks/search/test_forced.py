@@ -133,4 +133,4 @@ def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
     for validity in measure_validity(starts, oracle, seed=0):
         assert validity.valid == validity.n > 20
         assert validity.chance < 0.7
-        assert validity.fixed_rule < 1
+        assert validity.heuristic < 1
