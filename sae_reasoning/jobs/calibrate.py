@@ -1,10 +1,10 @@
-"""Hold the verdict against organisms: run it on each pair, and count how often it is right.
+"""Calibrate the verdict: run it on pairs of organisms, and count how often it is right.
 
-What is counted grows: pairs judged before, under the same margins and options, stay in the file and
-are counted with the new ones, so that seeds may be made, judged and thrown away one by one.
+Pairs judged before, under the same thresholds and options, stay in the file and are counted with
+the new ones, so that seeds may be made, judged and deleted one by one.
 
-Every pair is run as anybody would run it, by the command line, so what is calibrated is what is
-used. Truth was measured when the organisms were made, and isn't read before the verdict stands.
+Every pair is run by the command line, as any user would run it. The truth was measured when the
+organisms were made, and is read after the verdict is given.
 """
 
 import shlex
@@ -19,7 +19,7 @@ from sae_reasoning.edges.artifacts import Manifest, read_json, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms.cells import PAIRS, absent_behaviour, grid
-from sae_reasoning.report.calibration import Calibration, Cell, Share, calibration
+from sae_reasoning.report.calibration import Cell, calibration, confusion_table, shown
 
 _STAGES = ("traces", "contrast", "report")
 
@@ -32,7 +32,7 @@ class _Pair:
     family: str
     seed: int
     base: Path
-    second: Path
+    rl: Path
     lacks: str | None
 
 
@@ -67,12 +67,17 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
     found = calibration(cells, own.bootstrap, own.seed)
     output = Path(own.output)
     write_json(output, settings | {"judged": judged, "calibration": found})
-    _tell(found, console)
+    columns, rows = confusion_table(found)
+    console.table("verdicts (columns) by measured truth (rows), cells", columns, rows)
+    console.say(f"  right over all: {shown(found.right['all'])}")
+    console.say(f"  deployed judged created, or the reverse: {shown(found.confused)}")
+    console.say(f"  against the recipe, unclear truths too: {shown(found.against_recipe)}")
+    console.say(f"  truth unclear, so not counted: {found.unclear}")
     console.say(f"  wrote {output}")
 
 
 def _settings(cfg: Config) -> dict[str, Any]:
-    """What decides on a verdict; pairs are counted together only where it's the same."""
+    """Options that a verdict depends on; only pairs judged under the same are counted together."""
     return {
         "layers": cfg.layers,
         "margins": cfg.report.margins,
@@ -82,12 +87,12 @@ def _settings(cfg: Config) -> dict[str, Any]:
 
 
 def _earlier(
-    output: Path, settings: dict[str, Any], anew: set[str]
+    output: Path, settings: dict[str, Any], again: set[str]
 ) -> tuple[list[Cell], dict[str, dict[str, str | None]]]:
-    """Cells in the file of pairs that aren't judged anew; by pair, its command and revision.
+    """Cells in the file of pairs that aren't judged again; by pair, its command and revision.
 
     Raises:
-        ConfigError: They were judged under other margins or options.
+        ConfigError: They were judged under other thresholds or options.
     """
     if not output.exists():
         return [], {}
@@ -99,18 +104,18 @@ def _earlier(
                 "which can't be counted with these; name another file, or delete it"
             )
     cells = [Cell(**cell) for cell in content["calibration"]["cells"]]
-    return [cell for cell in cells if cell.pair not in anew], content.get("judged", {})
+    return [cell for cell in cells if cell.pair not in again], content.get("judged", {})
 
 
 def _agrees(before: Any, now: Any) -> bool:
-    """Whether options are the same, as far as they were there before."""
+    """Whether options are the same, as far as they existed before."""
     if not isinstance(before, dict):
         return bool(before == now)
     return all(name in now and now[name] == value for name, value in before.items())
 
 
 def _pairs(cfg: Config) -> list[_Pair]:
-    """The pairs named, all there.
+    """The pairs named, whose models are all made.
 
     Raises:
         ConfigError: A name is unknown, or a model hasn't been made.
@@ -119,33 +124,33 @@ def _pairs(cfg: Config) -> list[_Pair]:
     for name in own.pairs:
         if name not in PAIRS:
             raise ConfigError(
-                f"calibrate.pairs names {name}, which is no pair; choose of {', '.join(PAIRS)}"
+                f"calibrate.pairs names {name}, which isn't a pair; choose of {', '.join(PAIRS)}"
             )
     for family in own.families:
         for seed in own.seeds:
             folder = cfg.organism.folder_of(seed)
             for name in own.pairs:
-                base, second = (folder / f"search_{what}_{family}" for what in PAIRS[name])
-                for model in (base / "config.json", second / "truth.json"):
+                base, rl = (folder / f"search_{what}_{family}" for what in PAIRS[name])
+                for model in (base / "config.json", rl / "truth.json"):
                     if not model.exists():
                         raise ConfigError(
                             f"{model.parent} isn't made; run `make organisms SEEDS={seed} "
-                            f"FAMILY={family} ARGS=organism.only=[{second.name}]` first, or leave "
+                            f"FAMILY={family} ARGS=organism.only=[{rl.name}]` first, or leave "
                             f"{name} out of calibrate.pairs"
                         )
                 recipe = {o.name: o for o in grid(family, seed)}[base.name]
                 title = f"organism_{name}_{family}_seed{seed}"
-                found.append(_Pair(title, family, seed, base, second, recipe.lacks))
+                found.append(_Pair(title, family, seed, base, rl, recipe.lacks))
     return found
 
 
 def _command(cfg: Config, pair: _Pair) -> list[str]:
-    """What python is given to judge one pair."""
+    """Arguments of python that judge one pair."""
     options = [
         "pair=local",
         f"pair.name={pair.name}",
         f"pair.base.path={pair.base}",
-        f"pair.rl.path={pair.second}",
+        f"pair.rl.path={pair.rl}",
         f"experiment={cfg.calibration}",
         f"runs={cfg.runs}",
         f"device={cfg.device}",
@@ -157,7 +162,7 @@ def _command(cfg: Config, pair: _Pair) -> list[str]:
 
 
 def _verdicts(cfg: Config, pair: _Pair, command: list[str]) -> list[dict]:
-    """The verdicts on one pair, made by the command line where they aren't up to date.
+    """The verdicts on one pair, by the command line where they aren't up to date.
 
     Raises:
         ConfigError: The run failed; its last line says why.
@@ -174,7 +179,7 @@ def _results(cfg: Config, pair: _Pair) -> Path:
 
 
 def _revision(cfg: Config, pair: _Pair) -> str | None:
-    """Of the code that measured what the verdict rests on."""
+    """Revision of the code that measured the contrast."""
     manifest = Manifest.read(_results(cfg, pair) / "contrast")
     return manifest.git_revision if manifest else None
 
@@ -187,16 +192,16 @@ def _options(cfg: Config, seed: int) -> list[str]:
         for name, value in asdict(section).items():
             if name == "reviews":  # Of this pair's latents.
                 continue
-            if isinstance(value, dict):  # Words for annotators, which the behaviours' file brings.
+            if isinstance(value, dict):  # Cues of annotators, which come with the behaviours.
                 continue
             own = cfg.traces.seed + seed if (part, name) == ("traces", "seed") else value
-            shown = f"[{','.join(map(str, own))}]" if isinstance(own, list) else own
-            found.append(f"{part}.{name}={shown}")
+            text = f"[{','.join(map(str, own))}]" if isinstance(own, list) else own
+            found.append(f"{part}.{name}={text}")
     return found
 
 
 def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
-    truths = {one["behaviour"]: one for one in read_json(pair.second / "truth.json")}
+    truths = {one["behaviour"]: one for one in read_json(pair.rl / "truth.json")}
     return [
         Cell(
             pair=pair.name,
@@ -212,30 +217,3 @@ def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
         for one in verdicts
         if one["behaviour"] in truths
     ]
-
-
-def _tell(found: Calibration, console: Console) -> None:
-    verdicts = sorted({verdict for row in found.confusion.values() for verdict in row})
-    console.table(
-        "verdicts (columns) by measured truth (rows), cells",
-        ["truth", *verdicts, "right of those given", "inconclusive"],
-        [
-            [
-                truth,
-                *(row.get(verdict, 0) for verdict in verdicts),
-                *(
-                    _shown(by[truth]) if truth in by else "–"
-                    for by in (found.right, found.inconclusive)
-                ),
-            ]
-            for truth, row in found.confusion.items()
-        ],
-    )
-    console.say(f"  right over all: {_shown(found.right['all'])}")
-    console.say(f"  deployed called created, or the reverse: {_shown(found.confused)}")
-    console.say(f"  against the recipe, unclear truths too: {_shown(found.against_recipe)}")
-    console.say(f"  truth not clear, so not judged: {found.unclear}")
-
-
-def _shown(share: Share) -> str:
-    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of {share.cells}"

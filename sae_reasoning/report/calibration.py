@@ -1,15 +1,16 @@
 """How often the verdict is right on models whose answer is known.
 
-The moves of one pair share models and problems, the pairs of one family and seed share bases, and
-those of one seed problems. Intervals resample pairs, and beside them families and seeds, which is
-the honest unit where those are enough. Neither end is nearer than Wilson's on as many units: few
-units that agree would resample to themselves, and a mistake among them must not make an interval
-better. Wilson's with the cells as n are too narrow and stand for comparison.
+Behaviours of one pair share models and problems, pairs of one family and seed share bases, and
+those of one seed problems. One interval resamples pairs; another resamples families and seeds, the
+independent unit where there are enough of them. Neither bound is nearer than Wilson's on as many
+units: few units that agree would resample to themselves, and a mistake among them must not make an
+interval narrower. Wilson's intervals on cells are too narrow and given for comparison.
 
-Truth and verdict share the program that judges a move, and their bars are alike; what is calibrated
-is whether the verdict finds from some hundred problems, and from pushes, what thousands of counted
-moves say. So cells whose truth is unclear are shown too, and a second count goes by recipe: a move
-that the base never met can't be deployed, and one that it met can't be created.
+Truth and verdict share the program that judges executions, and have similar thresholds; what is
+calibrated is whether the verdict finds from some hundred problems, and from steering, what counts
+of thousands of behaviours say. So cells whose truth is unclear are shown too, and a second count
+goes by recipe: a behaviour that the base's corpus lacks can't be deployed, and one that it holds
+can't be created.
 """
 
 from collections import Counter
@@ -25,15 +26,15 @@ from sae_reasoning.stats import Estimate, bootstrap_of_sums, wilson
 
 @dataclass(frozen=True)
 class Cell:
-    """One move of one pair.
+    """One behaviour of one pair.
 
     Attributes:
         pair: The pair, its family and seed.
         group: Family and seed, whose pairs share bases.
-        is_lacking: Whether the base never met the move.
-        behaviour: The move.
+        is_lacking: Whether the base's corpus lacks the behaviour.
+        behaviour: Its label.
         truth: As measured on the finished models.
-        measured: What the truth rests on, in words with figures.
+        measured: Reason of the truth, in words with figures.
         verdict: As given.
         qualifier: Of the verdict.
         reason: Of the verdict.
@@ -88,10 +89,10 @@ class Calibration:
         right: Share that is right, of those with a verdict other than inconclusive; by truth, and
             over all as `all`.
         inconclusive: Share that is inconclusive, likewise.
-        confused: Share of deployed moves called created or the reverse, of all that are either.
+        confused: Share of deployed behaviours judged created or the reverse, of all of both.
         confused_of_given: The same, of those with a verdict other than inconclusive.
-        against_recipe: Share called created though the base met the move, or deployed though it
-            never did, of all cells, unclear ones too.
+        against_recipe: Share judged created though the base's corpus holds the behaviour, or
+            deployed though it lacks it, of all cells, unclear ones too.
         unclear: Cells that count for nothing else, as their truth isn't clear.
         cells: Every cell.
     """
@@ -107,7 +108,7 @@ class Calibration:
 
 
 def calibration(cells: Sequence[Cell], num_resamples: int, seed: int) -> Calibration:
-    """Hold verdicts against truths."""
+    """Compare verdicts with truths."""
     clear = [cell for cell in cells if cell.truth != UNCLEAR]
     classes = sorted({cell.truth for cell in clear})
 
@@ -124,11 +125,11 @@ def calibration(cells: Sequence[Cell], num_resamples: int, seed: int) -> Calibra
     groups = {truth: [c for c in clear if c.truth == truth] for truth in classes} | {"all": clear}
     either = [cell for cell in clear if cell.truth in (CREATED, DEPLOYED)]
     given = [cell for cell in either if cell.verdict != INCONCLUSIVE]
-    told: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[str]] = {}
     for cell in cells:
-        told.setdefault(cell.truth, Counter())[cell.verdict] += 1
+        counts.setdefault(cell.truth, Counter())[cell.verdict] += 1
     return Calibration(
-        confusion={truth: dict(counts) for truth, counts in sorted(told.items())},
+        confusion={truth: dict(found) for truth, found in sorted(counts.items())},
         right={name: right(of) for name, of in groups.items()},
         inconclusive={name: inconclusive(of) for name, of in groups.items()},
         confused=share(either, [{c.truth, c.verdict} == {CREATED, DEPLOYED} for c in either]),
@@ -141,6 +142,25 @@ def calibration(cells: Sequence[Cell], num_resamples: int, seed: int) -> Calibra
         unclear=len(cells) - len(clear),
         cells=list(cells),
     )
+
+
+def confusion_table(found: Calibration) -> tuple[list[str], list[list[object]]]:
+    """Columns and rows: cells by truth and verdict, with the shares of each truth."""
+    verdicts = sorted({verdict for row in found.confusion.values() for verdict in row})
+    rows: list[list[object]] = [
+        [
+            truth,
+            *(row.get(verdict, 0) for verdict in verdicts),
+            *(shown(by[truth]) if truth in by else "–" for by in (found.right, found.inconclusive)),
+        ]
+        for truth, row in found.confusion.items()
+    ]
+    return ["truth", *verdicts, "right of those given", "inconclusive"], rows
+
+
+def shown(share: Share) -> str:
+    """A share with its interval and the cells that it is of."""
+    return f"{share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of {share.cells}"
 
 
 def _share(of: Sequence[Cell], counted: Sequence[bool], num_resamples: int, seed: int) -> Share:
