@@ -14,7 +14,10 @@ from sae_reasoning.edges.tables import read_table
 from sae_reasoning.records import REPORT, SPLITS, Trace
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Task
+from sae_reasoning.tasks.search.grammar import NEW_REMARKS, REMARKS
+from sae_reasoning.tasks.search.problems import draw_problems
 from sae_reasoning.tasks.search.task import search_task
+from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, Difficulty
 from sae_reasoning.tasks.text.task import THINK, TextGrader, response_format, text_task
 
 PROBLEMS_FILE = "problems.parquet"
@@ -29,10 +32,25 @@ def open_task(cfg: Config, traces: Sequence[Trace] = ()) -> Task:
         traces: Of it, where there are some: they tell which models open a chain of thought
             themselves.
     """
-    if cfg.traces.kind == "search":
+    if cfg.task_kind == "search":
         return search_task()
+    if cfg.traces.kind == "search":  # Graded by the map, whatever else is known of the text.
+        search = search_task()
+        return text_task(cfg.behaviours, cfg.traces.cues, search.formats, search.grader)
     return text_task(
         cfg.behaviours, cfg.traces.cues, _formats(cfg, traces), TextGrader(OutsideScorers())
+    )
+
+
+def draw_search_problems(cfg: Config) -> list[Problem]:
+    """Problems of the search world, as many and as large as `cfg` says."""
+    return draw_problems(
+        cfg.traces.num_problems,
+        cfg.traces.report_share,
+        cfg.traces.seed,
+        Difficulty(cfg.task.min_edges, cfg.task.max_edges),
+        PLACES if cfg.task.places == "known" else NEW_PLACES,
+        REMARKS if cfg.task.remarks == "known" else NEW_REMARKS,
     )
 
 

@@ -25,7 +25,7 @@ CHOICES = [(group, choice) for group, choices in group_options().items() for cho
 
 def test_every_group_has_files():
     assert {group for group, _ in CHOICES} == {
-        "pair", "behaviours", "train.sae", "attacks", "organism", "tracker", "experiment",
+        "pair", "behaviours", "train.sae", "attacks", "organism", "task", "tracker", "experiment",
     }  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from sae_reasoning.config.stages import (
     TrackerConfig,
     TrainConfig,
 )
+from sae_reasoning.config.task import TaskConfig
 from sae_reasoning.config.traces import (
     DATASET_NAMES,
     OFFSET_UNITS,
@@ -78,6 +79,7 @@ __all__ = [
     "RankConfig",
     "ReportConfig",
     "SaeConfig",
+    "TaskConfig",
     "TracesConfig",
     "TrackerConfig",
     "TrainConfig",
@@ -125,6 +127,7 @@ class Config:
         pair: The two models.
         behaviours: Moves to track; the first annotator's labels.
         layers: Decoder blocks whose output is read, 0 the first.
+        task: Kind of text.
         traces: Rollouts.
         export: Traces as span JSONL.
         cache: Activations.
@@ -155,6 +158,7 @@ class Config:
     pair: PairConfig = field(default_factory=PairConfig)
     behaviours: list[str] = field(default_factory=list)
     layers: list[int] = field(default_factory=lambda: [1, 2])
+    task: TaskConfig = field(default_factory=TaskConfig)
     traces: TracesConfig = field(default_factory=TracesConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
@@ -198,6 +202,11 @@ class Config:
             f"train.sae.id={sae_id} is one SAE for layers={self.layers}; put {LAYER_FIELD} into it "
             "where the layer stands, or name one layer",
         )
+        require(
+            self.task.kind != "search" or self.traces.kind == "search",
+            f"task=search reads problems of the search world, not traces.source="
+            f"{self.traces.source}; set task=auto or text",
+        )
         require(bool(self.behaviours), "behaviours=[] is empty; choose behaviours=search_moves")
         readers = list(self.pair.readers)
         require(
@@ -221,6 +230,13 @@ class Config:
             (runs / self.experiment).resolve().parent == runs,
             f"experiment={self.experiment} leaves runs={self.runs}; use one folder name",
         )
+
+    @property
+    def task_kind(self) -> str:
+        """`search` or `text`."""
+        if self.task.kind != "auto":
+            return self.task.kind
+        return "search" if self.traces.kind == "search" else "text"
 
     @property
     def folder(self) -> Path:
@@ -301,24 +317,26 @@ class Config:
         layers: dict[str, Any] = {"layers": self.layers}
         behaviours: dict[str, Any] = {"behaviours": self.behaviours}
         reading = self.pair.reading
+        source = {"source": self.traces.source, "task": self.task_kind}
+        task = {"task": asdict(self.task) | {"kind": self.task_kind}}
         shared = {
-            "traces": behaviours | reading,
+            "traces": behaviours | reading | task,
             "export": {},
             "cache": layers | reading,
             "train": layers,
             "rank": layers | behaviours | reading,
             "match": layers | behaviours | reading,
-            "ablate": layers | behaviours | reading | {"source": self.traces.source},
+            "ablate": layers | behaviours | reading | source,
             "transfer": {},
-            "hybrid": layers | behaviours | reading | {"source": self.traces.source},
-            "contrast": layers | behaviours | reading | {"source": self.traces.source},
+            "hybrid": layers | behaviours | reading | source,
+            "contrast": layers | behaviours | reading | source,
             "course": {name: getattr(self.report, name) for name in ("min_problems", "min_starts")},
-            "elicit": behaviours | reading | {"source": self.traces.source},
+            "elicit": behaviours | reading | source,
             "report": {},
         }
-        if stage == "ablate" and self.traces.kind != "search":  # Marked by words.
+        if stage == "ablate" and self.task_kind != "search":  # Marked by words.
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
-        if stage == "traces" and self.traces.kind != "search":
+        if stage == "traces" and self.task_kind != "search":
             shared["traces"] = shared["traces"] | {"rules": dict(_RULES)}
         part = getattr(self, stage)
         own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL | _CUTS}

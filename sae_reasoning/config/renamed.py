@@ -1,6 +1,10 @@
 """Options that have another name now, so that a refusal can say which."""
 
 RENAMED: dict[str, str] = {
+    "traces.max_edges": "task.max_edges",
+    "traces.min_edges": "task.min_edges",
+    "traces.places": "task.places",
+    "traces.remarks": "task.remarks",
     "contrast.triggers": "contrast.vectors",
     "contrast.announcers": "contrast.onset_predictors",
     "contrast.move_tokens": "contrast.behaviour_tokens",

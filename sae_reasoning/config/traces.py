@@ -69,10 +69,6 @@ class TracesConfig:
         engine: What writes: `transformers`, or `vllm` where it's installed. The latter draws other
             samples, and knows no edits.
         num_problems: Problems drawn.
-        min_edges: Shortest right path of a drawn problem, in edges.
-        max_edges: Longest right path; the organisms were trained on 3 to 5.
-        places: Names of places in drawn problems: `known`, or `new` ones that no organism met.
-        remarks: Harmless sentences before drawn problems: `known`, or `new` ones.
         base_samples: Rollouts a problem of the base; more than of the other, as its moves are rare.
         rl_samples: Rollouts a problem of the RL model.
         report_share: Share of problems held for the report split.
@@ -101,10 +97,6 @@ class TracesConfig:
     instruction: str = ""
     engine: str = "transformers"
     num_problems: int = 600
-    min_edges: int = 3
-    max_edges: int = 5
-    places: str = "known"
-    remarks: str = "known"
     base_samples: int = 8
     rl_samples: int = 2
     report_share: float = 0.5
@@ -121,16 +113,9 @@ class TracesConfig:
         one_of("traces.engine", self.engine, ("transformers", "vllm"))
         self._check_source()
         self._check_annotators()
-        one_of("traces.places", self.places, ("known", "new"))
-        one_of("traces.remarks", self.remarks, ("known", "new"))
         require(
             0 < self.report_share < 1,
             f"traces.report_share={self.report_share} must lie between 0 and 1; try 0.5",
-        )
-        require(
-            1 <= self.min_edges <= self.max_edges <= 8,
-            f"traces.min_edges={self.min_edges} and traces.max_edges={self.max_edges} must be in "
-            "order between 1 and 8; try 3 and 5",
         )
 
     @property

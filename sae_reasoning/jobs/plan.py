@@ -24,9 +24,8 @@ from sae_reasoning.edges.lm.load import encode_prompt, load_tokenizer
 from sae_reasoning.edges.lm.shapes import ModelSize, size_of
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.opening import draw_search_problems
 from sae_reasoning.steering.edit_plans import num_conditions
-from sae_reasoning.tasks.search.problems import draw_problems
-from sae_reasoning.tasks.search.world import Difficulty
 from sae_reasoning.texts import number
 
 
@@ -260,12 +259,7 @@ def _texts(cfg: Config) -> dict[str, Texts]:
         return made
     prompt, source = float(cfg.plan.prompt_tokens), "prompts assumed"
     if cfg.traces.source == "search" and Path(cfg.pair.rl.path).is_dir():
-        problems = draw_problems(
-            cfg.traces.num_problems,
-            cfg.traces.report_share,
-            cfg.traces.seed,
-            Difficulty(cfg.traces.min_edges, cfg.traces.max_edges),
-        )
+        problems = draw_search_problems(cfg)
         tokenizer = load_tokenizer(cfg.pair.rl)
         lengths = [len(encode_prompt(tokenizer, p.prompt)) for p in problems]
         prompt, source = sum(lengths) / len(lengths), "prompts drawn"

@@ -20,7 +20,7 @@ from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, parse_prompt
 
 
 def test_names_that_a_tokenizer_does_not_know_are_refused(tiny_config: Config) -> None:
-    tiny_config.traces.places = "new"
+    tiny_config.task.places = "new"
     with pytest.raises(ConfigError, match=r"pair\.base\.path=.* doesn't know every word.*known"):
         traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))
 
@@ -29,8 +29,8 @@ def test_pieces_spell_new_names_on_longer_paths(
     tiny_config: Config, tiny_neox_pair: PairConfig
 ) -> None:
     tiny_config.pair = tiny_neox_pair
-    tiny_config.traces.places = "new"
-    tiny_config.traces.min_edges, tiny_config.traces.max_edges = 6, 8
+    tiny_config.task.places = "new"
+    tiny_config.task.min_edges, tiny_config.task.max_edges = 6, 8
     traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))
     made = read_traces(tiny_config.folder / "traces" / "traces.parquet")
     for trace in made:
@@ -180,5 +180,5 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
 
 def test_a_move_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -> None:
     tiny_config.behaviours = ["backtraking"]
-    with pytest.raises(ConfigError, match=r"names backtraking, which .* choose of initializing"):
+    with pytest.raises(ConfigError, match=r"names backtraking, which .* choose of backtracking"):
         traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))

@@ -53,7 +53,7 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         made, placement = found.traces, found.placement
         posed = pd.DataFrame(list(map(asdict, found.problems)))
         write_table(stage.folder / PROBLEMS_FILE, posed)
-        if not found.marked_by:
+        if not found.marked_by and cfg.traces.kind != "search":
             made = _graded(cfg, made, found.problems, stage.folder, tracker, console)
         made, quotes, failures = _marked(cfg, made, found.marked_by, stage.folder, tracker, console)
         placement.add(quotes)
@@ -107,7 +107,7 @@ def _find(cfg: Config, rows: Rows, parts: Path, console: Console) -> _Found:
         _refuse_imported(cfg)
     problems = draw_problems(cfg, rows, console.warn)
     made = roll_out(cfg, problems, parts, console)
-    return _Found(made, "grammar" if cfg.traces.kind == "search" else "", problems)
+    return _Found(made, "grammar" if cfg.task_kind == "search" else "", problems)
 
 
 def _holds_traces(rows: Rows) -> bool:

@@ -8,10 +8,8 @@ from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import check_gym_task, gym_entries
+from sae_reasoning.opening import draw_search_problems, open_task
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.search.grammar import MOVES, NEW_REMARKS, REMARKS
-from sae_reasoning.tasks.search.problems import draw_problems as draw_search_problems
-from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, Difficulty
 from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym, pose_rows
 
 
@@ -73,25 +71,19 @@ def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
 
 
 def _search_problems(cfg: Config) -> list[Problem]:
-    for move in sorted(set(cfg.behaviours) - set(MOVES)):
-        if cfg.traces.annotator in ("auto", "grammar"):
-            raise ConfigError(
-                f"behaviours={cfg.behaviours} names {move}, which the search world's grammar "
-                f"doesn't mark; choose of {', '.join(MOVES)}"
-            )
-    problems = draw_search_problems(
-        cfg.traces.num_problems,
-        cfg.traces.report_share,
-        cfg.traces.seed,
-        Difficulty(cfg.traces.min_edges, cfg.traces.max_edges),
-        PLACES if cfg.traces.places == "known" else NEW_PLACES,
-        REMARKS if cfg.traces.remarks == "known" else NEW_REMARKS,
-    )
+    known = open_task(cfg).behaviours
+    missing = set(cfg.behaviours) - known if known is not None else set()
+    if missing and cfg.traces.annotator in ("auto", "grammar"):
+        raise ConfigError(
+            f"behaviours={cfg.behaviours} names {min(missing)}, which the search world's grammar "
+            f"doesn't mark; choose of {', '.join(sorted(known or ()))}"
+        )
+    problems = draw_search_problems(cfg)
     for model in cfg.pair.readers.values():
         if not expresses(load_tokenizer(model), problems[0].prompt):
             raise ConfigError(
                 f"the tokenizer of {model.named} doesn't know every word of the problems of "
-                f"traces.places={cfg.traces.places}; use traces.places=known, or a tokenizer of "
+                f"task.places={cfg.task.places}; use task.places=known, or a tokenizer of "
                 "pieces"
             )
     first, models = problems[0].prompt, cfg.pair.readers.values()
