@@ -1,1 +1,1 @@
-"""The verdict on each move, and its calibration."""
+"""The verdict on each behaviour, and its calibration."""

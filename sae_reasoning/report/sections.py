@@ -185,7 +185,9 @@ def _refuted(found: pd.DataFrame) -> tuple[Bar, ...]:
             figures.append((kind, RL, share.value, share.low, share.high, len(here)))
         elif (own.kind == kind).any():
             figures.append((kind, RL, math.nan, math.nan, math.nan, 0))
-    return bars_on_one_axis(figures, "share refuted", absent="not tested") if figures else ()
+    if all(not figure[-1] for figure in figures):
+        return ()
+    return bars_on_one_axis(figures, "share refuted", absent="not tested")
 
 
 def dictionaries(quality: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Section:

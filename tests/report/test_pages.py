@@ -165,6 +165,12 @@ def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
     assert found[PARAPHRASE] == (1, "0 [0, 0.79]")
 
 
+def test_attacks_that_could_test_nothing_have_no_chart():
+    row = {"shortlist": TRACKERS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
+    row |= {"latent": 0, "kind": TOKEN, "outcome": NOT_TESTABLE, "called": "weak"}
+    assert attacks(pd.DataFrame([row])).charts == ()
+
+
 def test_the_gap_curve_is_of_all_problems_and_leaves_out_what_is_undefined():
     row = {"policy": "oracle", "vector": "sae", "budget": 0.1, "share_steered": 0.1, "n": 9}
     row |= {"gap_recovered": 0.5, "low": 0.4, "high": 0.6, "behaviour": "all", "defined": True}
