@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.grammar import (
     ALL_OPENINGS,
@@ -21,6 +22,7 @@ from sae_reasoning.tasks.search.grammar import (
 )
 from sae_reasoning.tasks.search.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
 from sae_reasoning.tasks.search.parser import parse, replay
+from sae_reasoning.tasks.search.task import SearchAnnotator
 from sae_reasoning.tasks.search.world import (
     LONGER,
     NEW_PLACES,
@@ -30,7 +32,6 @@ from sae_reasoning.tasks.search.world import (
     parse_prompt,
     sample_problem,
 )
-from sae_reasoning.traces.annotate import annotate_search
 
 SEEDS = st.integers(0, 2**32)
 PROBLEM = SearchProblem(
@@ -166,9 +167,9 @@ def test_where_a_response_is_cut_nothing_was_declined() -> None:
     }
     assert cut.opportunities == tuple(o for o in whole.opportunities if o.char_end < len(text))
     assert (cut.spans, len(cut.opportunities)) == (whole.spans, 2)
-    prompt = PROBLEM.prompt()
-    assert annotate_search(prompt, text, True).opportunities == cut.opportunities
-    assert annotate_search(prompt, text, False).opportunities == whole.opportunities
+    posed, annotate = Problem("", "", PROBLEM.prompt()), SearchAnnotator().annotate
+    assert annotate(posed, text, truncated=True).opportunities == cut.opportunities
+    assert annotate(posed, text, truncated=False).opportunities == whole.opportunities
 
 
 def test_a_place_that_was_read_without_being_chosen_is_tried() -> None:

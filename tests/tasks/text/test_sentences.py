@@ -6,15 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sae_reasoning.steering.positions import OPPORTUNITIES, Positions, Timing
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.text.sentences import (
     possible_starts,
     sentence_opportunities,
     sentence_starts,
     sentences,
 )
-from sae_reasoning.traces.annotate import hear_sentences
+from sae_reasoning.tasks.text.task import CueAnnotator
 
 MOVE = "backtracking"
+CUES = {MOVE: ["wait"], "verification": ["check"]}
+ANNOTATOR, PROBLEM = CueAnnotator(CUES, list(CUES)), Problem("p00000", "report", "?")
 FRAGMENTS = st.sampled_from(
     [
         *("so it is", "Wait", "x", "= 42", "3.14", "e.g.", "i.e.", "U.S.", "Dr.", "etc.", "n!"),
@@ -34,7 +37,7 @@ def heard(pieces: list[str]) -> list[int]:
     timing = Timing(
         [Positions(OPPORTUNITIES, MOVE)],
         torch.zeros(1, 3, dtype=torch.int64),
-        {0: hear_sentences([MOVE, "verification"])},
+        {0: ANNOTATOR.listen(PROBLEM)},
         lambda token_ids: "".join(pieces[token] for token in token_ids),
     )
     row = torch.tensor([0])
@@ -110,3 +113,36 @@ def test_a_number_may_have_ended_a_sentence_as_far_as_anybody_knows():
 @pytest.mark.parametrize("text", ["", " ", "\n \n"])
 def test_a_text_that_says_nothing_has_no_sentence(text):
     assert sentences(text) == []
+
+
+WRITTEN = [
+    "Okay, 3.5 kg at $2.40 each. That's $8.40, i.e. about 8.4 dollars! Wait, is it? Let me check.",
+    'He said "stop." Then (after all.) he left. “Wait,” she said… Check!',
+    "Steps:\n1. Add 2 and 3.\n2. Check the sum: 5.\n- wait, 2 + 3 = 5\n\n* Done.",
+    r"So \(x = \frac{1}{2}.\) Wait: $$y = 3.$$ Then \[ z \left. w \right| \] and n! is 120.",
+    "<think>\nFirst:\n```py\nx.append(1.)\n# wait. check.\n```\n\nWait... no.\n</think>\n\n**42.**",
+    "See Dr. Lee, Fig. 2, e.g. U.S. data, vs. www.ash.org. 是的。等等！ Check 1,000.50 vs. 1.",
+]
+
+
+@given(st.sampled_from(WRITTEN) | TEXTS, st.sets(st.integers(1, 200)))
+def test_the_streaming_annotator_names_every_opportunity_that_the_whole_text_has(text, at):
+    """It names more only where what follows shows that no sentence had ended, or is white space."""
+    listen, pending, position, named = ANNOTATOR.listen(PROBLEM), "", 0, set[int]()
+    pieces = cut(text, at)
+    for piece in pieces:
+        pending, position = pending + piece, position + len(piece)
+        if (could := listen(pending)) is not None:
+            assert could == frozenset(CUES)
+            named.add(position)
+            pending = ""
+    found = ANNOTATOR.annotate(PROBLEM, text, truncated=False)
+    ends, position = set(), 0
+    for piece in pieces:
+        position += len(piece)
+        ends.add(position)
+    whole = {one.char_end for one in found.opportunities}
+    assert whole & ends - {0} <= named
+    for place in named - whole:
+        follows = text[place : place + 1]
+        assert not follows.strip() or not text[place - 1].isspace()
