@@ -7,7 +7,6 @@ from transformers import GenerationConfig
 from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.lm.generate import Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel
-from sae_reasoning.edges.lm.write import begun_ids, write
 from sae_reasoning.tasks.marks import MarkEnd
 
 CHAT = (
@@ -118,28 +117,3 @@ def test_a_sentence_that_ends_at_the_limit_has_ended(lm):
     script = ids(lm, "Let me check.")
     (rollout,) = rolled(lm, script, until=MarkEnd("."), most=len(script))
     assert not rollout.truncated and rollout.token_ids == tuple(script)
-
-
-def test_a_beginning_is_appended_as_ids_and_the_text_has_no_character_without_a_token(lm):
-    """The prompt's end and the beginning would be one token if they were cut together."""
-    (made,) = write(
-        lm,
-        ["The ans"],
-        ["wer is"],
-        sampler=saying([*ids(lm, " 42."), lm.end_ids[0]]),
-        max_new_tokens=20,
-    )
-    assert made.prompt_ids == ids(lm, "The ans")
-    assert made.begun_ids == ids(lm, "wer is")
-    assert made.text == "wer is 42."
-    assert lm.decode(made.response_ids) == made.text
-    assert made.end_id == lm.end_ids[0]
-
-
-def test_an_opening_follows_tokens_that_were_given_with_the_white_space_that_is_missing(lm):
-    after_word = begun_ids(lm, ids(lm, "No."), "Let me check")
-    assert lm.decode(after_word) == "No. Let me check"
-    assert after_word[: len(ids(lm, "No."))] == ids(lm, "No.")
-    after_lines = begun_ids(lm, ids(lm, "No.\n\n"), "Let me check")
-    assert lm.decode(after_lines) == "No.\n\nLet me check"
-    assert begun_ids(lm, ids(lm, "No.")) == ids(lm, "No.")
