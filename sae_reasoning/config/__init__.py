@@ -95,7 +95,7 @@ VERSIONS = {
     "train": 1,
     "rank": 15,
     "match": 1,
-    "ablate": 7,
+    "ablate": 8,
     "transfer": 1,
     "contrast": 6,
     "course": 4,

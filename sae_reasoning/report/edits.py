@@ -23,7 +23,7 @@ _OF_EDIT = ["model", *EDIT_KEYS]
 _CHANGE = ["difference", "low", "high", "n"]
 _SETS = [
     *("model", "behaviour", "edit", "dose", "set_size", "where", "found_by", "without", "value"),
-    *(*_CHANGE, "q", "coherent", "stands"),
+    *(*_CHANGE, "q", "coherent", "significant"),
 ]
 _BESIDE = ["model", "behaviour", "condition", "value", *_CHANGE, "num_draws"]
 _DOSES = ["model", "behaviour", "edit", "condition", "dose", *_CHANGE]
@@ -127,8 +127,8 @@ class Edits:
             return rows
 
         without = [float(self._without[key]) for key in _keys(held)]
-        stands = [None if told is pd.NA else bool(told) for told in held.stands]
-        held = held.assign(without=without, stands=stands)
+        significant = [None if told is pd.NA else bool(told) for told in held.significant]
+        held = held.assign(without=without, significant=significant)
         return {
             "sets": held[_SETS].to_dict("records"),
             "beside": of_main(self._beside, _BESIDE),

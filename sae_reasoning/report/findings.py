@@ -181,7 +181,7 @@ def _verdict(row: Mapping[str, str]) -> str:
 _SPOKEN = {
     "control": "matched latents",
     "random": "random directions",
-    "lot": "random positions",
+    "random_positions": "random positions",
     "other": "other behaviours' latents",
     "permuted": "any match",
 }
@@ -221,7 +221,7 @@ def _significance(edit: pd.Series) -> str:
         return "no: other behaviours are damaged"
     found = stands(edit)
     said = "unknown" if found is None else "**yes**" if found else "no"
-    return said if found is None else f"{said}, q = {number(edit.stands_q, 3)}"
+    return said if found is None else f"{said}, q = {number(edit.q_all_controls, 3)}"
 
 
 def _change(*estimate: float) -> str:

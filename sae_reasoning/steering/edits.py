@@ -31,54 +31,6 @@ When = Callable[[Tensor], Tensor]
 """Rows that are about to be edited [batch] to whether each is, at its present position [batch]."""
 
 
-def ablate(
-    resid: Float[Tensor, "*batch d_model"],
-    latents: Float[Tensor, "*batch latent"],
-    directions: Float[Tensor, "latent d_model"],
-) -> Float[Tensor, "*batch d_model"]:
-    """Remove exactly what the chosen latents contribute.
-
-    Args:
-        resid: Residual stream after the edited block.
-        latents: Their present activations.
-        directions: Their decoder rows.
-    """
-    return _add_change(resid, -latents, directions)
-
-
-def clamp(
-    resid: Float[Tensor, "*batch d_model"],
-    latents: Float[Tensor, "*batch latent"],
-    directions: Float[Tensor, "latent d_model"],
-    target: float | Float[Tensor, "*#batch latent"],
-) -> Float[Tensor, "*batch d_model"]:
-    """Move each chosen latent to `target`; 0 ablates."""
-    return _add_change(resid, target - latents, directions)
-
-
-def scale(
-    resid: Float[Tensor, "*batch d_model"],
-    latents: Float[Tensor, "*batch latent"],
-    directions: Float[Tensor, "latent d_model"],
-    factor: float,
-) -> Float[Tensor, "*batch d_model"]:
-    """Multiply the chosen latents by `factor`; 1 changes nothing."""
-    return _add_change(resid, (factor - 1) * latents, directions)
-
-
-def add(
-    resid: Float[Tensor, "*batch d_model"],
-    direction: Float[Tensor, " d_model"],
-    norm: float | Float[Tensor, "*batch 1"],
-) -> Float[Tensor, "*batch d_model"]:
-    """Add a direction of unit norm, `norm` times."""
-    return resid + (norm * direction).to(resid.dtype)
-
-
-def _add_change(resid: Tensor, change: Tensor, directions: Tensor) -> Tensor:
-    return resid + (change @ directions.to(change.dtype)).to(resid.dtype)
-
-
 @dataclass(frozen=True)
 class LatentChange:
     """What happens to a set of latents of one layer: f becomes (1 + gain) f + offset.

@@ -35,7 +35,7 @@ EDIT_KEYS = ["behaviour", "edit", "dose", "set_size", "first", "where", "found_b
 AGAINST = {
     "control": MATCHED,
     "random": RANDOM,
-    "lot": LOT,
+    "random_positions": LOT,
     "other": OTHER,
     "vector": MEAN,
     "permuted": PERMUTED,
@@ -44,7 +44,7 @@ AGAINST = {
 """Prefix of the columns that hold what is left of an edit after a control or rival."""
 DRAWN = (MATCHED, RANDOM, PERMUTED)
 """Controls of which there could be any number of draws."""
-CONTROLS = ("control", "random", "lot", "other", "permuted")
+CONTROLS = ("control", "random", "random_positions", "other", "permuted")
 """Prefixes of what an effect must go further than; a rival need not be beaten."""
 TELLING = ("control", "random")
 """Controls without which nothing is said."""
@@ -56,7 +56,7 @@ SHARES = ("accuracy", "truncated", "repetition", "rate_per_opportunity", "in_pla
 COLUMNS = [
     *("model", "split", *EDIT_KEYS, "layer", "latents", "condition", "outcome", "n"),
     *("value", "difference", "low", "high", "q", "relative", "relative_low", "relative_high"),
-    *("largest_draw", "coherent", "stands_q"),
+    *("largest_draw", "coherent", "q_all_controls"),
     *(
         column
         for name in AGAINST
@@ -82,7 +82,7 @@ def effects(
 
     `difference` is against the same problems without an edit. Rows of the edit itself also hold
     what is left of it after what stands beside it: `difference_from_control` (matched latents),
-    `_random` (random directions), `_lot` (random positions), `_other` (other moves' latents),
+    `_random` (random directions), `_random_positions`, `_other` (other moves' latents),
     `_vector` (the mean difference), `_permuted` (permuted matches) and `_own` (this run's own
     latents, where another's are edited). Each has its interval, and its q over the table. Matched
     latents, random directions and permuted matches are draws of many that there could be: the
@@ -92,7 +92,7 @@ def effects(
     edited anything (0: none; one that never did is no control), `<name>_coherent` whether they are.
     `largest_draw` is the largest change by any one draw: draws may cancel in their mean.
 
-    `stands_q` is of an edit's effect on its own move: the largest p-value of all that it must
+    `q_all_controls` is of an edit's effect on its own move: the largest p-value of all that it must
     differ from, no edit and each control (1 where a control goes as far or farther), and
     Benjamini-Hochberg over the edits of the table; none where matched latents or random directions
     weren't made, or a control has no p-value.
@@ -131,7 +131,9 @@ def effects(
         result[name] = benjamini_hochberg(result[name].to_numpy(np.float64))
     for measure in dict.fromkeys(result.outcome.str.partition("/")[0]):
         own = result.outcome == measure + "/" + result.behaviour
-        result.loc[own, "stands_q"] = benjamini_hochberg(result.stands_q[own].to_numpy(np.float64))
+        result.loc[own, "q_all_controls"] = benjamini_hochberg(
+            result.q_all_controls[own].to_numpy(np.float64)
+        )
     kinds = {f"{n}_draws": "Int64" for n in AGAINST} | {f"{n}_coherent": "boolean" for n in AGAINST}
     return result.astype(kinds)
 
@@ -218,7 +220,7 @@ class _Model:
                             p = np.where(np.isnan(change.p), np.nan, p)
                             least_sure = np.maximum(least_sure, p)
                 is_told = all(frame[f"{name}_draws"] for name in TELLING)
-                frame["stands_q"] = least_sure if is_told else np.nan
+                frame["q_all_controls"] = least_sure if is_told else np.nan
             yield pd.DataFrame(frame)
 
     def _beyond(

@@ -1,7 +1,7 @@
 """Tables for people, made of the table of effects.
 
 An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
-edit, and goes further than every control that was made, for sure (`stands_q` < 0.05, see
+edit, and goes further than every control that was made, for sure (`q_all_controls` < 0.05, see
 effects.py). Where a control tells nothing (one draw, too few opportunities), or matched latents and
 random directions weren't made, it neither stands nor fails.
 """
@@ -46,9 +46,9 @@ def stands(row: pd.Series) -> bool | None:
     Returns:
         None where that can't be told.
     """
-    if row.stands_q != row.stands_q:
+    if row.q_all_controls != row.q_all_controls:
         return None
-    return bool(row.coherent and row.stands_q < _FOUND)
+    return bool(row.coherent and row.q_all_controls < _FOUND)
 
 
 def held_against(row: pd.Series) -> str:
@@ -60,7 +60,7 @@ def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataF
     """Rows about the move whose latents are edited, with whether the edit's effect stands."""
     own = found[found.outcome == measure + "/" + found.behaviour]
     told = [stands(row) if row.condition == EDIT else None for _, row in own.iterrows()]
-    return own.assign(stands=pd.array(told, dtype="boolean"))
+    return own.assign(significant=pd.array(told, dtype="boolean"))
 
 
 def main_edits(found: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +110,7 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                     values.value[NONE, "accuracy"], values.value[EDIT, "accuracy"]
                 ),
                 "coherent": bool(edited.coherent),
-                "stands": stands(edited),
+                "significant": stands(edited),
             }
         )
     return pd.DataFrame(rows)
@@ -231,7 +231,9 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
             "n": edited.n,
             "coherent": edited.coherent,
             # What can't be told doesn't fail, whichever way it went.
-            "stands": (edited.stands & (sign * edited.difference > 0)).mask(edited.stands.isna()),
+            "significant": (edited.significant & (sign * edited.difference > 0)).mask(
+                edited.significant.isna()
+            ),
             "held_against": [held_against(row) for _, row in edited.iterrows()],
             "latents": edited.latents,
         }
@@ -259,7 +261,17 @@ def doses(found: pd.DataFrame) -> pd.DataFrame:
     return own[
         [
             *("model", "behaviour", "edit", "set_size", "where", "found_by", "dose", "condition"),
-            *("value", "difference", "low", "high", "q", "n", "edit_norm", "coherent", "stands"),
+            *(
+                "value",
+                "difference",
+                "low",
+                "high",
+                "q",
+                "n",
+                "edit_norm",
+                "coherent",
+                "significant",
+            ),
         ]
     ].reset_index(drop=True)
 

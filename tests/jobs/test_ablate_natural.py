@@ -151,7 +151,7 @@ def test_random_positions_edit_as_often_as_the_edit_does_on_natural_text(
     assert all(positions[0] == 0 for positions in edits.edited_positions)
     found = read_table(cfg.folder / "ablate" / "effects.parquet")
     edit = found[(found.condition == "edit") & (found.model == "base")].iloc[0]
-    assert edit.lot_draws == 1
+    assert edit.random_positions_draws == 1
     assert "are no control there" not in out.stream.getvalue()
     assert "base begins with" not in out.stream.getvalue()
 

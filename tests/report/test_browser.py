@@ -362,7 +362,7 @@ def test_an_edit_without_controls_is_said_to_have_none(visit, tmp_path):
     effect |= {"difference": -0.6, "low": -0.7, "high": -0.5}
     said = [(True, True), (False, True), (None, True), (None, False)]
     sets = [
-        effect | {"set_size": size, "stands": stands, "coherent": coherent}
+        effect | {"set_size": size, "significant": stands, "coherent": coherent}
         for size, (stands, coherent) in enumerate(said, 1)
     ]
     nothing: dict[str, list[Any]] = {name: [] for name in ("beside", "doses", "off_target")}

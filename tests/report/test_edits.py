@@ -45,11 +45,11 @@ def test_a_set_with_no_controls_beside_it_is_said_to_have_none():
     found = experiment({"taken": 2}, *controls(8), larger)
     rollouts = pd.DataFrame([], columns=[*GENERATED, *EDIT_KEYS])
     done = Edits(found, dose_curves(doses(found)), rollouts).of("1:2")
-    assert [(one["set_size"], one["coherent"], one["stands"]) for one in done["sets"]] == [
+    assert [(one["set_size"], one["coherent"], one["significant"]) for one in done["sets"]] == [
         *((1, True, True), (2, True, None))
     ]
     record = plain({"attacks": [], "sets": done["sets"]})
-    assert [one["stands"] for one in record["sets"]] == [True, None]
+    assert [one["significant"] for one in record["sets"]] == [True, None]
     row = {"layer": 1, "latent": 2, "shortlist": "trackers", "behaviour": "backtracking"}
     row |= {"auroc": 0.9, "low": None, "high": None, "n": 3, "reviews": ""}
     page = cell(row, record, has_texts=False)

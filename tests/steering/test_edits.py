@@ -9,10 +9,6 @@ from sae_reasoning.steering.edits import (
     LatentChange,
     Removal,
     RowEdits,
-    ablate,
-    add,
-    clamp,
-    scale,
 )
 
 D_MODEL, D_SAE, K = 8, 20, 4
@@ -45,9 +41,13 @@ def run(interventions, which, encode, decoder, resid) -> Tensor:
     return edits.by_layer[3](resid, torch.arange(len(resid)))
 
 
+def edit_all(change: LatentChange, encode, decoder, resid) -> Tensor:
+    return run([Intervention({3: change})], [0] * len(resid), encode, decoder, resid)
+
+
 def test_ablation_removes_the_direction_and_nothing_else(encode, decoder, resid, latents):
     chosen = [int(latents.sum(0).argmax())]
-    edited = ablate(resid, latents[:, chosen], decoder[chosen])
+    edited = edit_all(LatentChange.ablate(chosen), encode, decoder, resid)
     torch.testing.assert_close(resid - edited, latents[:, chosen] * decoder[chosen])
     # What the SAE doesn't explain is what it was.
     kept = latents.clone()
@@ -57,32 +57,21 @@ def test_ablation_removes_the_direction_and_nothing_else(encode, decoder, resid,
 
 def test_clamp_moves_latents_to_their_values_and_keeps_the_error(encode, decoder, resid, latents):
     chosen, target = [2, 5], torch.tensor([1.5, 0.25])
-    edited = clamp(resid, latents[:, chosen], decoder[chosen], target)
+    edited = edit_all(LatentChange.clamp(chosen, target.tolist()), encode, decoder, resid)
     clamped = latents.clone()
     clamped[:, chosen] = target
     torch.testing.assert_close(edited - clamped @ decoder, resid - latents @ decoder)
 
 
-def test_clamp_at_zero_is_ablation(encode, decoder, resid, latents):
-    latents = latents[:, :3]
-    assert torch.equal(clamp(resid, latents, decoder[:3], 0.0), ablate(resid, latents, decoder[:3]))
+def test_scale_and_add_by_hand(encode, decoder, resid, latents):
+    scaled = edit_all(LatentChange.scale([5], 4.0), encode, decoder, resid)
+    torch.testing.assert_close(scaled - resid, 3 * latents[:, [5]] * decoder[[5]])
+    added = edit_all(LatentChange.add([5], [-2.0]), encode, decoder, resid)
+    torch.testing.assert_close(added - resid, (-2 * decoder[5]).expand_as(resid))
 
 
-def test_scale_and_add_by_hand():
-    resid, latents = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]])
-    direction = torch.tensor([[0.0, 1.0]])
-    assert scale(resid, latents, direction, 2.0).tolist() == [[1.0, 5.0]]
-    assert add(resid, direction[0], -2.0).tolist() == [[1.0, 0.0]]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_edits_that_change_nothing_are_bit_exact(encode, decoder, resid, latents, dtype):
-    resid = resid.to(dtype)
-    silent = torch.zeros(len(resid), 2)
-    assert torch.equal(ablate(resid, silent, decoder[:2]), resid)
-    assert torch.equal(scale(resid, latents, decoder, 1.0), resid)
-    assert torch.equal(clamp(resid, latents[:, :2], decoder[:2], latents[:, :2]), resid)
-    assert torch.equal(add(resid, decoder[0], 0.0), resid)
+def test_scaling_by_one_is_bit_exact(encode, decoder, resid):
+    assert torch.equal(edit_all(LatentChange.scale([0, 1], 1.0), encode, decoder, resid), resid)
 
 
 def test_rows_without_an_edit_are_bit_exact(encode, decoder, resid):
@@ -92,22 +81,19 @@ def test_rows_without_an_edit_are_bit_exact(encode, decoder, resid):
     assert not torch.isclose(edited[1::2], resid[1::2]).all(1).any()
 
 
-def test_row_edits_do_what_the_plain_functions_do(encode, decoder, resid, latents):
+def test_rows_of_a_batch_undergo_each_its_own_edit(encode, decoder, resid, latents):
     interventions = [
         Intervention({3: LatentChange.ablate([0, 7])}),
         Intervention({3: LatentChange.clamp([7, 4], [2.0, 3.0])}),
         Intervention({3: LatentChange.scale([5], 4.0)}),
     ]
     edited = run(interventions, [0, 1, 2] * 4, encode, decoder, resid)
-    expected = torch.stack(
-        [
-            ablate(resid, latents[:, [0, 7]], decoder[[0, 7]])[0::3],
-            clamp(resid, latents[:, [7, 4]], decoder[[7, 4]], torch.tensor([2.0, 3.0]))[1::3],
-            scale(resid, latents[:, [5]], decoder[[5]], 4.0)[2::3],
-        ],
-        dim=1,
-    ).reshape(resid.shape)
-    torch.testing.assert_close(edited, expected)
+    changes = [
+        (-latents[:, [0, 7]] @ decoder[[0, 7]])[0::3],
+        ((torch.tensor([2.0, 3.0]) - latents[:, [7, 4]]) @ decoder[[7, 4]])[1::3],
+        (3 * latents[:, [5]] @ decoder[[5]])[2::3],
+    ]
+    torch.testing.assert_close(edited - resid, torch.stack(changes, dim=1).reshape(resid.shape))
 
 
 def test_rows_with_different_edits_do_not_influence_each_other(encode, decoder, resid):

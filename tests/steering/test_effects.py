@@ -213,9 +213,9 @@ def test_a_control_that_changed_nothing_is_named_and_not_beaten():
     found = effects(rollouts, counts, num_resamples=500, seed=0)
     outcome = "rate_per_opportunity/backtracking"
     edit = value(found, "edit", outcome)
-    assert edit.lot_draws == 0
-    assert np.isnan([edit.difference_from_lot, edit.lot_q]).all()
-    assert not np.isnan(edit.stands_q)
+    assert edit.random_positions_draws == 0
+    assert np.isnan([edit.difference_from_random_positions, edit.random_positions_q]).all()
+    assert not np.isnan(edit.q_all_controls)
     (said,) = idle_controls(found)
     assert said == "random positions beside rl backtracking ablate, 1 of rl, all"
 
@@ -230,7 +230,7 @@ def test_without_matched_latents_that_changed_anything_nothing_is_said():
     found = effects(rollouts, counts, num_resamples=50, seed=0)
     edit = value(found, "edit", "rate_per_opportunity/backtracking")
     assert edit.control_draws == 0
-    assert np.isnan(edit.stands_q)
+    assert np.isnan(edit.q_all_controls)
 
 
 def test_positions_edited_in_a_rollout_stand_beside_the_controls():

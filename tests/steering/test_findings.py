@@ -88,7 +88,7 @@ def edited(found: pd.DataFrame) -> pd.Series:
 def test_an_effect_stands_that_is_coherent_and_more_than_its_controls():
     row = edited(experiment({"taken": 2}, *controls(8)))
     assert row["coherent"]
-    assert row["stands"]
+    assert row["significant"]
     assert row["difference"] < -0.4
 
 
@@ -108,7 +108,7 @@ def test_the_main_effect_says_in_words_what_was_done_and_whether_it_is_significa
 def test_an_effect_that_a_control_has_too_does_not_stand():
     row = edited(experiment({"taken": 4}, *controls(4)))
     assert row["coherent"]
-    assert not row["stands"]
+    assert not row["significant"]
 
 
 def test_an_effect_within_what_its_controls_draws_do_does_not_stand():
@@ -119,7 +119,7 @@ def test_an_effect_within_what_its_controls_draws_do_does_not_stand():
     assert row["q"] < 0.05
     assert row["difference_from_control"] < -0.15
     assert row["control_high"] > 0
-    assert not row["stands"]
+    assert not row["significant"]
 
 
 def test_an_effect_must_go_further_than_each_other_moves_latents():
@@ -129,24 +129,24 @@ def test_an_effect_must_go_further_than_each_other_moves_latents():
     row = edited(experiment({"taken": 4}, *controls(8), *others(8, 4)))
     assert row["other_draws"] == 2
     assert row["difference_from_other"] == pytest.approx(0, abs=0.05)
-    assert not row["stands"]
+    assert not row["significant"]
     # One goes farther for sure, another less far for sure.
     between = edited(experiment({"taken": 4}, *controls(8), *others(6, 0)))
     assert between["difference_from_other"] > 0.3
-    assert not between["stands"]
-    assert edited(experiment({"taken": 1}, *controls(8), *others(8, 4)))["stands"]
+    assert not between["significant"]
+    assert edited(experiment({"taken": 1}, *controls(8), *others(8, 4)))["significant"]
 
 
 def test_an_effect_that_the_same_edit_has_anywhere_does_not_stand():
     lot = {"condition": "random_positions", "taken": 2}
-    assert not edited(experiment({"taken": 2}, *controls(8), lot))["stands"]
-    assert edited(experiment({"taken": 2}, *controls(8), lot | {"taken": 8}))["stands"]
+    assert not edited(experiment({"taken": 2}, *controls(8), lot))["significant"]
+    assert edited(experiment({"taken": 2}, *controls(8), lot | {"taken": 8}))["significant"]
 
 
 def test_a_control_of_one_draw_leaves_open_whether_an_effect_stands():
     row = own_effects(experiment({"taken": 2}, *controls(8)[:3])).query("condition == 'edit'")
     assert np.isnan(row.random_q.item())
-    assert row.stands.item() is pd.NA
+    assert row.significant.item() is pd.NA
 
 
 def test_whether_edits_stand_is_corrected_for_how_many_there_are():
@@ -157,32 +157,32 @@ def test_whether_edits_stand_is_corrected_for_how_many_there_are():
     ]
     own = own_effects(experiment(*(cell for part in some for cell in part)))
     own = own[own.condition == "edit"].set_index("set_size")
-    assert own.stands.tolist() == [True, False, False, False]
-    alone = own_effects(experiment(*some[0])).query("condition == 'edit'").stands_q.item()
-    assert own.stands_q[1] == pytest.approx(4 * alone)
+    assert own.significant.tolist() == [True, False, False, False]
+    alone = own_effects(experiment(*some[0])).query("condition == 'edit'").q_all_controls.item()
+    assert own.q_all_controls[1] == pytest.approx(4 * alone)
 
 
 def test_a_move_by_itself_has_no_guard_so_nothing_stands():
     row = edited(experiment({"taken": 2}, *controls(8), moves=["backtracking"]))
     assert not row["coherent"]
-    assert not row["stands"]
+    assert not row["significant"]
 
 
 def test_an_edit_with_nothing_beside_it_neither_stands_nor_fails():
     row = own_effects(experiment({"taken": 2})).query("condition == 'edit'").iloc[0]
     assert row["q"] < 0.05
-    assert row["stands"] is pd.NA
-    assert shown(row.to_frame().T, ["stands"]) == [[None]]  # Consoles write a dash.
+    assert row["significant"] is pd.NA
+    assert shown(row.to_frame().T, ["significant"]) == [[None]]  # Consoles write a dash.
     for taken in (2, 8, 10):  # Be it a drop or not.
         (side,) = growing_sets(experiment({"taken": taken})).itertuples()
-        assert side.necessity_stands is pd.NA
+        assert side.necessity_significant is pd.NA
 
 
 @pytest.mark.parametrize(("right", "is_coherent"), [(9, True), (8, False)])
 def test_an_edit_is_coherent_while_the_other_moves_stay_right(right, is_coherent):
     found = experiment({"taken": 2, "right": right}, *controls(8))
     row = edited(found)
-    assert row["coherent"] == row["stands"] == is_coherent
+    assert row["coherent"] == row["significant"] == is_coherent
     validity = found[(found.outcome == "off_target/validity") & (found.condition == "edit")]
     assert validity.value.item() == right / 10
     assert found[found.condition == "none"].coherent.all()
@@ -210,8 +210,8 @@ def test_a_clamp_that_stops_the_move_does_not_suffice_for_it():
     of_clamp = {"model": "base", "edit": "clamp", "dose": 1.0}
     down = [of_clamp | {"taken": 2}, *controls(8, **of_clamp)]
     found = experiment({"taken": 7, "edit": "scale", "dose": 2.0}, *down)
-    assert own_effects(found).query("condition == 'edit' and model == 'base'").stands.item()
-    assert not growing_sets(found).sufficiency_stands.item()
+    assert own_effects(found).query("condition == 'edit' and model == 'base'").significant.item()
+    assert not growing_sets(found).sufficiency_significant.item()
 
 
 def test_doses_show_latents_beside_the_vector_of_their_size():

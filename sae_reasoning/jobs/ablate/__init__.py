@@ -105,7 +105,7 @@ _SAID = {
 _SET_COLUMNS = ["behaviour", "found_by", "where", "set_size"] + [
     f"{side}_{column}"
     for side in ("necessity", "sufficiency")
-    for column in ("without", "rate", "difference", "n", "coherent", "stands")
+    for column in ("without", "rate", "difference", "n", "coherent", "significant")
 ]
 _DOSE_COLUMNS = "model behaviour edit set_size dose condition value difference n coherent".split()
 _RETURN_COLUMNS = [

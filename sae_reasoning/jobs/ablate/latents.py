@@ -9,7 +9,7 @@ import pandas as pd
 
 from sae_reasoning.behaviours.shortlist import announce_column
 from sae_reasoning.behaviours.windows import POSITIONAL
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import VERSIONS, Config, ConfigError
 from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, read_json
 from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
@@ -234,6 +234,11 @@ def require_matches(cfg: Config) -> Manifest:
             f"ablate.matches_of={cfg.ablate.matches_of}: {source / 'match'} holds no matches in "
             f"this run; run `make match ARGS=match.other={here}` with that experiment and pair "
             "first"
+        )
+    if made.config.get("version") != VERSIONS["match"]:
+        raise MissingInput(
+            f"ablate.matches_of={cfg.ablate.matches_of}: {source / 'match'} was made by an older "
+            f"version; run `make match ARGS=match.other={here}` with that experiment and pair again"
         )
     return made
 
