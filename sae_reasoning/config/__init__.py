@@ -341,5 +341,10 @@ class Config:
         part = getattr(self, stage)
         own = {k: v for k, v in asdict(part).items() if f"{stage}.{k}" not in PARTIAL | _CUTS}
         if stage == "traces":
-            own = {name: value for name, value in own.items() if part.depends_on(name)}
+            by_cues = self.task.kind == "text" and self.traces.annotator == "auto"
+            own = {
+                name: value
+                for name, value in own.items()
+                if part.depends_on(name) or (name == "cues" and by_cues)
+            }
         return {stage: own} | shared[stage] | {"version": VERSIONS[stage]}

@@ -182,3 +182,17 @@ def test_a_move_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -
     tiny_config.behaviours = ["backtraking"]
     with pytest.raises(ConfigError, match=r"names backtraking, which .* choose of backtracking"):
         traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))
+
+
+def test_the_search_world_can_be_read_as_natural_text(tiny_config: Config) -> None:
+    """Cue words mark it, any sentence may start any behaviour, and the map still grades it."""
+    tiny_config.task.kind = "text"
+    tiny_config.traces.cues = {behaviour: ["find"] for behaviour in tiny_config.behaviours}
+    tiny_config.traces.num_problems = 2
+    traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))
+    made = read_traces(tiny_config.folder / "traces" / "traces.parquet")
+    assert all(trace.correct is not None for trace in made)
+    assert {span.annotator for trace in made for span in trace.spans} <= {"cues"}
+    for trace in made:
+        places = {one.char_end for one in trace.opportunities}
+        assert len(trace.opportunities) == len(places) * len(tiny_config.behaviours)

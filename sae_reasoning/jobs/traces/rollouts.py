@@ -107,6 +107,9 @@ def _write(
         found = Annotation((), (), None)
         if task.behaviours is not None:
             found = task.annotate(one.problem, text, truncated=rollout.truncated, model=writer)
+        elif cfg.traces.kind == "search":
+            right = task.grade(one.problem, text, truncated=rollout.truncated, model=writer)
+            found = Annotation((), (), right)
         yield rollout.annotated(
             one.problem,
             found,
