@@ -44,6 +44,7 @@ from omegaconf.errors import (
 )
 
 from sae_reasoning.config import DATASET_NAMES, LAYER_FIELD, Config, ConfigError, ModelConfig
+from sae_reasoning.config.renamed import RENAMED
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -305,6 +306,8 @@ def _check(override: Override) -> None:
         raise ConfigError(
             f"{override.input_line} sets a whole part; set its options one by one, as {part}=…"
         )
+    if name in RENAMED:
+        raise ConfigError(f"{override.input_line}: {name} is now {RENAMED[name]}; use that name")
     leaf = name.rsplit(".", 1)[-1]
     near = [option for option in known if option.endswith(f".{leaf}")]
     near = near or difflib.get_close_matches(name, [*known, *groups], n=1)

@@ -339,3 +339,8 @@ def test_the_remedy_for_special_signs_is_one() -> None:
     with pytest.raises(ConfigError, match=r"as \"traces\.instruction='…'\"$"):
         compose([f"traces.instruction={said}"])
     assert compose([f"traces.instruction='{said}'"]).traces.instruction == said
+
+
+def test_an_option_of_another_name_now_is_refused_with_its_new_name():
+    with pytest.raises(ConfigError, match=r"contrast\.triggers is now contrast\.vectors"):
+        compose(["contrast.triggers=1"])
