@@ -13,7 +13,7 @@ import torch
 from jobs.edited import SHORTLIST, make_inputs, quiet, run, write_rank
 from sealed import seal
 
-from sae_reasoning.config import Config, ConfigError, PairConfig, SaeConfig
+from sae_reasoning.config import VERSIONS, Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,
     Manifest,
@@ -212,7 +212,9 @@ def match_from(cfg: Config, other: str) -> None:
     ]
     table = pd.DataFrame(rows).assign(by="words", same_word=0.1, behaviours="", other_behaviours="")
     here = f"{cfg.experiment}/{cfg.pair.name}"
-    with Stage(folder / "match", {"match": {"other": here}}, {}) as stage:
+    with Stage(
+        folder / "match", {"match": {"other": here}, "version": VERSIONS["match"]}, {}
+    ) as stage:
         write_table(stage.folder / "matches.parquet", table)
         stage.finish({})
 
