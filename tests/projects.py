@@ -59,7 +59,7 @@ def tiny_experiment(pair: PairConfig, folder: Path) -> Config:
     config.train.mixing_tokens, config.train.checkpoint_every = 512, 10
     config.rank.bootstrap, config.rank.random_directions = 20, 8
     config.rank.gate = False  # So short a training passes none.
-    config.rank.trackers = config.rank.announcers = config.rank.candidates = 3
+    config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 3
     config.rank.attribution_onsets = 8
     config.ablate.num_problems, config.ablate.max_new_tokens = 3, 16
     config.ablate.base_samples = 2

@@ -1,4 +1,4 @@
-"""Announcers: latents that push a move's first token, by attribution of the onset logit.
+"""Onset predictors: latents that push a move's first token, by attribution of the onset logit.
 
 At onset-1 the residual holds f_j * d_j of latent j; to first order, taking it out changes
 log P(the next token starts the move) by -f_j * <gradient, d_j>. The mean over opportunities, taken

@@ -24,7 +24,7 @@ from sae_reasoning.behaviours.windows import Intervals, Rows
 from sae_reasoning.stats import kept_auroc
 
 
-def attack_tracker(
+def attack_span_detector(
     target: Target,
     latents: Sequence[int],
     cell: int,
@@ -90,7 +90,7 @@ def _strata(
     }
 
 
-def attack_announcer(
+def attack_onset_predictor(
     target: Target,
     latents: Sequence[int],
     cell: int,
@@ -98,7 +98,7 @@ def attack_announcer(
     rows: Rows,
     bars: Bars,
 ) -> Iterator[Attack]:
-    """Every attack on some announcers of one layer: taken opportunities against those not taken.
+    """Every attack on a layer's onset predictors: taken opportunities against those not taken.
 
     Args:
         target: Which; its latent is replaced by each of `latents`.

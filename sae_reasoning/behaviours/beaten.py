@@ -1,10 +1,10 @@
 """Shortlisted latents held against what any latent must beat, on the same spans and windows.
 
-A tracker is held against each baseline of its own reader and layer (random direction, probe), the
-n-gram model of the text, and the best latent of an untrained reader. An announcer is held against
-the same at onset-1 of opportunities: directions, probe and untrained latents picked or fitted on
-what they read there, on the select split, and the n-gram model of the two tokens there. The
-difference of AUROCs is paired: the same problems are drawn for both sides. A latent beats a
+A span detector is held against each baseline of its own reader and layer (random direction, probe),
+the n-gram model of the text, and the best latent of an untrained reader. An onset predictor is held
+against the same at onset-1 of opportunities: directions, probe and untrained latents picked or
+fitted on what they read there, on the select split, and the n-gram model of the two tokens there.
+The difference of AUROCs is paired: the same problems are drawn for both sides. A latent beats a
 baseline where the difference is above 0 for sure, by its interval and at q < 0.05 over the list;
 against a ceiling like the probe none is expected to.
 """
@@ -32,7 +32,7 @@ class Bout:
     """One latent against one baseline, in one reader, on the report split.
 
     Attributes:
-        shortlist: `trackers` or `announcers`.
+        shortlist: `span_detectors` or `onset_predictors`.
         behaviour: Move.
         layer: Decoder block.
         latent: Index.

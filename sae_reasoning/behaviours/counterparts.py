@@ -1,4 +1,4 @@
-"""Tables of counterparts: every latent's, shares by pair of layers, what became of trackers."""
+"""Tables of counterparts: by latent, shares by pair of layers, what became of span detectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,12 +62,12 @@ class Listed:
     """A run's shortlists, by latent.
 
     Attributes:
-        trackers: Latents of each behaviour, the best first.
-        announcers: Likewise.
+        span_detectors: Latents of each behaviour, the best first.
+        onset_predictors: Likewise.
     """
 
-    trackers: Mapping[str, Sequence[LatentKey]]
-    announcers: Mapping[str, Sequence[LatentKey]]
+    span_detectors: Mapping[str, Sequence[LatentKey]]
+    onset_predictors: Mapping[str, Sequence[LatentKey]]
 
     @classmethod
     def of(cls, shortlist: Mapping[str, Any], fingerprints: Mapping[int, str]) -> "Listed":
@@ -86,13 +86,13 @@ class Listed:
         def kept(entries: Sequence[Mapping[str, Any]]) -> list[LatentKey]:
             return [(e["layer"], e["latent"]) for e in entries if e["dictionary"] in known]
 
-        lists = (shortlist["trackers"], shortlist["announcers"])
+        lists = (shortlist["span_detectors"], shortlist["onset_predictors"])
         return cls(*({name: kept(own) for name, own in entries.items()} for entries in lists))
 
     def names(self, layer: int, latents: Int[np.ndarray, " latent"]) -> list[str]:
         """Of each latent, the lists that hold it."""
         found: dict[LatentKey, list[str]] = {}
-        for role, lists in (("tracks", self.trackers), ("announces", self.announcers)):
+        for role, lists in (("tracks", self.span_detectors), ("announces", self.onset_predictors)):
             for behaviour, keys in lists.items():
                 for key in keys:
                     found.setdefault(key, []).append(f"{role} {behaviour}")
@@ -236,7 +236,7 @@ def findings(
     behaviours: Sequence[str],
     strong: float,
 ) -> pd.DataFrame:
-    """Per behaviour: how many trackers have a counterpart, and how many of those track it too.
+    """Per behaviour: span detectors with a counterpart, and how many of those track it too.
 
     A latent's counterpart is the most alike of all layers. By chance, as many would be on the
     other's list as among as many latents drawn from all that have a counterpart; drawn without
@@ -249,17 +249,20 @@ def findings(
         keys = list(zip(found.layer, found.latent, strict=True))
         to = list(zip(found.other_layer, found.other_latent, strict=True))
         for behaviour in behaviours:
-            listed, wanted = own.trackers.get(behaviour, ()), set(other.trackers.get(behaviour, ()))
-            is_tracker = np.array([key in set(listed) for key in keys], bool)
+            listed, wanted = (
+                own.span_detectors.get(behaviour, ()),
+                set(other.span_detectors.get(behaviour, ())),
+            )
+            is_span_detector = np.array([key in set(listed) for key in keys], bool)
             is_hit = np.array([key in wanted for key in to], bool)
-            tracking = found[is_tracker]
-            hits, drawn = int(is_hit[is_tracker].sum()), len(tracking)
+            tracking = found[is_span_detector]
+            hits, drawn = int(is_hit[is_span_detector].sum()), len(tracking)
             of = (len(found), int(is_hit.sum()), drawn)
             rows.append(
                 {
                     "behaviour": behaviour,
                     "by": by,
-                    "trackers": len(listed),
+                    "span_detectors": len(listed),
                     "with counterpart": drawn,
                     "strong": int((tracking.value >= strong).sum()),
                     "median": tracking.value.median(),

@@ -12,18 +12,18 @@ import pandas as pd
 from sae_reasoning.behaviours.baselines import NGRAM
 from sae_reasoning.behaviours.outcomes import (
     ALL,
-    ANNOUNCERS,
     CONTEXTUAL,
     KILLED,
+    ONSET_PREDICTORS,
     RANDOM,
-    TRACKERS,
+    SPAN_DETECTORS,
     WEAK,
 )
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.texts import bounded
 
-_KINDS = {TRACKERS: "span detector", ANNOUNCERS: "onset predictor"}
-_AUROC = {TRACKERS: "span_auroc", ANNOUNCERS: "onset_auroc"}
+_KINDS = {SPAN_DETECTORS: "span detector", ONSET_PREDICTORS: "onset predictor"}
+_AUROC = {SPAN_DETECTORS: "span_auroc", ONSET_PREDICTORS: "onset_auroc"}
 _LATENT = ["shortlist", "behaviour", "layer", "latent"]
 
 
@@ -71,7 +71,7 @@ def headlines(
     Args:
         shortlist: Content of `shortlist.json`.
         attacks: Of `attacks.parquet`.
-        lists: Which lists: `trackers`, `announcers`.
+        lists: Which lists: `span_detectors`, `onset_predictors`.
     """
     found = []
     for behaviour in dict.fromkeys(move for name in lists for move in shortlist[name]):
@@ -139,5 +139,5 @@ def words_suffice(heads: Sequence[Headline], baselines: pd.DataFrame) -> list[st
     return [
         head.behaviour
         for head in heads
-        if head.kind == _KINDS[TRACKERS] and best.get(head.behaviour, -1.0) >= head.low
+        if head.kind == _KINDS[SPAN_DETECTORS] and best.get(head.behaviour, -1.0) >= head.low
     ]

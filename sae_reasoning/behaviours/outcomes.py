@@ -1,12 +1,12 @@
 """What is left of a shortlisted latent when it's attacked, and what to call it then.
 
-Spans of the move are compared with windows of other text, by the latent's maximum, as trackers are
-chosen; each attack compares only what is alike in one thing (`strata`), or spans in wordings that
-selection didn't see (`wordings`), or in words written anew, or puts the latent's words elsewhere
-(`rewriting`). It kills a latent that for sure keeps less than a share of what it had on the same
-spans; a survivor keeps more for sure; in between its outcome is unclear. Bars apply to bounds.
-Announcers are attacked at onset-1: opportunities taken are compared with those not taken, after the
-same token, at a like place, in traces of like length. The first name that applies:
+Spans of the move are compared with windows of other text, by the latent's maximum, as span
+detectors are chosen; each attack compares only what is alike in one thing (`strata`), or spans in
+wordings that selection didn't see (`wordings`), or in words written anew, or puts the latent's
+words elsewhere (`rewriting`). It kills a latent that for sure keeps less than a share of what it
+had on the same spans; a survivor keeps more for sure; in between its outcome is unclear. Bars apply
+to bounds. Onset predictors are attacked at onset-1: opportunities taken are compared with those not
+taken, after the same token, at a like place, in traces of like length. The first name that applies:
 
 * `not testable`: the move stands at one place in every trace, so that nothing tells it from that;
 * `weak`: its plain AUROC is below a bar for sure, so there is nothing to explain away;
@@ -19,7 +19,7 @@ same token, at a like place, in traces of like length. The first name that appli
   none of them, or too few are left), so that nobody knows what they do;
 * `contextual`: it survives its token, where that stands outside the move by itself, or else put
   into every kind of text that its dictionary can read; and its pair of tokens, unseen wordings or a
-  paraphrase. Of an announcer the token before the move is enough;
+  paraphrase. Of an onset predictor the token before the move is enough;
 * `any wording`: it survives unseen wordings or a paraphrase, but its token can't be had outside the
   move, so that whether it knows the token or the move can't be told;
 * `not testable`: none of the above, as too few spans have anything like them.
@@ -36,7 +36,7 @@ import pandas as pd
 from sae_reasoning.config import AttackConfig
 from sae_reasoning.stats import Kept
 
-TRACKERS, ANNOUNCERS = "trackers", "announcers"
+SPAN_DETECTORS, ONSET_PREDICTORS = "span_detectors", "onset_predictors"
 
 ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
 WORDING, PARAPHRASE = "held-out wording", "paraphrase"
@@ -122,7 +122,7 @@ class Target:
     """A shortlisted latent under attack.
 
     Attributes:
-        shortlist: `trackers` or `announcers`.
+        shortlist: `span_detectors` or `onset_predictors`.
         behaviour: Move that it's said to track or announce.
         reader: Whose activations.
         writer: Whose text.
@@ -143,7 +143,7 @@ class Attack:
     """One attack on one latent, on the report split.
 
     Attributes:
-        shortlist: `trackers` or `announcers`.
+        shortlist: `span_detectors` or `onset_predictors`.
         behaviour: Move that it's said to track or announce.
         reader: Whose activations.
         writer: Whose text.
@@ -221,7 +221,7 @@ def _outcome(kind: str, kept: Kept, num_fewest: int, bars: Bars) -> str:
     return KILLED if high < bar else UNCLEAR
 
 
-def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
+def name_of(outcomes: Mapping[str, str], shortlist: str = SPAN_DETECTORS) -> str:
     """What to call a latent, from the outcome of each kind of attack that was made."""
     if outcomes[ALL] == KILLED:
         return WEAK
@@ -233,7 +233,7 @@ def name_of(outcomes: Mapping[str, str], shortlist: str = TRACKERS) -> str:
     survived = {kind for kind, outcome in outcomes.items() if outcome == SURVIVES}
     if ALL not in survived:
         return NOT_TESTABLE
-    if shortlist == ANNOUNCERS:
+    if shortlist == ONSET_PREDICTORS:
         return CONTEXTUAL if TOKEN in survived else NOT_TESTABLE
     elsewhere = {kind for kind in (INJECTED, PLANTED) if outcomes.get(kind) != LEFT_OUT}
     was_put_elsewhere = bool(survived & {INJECTED, PLANTED})

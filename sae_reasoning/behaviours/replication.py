@@ -1,4 +1,4 @@
-"""Whether dictionaries trained from other seeds have a tracker too.
+"""Whether dictionaries trained from other seeds have a span detector too.
 
 A counterpart is the latent of the other dictionary whose decoder row is nearest by cosine. A
 tracker is replicated there if that is near enough, and its counterpart ranks alike: among the best
@@ -79,10 +79,10 @@ def replicas_of(
     best: int,
     num_resamples: int,
 ) -> list[Replica]:
-    """Trackers of one behaviour, writer and layer in one other dictionary.
+    """Span detectors of one behaviour, writer and layer in one other dictionary.
 
     Args:
-        targets: Trackers.
+        targets: Span detectors.
         directions: Decoder rows of the dictionary that is ranked, unit norm.
         others: Decoder rows of the other one, unit norm.
         maxima: Of the other one, over spans and windows.

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
 from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima, matched_strata
@@ -86,7 +86,7 @@ class Labels:
     @property
     def compared(self) -> dict[str, Intervals]:
         """What each shortlist's latents are compared on: spans with windows, or opportunities."""
-        return {TRACKERS: self.spans, ANNOUNCERS: self.onsets}
+        return {SPAN_DETECTORS: self.spans, ONSET_PREDICTORS: self.onsets}
 
     def cells(self) -> list[tuple[int, str, str]]:
         """Behaviour, writer and split of everything that is scored."""

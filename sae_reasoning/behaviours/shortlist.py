@@ -1,8 +1,8 @@
 """Candidates chosen on the select split, intervals and q on the report split, two shortlists.
 
-*Trackers* say that a move is under way (span AUROC); *announcers* that one is about to start
-(attribution of the onset logit, or onset AUROC). Both are taken where the move is deployed: in the
-RL reader, on the RL writer's text; on the base's where the RL model never makes the move.
+*Span detectors* say that a move is under way (span AUROC); *onset predictors* that one is about to
+start (attribution of the onset logit, or onset AUROC). Both are taken where the move is deployed:
+in the RL reader, on the RL writer's text; on the base's where the RL model never makes the move.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from sae_reasoning.behaviours.baselines import BASELINES, RANDOM_READER
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, RANDOM, TRACKERS
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, RANDOM, SPAN_DETECTORS
 from sae_reasoning.behaviours.streams import MaximaOf, matched_strata
 from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
 from sae_reasoning.stats import Estimate, benjamini_hochberg, bootstrap_auroc, clustered_auroc
@@ -36,7 +36,7 @@ class Entry:
         span_auroc: Estimate.
         span_auroc_low: Lower bound.
         span_auroc_high: Upper bound.
-        select_span_auroc: What it was chosen by, among trackers.
+        select_span_auroc: What it was chosen by, among span detectors.
         q: Of the span AUROC against 0.5.
         n_pos: Spans.
         n_neg: Windows.
@@ -64,8 +64,8 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Announcer(Entry):
-    """A shortlisted announcer.
+class OnsetPredictor(Entry):
+    """A shortlisted onset predictor.
 
     Attributes:
         onset_auroc: Estimate.
@@ -73,7 +73,7 @@ class Announcer(Entry):
         onset_auroc_high: Upper bound.
         select_onset_auroc: On the select split.
         onset_attribution: Nats per opportunity, on the select split; what it was chosen by, if
-            announcers are chosen so.
+            onset predictors are chosen so.
     """
 
     onset_auroc: float
@@ -84,7 +84,7 @@ class Announcer(Entry):
 
 
 def mark_candidates(
-    scores: pd.DataFrame, *, candidates: int, announcers: int, announce_by: str
+    scores: pd.DataFrame, *, candidates: int, onset_predictors: int, onset_predictors_by: str
 ) -> pd.Series:
     """Which rows get intervals: the best on the select split, per layer and behaviour.
 
@@ -96,15 +96,18 @@ def mark_candidates(
     key = ["behaviour", "layer", "latent"]
     chosen = pd.concat(
         select.sort_values(by, ascending=False).dropna(subset=by).groupby(groups).head(size)[key]
-        for by, size in (("span_auroc", candidates), (announce_column(announce_by), announcers))
+        for by, size in (
+            ("span_auroc", candidates),
+            (onset_predictors_column(onset_predictors_by), onset_predictors),
+        )
     ).drop_duplicates()
     wanted = pd.MultiIndex.from_frame(chosen)
     return pd.Series(pd.MultiIndex.from_frame(scores[key]).isin(wanted), index=scores.index)
 
 
-def announce_column(announce_by: str) -> str:
-    """Column of the scores that picks announcers."""
-    return "onset_attribution" if announce_by == "attribution" else "onset_auroc"
+def onset_predictors_column(onset_predictors_by: str) -> str:
+    """Column of the scores that picks onset predictors."""
+    return "onset_attribution" if onset_predictors_by == "attribution" else "onset_auroc"
 
 
 def add_intervals(
@@ -140,8 +143,8 @@ def add_intervals(
 class Shortlist:
     """Both lists, by behaviour, the best first."""
 
-    trackers: dict[str, list[Entry]]
-    announcers: dict[str, list[Announcer]]
+    span_detectors: dict[str, list[Entry]]
+    onset_predictors: dict[str, list[OnsetPredictor]]
 
 
 def draw_up(
@@ -150,9 +153,9 @@ def draw_up(
     onsets_of: MaximaOf,
     behaviours: Sequence[str],
     *,
-    trackers: int,
-    announcers: int,
-    announce_by: str,
+    span_detectors: int,
+    onset_predictors: int,
+    onset_predictors_by: str,
     bootstrap: int,
     seed: int,
 ) -> Shortlist:
@@ -166,18 +169,20 @@ def draw_up(
         # Few spans make ties at 1; a latent that holds all tokens of the span goes first.
         by = ["select_span_auroc", "select_token_auroc"]
         best = home.sort_values(by, ascending=False, kind="stable")
-        lists.trackers[behaviour] = [
-            Entry(**_fields(row, Entry)) for row in _records(best.head(trackers))
+        lists.span_detectors[behaviour] = [
+            Entry(**_fields(row, Entry)) for row in _records(best.head(span_detectors))
         ]
-        column, floor = announce_column(announce_by), 0.0
+        column, floor = onset_predictors_column(onset_predictors_by), 0.0
         if column != "onset_attribution":
             column, floor = "select_onset_auroc", 0.5
         best = home[home[column] > floor].sort_values(column, ascending=False, kind="stable")
-        lists.announcers[behaviour] = [
-            Announcer(
-                **_fields(row | _onset_interval(row, onsets_of, number, bootstrap, seed), Announcer)
+        lists.onset_predictors[behaviour] = [
+            OnsetPredictor(
+                **_fields(
+                    row | _onset_interval(row, onsets_of, number, bootstrap, seed), OnsetPredictor
+                )
             )
-            for row in _records(best.head(announcers))
+            for row in _records(best.head(onset_predictors))
         ]
     return lists
 
@@ -260,8 +265,8 @@ def shortlist_content(
         }
 
     entries: dict[str, Mapping[str, Sequence[Entry]]] = {
-        TRACKERS: lists.trackers,
-        ANNOUNCERS: lists.announcers,
+        SPAN_DETECTORS: lists.span_detectors,
+        ONSET_PREDICTORS: lists.onset_predictors,
     }
     return {
         "schema_version": 1,
@@ -285,10 +290,10 @@ def findings(
     report = scores[scores.split == "report"]
     rows: list[dict[str, Any]] = []
     for behaviour in behaviours:
-        if not lists.trackers.get(behaviour):
+        if not lists.span_detectors.get(behaviour):
             rows.append({"behaviour": behaviour, "latent": "skipped: no spans on both splits"})
             continue
-        best = lists.trackers[behaviour][0]
+        best = lists.span_detectors[behaviour][0]
         here = report[
             (report.behaviour == behaviour)
             & (report.writer == best.writer)
@@ -305,7 +310,7 @@ def findings(
             & beside.reader.isin(["rl", "text"])
         ]
         rivals = pd.concat([others, random]).set_index("baseline")
-        announcers = lists.announcers[behaviour]
+        onset_predictors = lists.onset_predictors[behaviour]
         rows.append(
             {
                 "behaviour": behaviour,
@@ -318,8 +323,12 @@ def findings(
                     if reader in here.index
                 },
                 **{str(name): float(rivals.span_auroc[name]) for name in rivals.index},
-                "announcer": f"{announcers[0].layer}/{announcers[0].latent}" if announcers else "-",
-                "attribution": announcers[0].onset_attribution if announcers else np.nan,
+                "onset predictor": f"{onset_predictors[0].layer}/{onset_predictors[0].latent}"
+                if onset_predictors
+                else "-",
+                "attribution": onset_predictors[0].onset_attribution
+                if onset_predictors
+                else np.nan,
                 "note": best.status if best.status == POSITIONAL else "",
             }
         )

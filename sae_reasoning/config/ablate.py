@@ -16,7 +16,8 @@ class AblateConfig(SamplingConfig):
 
     Attributes:
         behaviours: Moves whose latents are edited; empty for all that are shortlisted.
-        shortlist: `announcers` or `trackers`; or `separators`, by onset AUROC on the select split.
+        shortlist: `onset_predictors` or `span_detectors`; or `separators`, by onset AUROC on
+            the select split.
         matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' counterparts
             here, as its `match` found them, are edited, with this run's own beside them.
         reviews: Files of reviewers' calls, as the page of latents exports them: only latents that
@@ -50,7 +51,7 @@ class AblateConfig(SamplingConfig):
     """
 
     behaviours: list[str] = field(default_factory=list)
-    shortlist: str = "announcers"
+    shortlist: str = "onset_predictors"
     matches_of: str = ""
     reviews: list[str] = field(default_factory=list)
     where: str = "opportunities"
@@ -77,7 +78,9 @@ class AblateConfig(SamplingConfig):
     def __post_init__(self) -> None:
         prefix = "ablate"
         one_of("ablate.split", self.split, ("report", "select"))
-        one_of("ablate.shortlist", self.shortlist, ("announcers", "trackers", "separators"))
+        one_of(
+            "ablate.shortlist", self.shortlist, ("onset_predictors", "span_detectors", "separators")
+        )
         one_of("ablate.where", self.where, ("opportunities", "all"))
         positive(self, prefix, "num_latents", "clamp_latents", "clamp_multiple", "controls")
         positive(self, prefix, "num_problems", "samples", "permutations")
@@ -97,7 +100,7 @@ class AblateConfig(SamplingConfig):
         require(
             not self.reviews or self.shortlist != "separators",
             "ablate.reviews is about shortlisted latents, and ablate.shortlist=separators takes "
-            "others; set announcers or trackers",
+            "others; set onset predictors or span detectors",
         )
 
     def depends_on(self, option: str) -> bool:

@@ -1,6 +1,9 @@
 """Options that have another name now, so that a refusal can say which."""
 
 RENAMED: dict[str, str] = {
+    "rank.trackers": "rank.span_detectors",
+    "rank.announcers": "rank.onset_predictors",
+    "rank.announce_by": "rank.onset_predictors_by",
     "traces.max_edges": "task.max_edges",
     "traces.min_edges": "task.min_edges",
     "traces.places": "task.places",

@@ -166,9 +166,10 @@ class RankConfig:
     """Scores of every latent for every behaviour, and the two shortlists.
 
     Attributes:
-        trackers: Latents a behaviour on the shortlist by span AUROC.
-        announcers: Latents a behaviour on the shortlist of what starts a move.
-        announce_by: What picks announcers: `attribution` of the onset logit, or `onset_auroc`.
+        span_detectors: Latents a behaviour on the shortlist by span AUROC.
+        onset_predictors: Latents a behaviour on the shortlist of what starts a move.
+        onset_predictors_by: What picks onset predictors: `attribution` of the onset logit, or
+            `onset_auroc`.
         candidates: Latents a behaviour, reader and writer that get intervals and q.
         attribution_onsets: Opportunities a behaviour on which the onset logit is attributed.
         attribution_tokens: Tokens before an onset that are read for its attribution, at most: the
@@ -182,7 +183,7 @@ class RankConfig:
         injection_tokens: Tokens of a prompt or response, from its beginning, among which words are
             put; 0 for all.
         attacks: What decides attacks on the shortlists (conf/attacks/).
-        replicas: SAEs trained from other seeds, in which trackers are looked for too.
+        replicas: SAEs trained from other seeds, in which span detectors are looked for too.
         paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
@@ -196,9 +197,9 @@ class RankConfig:
         seed: Of windows, resamples and baselines.
     """
 
-    trackers: int = 10
-    announcers: int = 20
-    announce_by: str = "attribution"
+    span_detectors: int = 10
+    onset_predictors: int = 20
+    onset_predictors_by: str = "attribution"
     candidates: int = 25
     attribution_onsets: int = 256
     attribution_tokens: int = 0
@@ -217,7 +218,9 @@ class RankConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive(self, "rank", "trackers", "announcers", "candidates", "attribution_onsets")
+        positive(
+            self, "rank", "span_detectors", "onset_predictors", "candidates", "attribution_onsets"
+        )
         positive(self, "rank", "bootstrap", "random_directions", "random_traces")
         positive(self, "rank", "injection_texts")
         for name in ("attribution_tokens", "injection_tokens"):
@@ -239,7 +242,7 @@ class RankConfig:
             f"rank.paraphrase_model={self.paraphrase_model} name its model; set both or neither",
         )
         _norm_multiple("rank.max_norm_multiple", self.max_norm_multiple)
-        one_of("rank.announce_by", self.announce_by, ("attribution", "onset_auroc"))
+        one_of("rank.onset_predictors_by", self.onset_predictors_by, ("attribution", "onset_auroc"))
 
 
 @dataclass

@@ -49,7 +49,9 @@ def layout(layers: list[int]) -> list[Part]:
             charts=((GAP_CURVE, "share_steered", "gap_recovered", "line"),),
             tables=("hybrid",),
         ),
-        Part("What the attacks left", tables=("toll of trackers", "toll of announcers")),
+        Part(
+            "What the attacks left", tables=("toll of span detectors", "toll of onset predictors")
+        ),
         Part(
             "Dictionaries",
             tables=("quality",),

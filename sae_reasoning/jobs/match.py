@@ -98,7 +98,9 @@ def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     tracker.summary(manifest.counts)
     title = f"shares of latents with a counterpart (strong: {cfg.match.strong:g} or more)"
     console.table(title, list(summary.columns), summary.values.tolist(), at_most=5)
-    title = f"counterparts of the trackers in {cfg.match.other}, and whether they track the same"
+    title = (
+        f"counterparts of the span detectors in {cfg.match.other}, and whether they track the same"
+    )
     console.table(title, list(found.columns), found.values.tolist(), at_most=6)
     console.wrote(stage.final, manifest)
     return manifest

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import CONTEXTUAL, NAMES, TRACKERS
+from sae_reasoning.behaviours.outcomes import CONTEXTUAL, NAMES, SPAN_DETECTORS
 from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.rates import PER_TRACE
 from sae_reasoning.contrast.steered import NONE as NOT_STEERED
@@ -257,7 +257,7 @@ def _gap(estimate: pd.Series) -> str:
 def _attacks(files: Files) -> Rows:
     """What the attacks call each behaviour's span detectors, in the base and in the RL reader."""
     found = files[_ATTACKS]
-    found = found[(found.shortlist == TRACKERS) & found.reader.isin(MODELS)]
+    found = found[(found.shortlist == SPAN_DETECTORS) & found.reader.isin(MODELS)]
     found = found.drop_duplicates(["behaviour", "layer", "latent", "reader"])
     rows = []
     for behaviour, part in found.groupby("behaviour", sort=False):

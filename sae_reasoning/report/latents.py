@@ -33,13 +33,13 @@ class Listing:
     """A place on a shortlist; figures are of the report split.
 
     Attributes:
-        shortlist: `trackers` or `announcers`.
+        shortlist: `span_detectors` or `onset_predictors`.
         behaviour: Behaviour that it detects or predicts.
         place: On the list, 1 the best.
         reader: In which it was chosen.
         writer: On whose text.
         status: Whether the behaviour is frequent enough in that text to be tested.
-        auroc: Of spans (trackers) or onsets (announcers).
+        auroc: Of spans (span detectors) or onsets (onset predictors).
         low: Lower bound.
         high: Upper bound.
         n: Spans of the behaviour.
@@ -111,7 +111,7 @@ def records(
     """
     listings: dict[tuple[int, int], list[Listing]] = {}
     dictionaries: dict[tuple[int, int], str] = {}
-    for name in ("trackers", "announcers"):
+    for name in ("span_detectors", "onset_predictors"):
         for behaviour, entries in shortlist[name].items():
             for place, entry in enumerate(entries, 1):
                 key = entry["layer"], entry["latent"]
@@ -141,7 +141,9 @@ def listing_rows(found: list[LatentRecord]) -> list[dict[str, Any]]:
         for one in found
         for listing in one.listings
     ]
-    return sorted(rows, key=lambda r: (r["shortlist"] != "trackers", r["behaviour"], r["place"]))
+    return sorted(
+        rows, key=lambda r: (r["shortlist"] != "span_detectors", r["behaviour"], r["place"])
+    )
 
 
 def top_rows(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
@@ -201,8 +203,8 @@ def cell_content(
 
 
 def _listing(shortlist: str, behaviour: str, place: int, entry: Mapping[str, Any]) -> Listing:
-    is_tracker = shortlist == "trackers"
-    measure = "span_auroc" if is_tracker else "onset_auroc"
+    is_span_detector = shortlist == "span_detectors"
+    measure = "span_auroc" if is_span_detector else "onset_auroc"
 
     def figure(name: str) -> float:
         value = entry.get(name)

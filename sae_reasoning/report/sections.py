@@ -13,12 +13,12 @@ import pandas as pd
 
 from sae_reasoning.behaviours.outcomes import (
     ALL,
-    ANNOUNCERS,
     KILLED,
     KINDS,
     LEFT_OUT,
     NOT_TESTABLE,
-    TRACKERS,
+    ONSET_PREDICTORS,
+    SPAN_DETECTORS,
     calls,
     toll,
 )
@@ -147,7 +147,7 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str
 def attacks(found: pd.DataFrame) -> Section:
     """How many shortlisted latents each attack refutes."""
     tables, charts = [], []
-    for shortlist in (TRACKERS, ANNOUNCERS):
+    for shortlist in (SPAN_DETECTORS, ONSET_PREDICTORS):
         own = found[found.shortlist == shortlist]
         if refuted := _refuted(own):
             charts.append(

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from behaviours.examples import made_up_trace, rows_of
 
-from sae_reasoning.behaviours.attacks import attack_announcer, attack_tracker
+from sae_reasoning.behaviours.attacks import attack_onset_predictor, attack_span_detector
 from sae_reasoning.behaviours.outcomes import (
     ALL,
-    ANNOUNCERS,
     ANY_WORDING,
     BIGRAM,
     CONTEXTUAL,
@@ -22,6 +21,7 @@ from sae_reasoning.behaviours.outcomes import (
     NAMES,
     NOT_REPLICATED,
     NOT_TESTABLE,
+    ONSET_PREDICTORS,
     PARAPHRASE,
     PARTLY_LEXICAL,
     PHRASE_INJECTED,
@@ -30,8 +30,8 @@ from sae_reasoning.behaviours.outcomes import (
     POSITION,
     POSITIONAL,
     REPLICATION,
+    SPAN_DETECTORS,
     TOKEN,
-    TRACKERS,
     UNCLEAR,
     WEAK,
     WORDING,
@@ -134,8 +134,8 @@ def attacked(
     stream = MaximaStream(drawn.intervals, dense.shape[1])
     stream.add(Active.of(0, dense, np.tile(np.arange(dense.shape[1]), (len(dense), 1))))
     attacks = list(
-        attack_tracker(
-            Target(TRACKERS, "a", "rl", "rl", 1, 0),
+        attack_span_detector(
+            Target(SPAN_DETECTORS, "a", "rl", "rl", 1, 0),
             range(dense.shape[1]),
             cell_index(0, "rl", "report"),
             drawn,
@@ -246,11 +246,11 @@ def test_what_cannot_be_compared_is_not_called_contextual() -> None:
     assert name_of(outcomes | {LENGTH: "killed"}) == POSITIONAL
     assert name_of(outcomes | {ALL: "killed", TOKEN: "killed"}) == WEAK
     at_onset = dict.fromkeys((ALL, TOKEN, POSITION, LENGTH), "survives")
-    assert name_of(at_onset, ANNOUNCERS) == CONTEXTUAL
-    assert name_of(at_onset | {TOKEN: NOT_TESTABLE}, ANNOUNCERS) == NOT_TESTABLE
+    assert name_of(at_onset, ONSET_PREDICTORS) == CONTEXTUAL
+    assert name_of(at_onset | {TOKEN: NOT_TESTABLE}, ONSET_PREDICTORS) == NOT_TESTABLE
 
 
-def test_an_announcer_of_the_word_before_is_told_from_one_of_the_choice() -> None:
+def test_an_onset_predictor_of_the_word_before_is_told_from_one_of_the_choice() -> None:
     """One latent fires after a word that often comes before the move; the other where it's made."""
     rng = np.random.default_rng(0)
     traces, chosen = [], []
@@ -275,8 +275,8 @@ def test_an_announcer_of_the_word_before_is_told_from_one_of_the_choice() -> Non
     stream = MaximaStream(onsets, 2)
     stream.add(Active.of(0, dense, np.tile([0, 1], (len(dense), 1))))
     found = list(
-        attack_announcer(
-            Target(ANNOUNCERS, "a", "rl", "rl", 1, 0),
+        attack_onset_predictor(
+            Target(ONSET_PREDICTORS, "a", "rl", "rl", 1, 0),
             [0, 1],
             cell_index(0, "rl", "report"),
             stream.result(),
@@ -285,7 +285,7 @@ def test_an_announcer_of_the_word_before_is_told_from_one_of_the_choice() -> Non
         )
     )
     names = [
-        name_of({a.kind: a.outcome for a in found if a.latent == latent}, ANNOUNCERS)
+        name_of({a.kind: a.outcome for a in found if a.latent == latent}, ONSET_PREDICTORS)
         for latent in (0, 1)
     ]
     assert names == [LEXICAL, CONTEXTUAL]

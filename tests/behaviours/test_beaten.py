@@ -51,7 +51,7 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
         for name, own in scores.items()
     }
     found = hold_against(
-        "trackers",
+        "span_detectors",
         {"a": [ENTER_THINKING, replace(ENTER_THINKING, latent=1)]},
         ["a"],
         lambda reader, layer: _maxima(intervals),
@@ -73,10 +73,10 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
         (1, "equal"): False,
     }
     assert table.difference[1, "equal"] == -0.5
-    assert beaten_by(found)["trackers", "a", 1, 0] == {"base": ["lot"], "rl": ["lot"]}
+    assert beaten_by(found)["span_detectors", "a", 1, 0] == {"base": ["lot"], "rl": ["lot"]}
     counts = count_beaten(found).set_index("reader")
     assert counts.loc["rl"].to_dict() == {
-        "list": "trackers",
+        "list": "span_detectors",
         "behaviour": "a",
         "latents": 2,
         "lot": 1,
@@ -93,7 +93,7 @@ def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> Non
         for i, own in enumerate(lots)
     }
     table = hold_against(
-        "trackers",
+        "span_detectors",
         {"a": [replace(ENTER_THINKING, latent=1)]},
         ["a"],
         lambda reader, layer: _maxima(intervals),

@@ -48,7 +48,7 @@ def listed(*latents: int, layer: int = 1) -> Listed:
     return Listed({MOVE: [(layer, latent) for latent in latents]}, {})
 
 
-def test_trackers_are_followed_to_their_counterparts_and_compared_with_chance() -> None:
+def test_span_detectors_are_followed_to_their_counterparts_and_compared_with_chance() -> None:
     # Six of eight have a counterpart; of those, three lead to the other's list {6, 7}.
     table = matches(
         other_latent=[6, 7, 2, 3, 6, 5, 6, 7],
@@ -56,7 +56,7 @@ def test_trackers_are_followed_to_their_counterparts_and_compared_with_chance() 
         value=[0.9, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5],
     )
     (row,) = findings(table, listed(0, 1, 2, 6), listed(6, 7), [MOVE], 0.7).to_dict("records")
-    assert row["trackers"] == 4
+    assert row["span_detectors"] == 4
     assert row["with counterpart"] == 3
     assert row["strong"] == 1
     assert row["median"] == 0.6
@@ -106,11 +106,11 @@ def test_lists_of_another_dictionary_are_not_taken_for_this_ones() -> None:
             "pooled/layer_1": {"fingerprint": "one"},
             "pooled/layer_2": {"fingerprint": "two"},
         },
-        "trackers": {MOVE: [entry, stray], "verification": [entry]},
-        "announcers": {MOVE: [entry]},
+        "span_detectors": {MOVE: [entry, stray], "verification": [entry]},
+        "onset_predictors": {MOVE: [entry]},
     }
     found = Listed.of(content, {1: "one", 2: "retrained"})
-    assert found.trackers[MOVE] == [(1, 7)]
+    assert found.span_detectors[MOVE] == [(1, 7)]
     tracks = f"tracks {MOVE}, tracks verification, announces {MOVE}"
     assert found.names(1, np.array([6, 7])) == ["", tracks]
     assert found.names(2, np.array([8])) == [""]

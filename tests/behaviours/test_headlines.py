@@ -21,17 +21,17 @@ def entry(latent: int, called: str, low: float | None = 0.8, status: str = "test
 
 
 def attack(latent: int, kind: str, outcome: str, called: str, **other: object) -> dict:
-    row = {"shortlist": "trackers", "behaviour": "backtracking", "reader": "rl", "layer": 1}
+    row = {"shortlist": "span_detectors", "behaviour": "backtracking", "reader": "rl", "layer": 1}
     return row | {"latent": latent, "kind": kind, "outcome": outcome, "called": called} | other
 
 
 SHORTLIST = {
-    "trackers": {
+    "span_detectors": {
         "backtracking": [entry(3, "lexical"), entry(4, "contextual")],
         "deduction": [entry(5, "not testable", status="positional, not testable")],
         "verification": [],
     },
-    "announcers": {"backtracking": [entry(9, "weak", low=None)], "deduction": []},
+    "onset_predictors": {"backtracking": [entry(9, "weak", low=None)], "deduction": []},
 }
 ATTACKS = pd.DataFrame(
     [
@@ -41,7 +41,7 @@ ATTACKS = pd.DataFrame(
         attack(3, "token", "survives", "contextual", reader="base"),
         attack(4, "token", "survives", "contextual"),
         attack(4, "token", "survives", "contextual", reader="random-init"),
-        attack(9, "token", "killed", "weak", shortlist="announcers"),
+        attack(9, "token", "killed", "weak", shortlist="onset_predictors"),
     ]
 )
 
@@ -63,7 +63,7 @@ def test_a_headline_names_the_first_latent_of_each_list_and_what_refutes_it() ->
 
 
 def test_headlines_are_of_the_lists_that_are_asked_for() -> None:
-    found = headlines(SHORTLIST, ATTACKS, ["announcers"])
+    found = headlines(SHORTLIST, ATTACKS, ["onset_predictors"])
     assert [(h.behaviour, h.kind, h.latent) for h in found] == [
         ("backtracking", "onset predictor", "1/9")
     ]
@@ -84,14 +84,14 @@ def test_words_suffice_where_an_ngram_model_reaches_the_detectors_lower_bound() 
 
 
 def test_of_an_empty_list_its_name_is_said_and_nothing_else() -> None:
-    without = SHORTLIST | {"announcers": {"backtracking": [], "deduction": []}}
+    without = SHORTLIST | {"onset_predictors": {"backtracking": [], "deduction": []}}
     assert empty_lists(SHORTLIST) == []
     assert empty_lists(without) == ["onset predictor"]
-    attacked = ATTACKS[ATTACKS.shortlist == "trackers"]
+    attacked = ATTACKS[ATTACKS.shortlist == "span_detectors"]
     assert survivors_in_words(attacked) == (
         "The attacks leave contextual, in some reader: 2 of 2 span detectors."
     )
-    nothing: dict = {"trackers": {}, "announcers": {}}
+    nothing: dict = {"span_detectors": {}, "onset_predictors": {}}
     assert empty_lists(nothing) == ["span detector", "onset predictor"]
     assert headlines(nothing, ATTACKS[:0]) == []
     assert survivors_in_words(ATTACKS[:0]) == ""

@@ -1,15 +1,15 @@
-"""Trackers looked for in dictionaries of other seeds."""
+"""Span detectors looked for in dictionaries of other seeds."""
 
 import numpy as np
 import pytest
 
-from sae_reasoning.behaviours.outcomes import TRACKERS, Target
+from sae_reasoning.behaviours.outcomes import SPAN_DETECTORS, Target
 from sae_reasoning.behaviours.replication import Replica, attack_by_seeds, replicas_of
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals
 
 PROBLEMS = 40
-TARGET = Target(TRACKERS, "a", "rl", "rl", 1, 2)
+TARGET = Target(SPAN_DETECTORS, "a", "rl", "rl", 1, 2)
 
 
 def _maxima(*hits: int) -> SparseMaxima:
@@ -49,7 +49,9 @@ def _found(maxima: SparseMaxima, *, near: float = 0.7, best: int = 1, tilt: floa
     return replica
 
 
-def test_a_tracker_is_replicated_where_its_direction_is_near_and_for_sure_ranks_alike() -> None:
+def test_a_span_detector_is_replicated_where_its_direction_is_near_and_for_sure_ranks_alike() -> (
+    None
+):
     best = _found(_maxima(40, 20, 0))
     assert (best.rank, best.span_auroc, best.lead, best.outcome) == (1, 1.0, 0.0, "survives")
     second = _found(_maxima(20, 40, 0))
@@ -75,7 +77,7 @@ def test_a_cosine_at_the_bar_is_near_and_one_below_is_not() -> None:
     assert _found(maxima, near=np.nextafter(at, 1)).outcome == "killed"
 
 
-def test_all_seeds_spare_a_tracker_none_kills_it_and_some_leave_it_open() -> None:
+def test_all_seeds_spare_a_span_detector_none_kills_it_and_some_leave_it_open() -> None:
     spared, killed, close = (
         _found(_maxima(*hits)) for hits in ((40, 20, 0), (20, 40, 0), (20, 21, 0))
     )

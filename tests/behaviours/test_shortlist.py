@@ -92,9 +92,13 @@ def _table() -> pd.DataFrame:
 
 def test_candidates_are_the_best_of_the_select_split_by_either_measure() -> None:
     table = _table()
-    marked = mark_candidates(table, candidates=1, announcers=1, announce_by="attribution")
+    marked = mark_candidates(
+        table, candidates=1, onset_predictors=1, onset_predictors_by="attribution"
+    )
     assert sorted(set(table.latent[marked])) == [0, 2]
-    marked = mark_candidates(table, candidates=1, announcers=1, announce_by="onset_auroc")
+    marked = mark_candidates(
+        table, candidates=1, onset_predictors=1, onset_predictors_by="onset_auroc"
+    )
     assert sorted(set(table.latent[marked])) == [0, 3]
 
 
@@ -122,17 +126,17 @@ def test_lists_choose_on_select_and_show_report(by: str, expected: list[int]) ->
         latents,
         lambda _reader, _layer: onsets,
         ["a", "z"],
-        trackers=2,
-        announcers=3,
-        announce_by=by,
+        span_detectors=2,
+        onset_predictors=3,
+        onset_predictors_by=by,
         bootstrap=10,
         seed=0,
     )
-    assert [entry.latent for entry in lists.trackers["a"]] == [0, 1]
-    first = lists.trackers["a"][0]
+    assert [entry.latent for entry in lists.span_detectors["a"]] == [0, 1]
+    first = lists.span_detectors["a"][0]
     assert (first.select_span_auroc, first.span_auroc, first.max_active) == (0.9, 0.6, 2.0)
-    assert [entry.latent for entry in lists.announcers["a"]] == expected
-    assert lists.trackers["z"] == lists.announcers["z"] == []
+    assert [entry.latent for entry in lists.onset_predictors["a"]] == expected
+    assert lists.span_detectors["z"] == lists.onset_predictors["z"] == []
 
 
 def test_findings_show_the_random_reader_in_the_layer_that_select_prefers() -> None:
@@ -148,6 +152,6 @@ def test_findings_show_the_random_reader_in_the_layer_that_select_prefers() -> N
         ("ngram", -1, "text", 0.9, 0.85),
     ]
     baselines = pd.DataFrame(rows, columns=columns).assign(behaviour="a", writer="rl")
-    lists = Shortlist(trackers={"a": [tracker]}, announcers={"a": []})
+    lists = Shortlist(span_detectors={"a": [tracker]}, onset_predictors={"a": []})
     (found,) = findings(_table(), baselines, lists, ["a"]).to_dict("records")
     assert (found["random_reader"], found["probe"], found["ngram"]) == (0.6, 0.95, 0.85)

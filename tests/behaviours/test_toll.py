@@ -27,16 +27,16 @@ from sae_reasoning.stats import Estimate, Kept, kept_auroc
 
 ROWS = [
     # shortlist, behaviour, reader, latent, kind, outcome, called
-    ("trackers", "a", "base", 1, "all", "survives", "lexical"),
-    ("trackers", "a", "base", 1, "token", "killed", "lexical"),
-    ("trackers", "a", "base", 1, "bigram", "killed", "lexical"),
-    ("trackers", "a", "base", 2, "token", "survives", "contextual"),
-    ("trackers", "b", "base", 3, "token", "killed", "lexical"),
-    ("trackers", "a", "rl", 1, "token", "survives", "contextual"),
-    ("trackers", "a", "rl", 2, "token", "survives", "contextual"),
-    ("trackers", "b", "rl", 3, "token", "survives", "unclear"),
-    ("trackers", "a", RANDOM, 1, "token", "survives", "contextual"),
-    ("announcers", "a", "base", 1, "length", "killed", "positional"),
+    ("span_detectors", "a", "base", 1, "all", "survives", "lexical"),
+    ("span_detectors", "a", "base", 1, "token", "killed", "lexical"),
+    ("span_detectors", "a", "base", 1, "bigram", "killed", "lexical"),
+    ("span_detectors", "a", "base", 2, "token", "survives", "contextual"),
+    ("span_detectors", "b", "base", 3, "token", "killed", "lexical"),
+    ("span_detectors", "a", "rl", 1, "token", "survives", "contextual"),
+    ("span_detectors", "a", "rl", 2, "token", "survives", "contextual"),
+    ("span_detectors", "b", "rl", 3, "token", "survives", "unclear"),
+    ("span_detectors", "a", RANDOM, 1, "token", "survives", "contextual"),
+    ("onset_predictors", "a", "base", 1, "length", "killed", "positional"),
 ]
 
 
@@ -46,7 +46,7 @@ def _attacks() -> pd.DataFrame:
 
 
 def test_the_toll_counts_each_attack_that_killed_and_no_other_list() -> None:
-    found = toll(_attacks(), "trackers")
+    found = toll(_attacks(), "span_detectors")
     assert found.values.tolist() == [
         ["a", "base", 2, 1, 1],
         ["a", "rl", 2, 0, 0],
@@ -61,7 +61,7 @@ def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobo
     attacks = _attacks()
     is_rl = attacks.reader == "rl"
     unread = attacks[is_rl].assign(kind=INJECTED, outcome=LEFT_OUT)
-    found = toll(pd.concat([attacks, unread]), "trackers").set_index(["behaviour", "reader"])
+    found = toll(pd.concat([attacks, unread]), "span_detectors").set_index(["behaviour", "reader"])
     assert found[INJECTED].to_dict() == {
         ("a", "base"): 0,
         ("a", "rl"): LEFT_OUT,
@@ -72,25 +72,29 @@ def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobo
     assert found.token["a", "base"] == 1
     # The one left out, the other not testable: nothing was decided there either.
     unread.loc[unread.latent == 2, "outcome"] = NOT_TESTABLE
-    found = toll(pd.concat([attacks, unread]), "trackers").set_index(["behaviour", "reader"])
+    found = toll(pd.concat([attacks, unread]), "span_detectors").set_index(["behaviour", "reader"])
     assert found.loc[("a", "rl"), INJECTED] == LEFT_OUT
 
 
 def test_a_latent_is_contextual_in_both_where_both_trained_readers_say_so() -> None:
-    found = calls(_attacks(), "trackers").set_index(["behaviour", "reader"])
+    found = calls(_attacks(), "span_detectors").set_index(["behaviour", "reader"])
     assert list(found) == ["latents", "contextual", "lexical", "unclear", "contextual in both"]
     assert found.loc[("a", "base")].tolist() == [2, 1, 1, 0, 1]
     assert found.loc[("a", "rl")].tolist() == [2, 2, 0, 0, 1]
     assert found.loc[("b", "rl")].tolist() == [1, 0, 0, 1, 0]
     assert found.loc[("a", RANDOM), "contextual in both"] is None
-    alone = calls(_attacks().query("reader != 'base'"), "trackers")
+    alone = calls(_attacks().query("reader != 'base'"), "span_detectors")
     assert alone["contextual in both"].isna().all()
 
 
 def test_a_list_with_nothing_on_it_has_tables_without_rows() -> None:
     none = call(pd.DataFrame(columns=[field.name for field in fields(Attack)]))
-    trackers = _attacks().query("shortlist == 'trackers'")
-    for attacks, shortlist in ((none, "trackers"), (none, "announcers"), (trackers, "announcers")):
+    span_detectors = _attacks().query("shortlist == 'span_detectors'")
+    for attacks, shortlist in (
+        (none, "span_detectors"),
+        (none, "onset_predictors"),
+        (span_detectors, "onset_predictors"),
+    ):
         assert list(toll(attacks, shortlist)) == ["behaviour", "reader", "latents"]
         assert toll(attacks, shortlist).empty
         assert calls(attacks, shortlist).empty
@@ -102,7 +106,7 @@ def _judged(low: float, high: float, **changed: float) -> str:
     at = {"comparable": 0.5, "items": 20, "problems": 10} | changed
     some = Estimate(0.7, 0.65, 0.75, int(at["problems"]))
     kept = Kept(some, some, Estimate(0.0, low, high, 10), at["comparable"], 0.7)
-    target = Target("trackers", "a", "rl", "rl", 1, 0)
+    target = Target("span_detectors", "a", "rl", "rl", 1, 0)
     bars = Bars(AttackConfig(), num_resamples=1, seed=0)
     num = int(at["items"])
     return judge(target, TOKEN, kept, bars, n_pos=num, n_neg=num + 1).outcome

@@ -52,7 +52,7 @@ def make_dictionaries(cfg: Config, made: dict[str, str]) -> None:
 
 
 def write_rank(
-    cfg: Config, announcers: dict[str, list[tuple[int, int]]], inputs: dict[str, str]
+    cfg: Config, onset_predictors: dict[str, list[tuple[int, int]]], inputs: dict[str, str]
 ) -> None:
     names = {layer: f"pooled/layer_{layer}" for layer in cfg.layers}
     rng = np.random.default_rng(0)
@@ -87,13 +87,13 @@ def write_rank(
             "onset_attribution": 1.0 / (place + 1),
         }
         for reader in ("base", "rl")
-        for behaviour, chosen in announcers.items()
+        for behaviour, chosen in onset_predictors.items()
         for place, (layer, latent) in enumerate(chosen)
     ]
     with Stage(
         cfg.folder / "rank",
         cfg.settings("rank"),
-        dict(inputs) | {"announcers": fingerprint(announcers)},
+        dict(inputs) | {"onset_predictors": fingerprint(onset_predictors)},
     ) as stage:
         write_table(stage.folder / "latents.parquet", pd.DataFrame(latents))
         write_table(stage.folder / "scores.parquet", pd.DataFrame(scores))
@@ -106,13 +106,13 @@ def write_rank(
                 }
                 for name in names.values()
             },
-            "trackers": {
+            "span_detectors": {
                 "deduction": [listed(0, 1)],
-                **{b: [listed(*own[0])] for b, own in announcers.items()},
+                **{b: [listed(*own[0])] for b, own in onset_predictors.items()},
             },
-            "announcers": {
+            "onset_predictors": {
                 behaviour: [listed(layer, latent) for layer, latent in chosen]
-                for behaviour, chosen in announcers.items()
+                for behaviour, chosen in onset_predictors.items()
             },
         }
         write_table(stage.folder / "attacks.parquet", pd.DataFrame(ATTACKS))
@@ -131,7 +131,7 @@ def listed(layer: int, latent: int) -> dict[str, object]:
 
 ATTACKS = [
     {
-        "shortlist": "trackers",
+        "shortlist": "span_detectors",
         "behaviour": "backtracking",
         "reader": "rl",
         "layer": 0,

@@ -24,7 +24,7 @@ from sae_reasoning.behaviours.outcomes import (
     LEXICAL,
     PARTLY_LEXICAL,
     POSITIONAL,
-    TRACKERS,
+    SPAN_DETECTORS,
     WEAK,
     Bars,
     Target,
@@ -356,7 +356,7 @@ def subject_of(
         maxima=lambda layer: maxima,
         residuals=lambda chosen: {0: resid[torch.from_numpy(rows.indices(chosen))]},
         targets=[
-            Target(TRACKERS, MOVE, "rl", "rl", 0, dictionary.d_sae - len(KINDS) + number)
+            Target(SPAN_DETECTORS, MOVE, "rl", "rl", 0, dictionary.d_sae - len(KINDS) + number)
             for number in range(len(KINDS))
         ],
     )

@@ -116,12 +116,12 @@ def config_of(folder: Path, pair: PairConfig) -> Config:
     config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
     config.rank.bootstrap, config.rank.random_directions = 50, 8
     config.rank.gate = False  # So short a training passes none.
-    config.rank.trackers = config.rank.announcers = config.rank.candidates = 5
+    config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 5
     config.rank.attribution_onsets, config.rank.injection_texts = 12, 5
     return config
 
 
 def shorten(config: Config) -> None:
     """Rank with short lists, where it's not the lists that are looked at."""
-    config.rank.trackers = config.rank.announcers = config.rank.candidates = 2
+    config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 2
     config.rank.injection_texts, config.rank.random_directions = 2, 4

@@ -78,7 +78,7 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
         main = rows[(rows.model == model) & (rows.set_size == 2) & rows.dose.isin([0.0, 1.0])]
         assert set(main.edit) == {edit}
         assert set(main.condition) == kinds
-        assert set(main.behaviour) == {"backtracking"}  # The other has but one announcer.
+        assert set(main.behaviour) == {"backtracking"}  # The other has but one onset predictor.
     # Without an edit; main edits with what stands beside them; a set of one with two; a dose.
     assert manifest.counts == {
         "problems": 3,
@@ -103,7 +103,7 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     assert set(found.split) == {"report"}
     said = console.stream.getvalue()
     assert "matched" in said
-    # Announcers are edited: the best of them is told apart from the best detector.
+    # Onset predictors are edited: the best of them is told apart from the best detector.
     said = " ".join(said.split())
     assert "backtracking: best span detector 0/3 (AUROC 0.900 [0.900, 0.900], lexical)" in said
     assert said.count("edited onset predictors from ") == 2
@@ -116,12 +116,12 @@ def test_options_that_ask_for_more_latents_than_there_are_say_how_many_there_are
     (line,) = [x for x in console.stream.getvalue().splitlines() if "more than there are" in x]
     assert line == (
         "  warning: ablate.num_latents=5, ablate.clamp_latents=2: more than there are "
-        "(2 for backtracking, 1 for verification), so sets end there; rank.announcers=3 lists all "
-        "that there are, so lower the set"
+        "(2 for backtracking, 1 for verification), so sets end there; rank.onset_predictors=3 "
+        "lists all that there are, so lower the set"
     )
     chosen = {"backtracking": [LatentId(0, 3), LatentId(1, 5)]}
-    cfg.rank.announcers = 2
-    assert too_short(cfg, chosen).endswith("raise rank.announcers=2 to have more")
+    cfg.rank.onset_predictors = 2
+    assert too_short(cfg, chosen).endswith("raise rank.onset_predictors=2 to have more")
     cfg.ablate.num_latents = 2
     assert too_short(cfg, chosen) == ""
 
@@ -198,9 +198,9 @@ def test_clamps_change_text_and_their_controls_are_as_large(cfg):
 def match_from(cfg: Config, other: str) -> None:
     """Another run's shortlist, and its latents' counterparts here."""
     folder = Path(cfg.runs) / other
-    announcers = [{"layer": 4, "latent": latent} for latent in (8, 9, 7, 6)]
+    onset_predictors = [{"layer": 4, "latent": latent} for latent in (8, 9, 7, 6)]
     with Stage(folder / "rank", {}, {}) as stage:
-        lists = {"announcers": {"backtracking": announcers}, "trackers": {}}
+        lists = {"onset_predictors": {"backtracking": onset_predictors}, "span_detectors": {}}
         write_json(stage.folder / "shortlist.json", lists)
         stage.finish({})
     # The best of either layer: 0:11 for two of them, and 1:12; nothing for 4:6.
@@ -286,7 +286,7 @@ def test_a_crosscoders_latents_are_edited_through_the_edited_models_half(cfg, mo
 
 def test_crosscoders_need_a_list_that_their_code_can_make(cfg):
     make_crosscoders(cfg)
-    cfg.ablate.shortlist = "announcers"
+    cfg.ablate.shortlist = "onset_predictors"
     with pytest.raises(ConfigError, match=r"set ablate.shortlist=separators"):
         run(cfg)
     cfg.ablate.shortlist, cfg.ablate.behaviours = "separators", ["initializing"]
@@ -387,11 +387,11 @@ def test_a_move_that_is_not_shortlisted_is_refused(cfg):
 
 
 def test_an_empty_shortlist_is_refused(cfg):
-    cfg.ablate.shortlist = "trackers"
+    cfg.ablate.shortlist = "span_detectors"
     path = cfg.folder / "rank" / "shortlist.json"
-    write_json(path, read_json(path) | {"trackers": {"deduction": []}})
+    write_json(path, read_json(path) | {"span_detectors": {"deduction": []}})
     seal(cfg.folder / "rank")
-    with pytest.raises(ConfigError, match=r"ablate.shortlist=trackers is empty"):
+    with pytest.raises(ConfigError, match=r"ablate.shortlist=span_detectors is empty"):
         run(cfg)
 
 
@@ -402,7 +402,7 @@ def test_too_many_latents_for_controls_is_refused(cfg):
     write_table(table, latents)
     path = cfg.folder / "rank" / "shortlist.json"
     chosen = [{"layer": 0, "latent": latent} for latent in range(6)]
-    write_json(path, read_json(path) | {"announcers": {"backtracking": chosen}})
+    write_json(path, read_json(path) | {"onset_predictors": {"backtracking": chosen}})
     seal(cfg.folder / "rank")
     cfg.ablate.num_latents = 6
     with pytest.raises(ConfigError, match=r"ablate.num_latents=6, .* layer 0 .* lower them"):
@@ -451,9 +451,9 @@ def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_s
 
 def test_a_move_that_is_only_positional_is_not_edited(cfg):
     path = cfg.folder / "rank" / "shortlist.json"
-    announcers = read_json(path)["announcers"]
-    for entry in announcers["backtracking"]:
+    onset_predictors = read_json(path)["onset_predictors"]
+    for entry in onset_predictors["backtracking"]:
         entry["status"] = "positional, not testable"
-    write_json(path, read_json(path) | {"announcers": announcers})
+    write_json(path, read_json(path) | {"onset_predictors": onset_predictors})
     seal(cfg.folder / "rank")
     assert run(cfg).counts["behaviours"] == 1

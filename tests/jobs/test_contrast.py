@@ -134,10 +134,10 @@ def check_tries(project: Project) -> None:
         assert once[model] == pytest.approx(odds)
 
 
-def test_announcers_of_the_shortlist_can_be_triggers(project: Project) -> None:
+def test_onset_predictors_of_the_shortlist_can_be_triggers(project: Project) -> None:
     run(project, "contrast.vectors=[onset-predictors]")
     chosen = json.loads((project.results / "contrast" / "steering_vectors.json").read_text())
-    assert {one["kind"] for one in chosen} <= {"announcers"}
+    assert {one["kind"] for one in chosen} <= {"onset_predictors"}
     shutil.rmtree(project.results / "rank")
     with pytest.raises(ValueError, match="run `make rank` first"):
         run(project, "contrast.vectors=[onset-predictors]", "contrast.seed=1")

@@ -64,7 +64,7 @@ def config_of(
     config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
     config.rank.bootstrap, config.rank.random_directions, config.rank.attribution_onsets = 20, 4, 4
     config.rank.gate = False  # So short a training passes none.
-    config.rank.trackers = config.rank.announcers = config.rank.candidates = 3
+    config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 3
     config.match.null_draws, config.match.bootstrap, config.match.min_fires = 20, 50, 5
     return config
 
@@ -170,11 +170,13 @@ def test_a_permuted_copy_of_a_dictionary_is_matched_exactly(config: Config) -> N
     assert listed.any()
     assert activations.low.notna().equals(listed)
     assert "the same model" in printed
-    # The copy's own ranking lists the same latents, so trackers find trackers.
+    # The copy's own ranking lists the same latents, so span detectors find span detectors.
     rows = [line.split() for line in printed.splitlines() if line.split()[1:2] == ["correlation"]]
-    trackers = [row for row in rows if row[0] in (DEDUCTION, BACKTRACKING)]
-    assert len(trackers) == 2
-    assert all(row[2:4] == ["3", "3"] and int(row[7]) >= 2 for row in trackers), trackers
+    span_detectors = [row for row in rows if row[0] in (DEDUCTION, BACKTRACKING)]
+    assert len(span_detectors) == 2
+    assert all(row[2:4] == ["3", "3"] and int(row[7]) >= 2 for row in span_detectors), (
+        span_detectors
+    )
 
 
 def test_another_family_reads_the_same_texts_and_is_matched_by_words(across: Config) -> None:

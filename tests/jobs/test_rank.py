@@ -21,12 +21,12 @@ from sealed import seal
 
 from sae_reasoning.behaviours import outcomes
 from sae_reasoning.behaviours.outcomes import (
-    ANNOUNCERS,
     LEFT_OUT,
     NAMES,
     NOT_TESTABLE,
+    ONSET_PREDICTORS,
     RANDOM,
-    TRACKERS,
+    SPAN_DETECTORS,
 )
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
@@ -83,26 +83,28 @@ def ranked(
 def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> None:
     folder = ranked.config.folder / "rank"
     attacks = read_table(folder / "attacks.parquet")
-    trackers = attacks[attacks.shortlist == TRACKERS]
-    assert set(trackers.reader) == {"base", "rl", RANDOM}
+    span_detectors = attacks[attacks.shortlist == SPAN_DETECTORS]
+    assert set(span_detectors.reader) == {"base", "rl", RANDOM}
     undecided = attacks.outcome.isin([NOT_TESTABLE, LEFT_OUT])
     known = attacks[~undecided]  # The rest may rest on two spans.
     assert ((known.low <= known.auroc) & (known.auroc <= known.high)).all()
     assert undecided[attacks.auroc.isna()].all()
     shortlist = read_json(folder / "shortlist.json")
-    for behaviour, entries in shortlist["trackers"].items():
-        of_random = trackers[(trackers.behaviour == behaviour) & (trackers.reader == RANDOM)]
+    for behaviour, entries in shortlist["span_detectors"].items():
+        of_random = span_detectors[
+            (span_detectors.behaviour == behaviour) & (span_detectors.reader == RANDOM)
+        ]
         assert len(of_random.drop_duplicates(["layer", "latent"])) == len(entries)
         for entry in entries:
-            own = trackers[
-                (trackers.behaviour == behaviour)
-                & (trackers.layer == entry["layer"])
-                & (trackers.latent == entry["latent"])
-                & (trackers.reader != RANDOM)
+            own = span_detectors[
+                (span_detectors.behaviour == behaviour)
+                & (span_detectors.layer == entry["layer"])
+                & (span_detectors.latent == entry["latent"])
+                & (span_detectors.reader != RANDOM)
             ]
             assert entry["called"] == dict(zip(own.reader, own.called, strict=True))
             assert set(entry["called"].values()) <= set(NAMES)
-    assert "trackers killed, by attack" in ranked.printed
+    assert "span detectors killed, by attack" in ranked.printed
 
 
 def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
@@ -114,7 +116,7 @@ def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
     """
     attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
     own = attacks[
-        (attacks.shortlist == TRACKERS)
+        (attacks.shortlist == SPAN_DETECTORS)
         & (attacks.behaviour == BACKTRACKING)
         & (attacks.layer == LAYER)
         & (attacks.latent == PLANTED)
@@ -131,7 +133,7 @@ def test_the_planted_latent_beats_the_baselines_that_are_not_perfect(ranked: Ran
     folder = ranked.config.folder / "rank"
     beaten = read_table(folder / "beaten.parquet")
     own = beaten[
-        (beaten.shortlist == TRACKERS)
+        (beaten.shortlist == SPAN_DETECTORS)
         & (beaten.behaviour == BACKTRACKING)
         & (beaten.layer == LAYER)
         & (beaten.latent == PLANTED)
@@ -143,38 +145,38 @@ def test_the_planted_latent_beats_the_baselines_that_are_not_perfect(ranked: Ran
     assert (own.difference >= 0).all()
     (entry,) = (
         entry
-        for entry in read_json(folder / "shortlist.json")["trackers"][BACKTRACKING]
+        for entry in read_json(folder / "shortlist.json")["span_detectors"][BACKTRACKING]
         if (entry["layer"], entry["latent"]) == (LAYER, PLANTED)
     )
     assert entry["beats"]["rl"] == own.index[own.beats].tolist()
     assert "latents that beat a baseline for sure" in ranked.printed
 
 
-def test_announcers_are_attacked_at_onset(ranked: Ranked) -> None:
+def test_onset_predictors_are_attacked_at_onset(ranked: Ranked) -> None:
     attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
     shortlist = read_json(ranked.config.folder / "rank" / "shortlist.json")
-    own = attacks[(attacks.shortlist == ANNOUNCERS) & (attacks.behaviour == BACKTRACKING)]
+    own = attacks[(attacks.shortlist == ONSET_PREDICTORS) & (attacks.behaviour == BACKTRACKING)]
     assert set(own.kind) == {"all", "token", "position", "length"}
-    listed = {(e["layer"], e["latent"]) for e in shortlist["announcers"][BACKTRACKING]}
+    listed = {(e["layer"], e["latent"]) for e in shortlist["onset_predictors"][BACKTRACKING]}
     assert set(zip(own.layer, own.latent, strict=True)) == listed
-    for entry in shortlist["announcers"][BACKTRACKING]:
+    for entry in shortlist["onset_predictors"][BACKTRACKING]:
         assert set(entry["called"]) == {"base", "rl"}
 
 
-def test_announcers_are_held_against_every_baseline_at_opportunities(ranked: Ranked) -> None:
+def test_onset_predictors_are_held_against_every_baseline_at_opportunities(ranked: Ranked) -> None:
     folder = ranked.config.folder / "rank"
     beaten = read_table(folder / "beaten.parquet")
-    own = beaten[(beaten.shortlist == ANNOUNCERS) & (beaten.behaviour == BACKTRACKING)]
+    own = beaten[(beaten.shortlist == ONSET_PREDICTORS) & (beaten.behaviour == BACKTRACKING)]
     baselines = {"ngram", "random_reader", "random_direction", "probe"}
     assert {frozenset(rows.baseline) for _, rows in own.groupby(["layer", "latent", "reader"])} == {
         frozenset(baselines)
     }
     assert (own.difference - (own.auroc - own.rival)).abs().max() < 1e-12
     assert own[own.baseline == "probe"].groupby(["reader", "layer"]).rival.nunique().eq(1).all()
-    # The probe reads what the tracker's probe doesn't: the token before the move.
+    # The probe reads what the span detector's probe doesn't: the token before the move.
     probes = beaten[(beaten.behaviour == BACKTRACKING) & (beaten.baseline == "probe")]
     of_list = probes.groupby(["shortlist", "reader", "layer"]).rival.first().unstack(0)
-    assert (of_list[ANNOUNCERS] != of_list[TRACKERS]).all()
+    assert (of_list[ONSET_PREDICTORS] != of_list[SPAN_DETECTORS]).all()
 
 
 def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ranked) -> None:
@@ -251,7 +253,7 @@ def test_the_grid_compares_readers_and_writers(ranked: Ranked) -> None:
 def test_rank_puts_the_planted_latent_first(ranked: Ranked) -> None:
     config = ranked.config
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
-    best = shortlist["trackers"][BACKTRACKING][0]
+    best = shortlist["span_detectors"][BACKTRACKING][0]
     assert (best["layer"], best["latent"]) == (LAYER, PLANTED)
     assert best["span_auroc"] == 1.0
     assert best["span_auroc_low"] > 0.75
@@ -292,7 +294,7 @@ def test_a_behaviour_without_spans_is_named_and_skipped(ranked: Ranked) -> None:
     assert "warning: example-testing: too few spans by base for both splits" in printed
     assert "skipped: no spans on both splits" in printed
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
-    assert shortlist["trackers"]["example-testing"] == []
+    assert shortlist["span_detectors"]["example-testing"] == []
     assert "next: make ablate" in printed
 
 
@@ -315,21 +317,21 @@ def test_baselines_stand_beside_every_cell(ranked: Ranked) -> None:
     assert (several.low <= several.span_auroc).all()
 
 
-def test_announcers_push_towards_the_move_and_are_described(ranked: Ranked) -> None:
+def test_onset_predictors_push_towards_the_move_and_are_described(ranked: Ranked) -> None:
     config = ranked.config
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
     latents = read_table(config.folder / "rank" / "latents.parquet")
     assert len(latents) == 2 * 2 * 2 * 64
-    for entries in shortlist["announcers"].values():
+    for entries in shortlist["onset_predictors"].values():
         attributions = [entry["onset_attribution"] for entry in entries]
         assert attributions == sorted(attributions, reverse=True)
         assert min(attributions, default=1) > 0
-    assert shortlist["announcers"][BACKTRACKING]
+    assert shortlist["onset_predictors"][BACKTRACKING]
     known = shortlist["dictionaries"]["pooled/layer_0"]
     assert (config.folder / known["folder"] / "cfg.json").exists()
 
 
-def test_trackers_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
+def test_span_detectors_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
     shorten(config)
     config.rank.replicas = 2
     rank(config, **quiet())
@@ -414,12 +416,12 @@ def test_another_config_ranks_again_and_can_announce_by_onset_auroc(
     config: Config, ranked: Ranked
 ) -> None:
     shorten(config)
-    config.rank.announce_by, config.rank.attribution_onsets = "onset_auroc", 4
+    config.rank.onset_predictors_by, config.rank.attribution_onsets = "onset_auroc", 4
     first = Manifest.read(ranked.config.folder / "rank")
     assert first is not None
     assert rank(config, **quiet()).fingerprint != first.fingerprint
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
-    onset_aurocs = [e["select_onset_auroc"] for e in shortlist["announcers"][BACKTRACKING]]
+    onset_aurocs = [e["select_onset_auroc"] for e in shortlist["onset_predictors"][BACKTRACKING]]
     assert onset_aurocs == sorted(onset_aurocs, reverse=True)
 
 
@@ -461,7 +463,9 @@ def test_nothing_of_the_report_split_decides_what_is_a_candidate(ranked: Ranked)
     shuffled = np.random.default_rng(0).permutation(report)
     for column in ("span_auroc", "onset_auroc"):
         scores.loc[report, column] = scores[column].to_numpy()[shuffled]
-    again = mark_candidates(scores, candidates=5, announcers=5, announce_by="attribution")
+    again = mark_candidates(
+        scores, candidates=5, onset_predictors=5, onset_predictors_by="attribution"
+    )
     assert (again == scores.is_candidate).all()
 
 

@@ -14,7 +14,7 @@ from sealed import seal
 from sae_reasoning.behaviours.baselines import BaselineScore
 from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.grid import Gap
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, Attack, call
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS, Attack, call
 from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig
@@ -76,23 +76,23 @@ def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished
     rank(config, tracker=NullTracker(), console=Console(printed, verbose=True))
     said = " ".join(printed.getvalue().split())
     assert said.count("No onset predictor is listed for any behaviour, so none is attacked") == 1
-    assert "trackers killed, by attack" in said and "announcers killed" not in said
+    assert "span detectors killed, by attack" in said and "onset predictors killed" not in said
     assert "onset predictors" not in said.partition("The attacks leave")[2]
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
-    assert not any(shortlist[ANNOUNCERS].values())
+    assert not any(shortlist[ONSET_PREDICTORS].values())
     with pytest.raises(
         ConfigError,
-        match=r"ablate\.shortlist=announcers is empty for every behaviour; raise "
-        r"traces\.num_problems and run `make rank` again, or set ablate\.shortlist=trackers",
+        match=r"ablate\.shortlist=onset_predictors is empty for every behaviour; raise "
+        r"traces\.num_problems and run `make rank` again, or set ablate\.shortlist=span_detectors",
     ):
         choose(config, shortlist)
     config.traces.source = "mine.jsonl"
     with pytest.raises(ConfigError, match=r"add traces to traces\.source=mine\.jsonl and run"):
         choose(config, shortlist)
-    for entries in shortlist[TRACKERS].values():
+    for entries in shortlist[SPAN_DETECTORS].values():
         for entry in entries:
             entry["status"] = POSITIONAL
-    config.ablate.shortlist = "trackers"
+    config.ablate.shortlist = "span_detectors"
     with pytest.raises(ConfigError, match=r"one place in every trace .*set ablate\.behaviours=\["):
         choose(config, shortlist)
 
@@ -108,7 +108,7 @@ def test_what_is_shown_of_empty_tables_is_a_line_for_each_list(tiny_pair: PairCo
         pd.DataFrame(columns=[*rank_job._ORDER]).astype({"is_candidate": bool}),
         none(BaselineScore),
         Shortlist({"backtracking": []}, {"backtracking": []}),
-        {TRACKERS: {"backtracking": []}, ANNOUNCERS: {"backtracking": []}},
+        {SPAN_DETECTORS: {"backtracking": []}, ONSET_PREDICTORS: {"backtracking": []}},
         call(none(Attack)),
         none(Gap),
         none(Bout),

@@ -52,7 +52,7 @@ def test_every_figure_has_its_rows_beside_it(made_project: Project):
     assert len(attacks) == len(read_table(made_project.results / "rank" / "attacks.parquet"))
     listed = pd.read_csv(report / "rows" / "latents.csv")
     shortlist = read_json(made_project.results / "rank" / "shortlist.json")
-    lists = [*shortlist["trackers"].values(), *shortlist["announcers"].values()]
+    lists = [*shortlist["span_detectors"].values(), *shortlist["onset_predictors"].values()]
     assert len(listed) == sum(map(len, lists))
 
 

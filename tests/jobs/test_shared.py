@@ -47,4 +47,4 @@ def test_all_that_comes_after_is_that_of_one_process(made_project: Project, tmp_
     shortlists = [
         read_json(one.results / "rank" / "shortlist.json") for one in (made_project, project)
     ]
-    assert shortlists[0]["trackers"].keys() == shortlists[1]["trackers"].keys()
+    assert shortlists[0]["span_detectors"].keys() == shortlists[1]["span_detectors"].keys()

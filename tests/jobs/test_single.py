@@ -42,7 +42,7 @@ def single(tiny_config: Config, tiny_neox_pair: PairConfig, tmp_path: Path) -> C
     tiny_config.behaviours = ["backtracking"]
     tiny_config.traces.source = str(source)
     tiny_config.traces.cues = {"backtracking": ["wait"]}
-    tiny_config.ablate.shortlist = "trackers"
+    tiny_config.ablate.shortlist = "span_detectors"
     tiny_config.ablate.both = True
     tiny_config.ablate.set_sizes, tiny_config.ablate.doses = [], []
     return tiny_config

@@ -264,7 +264,7 @@ def test_a_phone_needs_no_sideways_scrolling(visit, report, name):
 def listing(number: int, behaviour: str = "backtracking") -> dict[str, Any]:
     figures = {"auroc": 0.9, "low": 0.8, "high": 0.95, "n": 30, "firing_rate": 0.01}
     names = {"name": f"1_{number}", "layer": 1, "latent": number, "place": number + 1}
-    where = {"shortlist": "trackers", "reader": "rl", "writer": "rl", "status": "tested"}
+    where = {"shortlist": "span_detectors", "reader": "rl", "writer": "rl", "status": "tested"}
     return names | where | figures | {"behaviour": behaviour, "called": {"base": "unclear"}}
 
 

@@ -36,7 +36,13 @@ def page_of(text: str, has_texts: bool = True) -> str:
     shown_text = asdict(example(TOP, trace, [text] * 3, 1, 0, values))
     record = {"attacks": [], "examples": [shown_text] * 3, "histogram": {"edges": [0, 1, 2]}}
     record["output"] = {"top": [[text, 1.0]], "bottom": []}
-    row = {"layer": 0, "latent": 1, "shortlist": "trackers", "behaviour": text, "reviews": text}
+    row = {
+        "layer": 0,
+        "latent": 1,
+        "shortlist": "span_detectors",
+        "behaviour": text,
+        "reviews": text,
+    }
     row |= {"auroc": 0.9, "low": None, "high": 0.95, "n": 3}
     return cell(row, plain(record), has_texts)
 

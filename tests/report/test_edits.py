@@ -50,7 +50,7 @@ def test_a_set_with_no_controls_beside_it_is_said_to_have_none():
     ]
     record = plain({"attacks": [], "sets": done["sets"]})
     assert [one["significant"] for one in record["sets"]] == [True, None]
-    row = {"layer": 1, "latent": 2, "shortlist": "trackers", "behaviour": "backtracking"}
+    row = {"layer": 1, "latent": 2, "shortlist": "span_detectors", "behaviour": "backtracking"}
     row |= {"auroc": 0.9, "low": None, "high": None, "n": 3, "reviews": ""}
     page = cell(row, record, has_texts=False)
     assert [page.count(f"<td>{said}</td>") for said in ("yes", "no controls", "no")] == [1, 1, 0]

@@ -17,9 +17,9 @@ from sae_reasoning.behaviours.outcomes import (
     LEFT_OUT,
     NOT_TESTABLE,
     PARAPHRASE,
+    SPAN_DETECTORS,
     SURVIVES,
     TOKEN,
-    TRACKERS,
     UNCLEAR,
     Target,
 )
@@ -152,7 +152,7 @@ def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
     }
     made = pd.DataFrame(
         [
-            {"shortlist": TRACKERS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
+            {"shortlist": SPAN_DETECTORS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
             | {"latent": latent, "kind": kind, "outcome": outcome, "called": "weak"}
             for kind, those in outcomes.items()
             for latent, outcome in enumerate(those)
@@ -166,7 +166,7 @@ def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
 
 
 def test_attacks_that_could_test_nothing_have_no_chart():
-    row = {"shortlist": TRACKERS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
+    row = {"shortlist": SPAN_DETECTORS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
     row |= {"latent": 0, "kind": TOKEN, "outcome": NOT_TESTABLE, "called": "weak"}
     assert attacks(pd.DataFrame([row])).charts == ()
 
@@ -418,25 +418,25 @@ TABLES = ("latents", "attacks", "injections", "beaten", "replicas")
 def test_a_latent_on_both_lists_has_one_page_and_two_rows():
     entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": "rl", "writer": "rl", "n_pos": 3}
     entry |= {"status": "tested", "span_auroc": 0.9, "onset_auroc": None, "called": {"rl": "weak"}}
-    lists = {"trackers": {"x": [entry]}, "announcers": {"x": [entry]}}
+    lists = {"span_detectors": {"x": [entry]}, "onset_predictors": {"x": [entry]}}
     empty = {name: pd.DataFrame() for name in TABLES}
     scores = pd.DataFrame({"layer": [1], "latent": [8], "split": ["report"]})
     found = records(lists, empty | {"scores": scores}, None)
     assert [one.name for one in found] == ["1_7"]
     rows = listing_rows(found)
-    assert [row["shortlist"] for row in rows] == ["trackers", "announcers"]
+    assert [row["shortlist"] for row in rows] == ["span_detectors", "onset_predictors"]
     assert [row["auroc"] for row in rows] == pytest.approx([0.9, math.nan], nan_ok=True)
 
 
 def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     """Through Parquet, as the stages do; each kind of row once for another latent too."""
-    target = Target(TRACKERS, "x", RL, RL, 1, 7)
+    target = Target(SPAN_DETECTORS, "x", RL, RL, 1, 7)
     replica = Replica("x", RL, RL, 1, 7, 3, 40, 0.9, 2, 0.8, 0.05, -0.01, 0.1, UNCLEAR)
     attack = attack_by_seeds(target, [replica])
     injection = Injection(
         "x", RL, RL, 1, 7, "prompt", 1, "wait\u202e", *(0.5,) * 3, 9, 30, 0.1, False
     )
-    bout = Bout(TRACKERS, "x", 1, 7, RL, RL, "probe", 0.8, 0.9, -0.1, -0.2, 0.0, 0.05, 30)
+    bout = Bout(SPAN_DETECTORS, "x", 1, 7, RL, RL, "probe", 0.8, 0.9, -0.1, -0.2, 0.0, 0.05, 30)
     match = {"layer": 1, "latent": 7, "by": "cosine", "other_layer": 0, "other_latent": 2}
     match |= {"value": 0.7, "low": 0.6, "high": 0.8, "n": 64, "null_95": 0.3, "same_word": 0.1}
     match |= {"is_mutual": True, "other_behaviours": "tracks y", "fires": 3}
@@ -460,7 +460,7 @@ def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     tables = {name: read_table(tmp_path / name) for name in made}
     entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": RL, "writer": RL, "n_pos": 3}
     entry |= {"status": "tested", "span_auroc": 0.9, "called": {}}
-    lists = {TRACKERS: {"x": [entry]}, "announcers": {}}
+    lists = {SPAN_DETECTORS: {"x": [entry]}, "onset_predictors": {}}
     (one,) = records(lists, tables, tables["matches"])
     assert one.replicas == (replica,)
     assert [vars(a) for a in one.attacks] == [pytest.approx(vars(attack), nan_ok=True)]

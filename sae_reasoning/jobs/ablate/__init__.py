@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sae_reasoning.behaviours.headlines import Headline, headlines
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, read_json
 from sae_reasoning.edges.console import Console
@@ -95,7 +95,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 _TOLD = 4
 """Behaviours that are told of in words; the table has them all."""
-_LISTS = (TRACKERS, ANNOUNCERS)
+_LISTS = (SPAN_DETECTORS, ONSET_PREDICTORS)
 _SAID = {
     "yes": "significant",
     "no": "not significant",

@@ -98,7 +98,7 @@ def _separators(
                 ]
     return {
         behaviour: [latent for _, latent in sorted(scored, key=lambda one: -one[0])][
-            : cfg.rank.announcers
+            : cfg.rank.onset_predictors
         ]
         for behaviour, scored in found.items()
     }

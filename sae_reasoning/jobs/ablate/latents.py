@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.behaviours.shortlist import announce_column
+from sae_reasoning.behaviours.shortlist import onset_predictors_column
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import VERSIONS, Config, ConfigError
 from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, read_json
@@ -73,8 +73,8 @@ def open_dictionaries(
 
 
 def list_name(cfg: Config) -> str:
-    """The list of shortlist.json whose moves are edited; separators are an order of announcers."""
-    return "announcers" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
+    """The list of shortlist.json whose moves are edited; separators reorder onset predictors."""
+    return "onset_predictors" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
 
 
 def choose(
@@ -134,7 +134,7 @@ def _nothing_to_edit(cfg: Config, shortlist: Mapping[str, Any], positional: Sequ
         shortlist: Content of `shortlist.json`.
         positional: Behaviours that have latents, but stand at one place in every trace.
     """
-    other = "announcers" if list_name(cfg) == "trackers" else "trackers"
+    other = "onset_predictors" if list_name(cfg) == "span_detectors" else "span_detectors"
     named = f"ablate.shortlist={cfg.ablate.shortlist}"
     remedies = [f"{more_traces(cfg)} and run `make rank` again"]
     if any(
@@ -149,8 +149,8 @@ def _nothing_to_edit(cfg: Config, shortlist: Mapping[str, Any], positional: Sequ
             f"{named} has latents only of behaviours that stand at one place in every trace "
             f"({', '.join(positional)}), which aren't testable; {', or '.join(remedies)}"
         )
-    if cfg.ablate.shortlist == "announcers" and cfg.rank.announce_by == "attribution":
-        remedies.append("set rank.announce_by=onset_auroc and run `make rank` again")
+    if cfg.ablate.shortlist == "onset_predictors" and cfg.rank.onset_predictors_by == "attribution":
+        remedies.append("set rank.onset_predictors_by=onset_auroc and run `make rank` again")
     return f"{named} is empty for every behaviour; {', or '.join(remedies)}"
 
 
@@ -171,11 +171,11 @@ def chosen_by_score(
 ) -> dict[str, list[LatentId]]:
     """As many latents of the same moves, by a reader's scores on the RL model's select texts."""
     column, floor = {
-        "trackers": ("span_auroc", 0.5),
+        "span_detectors": ("span_auroc", 0.5),
         "separators": ("onset_auroc", 0.5),
-        "announcers": (
-            announce_column(cfg.rank.announce_by),
-            0.0 if cfg.rank.announce_by == "attribution" else 0.5,
+        "onset_predictors": (
+            onset_predictors_column(cfg.rank.onset_predictors_by),
+            0.0 if cfg.rank.onset_predictors_by == "attribution" else 0.5,
         ),
     }[cfg.ablate.shortlist]
     scores = read_table(cfg.folder / "rank" / "scores.parquet")
@@ -196,10 +196,10 @@ def chosen_by_score(
 
 
 def listed_latents(shortlist: dict[str, Any], behaviour: str) -> set[LatentId]:
-    """Everything that is shortlisted for a move, as tracker or announcer."""
+    """Everything that is shortlisted for a move, as span detector or onset predictor."""
     return {
         LatentId(entry["layer"], entry["latent"])
-        for lists in (shortlist["trackers"], shortlist["announcers"])
+        for lists in (shortlist["span_detectors"], shortlist["onset_predictors"])
         for entry in lists.get(behaviour, ())
     }
 

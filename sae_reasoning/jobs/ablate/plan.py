@@ -145,8 +145,8 @@ def prepare(cfg: Config) -> Experiment:
         except ValueError as error:
             raise ConfigError(
                 f"ablate.num_latents={own.num_latents}, ablate.clamp_latents={own.clamp_latents}, "
-                f"ablate.set_sizes={own.set_sizes}: {error}; lower them or rank.announcers, or "
-                "raise train.sae.d_sae"
+                f"ablate.set_sizes={own.set_sizes}: {error}; lower them or rank.onset_predictors, "
+                "or raise train.sae.d_sae"
             ) from error
     return Experiment(
         split=own.split,

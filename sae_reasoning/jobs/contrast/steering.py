@@ -143,7 +143,7 @@ def _onset_predictors(setting: Setting, behaviour: str) -> list[Direction]:
         dictionary = load_dictionary(folder / where["folder"])
         own = [
             entry["latent"]
-            for entry in shortlist["announcers"].get(behaviour, [])
+            for entry in shortlist["onset_predictors"].get(behaviour, [])
             if entry["dictionary"] == name
         ][: setting.own.onset_predictors]
         if own and dictionary.layer in setting.cfg.layers:

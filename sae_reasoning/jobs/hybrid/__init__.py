@@ -221,7 +221,7 @@ def _shortlisted(cfg: Config) -> _Shortlisted:
     shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
     dictionaries = load_ranked(cfg.folder, shortlist, cfg.layers, resolve_device(cfg.device))
     chosen: dict[int, set[int]] = {layer: set() for layer in dictionaries}
-    for lists in (shortlist["announcers"], shortlist["trackers"]):
+    for lists in (shortlist["onset_predictors"], shortlist["span_detectors"]):
         for behaviour in set(lists) & set(cfg.behaviours):
             for entry in lists[behaviour]:
                 if entry["layer"] in chosen:
@@ -306,7 +306,7 @@ def _vectors(
             )
             rows = more_active(rl, base, own.onset_predictors)
         else:
-            entries = latents.shortlist["announcers"].get(behaviour, [])
+            entries = latents.shortlist["onset_predictors"].get(behaviour, [])
             own_latents = dict.fromkeys(e["latent"] for e in entries if e["layer"] == layer)
             rows = list(own_latents)[: own.onset_predictors]
         return dictionary.W_dec[rows].float().cpu()

@@ -18,7 +18,7 @@ from sae_reasoning.behaviours.headlines import (
     survivors_in_words,
     words_suffice,
 )
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS, calls, toll
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS, calls, toll
 from sae_reasoning.behaviours.probes import SPARSE_SIZES
 from sae_reasoning.behaviours.shortlist import (
     Shortlist,
@@ -111,9 +111,9 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
                 latents,
                 saved_maxima(data, parts, "onsets"),
                 cfg.behaviours,
-                trackers=cfg.rank.trackers,
-                announcers=cfg.rank.announcers,
-                announce_by=cfg.rank.announce_by,
+                span_detectors=cfg.rank.span_detectors,
+                onset_predictors=cfg.rank.onset_predictors,
+                onset_predictors_by=cfg.rank.onset_predictors_by,
                 bootstrap=cfg.rank.bootstrap,
                 seed=cfg.rank.seed,
             )
@@ -158,7 +158,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     if found.heads:
         console.table(
             "best latent of each list, report split: span AUROC of detectors, onset AUROC of "
-            f"predictors (chosen by {cfg.rank.announce_by.replace('_', ' ')})",
+            f"predictors (chosen by {cfg.rank.onset_predictors_by.replace('_', ' ')})",
             ["behaviour", "latent", "layer/index", "AUROC [95 % CI]", "attacks"],
             found.heads,
             at_most=10,
@@ -202,7 +202,7 @@ def _found(
         "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
         "beaten": ("latents that beat a baseline for sure, paired", count_beaten(beaten)),
     }
-    for name in (TRACKERS, ANNOUNCERS):
+    for name in (SPAN_DETECTORS, ONSET_PREDICTORS):
         tables[f"toll of {name}"] = (f"{name} killed, by attack", toll(attacks, name))
         tables[f"calls of {name}"] = (f"{name}, as they're called", calls(attacks, name))
     heads = headlines(content, attacks)
@@ -299,8 +299,8 @@ def _gather(
     scores["is_candidate"] = mark_candidates(
         scores,
         candidates=cfg.rank.candidates,
-        announcers=cfg.rank.announcers,
-        announce_by=cfg.rank.announce_by,
+        onset_predictors=cfg.rank.onset_predictors,
+        onset_predictors_by=cfg.rank.onset_predictors_by,
     )
     return scores, joined("*_latents.parquet"), joined("*_baselines.parquet")
 
@@ -308,7 +308,7 @@ def _gather(
 def _grid(cfg: Config, data: RankData, lists: Shortlist, parts: Path) -> pd.DataFrame:
     """Every tracker in both readers on both writers' text."""
     chosen: dict[tuple[str, int], list[int]] = {}
-    for behaviour, entries in lists.trackers.items():
+    for behaviour, entries in lists.span_detectors.items():
         for entry in entries:
             chosen.setdefault((behaviour, entry.layer), []).append(entry.latent)
     return compare_grid(
@@ -337,7 +337,7 @@ def _probes(baselines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(grid: pd.DataFrame) -> pd.DataFrame:
-    """Per measure and kind of difference: of how many trackers it is for sure, which way."""
+    """Per measure and kind of difference: of how many span detectors it is for sure, which way."""
     rows = []
     groups = ["measure", "between", "fixed"]
     for key, own in grid.groupby(groups, sort=False):
@@ -345,7 +345,7 @@ def _differences(grid: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             dict(zip(groups, key, strict=True))
             | {
-                "trackers": len(own),
+                "span_detectors": len(own),
                 "rl higher": int(up.sum()),
                 "base higher": int(down.sum()),
                 "median difference": own.difference.median(),

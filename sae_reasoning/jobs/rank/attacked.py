@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from sae_reasoning.behaviours.attacks import attack_announcer
+from sae_reasoning.behaviours.attacks import attack_onset_predictor
 from sae_reasoning.behaviours.injection import Injection
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, Attack, Bars, Target, call
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, Attack, Bars, Target, call
 from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import POSITIONAL, cell_index
@@ -73,7 +73,7 @@ def attack_shortlists(
         pieces = list(zip(*pieces, strict=True))
     return [
         *(piece for group in pieces for piece in group),
-        partial(_announcers, cfg, data, lists, bars, parts),
+        partial(_onset_predictors, cfg, data, lists, bars, parts),
     ]
 
 
@@ -88,7 +88,7 @@ def gather_attacks(data: RankData, parts: Path) -> Attacked:
 
 
 def _by_words(cfg: Config, subject: Subject, bars: Bars, parts: Path, console: Console) -> None:
-    """A reader's trackers attacked by their own words put elsewhere."""
+    """A reader's span detectors attacked by their own words put elsewhere."""
     path = parts / f"{subject.name}_words_attacked.parquet"
     if path.exists():
         return
@@ -100,7 +100,7 @@ def _by_words(cfg: Config, subject: Subject, bars: Bars, parts: Path, console: C
 def _by_text(
     cfg: Config, data: RankData, subject: Subject, bars: Bars, parts: Path, console: Console
 ) -> None:
-    """All other attacks on a reader's trackers."""
+    """All other attacks on a reader's span detectors."""
     path = parts / f"{subject.name}_text_attacked.parquet"
     if path.exists():
         return
@@ -115,7 +115,7 @@ def _by_text(
 def attack_by_text(
     cfg: Config, subject: Subject, paraphraser: Paraphraser | None, bars: Bars, console: Console
 ) -> list[Attack]:
-    """The attacks on a reader's trackers by the text as it stands, and said in other words."""
+    """The attacks on a reader's span detectors by the text as it stands, and in other words."""
     attacks = [*subject.by_text(cfg.behaviours, bars)]
     if paraphraser is not None:
         attacks += attack_with_paraphrase(cfg, subject, subject.lm(), paraphraser, bars, console)
@@ -129,15 +129,17 @@ def _paraphraser(cfg: Config) -> Paraphraser | None:
     return open_task(cfg).paraphraser
 
 
-def _announcers(cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path) -> None:
-    """All attacks on the announcers, in both readers."""
-    path = parts / f"{ANNOUNCERS}_attacked.parquet"
+def _onset_predictors(
+    cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts: Path
+) -> None:
+    """All attacks on the onset predictors, in both readers."""
+    path = parts / f"{ONSET_PREDICTORS}_attacked.parquet"
     if path.exists():
         return
     onsets_of = saved_maxima(data, parts, "onsets")
     targets = [
-        Target(ANNOUNCERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
-        for behaviour, entries in lists.announcers.items()
+        Target(ONSET_PREDICTORS, behaviour, reader, entry.writer, entry.layer, entry.latent)
+        for behaviour, entries in lists.onset_predictors.items()
         for reader in cfg.pair.readers
         for entry in entries
     ]
@@ -145,7 +147,7 @@ def _announcers(cfg: Config, data: RankData, lists: Shortlist, bars: Bars, parts
         attack
         for reader in cfg.pair.readers
         for target, latents in by_layer([t for t in targets if t.reader == reader])
-        for attack in attack_announcer(
+        for attack in attack_onset_predictor(
             target,
             latents,
             cell_index(cfg.behaviours.index(target.behaviour), target.writer, "report"),

@@ -15,7 +15,7 @@ from sae_reasoning.behaviours.beaten import (
     problem_numbers_elsewhere,
     rival_scores,
 )
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import Intervals, cell_index
 from sae_reasoning.config import Config
@@ -41,7 +41,7 @@ def hold_shortlists(
 ) -> pd.DataFrame:
     """Every shortlisted latent against every baseline of its kind, in every reader."""
     tables = []
-    for kind, maxima in ((TRACKERS, "spans"), (ANNOUNCERS, "onsets")):
+    for kind, maxima in ((SPAN_DETECTORS, "spans"), (ONSET_PREDICTORS, "onsets")):
         compared = data.labels.compared[kind]
         words = rival_scores(NgramScorer(compared, data.rows.token_id), compared, cfg.behaviours)
         without_layer = {NGRAM: words, RANDOM_READER: _untrained(cfg, data, random, kind)}

@@ -84,7 +84,9 @@ def attack_with_words(
     is_junction = word_junction(lm.tokenizer)
     attacks: list[Attack] = []
     injections: list[Injection] = []
-    with console.progress(len(own), "trackers", f"{subject.name}: words put elsewhere") as bar:
+    with console.progress(
+        len(own), "span_detectors", f"{subject.name}: words put elsewhere"
+    ) as bar:
         for number, behaviour in enumerate(cfg.behaviours):
             here = [words for words in own if words.target.behaviour == behaviour]
             if not here:

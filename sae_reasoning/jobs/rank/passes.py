@@ -18,7 +18,7 @@ from sae_reasoning.behaviours.baselines import (
     score_baseline,
 )
 from sae_reasoning.behaviours.beaten import rival_scores
-from sae_reasoning.behaviours.outcomes import TRACKERS
+from sae_reasoning.behaviours.outcomes import SPAN_DETECTORS
 from sae_reasoning.behaviours.probes import SPARSE_SIZES, SparseProbes
 from sae_reasoning.behaviours.scores import LatentScores
 from sae_reasoning.config import Config
@@ -118,7 +118,7 @@ def score_store(
     of_raw = {
         kind: {RANDOM_DIRECTION: own.best_direction, PROBE: own.probe} for kind, own in raw.items()
     }
-    scorers: dict[str, Scorer] = dict(of_raw[TRACKERS])
+    scorers: dict[str, Scorer] = dict(of_raw[SPAN_DETECTORS])
     scorers |= {SPARSE_PROBE.format(k): partial(sparse.score, k) for k in SPARSE_SIZES}
     rivals = [
         row

@@ -1,4 +1,4 @@
-"""The same training from other seeds, and what becomes of the trackers there."""
+"""The same training from other seeds, and what becomes of the span detectors there."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,7 @@ def attack_with_seeds(
                     cell_index(number, target.writer, "report"),
                     seed=seed,
                     near=cfg.rank.attacks.replica_cosine,
-                    best=cfg.rank.attacks.replica_ranks * cfg.rank.trackers,
+                    best=cfg.rank.attacks.replica_ranks * cfg.rank.span_detectors,
                     num_resamples=cfg.rank.bootstrap,
                 )
     attacks = []

@@ -15,7 +15,7 @@ from sae_reasoning.behaviours.baselines import (
     score_baseline,
     some_with_moves,
 )
-from sae_reasoning.behaviours.outcomes import ANNOUNCERS, TRACKERS
+from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import MaximaStream, SparseMaxima
 from sae_reasoning.behaviours.windows import (
@@ -59,7 +59,7 @@ class RandomMaxima:
 
     def of(self, shortlist: str) -> SparseMaxima:
         """What a shortlist's latents are compared on."""
-        return {TRACKERS: self.spans, ANNOUNCERS: self.onsets}[shortlist]
+        return {SPAN_DETECTORS: self.spans, ONSET_PREDICTORS: self.onsets}[shortlist]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_reasoning.behaviours.attacks import attack_tracker
-from sae_reasoning.behaviours.outcomes import RANDOM, TRACKERS, Attack, Bars, Target
+from sae_reasoning.behaviours.attacks import attack_span_detector
+from sae_reasoning.behaviours.outcomes import RANDOM, SPAN_DETECTORS, Attack, Bars, Target
 from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.strata import Alike
 from sae_reasoning.behaviours.streams import SparseMaxima
@@ -26,7 +26,7 @@ from sae_reasoning.records import Trace
 
 @dataclass(frozen=True)
 class Subject:
-    """A reader under attack, with the trackers that are attacked in it.
+    """A reader under attack, with the span detectors that are attacked in it.
 
     Attributes:
         name: `base`, `rl` or `random-init`.
@@ -37,7 +37,7 @@ class Subject:
         dictionaries: By layer.
         maxima: Over those spans and windows, by layer.
         residuals: Of the rows of some traces, one after the other, by layer.
-        targets: Trackers.
+        targets: Span detectors.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Subject:
     def by_text(self, behaviours: Sequence[str], bars: Bars) -> Iterable[Attack]:
         """The attacks that need no other text than is there."""
         for target, latents in by_layer(self.targets):
-            yield from attack_tracker(
+            yield from attack_span_detector(
                 target,
                 latents,
                 cell_index(behaviours.index(target.behaviour), target.writer, "report"),
@@ -81,7 +81,7 @@ def subjects(
     *,
     is_shared: bool,
 ) -> list[Subject]:
-    """The models with the shortlisted trackers, and the untrained one with its own.
+    """The models with the shortlisted span detectors, and the untrained one with its own.
 
     One model stays loaded at a time; both where processes are to share them.
     """
@@ -105,8 +105,8 @@ def subjects(
                 for layer in cfg.layers
             },
             targets=[
-                Target(TRACKERS, behaviour, reader, entry.writer, entry.layer, entry.latent)
-                for behaviour, entries in lists.trackers.items()
+                Target(SPAN_DETECTORS, behaviour, reader, entry.writer, entry.layer, entry.latent)
+                for behaviour, entries in lists.span_detectors.items()
                 for entry in entries
             ],
         )
@@ -132,10 +132,10 @@ def subjects(
 
 
 def _best_of_random(cfg: Config, random: RandomReader, lists: Shortlist) -> list[Target]:
-    """As many trackers of each behaviour as are shortlisted, by span AUROC on the select split."""
+    """Span detectors, as many a behaviour as are shortlisted, by span AUROC on the select split."""
     targets = []
     for number, behaviour in enumerate(cfg.behaviours):
-        if not (entries := lists.trackers.get(behaviour)):
+        if not (entries := lists.span_detectors.get(behaviour)):
             continue
         writer = entries[0].writer
         cell = cell_index(number, writer, "select")
@@ -147,7 +147,7 @@ def _best_of_random(cfg: Config, random: RandomReader, lists: Shortlist) -> list
             )
         ]
         targets += [
-            Target(TRACKERS, behaviour, RANDOM, writer, layer, latent)
+            Target(SPAN_DETECTORS, behaviour, RANDOM, writer, layer, latent)
             for _, layer, latent in sorted(scored)[: len(entries)]
         ]
     return targets
