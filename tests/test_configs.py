@@ -18,6 +18,7 @@ from sae_reasoning.compose import (
 )
 from sae_reasoning.config import AttackConfig, Config, ConfigError, SaeConfig
 from sae_reasoning.edges.artifacts import fingerprint
+from sae_reasoning.jobs.calibrate import _options
 
 OWN_PAIR = ["pair.name=mine", "pair.base.path=/models/base", "pair.rl.path=/models/rl"]
 CHOICES = [(group, choice) for group, choices in group_options().items() for choice in choices]
@@ -50,6 +51,12 @@ def test_every_command_of_make_real_composes():
         words = shlex.split(line)
         overrides = [word for word in words[words.index("sae_reasoning") + 1 :] if "=" in word]
         assert compose(overrides).experiment == "real"
+
+
+def test_a_pair_is_judged_under_the_task_of_the_command_that_calibrates():
+    asked = compose(["task.places=new", "traces.temperature=0.9"])
+    judged = compose(_options(asked, seed=1))
+    assert (judged.task, judged.traces.temperature) == (asked.task, 0.9)
 
 
 def test_every_yaml_is_in_a_group_or_the_root():

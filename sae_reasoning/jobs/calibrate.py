@@ -82,6 +82,7 @@ def _settings(cfg: Config) -> dict[str, Any]:
         "layers": cfg.layers,
         "margins": cfg.report.margins,
         "contrast": asdict(cfg.contrast),
+        "task": asdict(cfg.task),
         "traces": asdict(cfg.traces),
     }
 
@@ -186,7 +187,8 @@ def _revision(cfg: Config, pair: _Pair) -> str | None:
 
 def _options(cfg: Config, seed: int) -> list[str]:
     """Every option of the stages run, as this command has it; each seed has problems of its own."""
-    parts: dict[str, Any] = {"traces": cfg.traces, "contrast": cfg.contrast, "report": cfg.report}
+    parts: dict[str, Any] = {"task": cfg.task, "traces": cfg.traces}
+    parts |= {"contrast": cfg.contrast, "report": cfg.report}
     found = [f"layers=[{','.join(map(str, cfg.layers))}]"]
     for part, section in parts.items():
         for name, value in asdict(section).items():

@@ -214,7 +214,7 @@ def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
     assert {row[-1] for row in rows(other)} == {"–"}
     other.set_input_files("#import", tmp_path / "ann.json")
     other.wait_for_function("() => document.getElementById('review-said').textContent !== ''")
-    assert other.text_content("#review-said") == "2 calls taken in."
+    assert other.text_content("#review-said") == "2 labels imported."
     assert [row[-1] for row in rows(other)[:2]] == ["real", "lexical"]
     (tmp_path / "bad.json").write_text("{")
     other.set_input_files("#import", tmp_path / "bad.json")
