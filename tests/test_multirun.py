@@ -167,7 +167,7 @@ def test_jobs_that_write_apart_or_alike_may_run_together(stage: str, sweep: list
         ("rank", ["train.seed=1,2", "train.sae.k=4,8"], "reads train, .* traces cache train too"),
         ("contrast", ["traces.seed=1,2"], "reads traces, .* name traces too, before contrast"),
         ("report", ["contrast.seed=1,2"], "reads contrast, .* name traces contrast too"),
-        ("contrast", ["contrast.triggers=[announcers]", "train.seed=1,2"], "reads train, "),
+        ("contrast", ["contrast.vectors=[onset-predictors]", "train.seed=1,2"], "reads train, "),
     ],
 )
 def test_jobs_that_want_inputs_which_none_of_them_makes_are_refused(
@@ -247,7 +247,7 @@ def test_jobs_run_in_turn_and_keep_their_results_where_a_single_run_would(
 def test_jobs_at_the_same_time_by_joblib_do_not_share_each_others_fate(
     made_project: Project, tmp_path: Path
 ):
-    """One job asks for a move that nobody marks, one is killed, and one goes well."""
+    """One job asks for a behaviour that nobody marks, one is killed, and one goes well."""
     options = without(made_project.options, "pair.name", "tracker")
     options += ("tracker.mode=offline", "pair.name=talking_${behaviours.0}")
     options += ("behaviours=[flying],[verification],[backtracking]",)

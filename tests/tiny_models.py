@@ -43,7 +43,7 @@ def save_tiny_neox(folder: Path) -> None:
 
 
 def save_talking(folder: Path) -> None:
-    """Two stages of one short training: they babble, with moves in it, and find nothing."""
+    """Two stages of one short training: they babble, with behaviours in it, and find nothing."""
     tokenizer, model = _tokenizer(), _new_tiny(0)
     config = PretrainConfig(
         steps=150,

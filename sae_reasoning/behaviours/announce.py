@@ -1,8 +1,8 @@
-"""Onset predictors: latents that push a move's first token, by attribution of the onset logit.
+"""Onset predictors: latents that push a behaviour's first token, by attribution of the onset logit.
 
 At onset-1 the residual holds f_j * d_j of latent j; to first order, taking it out changes
-log P(the next token starts the move) by -f_j * <gradient, d_j>. The mean over opportunities, taken
-or not, is the latent's attribution: positive pushes towards the move.
+log P(the next token starts the behaviour) by -f_j * <gradient, d_j>. The mean over opportunities,
+taken or not, is the latent's attribution: positive pushes towards the behaviour.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Onset:
     """An opportunity whose onset logit is attributed.
 
     Attributes:
-        behaviour: Move that could start.
+        behaviour: Behaviour that could start.
         writer: Of the trace.
         token_ids: The trace up to onset-1.
     """

@@ -41,7 +41,7 @@ class BaselineScore:
     """A baseline's span AUROC on the report split.
 
     Attributes:
-        behaviour: Move.
+        behaviour: Behaviour.
         layer: Decoder block; -1 where none is read.
         reader: Whose activations; `text` where none are read.
         writer: Whose traces.
@@ -240,8 +240,8 @@ def _both_kinds(intervals: Intervals, cell: int) -> bool:
     return bool(is_positive.any() and not is_positive.all())
 
 
-def some_with_moves(traces: Sequence[Trace], most: int, seed: int) -> list[int]:
-    """Which traces make moves, at most so many of each writer and split, in their order."""
+def some_with_behaviours(traces: Sequence[Trace], most: int, seed: int) -> list[int]:
+    """Which traces make behaviours, at most so many of each writer and split, in their order."""
     rng = np.random.default_rng(seed)
     chosen: list[int] = []
     for split in SPLITS:

@@ -33,7 +33,7 @@ class Bout:
 
     Attributes:
         shortlist: `span_detectors` or `onset_predictors`.
-        behaviour: Move.
+        behaviour: Behaviour.
         layer: Decoder block.
         latent: Index.
         reader: Whose activations.

@@ -1,9 +1,9 @@
 """The reader x writer grid: the same latent in both models, on the text of both.
 
 On the same text, two readers differ in representation only; in the same reader, two writers differ
-in what they write. An AUROC ignores how often a move is made, so rates of firing at opportunities
-stand beside it: deployment shows in those. Differences are paired: a resample draws problems, and
-both sides are of those.
+in what they write. An AUROC ignores how often a behaviour is made, so rates of firing at
+opportunities stand beside it: deployment shows in those. Differences are paired: a resample draws
+problems, and both sides are of those.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ class Gap:
     """One figure of one latent in base and RL, and the difference.
 
     Attributes:
-        behaviour: Move that the latent tracks.
+        behaviour: Behaviour that the latent tracks.
         layer: Decoder block.
         latent: Index.
         measure: `span_auroc`, or `rate_at_opportunities`: share of them at which the latent fires.

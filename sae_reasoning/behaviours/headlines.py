@@ -74,7 +74,7 @@ def headlines(
         lists: Which lists: `span_detectors`, `onset_predictors`.
     """
     found = []
-    for behaviour in dict.fromkeys(move for name in lists for move in shortlist[name]):
+    for behaviour in dict.fromkeys(behaviour for name in lists for behaviour in shortlist[name]):
         for name in lists:
             kind = _KINDS[name]
             for entry in shortlist[name].get(behaviour, ())[:1]:

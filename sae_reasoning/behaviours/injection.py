@@ -1,19 +1,19 @@
-"""A latent's own words put where they mean nothing: does it fire there as in the move?
+"""A latent's own words put where they mean nothing: does it fire there as in the behaviour?
 
 After Ma et al. (2601.05679), who put a feature's top tokens, pairs and triples of tokens into text
 without reasoning. Four things are added: one token alone is told from two or three, so that a
 latent of a pair of words isn't called one of a word; their effect is held against the same
 injection's on latents of like frequency that weren't selected; which of two or three is put in is
 chosen on the select split, for the latent and for each of those others; and what holds the
-beginning of the move itself (two tokens or more with which one of its spans begins) isn't put in,
-since that would be the move. A lone opening word is put in as any word is: inside a sentence, and
-without what follows it in the move, no grammar takes it for the move, so that a latent which fires
-on it there knows the word (`lexical`).
+beginning of the behaviour itself (two tokens or more with which one of its spans begins) isn't put
+in, since that would be the behaviour. A lone opening word is put in as any word is: inside a
+sentence, and without what follows it in the behaviour, no grammar takes it for the behaviour, so
+that a latent which fires on it there knows the word (`lexical`).
 
 1. `top_ngrams`: on the select split, what the latent fires on most.
-2. `carriers`: prompts, and responses up to a place inside another sentence than the move's.
+2. `carriers`: prompts, and responses up to a place inside another sentence than the behaviour's.
 3. `inject`: the text with the words put in, and the window that is looked at: from the words on, as
-   long as a span of the move usually is. The same window without the words is the plain one.
+   long as a span of the behaviour usually is. The same window without the words is the plain one.
 4. `rises`: AUROC of injected against plain windows.
 """
 
@@ -77,7 +77,7 @@ class Carrier:
 def openings(
     traces: Sequence[Trace], behaviours: Sequence[str]
 ) -> dict[str, frozenset[tuple[int, ...]]]:
-    """The two tokens that begin each span of each move, held-out wordings included."""
+    """The two tokens that begin each span of each behaviour, held-out wordings included."""
     found: dict[str, set[tuple[int, ...]]] = {behaviour: set() for behaviour in behaviours}
     for trace in traces:
         for span in trace.spans:
@@ -136,14 +136,14 @@ def carriers(
     is_junction: Junction,
     seed: int,
 ) -> list[Carrier]:
-    """Texts with places between words: in prompts, or in responses outside the move.
+    """Texts with places between words: in prompts, or in responses outside the behaviour.
 
-    In a response a place lies inside a sentence (no move begins there), and neither it nor the
-    window after it touches a span of the move. One text a problem.
+    In a response a place lies inside a sentence (no behaviour begins there), and neither it nor the
+    window after it touches a span of the behaviour. One text a problem.
 
     Args:
         traces: To take texts from.
-        behaviour: Move that a place must be outside of.
+        behaviour: Behaviour that a place must be outside of.
         kind: `prompt` or `response`.
         split: Of the traces.
         writer: Of the traces, as of the spans that are compared.
@@ -186,7 +186,7 @@ def carriers(
 
 
 def _free(trace: Trace, behaviour: str, kind: str) -> Bool[np.ndarray, " token"]:
-    """Tokens outside the move."""
+    """Tokens outside the behaviour."""
     free = np.ones(len(trace.token_ids), bool)
     if kind == RESPONSE:
         for span in trace.spans:
@@ -249,12 +249,12 @@ class Injection:
     """What a latent's own words do to it elsewhere.
 
     Attributes:
-        behaviour: Move that it's said to track.
+        behaviour: Behaviour that it's said to track.
         reader: Whose activations.
         writer: Whose text.
         layer: Decoder block.
         latent: Index.
-        carrier: `prompt`, or `response` for traces outside the move.
+        carrier: `prompt`, or `response` for traces outside the behaviour.
         strategy: How many tokens were put in at once, chosen on the select split.
         words: Which.
         rise: AUROC of windows with them against the same without, on the report split.

@@ -1,6 +1,6 @@
 """What is left of a shortlisted latent when it's attacked, and what to call it then.
 
-Spans of the move are compared with windows of other text, by the latent's maximum, as span
+Spans of the behaviour are compared with windows of other text, by the latent's maximum, as span
 detectors are chosen; each attack compares only what is alike in one thing (`strata`), or spans in
 wordings that selection didn't see (`wordings`), or in words written anew, or puts the latent's
 words elsewhere (`rewriting`). It kills a latent that for sure keeps less than a share of what it
@@ -8,7 +8,8 @@ had on the same spans; a survivor keeps more for sure; in between its outcome is
 to bounds. Onset predictors are attacked at onset-1: opportunities taken are compared with those not
 taken, after the same token, at a like place, in traces of like length. The first name that applies:
 
-* `not testable`: the move stands at one place in every trace, so that nothing tells it from that;
+* `not testable`: the behaviour stands at one place in every trace, so that nothing tells it from
+  that;
 * `weak`: its plain AUROC is below a bar for sure, so there is nothing to explain away;
 * `lexical`: killed by its token, in other text as it stands, or put there;
 * `partly-lexical`: by its token and the one before, or by two or three tokens put elsewhere;
@@ -17,11 +18,11 @@ taken, after the same token, at a like place, in traces of like length. The firs
 * `not replicated`: SAEs from other seeds have nothing like it;
 * `unclear`: an outcome of these is, or its words could be put into no text (its dictionary reads
   none of them, or too few are left), so that nobody knows what they do;
-* `contextual`: it survives its token, where that stands outside the move by itself, or else put
-  into every kind of text that its dictionary can read; and its pair of tokens, unseen wordings or a
-  paraphrase. Of an onset predictor the token before the move is enough;
+* `contextual`: it survives its token, where that stands outside the behaviour by itself, or else
+  put into every kind of text that its dictionary can read; and its pair of tokens, unseen wordings
+  or a paraphrase. Of an onset predictor the token before the behaviour is enough;
 * `any wording`: it survives unseen wordings or a paraphrase, but its token can't be had outside the
-  move, so that whether it knows the token or the move can't be told;
+  behaviour, so that whether it knows the token or the behaviour can't be told;
 * `not testable`: none of the above, as too few spans have anything like them.
 
 Every bar stands in conf/attacks/. A kind of text that a dictionary can't read (`carrier_fvu`) is
@@ -85,7 +86,7 @@ SURVIVES, KILLED, LEFT_OUT = "survives", "killed", "left out"
 RANDOM = "random-init"
 """Reader that was never trained: what its latents are called says what a name is worth."""
 
-# A pair of words goes with the words of a move, so it is asked for before wordings are.
+# A pair of words goes with the words of a behaviour, so it is asked for before wordings are.
 _KILLERS = {
     TOKEN: LEXICAL,
     INJECTED: LEXICAL,
@@ -123,7 +124,7 @@ class Target:
 
     Attributes:
         shortlist: `span_detectors` or `onset_predictors`.
-        behaviour: Move that it's said to track or announce.
+        behaviour: Behaviour that it's said to track or announce.
         reader: Whose activations.
         writer: Whose text.
         layer: Decoder block.
@@ -144,7 +145,7 @@ class Attack:
 
     Attributes:
         shortlist: `span_detectors` or `onset_predictors`.
-        behaviour: Move that it's said to track or announce.
+        behaviour: Behaviour that it's said to track or announce.
         reader: Whose activations.
         writer: Whose text.
         layer: Decoder block.
@@ -252,7 +253,7 @@ def call(
 
     Args:
         attacks: One row an `Attack`.
-        positional: Behaviours and writers whose moves can't be told from their place.
+        positional: Behaviours and writers whose behaviours can't be told from their place.
     """
     attacks = attacks.assign(called="")
     for (shortlist, *_), rows in attacks.groupby(_LATENT):

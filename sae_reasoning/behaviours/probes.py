@@ -1,9 +1,9 @@
 """Linear probes: on raw activations, and on a few latents.
 
-A sparse probe says how many latents a move takes: its latents are picked by orthogonal matching
-pursuit on the logistic loss (Lozano et al. 2011), each the one that the loss of those before falls
-with most steeply, so that a second latent for the same words isn't picked for its AUROC alone. Both
-pick and fit on the select cell only.
+A sparse probe says how many latents a behaviour takes: its latents are picked by orthogonal
+matching pursuit on the logistic loss (Lozano et al. 2011), each the one that the loss of those
+before falls with most steeply, so that a second latent for the same words isn't picked for its
+AUROC alone. Both pick and fit on the select cell only.
 """
 
 from dataclasses import dataclass, field

@@ -33,7 +33,7 @@ class Replica:
     """One tracker in one dictionary of another seed.
 
     Attributes:
-        behaviour: Move.
+        behaviour: Behaviour.
         reader: Whose activations.
         writer: Whose text.
         layer: Decoder block.

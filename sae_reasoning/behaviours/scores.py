@@ -1,6 +1,6 @@
 """Point estimates for all latents x behaviours x writers x splits, from one pass over a reader.
 
-1. `label_rows` says, once for all readers and layers, which rows are which move's.
+1. `label_rows` says, once for all readers and layers, which rows are which behaviour's.
 2. `LatentScores.add` takes each batch of sparse latents in row order.
 3. `LatentScores.result` turns sums, values and interval maxima into the table of scores.
 
@@ -37,11 +37,11 @@ from sae_reasoning.behaviours.windows import (
     Classes,
     Intervals,
     Rows,
+    behaviour_status,
     cell_index,
     classify_rows,
     group_index,
     label_bits,
-    move_status,
     onset_intervals,
     onset_tokens,
     span_intervals,
@@ -63,8 +63,8 @@ class Labels:
         wordings: Of each behaviour, first words that selection doesn't see.
         spans: Spans and their windows.
         onsets: Rows at onset-1 of opportunities.
-        moves: Rows by the moves they belong to.
-        shifted: The same with moves shifted round their traces.
+        classes: Rows by the behaviours they belong to.
+        shifted: The same with behaviours shifted round their traces.
         near_cue: Rows by the behaviours whose cue words are near.
         cues: Rows near each cue word.
         alike: Spans on the report split, and windows that are like them.
@@ -76,7 +76,7 @@ class Labels:
     wordings: Mapping[str, tuple[str, ...]]
     spans: Intervals
     onsets: Intervals
-    moves: Classes
+    classes: Classes
     shifted: tuple[Classes, ...]
     near_cue: Classes
     cues: CueWindows
@@ -101,21 +101,21 @@ class Labels:
 
 def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], seed: int) -> Labels:
     """Label the cached rows; windows, shifts and held-out wordings are drawn here, once."""
-    status = move_status(traces, behaviours)
+    status = behaviour_status(traces, behaviours)
     wordings = draw_wordings(traces, behaviours, seed)
     traces = hold_out(traces, wordings)
     bits = label_bits(traces, rows, behaviours)
-    moves = classify_rows(bits, traces, rows, shift_seed=None)
+    classes = classify_rows(bits, traces, rows, shift_seed=None)
     trace_of_row = np.repeat(np.arange(len(traces)), np.diff(rows.row_of_trace))
     cue_ids = onset_tokens(traces, behaviours)
-    cues = cue_windows(rows.token_id, np.where(moves.of_row >= 0, trace_of_row, -1), cue_ids)
+    cues = cue_windows(rows.token_id, np.where(classes.of_row >= 0, trace_of_row, -1), cue_ids)
     return Labels(
         behaviours=tuple(behaviours),
         status=status,
         wordings=wordings,
         spans=span_intervals(traces, rows, behaviours, seed),
         onsets=onset_intervals(traces, rows, behaviours, seed),
-        moves=moves,
+        classes=classes,
         shifted=tuple(
             classify_rows(bits, traces, rows, shift_seed=seed + shift)
             for shift in range(_NUM_SHIFTS)
@@ -164,15 +164,20 @@ class LatentScores:
         scratch: Path | None = None,
     ) -> None:
         self._labels, self._num_latents = labels, num_latents
-        self._moves = ClassSums(labels.moves, num_latents)
+        self._classes = ClassSums(labels.classes, num_latents)
         self._shifted = [ClassSums(classes, num_latents, {COUNT}) for classes in labels.shifted]
         self._near = ClassSums(labels.near_cue, num_latents, {TOTAL})
         num_groups = len(WRITERS) * len(SPLITS)
         cues = labels.cues
         self._words = WordSums(
-            cues.row, cues.word, labels.moves, len(cues.word_behaviour), num_groups, num_latents
+            cues.row,
+            cues.word,
+            labels.classes,
+            len(cues.word_behaviour),
+            num_groups,
+            num_latents,
         )
-        self._table = ValueTable(labels.moves, num_latents, num_groups, capacity, scratch)
+        self._table = ValueTable(labels.classes, num_latents, num_groups, capacity, scratch)
         self._spans = MaximaStream(labels.spans, num_latents, scratch)
         self._onsets = MaximaStream(labels.onsets, num_latents, scratch)
         self._alike = MaximaStream(labels.alike.intervals, num_latents, scratch)
@@ -180,7 +185,7 @@ class LatentScores:
 
     def add(self, active: Active) -> None:
         """Take the next rows."""
-        self._moves.add(active)
+        self._classes.add(active)
         self._near.add(active)
         for shifted in self._shifted:
             shifted.add(active)
@@ -188,9 +193,9 @@ class LatentScores:
         self._table.add(active)
         for maxima in (self._spans, self._onsets, self._alike):
             maxima.add(active)
-        of_row = self._labels.moves.of_row[active.row]
+        of_row = self._labels.classes.of_row[active.row]
         scored = of_row >= 0
-        group = self._labels.moves.group[of_row[scored]]
+        group = self._labels.classes.group[of_row[scored]]
         key = group * self._num_latents + active.latent[scored]
         np.maximum.at(self._max, key, active.value[scored])
 
@@ -228,11 +233,11 @@ class LatentScores:
 
     def _dependence(self, behaviour: int, group: int) -> dict[str, np.ndarray]:
         """Rates, correlation, information and ReasonScore, over the tokens of one group."""
-        n_in, fired_in = self._moves.split(COUNT, behaviour, group, inside=True)
-        n_out, fired_out = self._moves.split(COUNT, behaviour, group, inside=False)
-        _, total_in = self._moves.split(TOTAL, behaviour, group, inside=True)
-        _, total_out = self._moves.split(TOTAL, behaviour, group, inside=False)
-        _, square = self._moves.of_group(SQUARE, group)
+        n_in, fired_in = self._classes.split(COUNT, behaviour, group, inside=True)
+        n_out, fired_out = self._classes.split(COUNT, behaviour, group, inside=False)
+        _, total_in = self._classes.split(TOTAL, behaviour, group, inside=True)
+        _, total_out = self._classes.split(TOTAL, behaviour, group, inside=False)
+        _, square = self._classes.of_group(SQUARE, group)
         null = [_information(shifted, behaviour, group) for shifted in self._shifted]
         n_near, near = self._near.split(TOTAL, behaviour, group, inside=True)
         n_far, far = self._near.split(TOTAL, behaviour, group, inside=False)
@@ -241,7 +246,7 @@ class LatentScores:
             "rate_in": fired_in / max(n_in, 1),
             "rate_out": fired_out / max(n_out, 1),
             "point_biserial": point_biserial(total_in, total_out, square, n_in, n_out),
-            "mutual_information": _information(self._moves, behaviour, group),
+            "mutual_information": _information(self._classes, behaviour, group),
             "mutual_information_null": np.mean(null, 0),
             "reason_score": reason_score(near / max(n_near, 1), far / max(n_far, 1), words),
         }
@@ -250,8 +255,8 @@ class LatentScores:
         blocks = []
         for writer in WRITERS:
             group = group_index(writer, "select")
-            num_rows, count = self._moves.of_group(COUNT, group)
-            _, total = self._moves.of_group(TOTAL, group)
+            num_rows, count = self._classes.of_group(COUNT, group)
+            _, total = self._classes.of_group(TOTAL, group)
             blocks.append(
                 pd.DataFrame(
                     {
@@ -284,10 +289,10 @@ def point_biserial(
     return np.where(variance > 0, r, np.nan)
 
 
-def _information(moves: ClassSums, behaviour: int, group: int) -> Float[np.ndarray, " latent"]:
-    """Of firing and one move: rows and firings of the same classes."""
-    n_in, fired_in = moves.split(COUNT, behaviour, group, inside=True)
-    n_out, fired_out = moves.split(COUNT, behaviour, group, inside=False)
+def _information(sums: ClassSums, behaviour: int, group: int) -> Float[np.ndarray, " latent"]:
+    """Of firing and one behaviour: rows and firings of the same classes."""
+    n_in, fired_in = sums.split(COUNT, behaviour, group, inside=True)
+    n_out, fired_out = sums.split(COUNT, behaviour, group, inside=False)
     return mutual_information(fired_in, fired_out, n_in, n_out)
 
 

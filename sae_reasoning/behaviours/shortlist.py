@@ -1,8 +1,9 @@
 """Candidates chosen on the select split, intervals and q on the report split, two shortlists.
 
-*Span detectors* say that a move is under way (span AUROC); *onset predictors* that one is about to
-start (attribution of the onset logit, or onset AUROC). Both are taken where the move is deployed:
-in the RL reader, on the RL writer's text; on the base's where the RL model never makes the move.
+*Span detectors* say that a behaviour is under way (span AUROC); *onset predictors* that one is
+about to start (attribution of the onset logit, or onset AUROC). Both are taken where the behaviour
+is deployed: in the RL reader, on the RL writer's text; on the base's where the RL model never makes
+the behaviour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -208,7 +209,7 @@ def _side_by_side(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _home(rows: pd.DataFrame) -> pd.DataFrame:
-    """Scores where the move is deployed."""
+    """Scores where the behaviour is deployed."""
     rows = rows[rows.reader == "rl"]
     on_rl = rows[rows.writer == "rl"]
     home = on_rl if len(on_rl) else rows

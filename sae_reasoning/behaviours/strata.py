@@ -1,13 +1,13 @@
-"""Spans of a move on the report split, and windows of other text that are like them.
+"""Spans of a behaviour on the report split, and windows of other text that are like them.
 
-For each span windows of the same length are drawn outside the move, most of them around an
+For each span windows of the same length are drawn outside the behaviour, most of them around an
 occurrence of one of the span's tokens, at the same place in the window. Both can then be compared
 within strata, that is only with what is alike: in the token (or the two tokens) that a latent
 answers to, in the place in the response, in the length of the trace.
 
 The token that a latent answers to is looked up for each latent: of an interval's tokens, the one in
-whose intervals, move or not, the latent rises highest on average. So a latent which knows a word is
-compared among intervals with that word, wherever they stand (after Ma et al. 2601.05679).
+whose intervals, behaviour or not, the latent rises highest on average. So a latent which knows a
+word is compared among intervals with that word, wherever they stand (after Ma et al. 2601.05679).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -79,8 +79,8 @@ def alike(
     Args:
         traces: Annotated; those of the report split count.
         rows: Where their tokens are.
-        behaviours: Moves.
-        wordings: Of each move, first words that selection doesn't see.
+        behaviours: Behaviours.
+        wordings: Of each behaviour, first words that selection doesn't see.
         seed: Of the draws.
     """
     problems = problem_numbers(traces)
@@ -138,7 +138,7 @@ def alike(
 
 @dataclass(frozen=True)
 class _Places:
-    """Response rows of some traces outside a move.
+    """Response rows of some traces outside a behaviour.
 
     Attributes:
         row: All of them, ascending.

@@ -54,7 +54,7 @@ class ClassSums:
     def split(
         self, what: str, behaviour: int, group: int, *, inside: bool
     ) -> tuple[float, Float[np.ndarray, " latent"]]:
-        """Rows, and a sum over them, in or out of a move among one group's."""
+        """Rows, and a sum over them, in or out of a behaviour among one group's."""
         here = (self.classes.group == group) & (self.classes.has(behaviour) == inside)
         return float(self.classes.num_rows[here].sum()), self._sums[what][here].sum(0)
 

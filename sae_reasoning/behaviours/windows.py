@@ -1,8 +1,8 @@
-"""Which cached rows belong to which move: labels of tokens, spans with their windows, onsets.
+"""Which cached rows belong to which behaviour: labels of tokens, spans with their windows, onsets.
 
 The activation at token t is the residual stream having read t; it predicts t+1. A span's rows are
-its own tokens, as read. An onset's row is the token before the move, onset-1, the one that predicts
-the move's first token; so an opportunity is an interval of one row.
+its own tokens, as read. An onset's row is the token before the behaviour, onset-1, the one that
+predicts the behaviour's first token; so an opportunity is an interval of one row.
 """
 
 from collections import Counter
@@ -84,7 +84,7 @@ class Intervals:
         start: First row.
         stop: One past the last row.
         cell: Behaviour, writer and split; see `cell_index`.
-        is_positive: Whether it is the move (a span; an opportunity taken).
+        is_positive: Whether it is the behaviour (a span; an opportunity taken).
         problem: Problem of its trace, the unit of resampling.
         stratum: Token id of its last row.
         weight: How many there were for each that was drawn, of its cell and kind; none where all
@@ -111,12 +111,12 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Classes:
-    """Rows sorted into classes of equal writer, split and set of moves.
+    """Rows sorted into classes of equal writer, split and set of behaviours.
 
     Attributes:
         of_row: Class of each row, in few bytes; -1 for rows outside the response.
         group: Writer and split of each class; see `group_index`.
-        bits: Moves of each class, bit b for behaviour b.
+        bits: Behaviours of each class, bit b for behaviour b.
         num_rows: Rows of each class.
     """
 
@@ -126,7 +126,7 @@ class Classes:
     num_rows: Int[np.ndarray, " class_"]
 
     def has(self, behaviour: int) -> Bool[np.ndarray, " class_"]:
-        """Which classes hold a move."""
+        """Which classes hold a behaviour."""
         return (self.bits >> behaviour & 1).astype(bool)
 
 
@@ -151,9 +151,9 @@ def cell_index(behaviour: int, writer: str, split: str) -> int:
 def classify_rows(
     bits: Int[np.ndarray, " row"], traces: Sequence[Trace], rows: Rows, *, shift_seed: int | None
 ) -> Classes:
-    """Sort rows by writer, split and moves; with a seed, moves are shifted round their trace.
+    """Sort rows by writer, split and behaviours; with a seed, labels are shifted round their trace.
 
-    Moves in held-out wordings take no part.
+    Behaviours in held-out wordings take no part.
     """
     group = np.full(len(bits), -1)
     first = [rows.row(t, trace.num_prompt_tokens - 1) for t, trace in enumerate(traces)]
@@ -197,7 +197,7 @@ def moved_round(
 def label_bits(
     traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str]
 ) -> Int[np.ndarray, " row"]:
-    """Moves that each row's token belongs to, bit b for behaviour b."""
+    """Behaviours that each row's token belongs to, bit b for behaviour b."""
     bits = np.zeros(len(rows.token_id), np.int64)
     for t, trace in enumerate(traces):
         for span in trace.spans:
@@ -213,7 +213,7 @@ def span_intervals(
     """Spans, and for each a window of the same length in the same trace outside any such span.
 
     A span whose trace has no room for a window stands alone. Windows are drawn once, so all latents
-    and readers are compared on the same. They keep clear of moves in held-out wordings too.
+    and readers are compared on the same. They keep clear of behaviours in held-out wordings too.
     """
     rng = np.random.default_rng(seed)
     problems = problem_numbers(traces)
@@ -275,7 +275,7 @@ def onset_intervals(
 def onset_tokens(traces: Sequence[Trace], behaviours: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """The first tokens of each behaviour's spans on the select split, the most frequent first.
 
-    A token that opens other moves more often is left out: it announces those.
+    A token that opens other behaviours more often is left out: it announces those.
     """
     counts: dict[str, Counter[int]] = {behaviour: Counter() for behaviour in behaviours}
     totals: Counter[int] = Counter()
@@ -294,12 +294,12 @@ def onset_tokens(traces: Sequence[Trace], behaviours: Sequence[str]) -> dict[str
     }
 
 
-def move_status(
+def behaviour_status(
     traces: Sequence[Trace], behaviours: Sequence[str]
 ) -> Mapping[tuple[str, str], str]:
     """What can be said of each behaviour in each writer's text: a status.
 
-    A move that a trace makes once, at a place counted from its start, can't be told from that
+    A behaviour that a trace makes once, at a place counted from its start, can't be told from that
     place: every latent of position would track it.
     """
     status = {}

@@ -1,8 +1,8 @@
 """Wordings that selection never sees.
 
-A wording is the first word of a move as it's written. Some wordings of each move are held out: on
-the select split their spans and opportunities are neither the move nor anything else, so that a
-latent which only knows the words it was chosen by is caught on the report split.
+A wording is the first word of a behaviour as it's written. Some wordings of each behaviour are held
+out: on the select split their spans and opportunities are neither the behaviour nor anything else,
+so that a latent which only knows the words it was chosen by is caught on the report split.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ import numpy as np
 from sae_reasoning.records import TokenSpan, Trace
 
 HELD_OUT = "held out: "
-"""What the name of a move begins with where selection may not see it."""
+"""What the name of a behaviour begins with where selection may not see it."""
 
 _SHARE, _FEWEST = 0.2, 0.5
 
@@ -28,7 +28,7 @@ def wording(trace: Trace, span: TokenSpan) -> str:
 def draw_wordings(
     traces: Sequence[Trace], behaviours: Sequence[str], seed: int
 ) -> dict[str, tuple[str, ...]]:
-    """Wordings to hold out: by lot, until they make a fifth of a move's spans on the select split.
+    """Random wordings to hold out, until they make a fifth of a behaviour's select spans.
 
     None where they would leave less than half of the spans.
     """
@@ -52,7 +52,7 @@ def draw_wordings(
 
 
 def hold_out(traces: Sequence[Trace], wordings: Mapping[str, Collection[str]]) -> list[Trace]:
-    """The same traces; on the select split moves in held-out wordings go by another name."""
+    """The same traces; on the select split behaviours in held-out wordings go by another name."""
     return [_without(trace, wordings) if trace.split == "select" else trace for trace in traces]
 
 

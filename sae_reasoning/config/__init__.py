@@ -125,7 +125,7 @@ class Config:
 
     Attributes:
         pair: The two models.
-        behaviours: Moves to track; the first annotator's labels.
+        behaviours: Behaviours to track; the first annotator's labels.
         layers: Decoder blocks whose output is read, 0 the first.
         task: Kind of text.
         traces: Rollouts.

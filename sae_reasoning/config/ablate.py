@@ -11,18 +11,18 @@ class AblateConfig(SamplingConfig):
     """Edits of the shortlist, with controls, on both models.
 
     The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
-    A model that stands alone is edited as an RL model is; `both` clamps its latents too. Moves of
-    new natural text are marked by cue words.
+    A model that stands alone is edited as an RL model is; `both` clamps its latents too. Behaviours
+    of new natural text are marked by cue words.
 
     Attributes:
-        behaviours: Moves whose latents are edited; empty for all that are shortlisted.
+        behaviours: Behaviours whose latents are edited; empty for all that are shortlisted.
         shortlist: `onset_predictors` or `span_detectors`; or `separators`, by onset AUROC on
             the select split.
         matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' counterparts
             here, as its `match` found them, are edited, with this run's own beside them.
         reviews: Files of reviewers' calls, as the page of latents exports them: only latents that
             somebody called real, and nobody anything else, are edited.
-        where: `opportunities` of the move (where it could start), or `all` generated tokens.
+        where: `opportunities` of the behaviour (where it could start), or `all` generated tokens.
         num_latents: Latents ablated together, the best first, over all layers: the main set.
         clamp_latents: Latents clamped together, likewise.
         clamp_multiple: Clamp value, in multiples of the latent's maximum on the select split.
@@ -30,7 +30,7 @@ class AblateConfig(SamplingConfig):
         doses: Clamp values of the main set, likewise; five or more make a curve.
         scales: Factors by which the main set is multiplied too, in both models.
         additions: Multiples of their maximum that are added to the main set too, in both models.
-        singles: This many of a move's best latents are edited by themselves too.
+        singles: This many of a behaviour's best latents are edited by themselves too.
         both: Whether each model undergoes the other's edit too.
         everywhere: Whether the main edits are made at all tokens too, where they aren't already.
         other_reader: Whether the main edit is made of the latents that the other reader found too.

@@ -14,7 +14,7 @@ class ElicitConfig(SamplingConfig):
 
     Attributes:
         means: What is tried, beside the base and the RL model: `prompt` (made to think), `tools`
-            (the words of each move), `critiques` (of one problem), `gate` (a control token),
+            (the words of each behaviour), `critiques` (of one problem), `gate` (a control token),
             `biases` (a vector a layer), `best-of` (samples and a judge), `hybrid` (a row of the
             stage of that name, where it's made).
         think: What a response begins with when the base is made to think.

@@ -75,7 +75,7 @@ class OrganismConfig:
         folder: Where seed 0 is written; another seed goes to `seed_<seed>` below `others`.
         others: Where other seeds go.
         family: Architecture and tokenizer: `llama` (a token a word) or `neox` (byte pairs).
-        seeds: Of weights, corpora and rollouts; which move one base lacks rotates with them.
+        seeds: Of weights, corpora and rollouts; which behaviour one base lacks rotates with them.
         only: Names of models to make, with those they're made from; empty for the whole grid.
         d_model: Width of the residual stream.
         num_layers: Decoder blocks.
@@ -90,7 +90,7 @@ class OrganismConfig:
         keep_every: Steps of reinforcement between models that are kept; 0 keeps none.
         measure_problems: Rollouts on which a finished model is measured, one a problem.
         compelled_problems: Problems on which it's also made to think, and to answer directly.
-        forced_starts: Forced starts a move.
+        forced_starts: Forced starts a behaviour.
         pass_problems: Problems of a base's pass@k.
         pass_samples: Rollouts a problem of a base's pass@k.
     """

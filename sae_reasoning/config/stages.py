@@ -167,7 +167,7 @@ class RankConfig:
 
     Attributes:
         span_detectors: Latents a behaviour on the shortlist by span AUROC.
-        onset_predictors: Latents a behaviour on the shortlist of what starts a move.
+        onset_predictors: Latents a behaviour on the shortlist of what starts a behaviour.
         onset_predictors_by: What picks onset predictors: `attribution` of the onset logit, or
             `onset_auroc`.
         candidates: Latents a behaviour, reader and writer that get intervals and q.
@@ -176,15 +176,15 @@ class RankConfig:
             text's first, and its last ones; 0 for all of them.
         bootstrap: Resamples of problems.
         random_directions: Directions in the random-direction baseline.
-        random_traces: Traces with moves, per writer and split, that the randomly initialised reader
-            reads, and learns its SAE on.
+        random_traces: Traces with behaviours, per writer and split, that the randomly initialised
+            reader reads, and learns its SAE on.
         injection_texts: Texts of each kind on the report split that a latent's own opening are put
             into, at up to three places each (of the select split a quarter as many).
         injection_tokens: Tokens of a prompt or response, from its beginning, among which words are
             put; 0 for all.
         attacks: What decides attacks on the shortlists (conf/attacks/).
         replicas: SAEs trained from other seeds, in which span detectors are looked for too.
-        paraphrase_endpoint: URL of an OpenAI-compatible server that puts moves in other words;
+        paraphrase_endpoint: URL of an OpenAI-compatible server that puts behaviours in other words;
             empty for templates, which only the search world has.
         paraphrase_model: Model to ask there.
         max_norm_multiple: Tokens whose residual is longer than this, in multiples of the median

@@ -20,8 +20,8 @@ from sae_reasoning.edges.artifacts import BrokenArtifact, fingerprint, read_json
 _INSTRUCTIONS = (
     "You rewrite one passage of somebody's reasoning. Say the same thing with the same effect, the "
     "same names and numbers, in about the same length, but in other words; above all begin with "
-    "other words. The passage makes this reasoning move: {behaviour}. Answer with the new passage "
-    "only, without quotation marks."
+    "other words. The passage shows this reasoning behaviour: {behaviour}. Answer with the new "
+    "passage only, without quotation marks."
 )
 _RETRIES, _SECONDS = 5, 300.0
 

@@ -36,7 +36,7 @@ class Part:
 def layout(layers: list[int]) -> list[Part]:
     """What stands where, the answer first."""
     return [
-        Part("What became of each move", tables=(VERDICTS,)),
+        Part("What became of each behaviour", tables=(VERDICTS,)),
         Part("Latents to review", tables=(LATENTS,)),
         Part(
             "What edits do",

@@ -83,7 +83,7 @@ class Texts:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one stage: FLOPs, and bytes that generation moves; disk in bytes."""
+    """Of one stage: FLOPs, and bytes that generation behaviours; disk in bytes."""
 
     stage: str
     tokens: float
@@ -169,11 +169,11 @@ def estimate(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) 
     encode = 2.0 * width * sae.d_sae
     steps = 0 if cfg.train.readers == "released" else cfg.train.steps * cfg.train.batch_size
     training = 6 * encode * steps * len(cfg.layers)  # Dense: forward, and twice that backward.
-    moves = len(cfg.ablate.behaviours or cfg.behaviours)
+    behaviours = len(cfg.ablate.behaviours or cfg.behaviours)
     begun = {"base": cfg.ablate.base_samples, "rl": cfg.ablate.samples}
     edited = {
         model: Texts(
-            num_conditions(cfg.ablate, model, moves, is_single=cfg.pair.is_single)
+            num_conditions(cfg.ablate, model, behaviours, is_single=cfg.pair.is_single)
             * cfg.ablate.num_problems
             * begun[model],
             texts[model if model in texts else next(iter(texts))].prompt,
@@ -188,7 +188,7 @@ def estimate(cfg: Config, sizes: dict[str, ModelSize], texts: dict[str, Texts]) 
         for model in sizes
         for at_work in (sizes if is_joint else (model,))
     ]
-    attributed = 2 * moves * cfg.rank.attribution_onsets * context / 2
+    attributed = 2 * behaviours * cfg.rank.attribution_onsets * context / 2
     gradients = sum(3 * s.read_flops(context, s.num_layers, True) for s in sizes.values())
     ranking = Cost(
         "rank",

@@ -27,7 +27,7 @@ _SETS = [
 ]
 _BESIDE = ["model", "behaviour", "condition", "value", *_CHANGE, "num_draws"]
 _DOSES = ["model", "behaviour", "edit", "condition", "dose", *_CHANGE]
-_OFF_TARGET = ["model", "behaviour", "move", *_CHANGE, "q"]
+_OFF_TARGET = ["model", "behaviour", "affected", *_CHANGE, "q"]
 _SHORT_RUN = 2
 """Words: a run of so few equal words between differing ones counts as differing."""
 _MAX_TEXT = 4000
@@ -134,7 +134,8 @@ class Edits:
             "beside": of_main(self._beside, _BESIDE),
             "doses": of_main(self._doses, _DOSES),
             "off_target": [
-                row | {"move": shown(row["move"])} for row in of_main(self._off, _OFF_TARGET)
+                row | {"affected": shown(row["affected"])}
+                for row in of_main(self._off, _OFF_TARGET)
             ],
             "texts": [asdict(pair) for key in _keys(main) for pair in self._texts(key)],
         }

@@ -1,11 +1,13 @@
 """What is done to a model, and beside what: the conditions of an experiment on it.
 
-An edit acts on a set of a move's latents. Beside it, in the same place and size as far as can be:
+An edit acts on a set of a behaviour's latents. Beside it, in the same place and size as far as can
+be:
 
 * controls, which should do nothing: `matched_latent`, `random_direction` (see controls.py),
-  `random_positions` (the same edit, as often, anywhere), `other_move` (another move's latents);
-* rivals, other ways to the same end: `mean_difference`, the vector from where the move could have
-  started to where it did; it is added in a clamp's size, or projected out;
+  `random_positions` (the same edit, as often, anywhere), `other_behaviour` (another behaviour's
+  latents);
+* rivals, other ways to the same end: `mean_difference`, the vector from where the behaviour could
+  have started to where it did; it is added in a clamp's size, or projected out;
 * other paths, by which what was ablated may come back: `latents_and_error` takes the span of the
   decoder rows from the SAE's error too, `whole_residual` from all of the residual (with a
   `random_span` as its control);
@@ -32,7 +34,7 @@ from sae_reasoning.steering.edits import NO_EDIT, Intervention, LatentChange, Re
 from sae_reasoning.steering.positions import ALL, LOT, OPPORTUNITIES, Positions
 
 NONE, EDIT = "none", "edit"
-MATCHED, RANDOM, OTHER = "matched_latent", "random_direction", "other_move"
+MATCHED, RANDOM, OTHER = "matched_latent", "random_direction", "other_behaviour"
 MEAN, SPAN = "mean_difference", "random_span"
 PERMUTED, OWN = "permuted_match", "own_latents"
 ERROR, RESIDUAL = "latents_and_error", "whole_residual"
@@ -56,7 +58,7 @@ class Condition:
     """One way to treat a model's rollouts.
 
     Attributes:
-        behaviour: Move whose latents are edited; empty where nothing is.
+        behaviour: Behaviour whose latents are edited; empty where nothing is.
         edit: `ablate`, `clamp`, `scale`, `add`, or `none`.
         dose: Target in multiples of the latents' maximum (clamp, add), factor (scale); 0 for
             ablation.
@@ -68,7 +70,7 @@ class Condition:
         set_size: Latents of the edit.
         where: `all` or `opportunities`: where the edit acts that this is, or stands beside.
         found_by: The reader, or the other run, in which the edit's latents were found.
-        first: Place of the edit's first latent in the move's list.
+        first: Place of the edit's first latent in the behaviour's list.
     """
 
     behaviour: str
@@ -97,15 +99,15 @@ class Condition:
 
 @dataclass(frozen=True)
 class EditPlan:
-    """One edit of every move, in one model.
+    """One edit of every behaviour, in one model.
 
     Attributes:
         edit: `ablate`, `clamp`, `scale` or `add`.
-        num_latents: The best of a move's latents are edited together, this many.
+        num_latents: The best of a behaviour's latents are edited together, this many.
         dose: As a condition's.
         where: `all` or `opportunities`.
         found_by: Whose latents.
-        draws: By kind of what stands beside it, how many draws; of other moves each, if any.
+        draws: By kind of what stands beside it, how many draws; of other behaviours each, if any.
         first: Place of the first latent in the list; others than 0 for single latents.
     """
 
@@ -123,17 +125,18 @@ class Material:
     """What edits of one model are made of.
 
     Attributes:
-        ranked: Latents of each move, the best first; by who found them. This run's own are `rl`'s.
-        sizes: By move and layer, at the move's opportunities; clamps aim at multiples of
+        ranked: Latents of each behaviour, the best first; by who found them. This run's own are
+            `rl`'s.
+        sizes: By behaviour and layer, at the behaviour's opportunities; clamps aim at multiples of
             `max_active`.
         overall: By layer, at all tokens.
-        barred: By move, latents that may not serve as matched ones.
+        barred: By behaviour, latents that may not serve as matched ones.
         decoders: Decoder rows by layer.
         centres: By layer, the residual of which no latent is active.
-        vectors: By move and layer, from the mean residual where the move didn't start to that where
-            it did, of norm 1.
-        untaken: By move and layer, the mean residual where it didn't start.
-        shares: By move, opportunities among generated tokens.
+        vectors: By behaviour and layer, from the mean residual where the behaviour didn't start to
+            that where it did, of norm 1.
+        untaken: By behaviour and layer, the mean residual where it didn't start.
+        shares: By behaviour, opportunities among generated tokens.
         pool: Latents among which permuted matches are drawn; by who found them.
     """
 
@@ -153,7 +156,7 @@ UNEDITED = Condition("", NONE, 0.0, NONE, 0, (), NO_EDIT)
 
 
 def plan_conditions(plans: Sequence[EditPlan], material: Material, *, seed: int) -> list[Condition]:
-    """Every edit of every move's latents with what stands beside it, after the one without.
+    """Every edit of every behaviour's latents with what stands beside it, after the one without.
 
     Args:
         plans: Edits to make.
@@ -164,8 +167,10 @@ def plan_conditions(plans: Sequence[EditPlan], material: Material, *, seed: int)
         ValueError: A layer has too few latents to serve as controls.
     """
     conditions = [UNEDITED]
-    moves = list(dict.fromkeys(move for ranked in material.ranked.values() for move in ranked))
-    for number, behaviour in enumerate(moves):
+    behaviours = list(
+        dict.fromkeys(behaviour for ranked in material.ranked.values() for behaviour in ranked)
+    )
+    for number, behaviour in enumerate(behaviours):
         made_before = set()
         for plan in plans:
             ranked = material.ranked[plan.found_by].get(behaviour, ())
@@ -204,7 +209,7 @@ class _Made(NamedTuple):
 
 
 class _Beside:
-    """An edit of one move's latents, and what stands beside it."""
+    """An edit of one behaviour's latents, and what stands beside it."""
 
     def __init__(
         self,
@@ -228,7 +233,7 @@ class _Beside:
             MATCHED: self._matched,
             RANDOM: self._random,
             LOT: self._by_lot,
-            OTHER: self._other_moves,
+            OTHER: self._other_behaviours,
             MEAN: self._mean_difference,
             ERROR: self._without_error,
             RESIDUAL: self._without_residual,
@@ -277,13 +282,13 @@ class _Beside:
         if self.positions.kind == OPPORTUNITIES and self.by_lot.share > 0:
             yield _Made(LOT, 0, self._latents, Intervention(self._changes))
 
-    def _other_moves(self) -> Iterator[_Made]:
-        """As many latents in the same layers, without those that both moves share."""
+    def _other_behaviours(self) -> Iterator[_Made]:
+        """As many latents in the same layers, without those that both behaviours share."""
         own = set(self._latents)
         others = [
             [x for x in ranked if x not in own and x.layer in self._changes][: len(self._latents)]
-            for move, ranked in self._material.ranked[self._plan.found_by].items()
-            if move != self._behaviour
+            for behaviour, ranked in self._material.ranked[self._plan.found_by].items()
+            if behaviour != self._behaviour
         ]
         for draw, latents in enumerate(filter(None, others)):
             yield self._moved(OTHER, draw, latents)

@@ -1,11 +1,11 @@
 """Edits that should do nothing, as large as the edit they control for.
 
 *matched_latent*: the same edit on other latents of the same dictionaries, not shortlisted for the
-move, matched one to one in how often they fire and how strongly where the edit acts. Ablating one
-then removes about as much, about as often; a clamp's size is made equal at each position
-(`Intervention.norm_of`).
-*random_direction*: the size of the edit at each position, along a direction drawn once.
-*random_span*: for what is projected out, a random subspace of as many dimensions.
+behaviour, matched one to one in how often they fire and how strongly where the edit acts. Ablating
+one then removes about as much, about as often; a clamp's size is made equal at each position
+(`Intervention.norm_of`). *random_direction*: the size of the edit at each position, along a
+direction drawn once. *random_span*: for what is projected out, a random subspace of as many
+dimensions.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence

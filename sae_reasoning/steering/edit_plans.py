@@ -23,25 +23,26 @@ from sae_reasoning.steering.conditions import (
 from sae_reasoning.steering.positions import ALL, OPPORTUNITIES
 
 MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
-"""Sufficiency where the moves are rare, necessity where they are deployed."""
+"""Sufficiency where the behaviours are rare, necessity where they are deployed."""
 
 
 def num_conditions(
-    own: AblateConfig, model: str, num_moves: int, *, is_single: bool = False
+    own: AblateConfig, model: str, num_behaviours: int, *, is_single: bool = False
 ) -> int:
-    """Conditions of one model at most: no edit, and each move's edits with what stands beside.
+    """Conditions of one model at most: no edit, and each behaviour's edits with what stands beside.
 
-    So many where every move's list is as long as the largest set, and none holds another's latents.
+    So many where every behaviour's list is as long as the largest set, and none holds another's
+    latents.
     """
     plans = edit_plans(own, model, is_single=is_single)
-    return 1 + num_moves * sum(1 + _num_beside(plan, num_moves) for plan in plans)
+    return 1 + num_behaviours * sum(1 + _num_beside(plan, num_behaviours) for plan in plans)
 
 
-def _num_beside(plan: EditPlan, num_moves: int) -> int:
-    """Controls, rivals and the like of one move's edit."""
+def _num_beside(plan: EditPlan, num_behaviours: int) -> int:
+    """Controls, rivals and the like of one behaviour's edit."""
     draws = dict(plan.draws)
     if OTHER in draws:
-        draws[OTHER] = num_moves - 1
+        draws[OTHER] = num_behaviours - 1
     if plan.where != OPPORTUNITIES:
         draws.pop(LOT, None)  # Where every token is edited, there are no others.
     return sum(draws.values())

@@ -1,7 +1,7 @@
 """Edits of the residual stream through the latents of an SAE.
 
-An edit moves latents and adds what that changes, so whatever the SAE can't explain (its error term)
-stays as it was: with latent activations f and decoder rows d,
+An edit behaviours latents and adds what that changes, so whatever the SAE can't explain (its error
+term) stays as it was: with latent activations f and decoder rows d,
 
     ablate   adds (0 - f) d            clamp   adds (target - f) d
     scale    adds (factor - 1) f d     add     adds norm * direction
@@ -228,7 +228,7 @@ class _LayerEdit:
         moved = sorted({n for c in (*changes, *norms) if c is not None for n in c.latents})
         column = {latent: index for index, latent in enumerate(moved)}
         self._directions = decoder[torch.tensor(moved, dtype=torch.int64, device=device)].to(like)
-        # Latents that nothing moves share one more column, which is dropped.
+        # Latents that nothing behaviours share one more column, which is dropped.
         self._column_of = torch.full((len(decoder),), len(moved), device=device)
         self._column_of[torch.tensor(moved, dtype=torch.int64)] = torch.arange(
             len(moved), device=device
@@ -311,7 +311,7 @@ class _LayerEdit:
         if own.takes_norm is not None:
             assert own.norm_gains is not None and own.norm_offsets is not None
             wanted = torch.addcmul(own.norm_offsets, own.norm_gains, latents) @ self._directions
-            # Where a control moves nothing there is no direction to lengthen; it stays still.
+            # Where a control behaviours nothing there is no direction to lengthen; it stays still.
             factor = wanted.norm(dim=1) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
             factor = torch.where(norm > 0, factor, 0.0)
             factor = torch.where(own.takes_norm, factor, 1.0)

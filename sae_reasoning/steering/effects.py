@@ -4,10 +4,10 @@
 2. Both are summed by draw of a control and by problem, over samples, and divided (ratios.py).
 3. Each edit, and each of what stands beside it, is compared with no edit, and the edit with each of
    its controls and rivals, paired by problem. A control that was drawn is beaten by what lies
-   beyond one more draw of it; of other moves' latents, of which there are no more, by what lies
-   beyond each.
-4. The coherence guard: what an edit did counts only while the *other* moves are still carried out
-   rightly, at least `GUARD` as often as without it. Edits beyond it stay in the table, marked.
+   beyond one more draw of it; of other behaviours' latents, of which there are no more, by what
+   lies beyond each.
+4. The coherence guard: what an edit did counts only while the *other* behaviours are still carried
+   out rightly, at least `GUARD` as often as without it. Edits beyond it stay in the table, marked.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ CONTROLS = ("control", "random", "random_positions", "other", "permuted")
 TELLING = ("control", "random")
 """Controls without which nothing is said."""
 GUARD = 0.85
-"""Share of the other moves' validity that must be left, by the lower bound."""
+"""Share of the other behaviours' validity that must be left, by the lower bound."""
 COHERENCE = "off_target/validity"
 SHARES = ("accuracy", "truncated", "repetition", "rate_per_opportunity", "in_place", "validity")
 """Outcomes between 0 and 1."""
@@ -82,30 +82,31 @@ def effects(
 
     `difference` is against the same problems without an edit. Rows of the edit itself also hold
     what is left of it after what stands beside it: `difference_from_control` (matched latents),
-    `_random` (random directions), `_random_positions`, `_other` (other moves' latents),
+    `_random` (random directions), `_random_positions`, `_other` (other behaviours' latents),
     `_vector` (the mean difference), `_permuted` (permuted matches) and `_own` (this run's own
     latents, where another's are edited). Each has its interval, and its q over the table. Matched
     latents, random directions and permuted matches are draws of many that there could be: the
     interval and q are against one more draw (`Bootstrap.beyond`), and a single draw has neither,
-    since nothing tells how far draws differ. Other moves' latents are compared one move at a time,
-    and the comparison that says least for the edit stands for all. `<name>_draws` says how many
-    edited anything (0: none; one that never did is no control), `<name>_coherent` whether they are.
-    `largest_draw` is the largest change by any one draw: draws may cancel in their mean.
+    since nothing tells how far draws differ. Other behaviours' latents are compared one behaviour
+    at a time, and the comparison that says least for the edit stands for all. `<name>_draws` says
+    how many edited anything (0: none; one that never did is no control), `<name>_coherent` whether
+    they are. `largest_draw` is the largest change by any one draw: draws may cancel in their mean.
 
-    `q_all_controls` is of an edit's effect on its own move: the largest p-value of all that it must
-    differ from, no edit and each control (1 where a control goes as far or farther), and
+    `q_all_controls` is of an edit's effect on its own behaviour: the largest p-value of all that it
+    must differ from, no edit and each control (1 where a control goes as far or farther), and
     Benjamini-Hochberg over the edits of the table; none where matched latents or random directions
     weren't made, or a control has no p-value.
 
-    `coherent` is whether the condition is within the guard: the lower bound of the other moves'
-    validity lies above `GUARD` of what it is without an edit. It isn't where nothing judges that.
+    `coherent` is whether the condition is within the guard: the lower bound of the other
+    behaviours' validity lies above `GUARD` of what it is without an edit. It isn't where nothing
+    judges that.
 
     `edit_norm` is the mean norm where something was added, `edit_norm_per_token` over all generated
     positions, `edited_share` the share of positions (of every edited layer) with an addition, and
     `edited_positions` the median over rollouts of positions with one.
 
-    Outcomes of other moves than the edited one begin with `off_target/`; n is what was counted
-    over: rollouts, opportunities or moves.
+    Outcomes of other behaviours than the edited one begin with `off_target/`; n is what was counted
+    over: rollouts, opportunities or behaviours.
 
     Args:
         rollouts: Columns model, problem_id, condition, draw, those of `EDIT_KEYS`, and norm_sum,
@@ -281,7 +282,7 @@ def _least(each: Sequence[Differences], way: Float[np.ndarray, " outcome"]) -> D
 
 def _is_coherent(change: Differences, outcomes: Sequence[str]) -> bool:
     if COHERENCE not in outcomes:
-        return False  # No other move is there to be judged.
+        return False  # No other behaviour is there to be judged.
     return bool(change.relative_low[outcomes.index(COHERENCE)] >= GUARD - 1)
 
 
@@ -310,11 +311,11 @@ def _is_share(outcome: str) -> bool:
 
 
 def _outcomes(plain: Iterable[str], behaviour: str) -> dict[str, list[int]]:
-    """Which counted columns make up each outcome, seen from the edited move."""
+    """Which counted columns make up each outcome, seen from the edited behaviour."""
     outcomes: dict[str, list[int]] = {}
     for index, name in enumerate(plain):
-        measure, _, move = name.partition("/")
-        if move in ("", behaviour):
+        measure, _, behaviour = name.partition("/")
+        if behaviour in ("", behaviour):
             outcomes[name] = [index]
         elif measure in ("in_place", "validity"):
             outcomes.setdefault(f"off_target/{measure}", []).append(index)

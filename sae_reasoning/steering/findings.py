@@ -1,7 +1,7 @@
 """Tables for people, made of the table of effects.
 
-An edit's effect on its own move *stands* if it lies within the coherence guard, differs from no
-edit, and goes further than every control that was made, for sure (`q_all_controls` < 0.05, see
+An edit's effect on its own behaviour *stands* if it lies within the coherence guard, differs from
+no edit, and goes further than every control that was made, for sure (`q_all_controls` < 0.05, see
 effects.py). Where a control tells nothing (one draw, too few opportunities), or matched latents and
 random directions weren't made, it neither stands nor fails.
 """
@@ -38,7 +38,7 @@ PER_OPPORTUNITY = "rate_per_opportunity"
 
 
 def stands(row: pd.Series) -> bool | None:
-    """Whether what an edit did to its own move is more than damage and more than its controls.
+    """Whether what an edit did to its own behaviour is more than damage and more than its controls.
 
     Args:
         row: Of the table of effects: the edit's, for one outcome.
@@ -57,20 +57,20 @@ def held_against(row: pd.Series) -> str:
 
 
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
-    """Rows about the move whose latents are edited, with whether the edit's effect stands."""
+    """Rows about the behaviour whose latents are edited, with whether the edit's effect stands."""
     own = found[found.outcome == measure + "/" + found.behaviour]
     told = [stands(row) if row.condition == EDIT else None for _, row in own.iterrows()]
     return own.assign(significant=pd.array(told, dtype="boolean"))
 
 
 def main_edits(found: pd.DataFrame) -> pd.DataFrame:
-    """Rows of each move's main edit, by model: the first that has matched latents beside it."""
+    """Rows of each behaviour's main edit, by model: the first with matched latents beside it."""
     controlled = found[found.condition == MATCHED]
     return found.merge(controlled.drop_duplicates(["model", "behaviour"])[_OF_EDIT], on=_OF_EDIT)
 
 
 def findings(found: pd.DataFrame) -> pd.DataFrame:
-    """Each edit that has controls: its own move per opportunity, its controls' change, the damage.
+    """Each edit that has controls: its behaviour per opportunity, its controls' change, the damage.
 
     All changes are differences in starts per opportunity. Controls: the mean of their draws, and
     the largest change by any one draw. Positions are the median of those edited in a rollout, and
@@ -88,7 +88,7 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "model": named["model"],
-                "move": named["behaviour"],
+                "behaviour": named["behaviour"],
                 "edit": _edit_name(named),
                 "positions a rollout": _positions(values.edited_positions.xs(rate, level=1)),
                 "per opportunity": _both(values.value[NONE, rate], edited.value),
@@ -98,7 +98,7 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                     for name, kind in (
                         ("matched", MATCHED),
                         ("random", RANDOM),
-                        ("other move's", OTHER),
+                        ("other behaviour's", OTHER),
                         ("vector", MEAN),
                         ("permuted", PERMUTED),
                         ("own latents", OWN),
@@ -296,19 +296,19 @@ def dose_curves(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def off_target(found: pd.DataFrame) -> pd.DataFrame:
-    """Every edited set of latents by every move: the change in its starts per opportunity."""
+    """Every edited set of latents by every behaviour: the change in its starts per opportunity."""
     edits = found[found.condition == EDIT]
     measured = edits.outcome.str.removeprefix("off_target/")
     keys = ["model", *EDIT_KEYS, "latents"]
     columns = [*keys, "value", "difference", "low", "high", "q", "n", "coherent"]
     prefix = f"{PER_OPPORTUNITY}/"
     is_rate = measured.str.startswith(prefix).astype(bool)
-    moves = measured[is_rate].str.removeprefix(prefix)
-    return edits.loc[is_rate, columns].assign(move=moves).reset_index(drop=True)
+    behaviours = measured[is_rate].str.removeprefix(prefix)
+    return edits.loc[is_rate, columns].assign(affected=behaviours).reset_index(drop=True)
 
 
 def returning(found: pd.DataFrame) -> pd.DataFrame:
-    """Whether the move comes back through what an ablation leaves (2606.18322).
+    """Whether the behaviour comes back through what an ablation leaves (2606.18322).
 
     Starts per opportunity when the latents are ablated, when the span of their decoder rows is
     taken from the SAE's error too, and when it's taken from the whole residual; beside a random
@@ -365,7 +365,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def mismatched_controls(found: pd.DataFrame) -> list[str]:
-    """Edits whose other latents move a lot less or more, with how many times as much."""
+    """Edits whose other latents behaviour a lot less or more, with how many times as much."""
     sizes = found.groupby([*_OF_EDIT, "condition"], sort=False)
     wide = sizes.edit_norm_per_token.first().unstack()
     said = []

@@ -20,9 +20,10 @@ class Judged:
         num_tokens: Its length.
         truncated: Whether it was cut; it counts up to its cut.
         correct: The grade, or None where nothing can judge.
-        spans: Its moves.
-        opportunities: Where moves could start.
-        is_right: Of each move, whether it was carried out rightly; empty where nothing can judge.
+        spans: Its behaviours.
+        opportunities: Where behaviours could start.
+        is_right: Of each behaviour, whether it was carried out rightly; empty where nothing can
+            judge.
     """
 
     text: str
@@ -37,8 +38,9 @@ class Judged:
 def count(rollout: Judged, behaviours: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Numerator and denominator of every outcome.
 
-    `in_place/<move>` is the share of moves that start where the move could start; a move elsewhere
-    is a form without its occasion. `validity/<move>` is the share that was carried out rightly.
+    `in_place/<behaviour>` is the share of behaviours that start where the behaviour could start; a
+    behaviour elsewhere is a form without its occasion. `validity/<behaviour>` is the share that was
+    carried out rightly.
     """
     judged = rollout.correct is not None
     counts = {

@@ -2,12 +2,12 @@
 
 *When*: `never`; `always`; `random`, at a share of tokens; `differs`, where the base's and the RL
 model's likeliest next tokens differ; `oracle`, where they differ, by more than a threshold, and the
-RL model's latents say that a move starts, and which; `gate`, where the base's own latents foresee
-that, without the RL model.
-*How*: `push` adds the move's vector to the base's residual; `swap` lets the RL model write the
-token; `write` puts the move's opening words there, one a token.
+RL model's latents say that a behaviour starts, and which; `gate`, where the base's own latents
+foresee that, without the RL model. *How*: `push` adds the behaviour's vector to the base's
+residual; `swap` lets the RL model write the token; `write` puts the behaviour's opening words
+there, one a token.
 
-Classes of moves count from 1; 0 is none. Rows of one batch may follow different policies.
+Classes of behaviours count from 1; 0 is none. Rows of one batch may follow different policies.
 """
 
 from collections.abc import Sequence
@@ -54,9 +54,9 @@ class Policy:
         how: One of `HOWS`.
         threshold: Of `oracle` and `gate`, the divergence in nats, measured or foreseen, above which
             they steer.
-        shares: Of `random`, the share of tokens at which each move is steered to.
-        pushes: Of `push`, what is added for each move; where it's None nothing is done.
-        words: Of `write`, the tokens of each move's opening; empty ones do nothing.
+        shares: Of `random`, the share of tokens at which each behaviour is steered to.
+        pushes: Of `push`, what is added for each behaviour; where it's None nothing is done.
+        words: Of `write`, the tokens of each behaviour's opening; empty ones do nothing.
     """
 
     when: str
@@ -110,18 +110,18 @@ class Tally(NamedTuple):
     Attributes:
         positions: Where it was steered: 0 is the position that predicts the first generated token,
             1 that token's own, and so on.
-        decided: At how many positions it was decided to steer to each move.
+        decided: At how many positions it was decided to steer to each behaviour.
     """
 
     positions: tuple[tuple[int, ...], ...]
-    decided: Int[Tensor, "row move"]
+    decided: Int[Tensor, "row behaviour"]
 
 
 class RowPolicies:
     """Policies on the rows of one generation; callable as `lockstep` takes it.
 
     Attributes:
-        num_moves: Classes of moves, none included.
+        num_behaviours: Classes of behaviours, none included.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class RowPolicies:
         policy_of_row: Int[Tensor, " row"],
         random_keys: Int[Tensor, "row 3"],
         *,
-        num_moves: int,
+        num_behaviours: int,
         d_model: int,
         by_rl: Announce,
         by_base: Foresee,
@@ -141,18 +141,18 @@ class RowPolicies:
             policies: What a row may follow.
             policy_of_row: Which of them each row does.
             random_keys: Of each row's noise, for what `random` draws.
-            num_moves: Classes of moves, none included.
+            num_behaviours: Classes of behaviours, none included.
             d_model: Width of the residual.
             by_rl: What the RL model's latents say.
             by_base: What the base's foresee.
         """
-        self.num_moves = num_moves
+        self.num_behaviours = num_behaviours
         self._policies, self._of_row = policies, policy_of_row
         self._by_rl, self._by_base = by_rl, by_base
         self._when = torch.tensor([WHENS.index(policy.when) for policy in policies])
         self._how = torch.tensor([HOWS.index(policy.how) for policy in policies])
         self._threshold = torch.tensor([policy.threshold for policy in policies])
-        shape = (len(policies), num_moves)
+        shape = (len(policies), num_behaviours)
         self._layer = torch.full(shape, -1)
         self._change = torch.zeros(*shape, d_model)
         longest = max((len(w) for p in policies for w in p.words), default=0)
@@ -160,12 +160,14 @@ class RowPolicies:
         self._log_shares = torch.full(shape, -torch.inf)
         self._log_shares[:, 0] = 0.0
         for number, policy in enumerate(policies):
-            for move, push in enumerate(policy.pushes, 1):
+            for behaviour, push in enumerate(policy.pushes, 1):
                 if push is not None:
-                    self._layer[number, move] = push.layer
-                    self._change[number, move] = push.change
-            for move, words in enumerate(policy.words, 1):
-                self._words[number, move, : len(words)] = torch.tensor(words, dtype=torch.int64)
+                    self._layer[number, behaviour] = push.layer
+                    self._change[number, behaviour] = push.change
+            for behaviour, words in enumerate(policy.words, 1):
+                self._words[number, behaviour, : len(words)] = torch.tensor(
+                    words, dtype=torch.int64
+                )
             if policy.shares:
                 shares = torch.tensor([1 - sum(policy.shares), *policy.shares])
                 self._log_shares[number] = shares.clamp_min(0).log()
@@ -178,17 +180,21 @@ class RowPolicies:
         device = base.logits.device
         at = rows.cpu()
         which = self._of_row[at]
-        move = self._moves(at, which, step, base, rl)
+        behaviour = self._behaviours(at, which, step, base, rl)
         how = self._how[which]
-        move = torch.where(self._writing[at, 0] > 0, 0, move)  # An opening is finished first.
-        token, is_writing = self._write(at, which, torch.where(how == HOWS.index(WRITE), move, 0))
-        is_swapped = (how == HOWS.index(SWAP)) & (move > 0)
-        layer = torch.where(how == HOWS.index(PUSH), self._layer[which, move], -1)
+        behaviour = torch.where(
+            self._writing[at, 0] > 0, 0, behaviour
+        )  # An opening is finished first.
+        token, is_writing = self._write(
+            at, which, torch.where(how == HOWS.index(WRITE), behaviour, 0)
+        )
+        is_swapped = (how == HOWS.index(SWAP)) & (behaviour > 0)
+        layer = torch.where(how == HOWS.index(PUSH), self._layer[which, behaviour], -1)
         steered = is_swapped | (layer >= 0) | is_writing
-        self._log.append((at, torch.where(steered, move, 0), steered))
+        self._log.append((at, torch.where(steered, behaviour, 0), steered))
         return Decision(
             layer.to(device),
-            self._change[which, move].to(base.logits),
+            self._change[which, behaviour].to(base.logits),
             is_swapped.to(device),
             token.to(device),
         )
@@ -202,19 +208,19 @@ class RowPolicies:
         """
         seen = torch.zeros(len(num_positions), dtype=torch.int64)
         positions: list[list[int]] = [[] for _ in num_positions]
-        decided = torch.zeros(len(num_positions), self.num_moves, dtype=torch.int64)
-        for rows, move, is_steered in self._log:
+        decided = torch.zeros(len(num_positions), self.num_behaviours, dtype=torch.int64)
+        for rows, behaviour, is_steered in self._log:
             counts = seen[rows] < num_positions[rows]
             for row, place in torch.stack([rows, seen[rows]], 1)[is_steered & counts].tolist():
                 positions[row].append(place)
-            decided[rows[counts], move[counts]] += 1
+            decided[rows[counts], behaviour[counts]] += 1
             seen[rows] += 1
         return Tally(tuple(map(tuple, positions)), decided)
 
-    def _moves(self, at: Tensor, which: Tensor, step: int, base: View, rl: View) -> Tensor:
-        """Which move each row is steered to, 0 for none."""
+    def _behaviours(self, at: Tensor, which: Tensor, step: int, base: View, rl: View) -> Tensor:
+        """Which behaviour each row is steered to, 0 for none."""
         when = self._when[which]
-        move = torch.zeros(len(at), dtype=torch.int64)
+        behaviour = torch.zeros(len(at), dtype=torch.int64)
         threshold = self._threshold[which]
 
         def rows_of(name: str) -> Tensor:
@@ -222,34 +228,34 @@ class RowPolicies:
 
         if (own := rows_of(RANDOM)).any():
             drawn = self._at_random(self._log_shares[which], at, step)
-            move = torch.where(own, drawn, move)
+            behaviour = torch.where(own, drawn, behaviour)
         by_difference = rows_of(ORACLE) | rows_of(DIFFERS)
         asked = rows_of(ALWAYS)
         if by_difference.any():
             differs, by = (x.cpu() for x in disagreement(base.logits, rl.logits))
-            move = torch.where(rows_of(DIFFERS) & differs, 1, move)
+            behaviour = torch.where(rows_of(DIFFERS) & differs, 1, behaviour)
             asked = asked | (rows_of(ORACLE) & differs & (by > threshold))
         if asked.any():
             said = self._by_rl(_some(rl, asked)).cpu()
             # Where every token is steered there's no none.
             said[rows_of(ALWAYS)[asked], 0] = -torch.inf
-            move[asked] = said.argmax(-1)
+            behaviour[asked] = said.argmax(-1)
         if (own := rows_of(GATE)).any():
             foreseen = self._by_base(_some(base, own))
             likely = foreseen.divergence.cpu() > threshold[own]
-            move[own] = torch.where(likely, foreseen.moves.argmax(-1).cpu(), 0)
-        return move
+            behaviour[own] = torch.where(likely, foreseen.behaviours.argmax(-1).cpu(), 0)
+        return behaviour
 
     def _write(self, at: Tensor, which: Tensor, begun: Tensor) -> tuple[Tensor, Tensor]:
         """The token that each row has to write, and whether it does."""
-        move, place = self._writing[at].unbind(1)
-        is_free = move == 0
-        move, place = torch.where(is_free, begun, move), torch.where(is_free, 0, place)
-        token = torch.where(move > 0, self._words[which, move, place], -1)
+        behaviour, place = self._writing[at].unbind(1)
+        is_free = behaviour == 0
+        behaviour, place = torch.where(is_free, begun, behaviour), torch.where(is_free, 0, place)
+        token = torch.where(behaviour > 0, self._words[which, behaviour, place], -1)
         is_writing = token >= 0
-        after = self._words[which, move, (place + 1).clamp_max(self._words.shape[2] - 1)]
+        after = self._words[which, behaviour, (place + 1).clamp_max(self._words.shape[2] - 1)]
         goes_on = is_writing & (after >= 0)
-        self._writing[at, 0] = torch.where(goes_on, move, 0)
+        self._writing[at, 0] = torch.where(goes_on, behaviour, 0)
         self._writing[at, 1] = torch.where(goes_on, place + 1, 0)
         return token, is_writing
 

@@ -1,9 +1,9 @@
-"""Where a row is edited: at every generated token, at opportunities of a move, or by lot.
+"""Where a row is edited: at every generated token, at opportunities of a behaviour, or by lot.
 
 An edit at position t changes the residual stream of a token that was read and so what follows it.
-An opportunity is a position after which the move could start (onset-1), so whether a position is
-one has to be known as soon as its token is chosen: `Timing` follows the sampler, hears each row's
-text sentence by sentence, and is asked by `RowEdits` before each edit.
+An opportunity is a position after which the behaviour could start (onset-1), so whether a position
+is one has to be known as soon as its token is chosen: `Timing` follows the sampler, hears each
+row's text sentence by sentence, and is asked by `RowEdits` before each edit.
 
 Positions by lot are a control: as many of them, anywhere.
 """
@@ -20,7 +20,7 @@ from sae_reasoning.steering.noise import keyed_uniform
 ALL, OPPORTUNITIES, LOT = "all", "opportunities", "random_positions"
 
 Hear = Callable[[str], frozenset[str] | None]
-"""Takes a response piece by piece, gives the moves that could start after the piece; None where the
+"""Takes a response by pieces; gives the behaviours that could start after a piece; None where the
 piece isn't a whole number of sentences."""
 Sample = Callable[[Tensor, Tensor, int], Tensor]
 """Picks tokens [batch] by logits [batch, vocab], rows [batch] and step."""
@@ -36,7 +36,7 @@ class Positions:
 
     Attributes:
         kind: `all`, `opportunities` or `random_positions`.
-        behaviour: Move whose opportunities are meant.
+        behaviour: Behaviour whose opportunities are meant.
         share: Of positions drawn by lot.
     """
 
@@ -80,7 +80,7 @@ class Timing:
             listeners: By row, who hears it; needed for rows edited at opportunities.
             text_of: Text of token ids.
             begun: Beginning of every response that stands in the prompts already; where there's
-                none, a move may be heard to start at the very beginning.
+                none, a behaviour may be heard to start at the very beginning.
         """
         self._keys = keys
         self._text_of = text_of
@@ -131,10 +131,10 @@ class Timing:
             own.unheard.append(token)
             if not self._may_end(token):
                 continue
-            moves = own.hear(self._text_of(own.unheard))
-            if moves is not None:
+            behaviours = own.hear(self._text_of(own.unheard))
+            if behaviours is not None:
                 own.unheard.clear()
-                if own.behaviour in moves:
+                if own.behaviour in behaviours:
                     opened.append(row)
         self._note(opened)
 

@@ -1,4 +1,4 @@
-"""What a few latents say about which move starts next: a softmax of their activations."""
+"""What a few latents say about which behaviour starts next: a softmax of their activations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,47 +40,47 @@ class LatentReader:
 
 @dataclass(frozen=True)
 class Readout:
-    """Log-probabilities of which move starts next; the first class is none.
+    """Log-probabilities of which behaviour starts next; the first class is none.
 
     Attributes:
         weights: Of the latents.
         bias: Of the classes.
     """
 
-    weights: Float[Tensor, "latent move"]
-    bias: Float[Tensor, " move"]
+    weights: Float[Tensor, "latent behaviour"]
+    bias: Float[Tensor, " behaviour"]
 
-    def __call__(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch move"]:
+    def __call__(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch behaviour"]:
         """Log-probabilities of the classes."""
         return (latents.to(self.weights) @ self.weights + self.bias).log_softmax(-1)
 
 
 def fit_readout(
     latents: Float[Tensor, "place latent"],
-    move: Int[Tensor, " place"],
-    num_moves: int,
+    behaviour: Int[Tensor, " place"],
+    num_behaviours: int,
     seed: int,
     penalty: float = 1.0,
 ) -> Readout:
-    """Softmax regression of the move on latents, each divided by its deviation.
+    """Softmax regression of the behaviour on latents, each divided by its deviation.
 
     Places where nothing starts are many and alike: at most `_MAX_ROWS` of them count, by lot, and
     the bias makes up for the rest.
 
     Args:
         latents: Of each place.
-        move: What starts next there, 0 for nothing.
-        num_moves: Classes, nothing included.
+        behaviour: What starts next there, 0 for nothing.
+        num_behaviours: Classes, nothing included.
         seed: Of the lot.
         penalty: Of half the squared weights, against the sum of losses.
     """
-    starts, nothing = (move > 0).nonzero().flatten(), (move == 0).nonzero().flatten()
+    starts, nothing = (behaviour > 0).nonzero().flatten(), (behaviour == 0).nonzero().flatten()
     generator = torch.Generator().manual_seed(seed)
     drawn = nothing[torch.randperm(len(nothing), generator=generator)[:_MAX_ROWS]]
     kept = torch.cat([starts, drawn])
     scale = latents.double().std(0, correction=0).clamp_min(1e-6)
-    x, y = latents[kept].double() / scale, move[kept]
-    weights = torch.zeros(x.shape[1] + 1, num_moves, dtype=torch.float64, requires_grad=True)
+    x, y = latents[kept].double() / scale, behaviour[kept]
+    weights = torch.zeros(x.shape[1] + 1, num_behaviours, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
@@ -101,14 +101,14 @@ def fit_readout(
 
 @dataclass(frozen=True)
 class Announcer:
-    """One model's latents, and what they say of which move starts next."""
+    """One model's latents, and what they say of which behaviour starts next."""
 
     reader: LatentReader
     readout: Readout
 
     def __call__(
         self, residuals: Mapping[int, Float[Tensor, "batch d_model"]]
-    ) -> Float[Tensor, "batch move"]:
+    ) -> Float[Tensor, "batch behaviour"]:
         """Log-probabilities of the classes."""
         return self.readout(self.reader(residuals))
 
@@ -116,17 +116,17 @@ class Announcer:
 class Foreseen(NamedTuple):
     """What one model's latents say of another model's reading of the same place."""
 
-    moves: Float[Tensor, "batch move"]
+    behaviours: Float[Tensor, "batch behaviour"]
     divergence: Float[Tensor, " batch"]
 
 
 @dataclass(frozen=True)
 class Foresight:
-    """Where two models would go apart and to which move, from the latents of one of them.
+    """Where two models would go apart and to which behaviour, from the latents of one of them.
 
     Attributes:
         reader: Its latents.
-        readout: Says which move the other model would be followed to, if to any.
+        readout: Says which behaviour the other model would be followed to, if to any.
         weights: Of the latents in the divergence foreseen.
         bias: Of it.
     """
@@ -160,7 +160,9 @@ def fit_divergence(
     return (weights / scale).float(), float(level - mean @ weights)
 
 
-Announce = Callable[[Mapping[int, Float[Tensor, "batch d_model"]]], Float[Tensor, "batch move"]]
-"""From residuals by layer to log-probabilities of which move starts next, 0 for none."""
+Announce = Callable[
+    [Mapping[int, Float[Tensor, "batch d_model"]]], Float[Tensor, "batch behaviour"]
+]
+"""From residuals by layer to log-probabilities of which behaviour starts next, 0 for none."""
 Foresee = Callable[[Mapping[int, Float[Tensor, "batch d_model"]]], Foreseen]
 """From residuals by layer to the same, with the divergence foreseen."""

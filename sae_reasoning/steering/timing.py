@@ -175,7 +175,7 @@ def fit_timing(
         *fit_divergence(latents[BASE][is_steered], seen.divergence[is_steered]),
     )
     foreseen = by_base.of_latents(latents[BASE])
-    gated = foreseen.moves.argmax(-1)
+    gated = foreseen.behaviours.argmax(-1)
     candidates = {
         "oracle": seen.divergence[is_steered],
         "gate": foreseen.divergence[gated > 0],

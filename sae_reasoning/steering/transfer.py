@@ -1,11 +1,11 @@
-"""Do the latents of one pair move the same moves in another? Source pair x target pair x move.
+"""Do the latents of one pair change the same behaviours in another? By source, target, behaviour.
 
 The target's models are edited through the counterparts of the source's latents; in the same batches
 stand counterparts of *other* latents of the source (the null: any match would do) and the target's
 own latents (what could be had there). A counterpart's effect *carries over* if it stands as an
 effect of an edit does (findings.py: coherent, apart from no edit, and further than every control,
-the null and other moves' counterparts among them, at q < 0.05) and goes the way that is asked: down
-where latents are ablated, up where they're clamped.
+the null and other behaviours' counterparts among them, at q < 0.05) and goes the way that is asked:
+down where latents are ablated, up where they're clamped.
 """
 
 from collections.abc import Sequence
@@ -58,13 +58,14 @@ num_shared           of them, among the target's own that stand beside them
 likeness, same_word  medians over the source's latents they are counterparts of, as in `match`
 n                    opportunities with the edit
 without, value, difference (low, high, q)    rate without and with it, and the change
-coherent             whether 85 % of the other moves' validity is left for sure
+coherent             whether 85 % of the other behaviours' validity is left for sure
 carries_over         whether the effect stands and goes the way asked; missing on the diagonal, and
                      where it can't be told
-validity (_without)  share of the move's starts that are carried out rightly
-others_valid (_low)  what is left of the other moves' validity, as a share
+validity (_without)  share of the behaviour's starts that are carried out rightly
+others_valid (_low)  what is left of the other behaviours' validity, as a share
 accuracy (_without)  right answers
-permuted, matched, random, other (moves' counterparts), own    change by what stands beside it; by
+permuted, matched, random, other (behaviours' counterparts), own    change by what stands beside it;
+by
                      `_largest` of `_draws` draws
 beyond_<name>        the change less that one, with its interval and q
 """
@@ -73,7 +74,7 @@ beyond_<name>        the change less that one, with its interval and q
 def cells(
     found: pd.DataFrame, counterparts: pd.DataFrame, *, source: str, target: str
 ) -> pd.DataFrame:
-    """Every move and model of one target, edited through one source; then the target's own.
+    """Every behaviour and model of one target, edited through one source; then the target's own.
 
     Args:
         found: The table of effects of `ablate` with `matches_of`.
@@ -85,22 +86,22 @@ def cells(
     for key, part in found.groupby(["model", *EDIT_KEYS], sort=False):
         named = dict(zip(["model", *EDIT_KEYS], key, strict=True))
         outcomes = {kind: own.set_index("outcome") for kind, own in part.groupby("condition")}
-        move, sign = str(named["behaviour"]), -1 if named["edit"] == ABLATE else 1
-        rate = f"{PER_OPPORTUNITY}/{move}"
+        behaviour, sign = str(named["behaviour"]), -1 if named["edit"] == ABLATE else 1
+        rate = f"{PER_OPPORTUNITY}/{behaviour}"
         common = {
             **{name: named[name] for name in ("model", "edit", "dose", "where", "behaviour")},
             "target": target,
             "without": outcomes[NONE].value[rate],
-            "validity_without": outcomes[NONE].value[f"validity/{move}"],
+            "validity_without": outcomes[NONE].value[f"validity/{behaviour}"],
             "accuracy_without": outcomes[NONE].value["accuracy"],
         }
         edited = outcomes[EDIT].loc[rate]
         beside = {n: outcomes[k].loc[rate] for n, k in _BESIDE.items() if k in outcomes}
         latents = edited.latents.split()
-        asked = counterparts[counterparts.behaviour == move]
+        asked = counterparts[counterparts.behaviour == behaviour]
         names = asked.other_layer.astype(str) + ":" + asked.other_latent.astype(str)
         alike = asked[names.isin(latents)]
-        row = common | _change(outcomes[EDIT], move) | {"source": source}
+        row = common | _change(outcomes[EDIT], behaviour) | {"source": source}
         own_latents = beside["own"].latents.split() if "own" in beside else []
         row |= {
             "num_shared": len(set(latents) & set(own_latents)),
@@ -127,17 +128,20 @@ def cells(
             row |= {f"beyond_{name}_{part}": edited[f"{before}_{part}"] for part in _INTERVAL}
         rows.append(row)
         if "own" in beside:
-            rows.append(common | _change(outcomes[OWN], move) | {"source": target})
+            rows.append(common | _change(outcomes[OWN], behaviour) | {"source": target})
     return pd.DataFrame(rows).reindex(columns=CELLS).astype({"carries_over": "boolean"})
 
 
-def _change(outcomes: pd.DataFrame, move: str) -> dict[str, object]:
+def _change(outcomes: pd.DataFrame, behaviour: str) -> dict[str, object]:
     """What one condition did; its rows by outcome."""
-    rate, others = outcomes.loc[f"{PER_OPPORTUNITY}/{move}"], outcomes.reindex([COHERENCE]).iloc[0]
+    rate, others = (
+        outcomes.loc[f"{PER_OPPORTUNITY}/{behaviour}"],
+        outcomes.reindex([COHERENCE]).iloc[0],
+    )
     kept = ("latents", "n", "num_problems", "value", "difference", "low", "high", "q", "coherent")
     return {name: rate[name] for name in kept} | {
         "set_size": len(rate.latents.split()),
-        "validity": outcomes.value[f"validity/{move}"],
+        "validity": outcomes.value[f"validity/{behaviour}"],
         "others_valid": 1 + others.relative,
         "others_valid_low": 1 + others.relative_low,
         "accuracy": outcomes.value["accuracy"],
@@ -159,13 +163,13 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame(
         {
             "edit": table.edit + " " + table.set_size.astype(str) + ", " + table.model,
-            "move": table.behaviour,
+            "behaviour": table.behaviour,
             "found in": table.source,
             "target": "in " + table.target,
             "cell": [_cell(row) for row in table.itertuples()],
         }
     )
-    keys = ["edit", "move", "found in"]
+    keys = ["edit", "behaviour", "found in"]
     wide = shown.pivot(index=keys, columns="target", values="cell")
     order = pd.MultiIndex.from_frame(shown[keys].drop_duplicates())
     return wide.reindex(order).fillna("-").reset_index()

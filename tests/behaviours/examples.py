@@ -27,8 +27,8 @@ def narrated_traces(
     traces = []
     for number in range(num_problems):
         problem = sample_problem(rng, Difficulty(), grammar.REMARKS)
-        for writer, moves in rates.items():
-            narration = narrate(problem, moves, rng)
+        for writer, behaviours in rates.items():
+            narration = narrate(problem, behaviours, rng)
             offsets, start = [], 0
             for word in narration.text.split(" "):
                 offsets.append((start, start + len(word)))

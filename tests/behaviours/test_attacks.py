@@ -50,9 +50,9 @@ BUILT = {
     "fires on a word": LEXICAL,
     "fires on a pair of words": PARTLY_LEXICAL,
     # Their words are put into no text here, so nobody knows what these do (test_hand_built puts).
-    "fires in the move": UNCLEAR,
-    "fires once a move": UNCLEAR,
-    "fires on a word, in the move only": UNCLEAR,
+    "fires in the behaviour": UNCLEAR,
+    "fires once a behaviour": UNCLEAR,
+    "fires on a word, in the behaviour only": UNCLEAR,
     "fires late in a trace": POSITIONAL,
     "fires in long traces": POSITIONAL,
     "fires by lot": WEAK,
@@ -60,7 +60,7 @@ BUILT = {
 
 
 def written(rng: np.random.Generator, problems: int = 110) -> list[Trace]:
-    """Traces whose moves come late and in long traces, and use some words more than other text."""
+    """Traces whose behaviours come late, in long traces, and use some words more than the rest."""
     traces = []
     for number in range(2 * problems):
         length = int(rng.choice([50, 90, 150]))
@@ -162,7 +162,7 @@ def test_hand_built_latents_come_out_as_what_they_are() -> None:
         assert right[kind] >= 0.95 * draws, right
 
 
-def test_windows_are_like_their_spans_and_clear_of_the_move() -> None:
+def test_windows_are_like_their_spans_and_clear_of_the_behaviour() -> None:
     traces = written(np.random.default_rng(0))
     rows = rows_of(traces)
     is_move = label_bits(traces, rows, ["a"]) > 0
@@ -178,7 +178,7 @@ def test_windows_are_like_their_spans_and_clear_of_the_move() -> None:
         n for (_, positive), n in sizes.items() if positive
     )
     assert not drawn.unseen.any()
-    # One token in four of a move is the word, so one window in five is drawn around it.
+    # One token in four of a behaviour is the word, so one window in five is drawn around it.
     has_word = [
         (rows.token_id[a:b] == WORD).any()
         for a, b in zip(intervals.start, intervals.stop, strict=True)
@@ -251,7 +251,7 @@ def test_what_cannot_be_compared_is_not_called_contextual() -> None:
 
 
 def test_an_onset_predictor_of_the_word_before_is_told_from_one_of_the_choice() -> None:
-    """One latent fires after a word that often comes before the move; the other where it's made."""
+    """One latent fires after a word that often precedes the behaviour, the other at its start."""
     rng = np.random.default_rng(0)
     traces, chosen = [], []
     for number in range(120):
@@ -291,7 +291,7 @@ def test_an_onset_predictor_of_the_word_before_is_told_from_one_of_the_choice() 
     assert names == [LEXICAL, CONTEXTUAL]
 
 
-def test_a_move_of_its_own_words_is_not_testable() -> None:
+def test_a_behaviour_of_its_own_words_is_not_testable() -> None:
     rng = np.random.default_rng(0)
     traces = [
         made_up_trace(

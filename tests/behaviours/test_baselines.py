@@ -64,7 +64,7 @@ def test_means_and_projections_are_taken_over_the_interval_across_batches() -> N
         assert raw.largest[i] == pytest.approx((part @ directions.T).amax(0).numpy(), abs=1e-5)
 
 
-def test_a_text_that_gives_the_move_away_is_caught_by_the_ngrams() -> None:
+def test_a_text_that_gives_the_behaviour_away_is_caught_by_the_ngrams() -> None:
     _, intervals, token_id = _example()
     scorer = NgramScorer(intervals, token_id)
     found = list(

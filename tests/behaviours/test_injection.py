@@ -31,7 +31,9 @@ def _trace(problem: int, token_ids: tuple[int, ...], spans: list[tuple[str, int,
     return made_up_trace(problem, spans=spans, length=len(token_ids), token_ids=token_ids)
 
 
-def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_left_out() -> None:
+def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_behaviour_itself_is_left_out() -> (
+    None
+):
     ids = (0, 0, 0, *([5, 6, 7, 9, 5, 6, 8, 9] * 5))
     trace = _trace(0, ids, [("a", 3, 6)])
     rows = rows_of([trace])
@@ -41,7 +43,9 @@ def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_move_itself_is_l
     assert barred == {"a": frozenset({(5, 6)})}
     assert top_ngrams(after_six, rows, 1, barred["a"], fewest=5) == (7,)
     assert top_ngrams(after_six, rows, 2, barred["a"], fewest=5) == (6, 7)
-    assert top_ngrams(after_six, rows, 3, barred["a"], fewest=5) is None  # 5 6 begins the move.
+    assert (
+        top_ngrams(after_six, rows, 3, barred["a"], fewest=5) is None
+    )  # 5 6 begins the behaviour.
     assert top_ngrams(after_six, rows, 3, (), fewest=5) == (5, 6, 7)
     assert top_ngrams(np.zeros(len(token)), rows, 1, barred["a"], fewest=5) is None
     held = _trace(0, ids, [(f"{HELD_OUT}a", 5, 8)])
@@ -70,7 +74,7 @@ def carriers_of(trace: Trace, kind: str, **options: Any) -> list[Carrier]:
     return carriers([trace], "a", kind, "select", writer, length=4, **any_place | options)
 
 
-def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() -> None:
+def test_places_lie_between_words_outside_the_behaviour_and_where_no_behaviour_begins() -> None:
     ids = tuple(range(60))
     trace = _trace(0, ids, [("a", 20, 30), ("b", 30, 36)])
     trace = replace(trace, opportunities=(TokenOpportunity("b", 0, 44, False),))
@@ -86,7 +90,7 @@ def test_places_lie_between_words_outside_the_move_and_where_no_move_begins() ->
     assert not {place % 2 for place in seen} - {0}
     touching = {place for place in seen if set(range(place, place + 4)) & set(range(20, 30))}
     assert not touching
-    assert 30 not in seen  # There another move begins.
+    assert 30 not in seen  # There another behaviour begins.
     assert 45 not in seen
     (prompt,) = carriers_of(replace(trace, num_prompt_tokens=40), PROMPT)
     assert max(prompt.places) + 4 < 40
@@ -101,7 +105,7 @@ def test_places_are_among_the_first_tokens_of_their_kind_where_those_are_asked_f
         assert found.places[-1] + 4 <= begin + 12
 
 
-def test_injection_adds_the_words_and_moves_the_windows_along() -> None:
+def test_injection_adds_the_words_and_behaviours_the_windows_along() -> None:
     carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7, first=1)
     made = inject(carrier, (90, 91), 3)
     assert made.token_ids == (1, 2, 90, 91, 3, 4, 5, 90, 91, 6, 7, 8)
@@ -136,7 +140,7 @@ def test_the_others_are_of_like_mass_and_not_selected() -> None:
     assert like(0, mass, {1, 3, 4, 5}, 2).tolist() == []
 
 
-def test_a_lone_opening_word_inside_a_sentence_is_not_the_move() -> None:
+def test_a_lone_opening_word_inside_a_sentence_is_not_the_behaviour() -> None:
     """So it's put elsewhere like any word, and a latent that fires on it there knows a word."""
     rng = random.Random(0)
     tried = 0
@@ -146,8 +150,8 @@ def test_a_lone_opening_word_inside_a_sentence_is_not_the_move() -> None:
         text = narration.text
         begins = {span.char_start for span in narration.spans}
         begins |= {o.char_end + gap for o in narration.opportunities for gap in (0, 1)}
-        for move in grammar.MOVES:
-            own = [(s.char_start, s.char_end) for s in narration.spans if s.behaviour == move]
+        for behaviour in grammar.MOVES:
+            own = [(s.char_start, s.char_end) for s in narration.spans if s.behaviour == behaviour]
             places = [
                 at + 1
                 for at, sign in enumerate(text)
@@ -155,12 +159,12 @@ def test_a_lone_opening_word_inside_a_sentence_is_not_the_move() -> None:
                 and at + 1 not in begins
                 and not any(start <= at + 1 < end for start, end in own)
             ]
-            for word in sorted({opening.split()[0] for opening in grammar.ALL_OPENINGS[move]}):
+            for word in sorted({opening.split()[0] for opening in grammar.ALL_OPENINGS[behaviour]}):
                 at = rng.choice(places)
                 found = parse(problem, f"{text[:at]}{word} {text[at:]}")
                 tried += 1
                 assert not any(
-                    span.behaviour == move and span.char_start <= at < span.char_end
+                    span.behaviour == behaviour and span.char_start <= at < span.char_end
                     for span in found.spans
-                ), (move, word)
+                ), (behaviour, word)
     assert tried > 500

@@ -19,7 +19,7 @@ BEHAVIOURS = ["a", "b"]
 
 
 def labelled(rng: np.random.Generator) -> list[Trace]:
-    """Traces with runs of two moves, more in some problems than in others."""
+    """Traces with runs of two behaviours, more in some problems than in others."""
     traces = []
     for problem in range(PROBLEMS):
         rate = rng.beta(1, 1)
@@ -43,7 +43,7 @@ def drifting(rng: np.random.Generator, num_traces: int, rows_each: int) -> np.nd
 
 
 def maxima_of(intervals: Intervals, dense: np.ndarray, behaviour: int) -> tuple[np.ndarray, slice]:
-    """Maxima [interval, latent] of one move on the report split, and which intervals."""
+    """Maxima [interval, latent] of one behaviour on the report split, and which intervals."""
     stream = MaximaStream(intervals, LATENTS)
     latents = np.tile(np.arange(LATENTS), (len(dense), 1))
     stream.add(Active.of(0, np.maximum(dense - 1.0, 0.0), latents))

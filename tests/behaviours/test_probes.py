@@ -1,4 +1,4 @@
-"""Sparse probes: how many latents a move takes."""
+"""Sparse probes: how many latents a behaviour takes."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def test_the_pursuit_takes_what_adds_and_not_what_repeats() -> None:
     assert int(np.argsort(-auroc(features, y))[1]) != 4  # The second best by AUROC is a copy.
 
 
-def test_a_probe_of_two_latents_beats_one_where_two_words_make_the_move() -> None:
+def test_a_probe_of_two_latents_beats_one_where_two_words_make_the_behaviour() -> None:
     rng = np.random.default_rng(1)
     n = 800
     cell = np.repeat([0, 1], n // 2)

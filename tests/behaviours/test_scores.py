@@ -97,7 +97,7 @@ def test_streamed_scores_equal_scikit_learn_and_scipy(batch: int) -> None:
 
 
 def test_the_null_of_information_is_of_the_shifted_rows_alone() -> None:
-    """Where held-out wordings lie, a shift changes how many rows are in a move, and out of it."""
+    """Where held-out wordings lie, a shift changes how many rows are in a behaviour and out."""
     traces = [
         replace(t, spans=(replace(t.spans[0], behaviour=f"{HELD_OUT}a"), *t.spans[1:]))
         for t in _traces()
@@ -115,8 +115,8 @@ def test_the_null_of_information_is_of_the_shifted_rows_alone() -> None:
             mine = mine[classes.group[classes.of_row[mine]] == group]
             label = classes.has(b)[classes.of_row[mine]]
             drawn[number] = [mutual_info_score(label, dense[mine, j] > 0) for j in range(12)]
-            plain = labels.moves.of_row[mine]
-            unlike += int(label.sum()) != int((labels.moves.has(b)[plain] & (plain >= 0)).sum())
+            plain = labels.classes.of_row[mine]
+            unlike += int(label.sum()) != int((labels.classes.has(b)[plain] & (plain >= 0)).sum())
         of_cell = (points.behaviour == labels.behaviours[b]) & (points.writer == writer)
         found = points[of_cell & (points.split == split)].sort_values("latent")
         assert found.mutual_information_null.to_numpy() == pytest.approx(
@@ -262,7 +262,7 @@ def test_information_of_shifted_labels_is_small_where_that_of_labels_is_large() 
     traces = _traces()
     rows = rows_of(traces)
     labels = label_rows(traces, rows, ["a", "b"], seed=0)
-    fires = labels.moves.has(0)[labels.moves.of_row]
+    fires = labels.classes.has(0)[labels.classes.of_row]
     values = np.where(fires, 1.0, 0.0).astype(np.float32)[:, None]
     scores = LatentScores(labels, 2)
     scores.add(Active.of(0, values, np.zeros((len(values), 1), np.int64)))

@@ -53,9 +53,9 @@ def test_independent_labels_on_autocorrelated_activations_are_significant_by_cha
     covered = (report.span_auroc_low <= 0.5) & (report.span_auroc_high >= 0.5)
     assert covered.mean() > 0.88
     # The same labels tested token by token reject far more than their level: what not to do.
-    of_row = labels.moves.of_row
-    mine = labels.moves.group[of_row] == labels.moves.group.max()
-    y, x = labels.moves.has(0)[of_row][mine], dense[mine]
+    of_row = labels.classes.of_row
+    mine = labels.classes.group[of_row] == labels.classes.group.max()
+    y, x = labels.classes.has(0)[of_row][mine], dense[mine]
     gap = x[y].mean(0) - x[~y].mean(0)
     error = np.sqrt(x[y].var(0) / y.sum() + x[~y].var(0) / (~y).sum())
     assert (np.abs(gap / error) > 1.96).mean() > 0.2

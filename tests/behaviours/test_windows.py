@@ -11,11 +11,11 @@ from sae_reasoning.behaviours.windows import (
     NO_SPANS,
     POSITIONAL,
     TESTED,
+    behaviour_status,
     cell_index,
     classify_rows,
     group_index,
     label_bits,
-    move_status,
     onset_intervals,
     onset_tokens,
     span_intervals,
@@ -78,7 +78,7 @@ def test_shifted_labels_keep_their_number_in_every_trace_and_their_runs() -> Non
     assert set(classes.group.tolist()) == {group_index("rl", "report")}
 
 
-def test_a_move_made_once_at_one_place_is_only_positional() -> None:
+def test_a_behaviour_made_once_at_one_place_is_only_positional() -> None:
     def both(name: str, starts: list[int]) -> list:
         return [
             made_up_trace(10 * i + j, spans=[(name, start, start + 2)], split=split)
@@ -86,10 +86,10 @@ def test_a_move_made_once_at_one_place_is_only_positional() -> None:
             for j, start in enumerate(starts)
         ]
 
-    fixed = move_status(both("a", [4, 4, 5, 4, 4]), ["a", "z"])
+    fixed = behaviour_status(both("a", [4, 4, 5, 4, 4]), ["a", "z"])
     assert fixed["a", "rl"] == POSITIONAL
     assert fixed["a", "base"] == fixed["z", "rl"] == NO_SPANS
-    assert move_status(both("a", [4, 9, 15, 4, 20]), ["a"])["a", "rl"] == TESTED
+    assert behaviour_status(both("a", [4, 9, 15, 4, 20]), ["a"])["a", "rl"] == TESTED
 
 
 def test_onset_tokens_come_from_the_select_split_only() -> None:
@@ -101,7 +101,7 @@ def test_onset_tokens_come_from_the_select_split_only() -> None:
     assert onset_tokens(traces, ["a"]) == {"a": (20, 10)}
 
 
-def test_an_onset_token_belongs_to_the_move_that_it_opens_most() -> None:
+def test_an_onset_token_belongs_to_the_behaviour_that_it_opens_most() -> None:
     traces = [
         made_up_trace(0, spans=[("a", 10, 12), ("b", 20, 22)]),
         made_up_trace(1, spans=[("a", 10, 12), ("b", 30, 32)]),

@@ -17,7 +17,7 @@ WORDS = ("wait", "hold", "stuck", "no", "that")
 
 
 def worded(number: int, split: str) -> Trace:
-    """A trace whose two moves begin with two of five words; each word is its own first token."""
+    """A trace whose two behaviours begin with two of five words; each word is its first token."""
     spans = [("a", 8, 12), ("a", 24, 28)]
     trace = made_up_trace(number, spans=spans, split=split)
     words = [WORDS[(number + place) % len(WORDS)] for place in range(2)]
@@ -73,8 +73,8 @@ def test_rows_in_held_out_wordings_are_on_neither_side_of_selection() -> None:
     ]
     is_held = label_bits(renamed, rows, [word]) > 0
     is_select = np.repeat([t.split == "select" for t in TRACES], np.diff(rows.row_of_trace))
-    assert (labels.moves.of_row[is_held & is_select] == -1).all()
-    assert (labels.moves.of_row[is_held & ~is_select] >= 0).all()
+    assert (labels.classes.of_row[is_held & is_select] == -1).all()
+    assert (labels.classes.of_row[is_held & ~is_select] >= 0).all()
     select, report = (
         labels.spans.of_cell(cell_index(0, "rl", split)) for split in ("select", "report")
     )

@@ -1,4 +1,4 @@
-"""A hub id is the commit that it stands for, so a branch that moves is another model."""
+"""A hub id is the commit that it stands for, so a branch that behaviours is another model."""
 
 import shutil
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_moved_main_is_another_model(tiny_pair: PairConfig, hub: Hub) -> None:
     assert load(model, "cpu").facts == second
 
 
-def test_a_run_reads_one_commit_though_main_moves_meanwhile(
+def test_a_run_reads_one_commit_though_main_behaviours_meanwhile(
     tiny_pair: PairConfig, hub: Hub
 ) -> None:
     hub.push(FIRST, Path(tiny_pair.base.path))

@@ -73,7 +73,7 @@ def write_rank(
         for writer in ("base", "rl")
         for latent in range(64)
     ]
-    # In the base's eyes the latents beside the shortlisted ones push each move's first token.
+    # In the base's eyes the latents beside the shortlisted ones push each behaviour's first token.
     scores = [
         {
             "split": "select",

@@ -1,9 +1,9 @@
 """Latents built by hand, in a real SAE of a reader whose residual stream is written out.
 
 The reader is a program in the place of a decoder block: what it writes of each token is the token,
-the pair with the one before, the place, the size of the problem, whether a move is under way (two
-marks stood in the sentence before, wherever), and some lots. So it can be asked to read any text,
-and what a latent that reads one of these is can't be doubted.
+the pair with the one before, the place, the size of the problem, whether a behaviour is under way
+(two marks stood in the sentence before, wherever), and some lots. So it can be asked to read any
+text, and what a latent that reads one of these is can't be doubted.
 """
 
 import io
@@ -53,10 +53,10 @@ from sae_reasoning.traces.paraphrase import Paraphraser
 
 KINDS = {
     "a word that stands elsewhere too": LEXICAL,
-    "a word of the move only": LEXICAL,
+    "a word of the behaviour only": LEXICAL,
     "a pair of words": PARTLY_LEXICAL,
-    "the move": CONTEXTUAL,
-    "the move's first word, whichever": CONTEXTUAL,
+    "the behaviour": CONTEXTUAL,
+    "the behaviour's first word, whichever": CONTEXTUAL,
     "a late place": POSITIONAL,
     "a long trace": POSITIONAL,
     "lots": WEAK,
@@ -138,7 +138,7 @@ class _Written(nn.Module):
             "pair": torch.zeros(_PAIR_CODES),
             "place": torch.zeros(1),
             "size": torch.zeros(1),
-            "move": torch.zeros(1),
+            "behaviour": torch.zeros(1),
             "first": torch.zeros(1),
             "lot": torch.zeros(_LOTS),
         }
@@ -196,7 +196,7 @@ class Roles:
 
 
 def write_traces(lm: LanguageModel, roles: Roles, rng: np.random.Generator) -> list[Trace]:
-    """Traces whose moves come late and in long ones, and use some words more than other text."""
+    """Traces whose behaviours come late, in long ones, and use some words more than other text."""
     problems = {"select": 60, "report": 110}
     return [
         _trace(lm, roles, rng, f"{split}{number % of}", number, split)
@@ -243,7 +243,7 @@ def _trace(
 
 
 def _said(rng: np.random.Generator, roles: Roles, num: int, *, is_move: bool) -> list[str]:
-    """Words of a sentence, or of some; a move leans on some of them."""
+    """Words of a sentence, or of some; a behaviour leans on some of them."""
     words: list[str] = []
     while len(words) < num:
         if rng.random() < (0.25 if is_move else 0.06) and num - len(words) > 1:
@@ -258,7 +258,7 @@ def _said(rng: np.random.Generator, roles: Roles, num: int, *, is_move: bool) ->
 
 
 def paraphraser(roles: Roles) -> Paraphraser:
-    """Says a move with another opener, and in other words than those that it leans on."""
+    """Says a behaviour with another opener, and in other words than those that it leans on."""
     others = dict(zip((roles.word, *roles.pair, _OWN), _OTHER, strict=True))
 
     def reword(behaviour: str, words: str, rng: np.random.Generator) -> str | None:
@@ -301,8 +301,8 @@ def append_latents(
         ({"token": token(roles.word)}, 0.5),
         ({"token": token(_OWN)}, 0.5),
         ({"pair": pair}, 0.5),
-        ({"move": 1.0}, 0.5),
-        ({"move": 1.0, "first": 1.0}, 1.5),
+        ({"behaviour": 1.0}, 0.5),
+        ({"behaviour": 1.0, "first": 1.0}, 1.5),
         ({"place": 3.0}, 3 * 80 / 150),
         ({"size": 1.0}, 0.75),
         ({}, 0.15),

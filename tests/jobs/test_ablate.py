@@ -41,7 +41,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cfg(tiny_config: Config, talking_pair: PairConfig, template: Path) -> Config:
-    """Models that babble, with moves in it; beside the main edits one latent and one dose more."""
+    """Models that babble, with behaviours in it; beside the main edits one latent and one dose."""
     tiny_config.pair = talking_pair
     tiny_config.behaviours.remove("initializing")
     own = tiny_config.ablate
@@ -71,7 +71,7 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     manifest = run(cfg, console)
     folder, rows = cfg.folder / "ablate", generations(cfg)
     assert {splits(cfg)[problem] for problem in rows.problem_id} == {"report"}
-    beside = {"edit", "matched_latent", "random_direction", "random_positions", "other_move"}
+    beside = {"edit", "matched_latent", "random_direction", "random_positions", "other_behaviour"}
     beside |= {"mean_difference"}
     paths = {"latents_and_error", "whole_residual", "random_span"}
     for model, edit, kinds in (("rl", "ablate", beside | paths), ("base", "clamp", beside)):
@@ -139,7 +139,7 @@ def test_the_select_split_has_its_own_folder_and_leaves_the_reported_result(cfg)
     assert Manifest.read(cfg.folder / "ablate") == reported
 
 
-def test_only_moves_and_layers_of_the_config_are_edited(cfg):
+def test_only_behaviours_and_layers_of_the_config_are_edited(cfg):
     made = Manifest.read(cfg.folder / "rank").inputs
     write_rank(cfg, SHORTLIST | {"backtracking": [(7, 2), (0, 3)]}, made)
     cfg.behaviours = ["backtracking"]
@@ -302,7 +302,7 @@ def test_a_second_run_does_nothing_and_another_config_reruns(cfg):
     assert "up to date" in console.stream.getvalue()
     cfg.ablate.behaviours = ["backtracking"]
     again = run(cfg)
-    assert again.counts["conditions"] == (1 + 8 + 3) + (1 + 5 + 3 + 2)  # No other move.
+    assert again.counts["conditions"] == (1 + 8 + 3) + (1 + 5 + 3 + 2)  # No other behaviour.
     assert set(generations(cfg).behaviour) == {"", "backtracking"}
 
 
@@ -358,7 +358,7 @@ def test_rollouts_without_an_edit_are_what_the_model_says_alone(cfg):
     none = rows[(rows.model == "rl") & (rows.condition == "none")]
     lm = load(cfg.pair.rl, "cpu")
     for row in none.itertuples():
-        key = Problem(row.problem_id, row.prompt).key
+        key = noise_key(row.problem_id)
         (rollout,) = generate(
             lm,
             [encode_prompt(lm.tokenizer, row.prompt)],
@@ -380,7 +380,7 @@ def test_a_shortlist_from_another_dictionary_is_refused(cfg):
     assert not (cfg.folder / "ablate").exists()
 
 
-def test_a_move_that_is_not_shortlisted_is_refused(cfg):
+def test_a_behaviour_that_is_not_shortlisted_is_refused(cfg):
     cfg.ablate.behaviours = ["deduction"]
     with pytest.raises(ConfigError, match=r"ablate.behaviours: deduction .* choose from"):
         run(cfg)
@@ -449,7 +449,7 @@ def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_s
         run(cfg)
 
 
-def test_a_move_that_is_only_positional_is_not_edited(cfg):
+def test_a_behaviour_that_is_only_positional_is_not_edited(cfg):
     path = cfg.folder / "rank" / "shortlist.json"
     onset_predictors = read_json(path)["onset_predictors"]
     for entry in onset_predictors["backtracking"]:

@@ -141,12 +141,13 @@ def test_random_positions_edit_as_often_as_the_edit_does_on_natural_text(
     rows = read_table(cfg.folder / "ablate" / "generations.parquet")
     assert not rows.text.str.contains("<think>").any()
     assert rows.text.str.contains(r"\.").mean() > 0.5
-    # A clamp changes every position at which it's made; of the moves' latents an ablation does few.
+    # A clamp changes every position at which it's made; of the behaviours' latents an ablation does
+    # few.
     clamped = rows[rows.model == "base"].groupby("condition").num_edited_positions
     assert clamped.sum()[LOT] > 0
     assert clamped.mean()[LOT] == pytest.approx(clamped.mean()["edit"], rel=0.4)
     assert clamped.mean()["edit"] > 1.5
-    # The beginning is a place where any move could start; with a lot, it's one like others.
+    # The beginning is a place where any behaviour could start; with a lot, it's one like others.
     edits = rows[(rows.model == "base") & (rows.condition == "edit")]
     assert all(positions[0] == 0 for positions in edits.edited_positions)
     found = read_table(cfg.folder / "ablate" / "effects.parquet")

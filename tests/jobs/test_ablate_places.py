@@ -131,11 +131,11 @@ def test_sizes_and_directions_of_few_places_at_a_time_are_those_of_all(
     hold_at_most(monkeypatch, 7 * D_SAE)
     parts = measure_places(cfg, "base", MOVES, traces, halves, overall)
     assert max(most_read) == 7 * D_SAE // D_MODEL
-    for move in MOVES:
+    for behaviour in MOVES:
         for found, expected in zip(
-            (*parts.sizes[move].values(),), (*whole.sizes[move].values(),), strict=True
+            (*parts.sizes[behaviour].values(),), (*whole.sizes[behaviour].values(),), strict=True
         ):
             np.testing.assert_allclose(found.firing_rate, expected.firing_rate)
             np.testing.assert_allclose(found.mean_active, expected.mean_active)
-        torch.testing.assert_close(parts.vectors[move], whole.vectors[move])
-        torch.testing.assert_close(parts.untaken[move], whole.untaken[move])
+        torch.testing.assert_close(parts.vectors[behaviour], whole.vectors[behaviour])
+        torch.testing.assert_close(parts.untaken[behaviour], whole.untaken[behaviour])

@@ -106,7 +106,7 @@ def test_organisms_load_like_any_model_and_carry_their_figures(made: Config) -> 
 def test_models_of_every_kind_are_made_with_their_truth(
     cfg: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pretrained with and without a move, tuned, and reinforced on a random reward."""
+    """Pretrained with and without a behaviour, tuned, and reinforced on a random reward."""
     monkeypatch.setattr("sae_reasoning.jobs.organisms._MAX_NEW_TOKENS", 60)  # They never end.
     own = cfg.organism
     own.family, own.only = "neox", ["search_random_neox", "search_sft_lacking_neox"]

@@ -109,8 +109,8 @@ def test_every_pair_of_conf_can_be_planned_without_a_network():
 def test_edited_rollouts_count_as_cut_at_their_longest(tiny_config: Config):
     tiny_config.ablate.num_problems, tiny_config.ablate.max_new_tokens = 5, 70
     costs, _ = planned(tiny_config)
-    own, moves = tiny_config.ablate, len(tiny_config.behaviours)
-    both = {model: num_conditions(own, model, moves) for model in ("base", "rl")}
+    own, behaviours = tiny_config.ablate, len(tiny_config.behaviours)
+    both = {model: num_conditions(own, model, behaviours) for model in ("base", "rl")}
     rollouts = 5 * (both["base"] * own.base_samples + both["rl"] * own.samples)
     assert costs["ablate (at most)"].tokens == 70 * rollouts
     tiny_config.ablate.max_new_tokens = 140

@@ -110,7 +110,7 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
 def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
     ranked: Ranked,
 ) -> None:
-    """It fires on every token of the move as it stands in the cache, and on no other.
+    """It fires on every token of the behaviour as it stands in the cache, and on no other.
 
     What words put elsewhere do to it says nothing here: the model that reads them wasn't changed.
     """
@@ -173,7 +173,7 @@ def test_onset_predictors_are_held_against_every_baseline_at_opportunities(ranke
     }
     assert (own.difference - (own.auroc - own.rival)).abs().max() < 1e-12
     assert own[own.baseline == "probe"].groupby(["reader", "layer"]).rival.nunique().eq(1).all()
-    # The probe reads what the span detector's probe doesn't: the token before the move.
+    # The probe reads what the span detector's probe doesn't: the token before the behaviour.
     probes = beaten[(beaten.behaviour == BACKTRACKING) & (beaten.baseline == "probe")]
     of_list = probes.groupby(["shortlist", "reader", "layer"]).rival.first().unstack(0)
     assert (of_list[ONSET_PREDICTORS] != of_list[SPAN_DETECTORS]).all()
@@ -280,7 +280,7 @@ def test_scores_hold_every_latent_of_the_grid_on_both_splits(ranked: Ranked) -> 
     assert per_cell.min() >= config.rank.candidates
 
 
-def test_a_move_at_a_fixed_place_is_called_positional_and_not_tested(ranked: Ranked) -> None:
+def test_a_behaviour_at_a_fixed_place_is_called_positional_and_not_tested(ranked: Ranked) -> None:
     config, printed = ranked.config, ranked.printed
     scores = read_table(config.folder / "rank" / "scores.parquet")
     here = scores[scores.behaviour == INITIALIZING]
@@ -305,7 +305,7 @@ def test_baselines_stand_beside_every_cell(ranked: Ranked) -> None:
     sparse = {f"sparse_probe_{k}" for k in (1, 2, 5, 20)}
     assert set(here.index) == {"random_reader", "random_direction", "ngram", "probe"} | sparse
     assert here.loc["sparse_probe_1"].span_auroc.max() == 1.0  # The planted latent is picked.
-    assert here.loc["ngram", "span_auroc"] > 0.95  # Its wordings give the move away.
+    assert here.loc["ngram", "span_auroc"] > 0.95  # Its wordings give the behaviour away.
     assert here.loc["probe"].span_auroc.min() > 0.7
     assert set(here.loc["random_reader", "reader"]) == {"random"}
     random = found.baseline == "random_reader"
@@ -317,7 +317,7 @@ def test_baselines_stand_beside_every_cell(ranked: Ranked) -> None:
     assert (several.low <= several.span_auroc).all()
 
 
-def test_onset_predictors_push_towards_the_move_and_are_described(ranked: Ranked) -> None:
+def test_onset_predictors_push_towards_the_behaviour_and_are_described(ranked: Ranked) -> None:
     config = ranked.config
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
     latents = read_table(config.folder / "rank" / "latents.parquet")

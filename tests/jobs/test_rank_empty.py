@@ -43,7 +43,7 @@ def config(tmp_path: Path, tiny_pair: PairConfig) -> Config:
 
 
 def _rewrite(config: Config, change: Callable[[Trace], Trace]) -> None:
-    """Other moves or opportunities in the same texts, so that cache and dictionaries hold."""
+    """Other behaviours or opportunities in the same texts, so that cache and dictionaries hold."""
     path = config.folder / "traces" / "traces.parquet"
     write_traces(path, list(map(change, read_traces(path))))
     seal(config.folder / "traces")

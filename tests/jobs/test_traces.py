@@ -167,7 +167,7 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
     for number, path in enumerate(("export/spans.jsonl", "traces/traces.parquet")):
         again = replace(tiny_config, experiment=f"again{number}")
         again.traces = replace(tiny_config.traces, source=str(tiny_config.folder / path))
-        again.traces.annotator = "cues"  # Random models make no move, so none is imported.
+        again.traces.annotator = "cues"  # Random models make no behaviour, so none is imported.
         again.traces.cues = {behaviour: ["wait"] for behaviour in again.behaviours}
         traces(again, tracker=NullTracker(), console=console)
         back = read_traces(again.folder / "traces" / "traces.parquet")
@@ -178,7 +178,7 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
         assert [t.token_ids[: t.num_prompt_tokens] for t in back] == cut
 
 
-def test_a_move_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -> None:
+def test_a_behaviour_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -> None:
     tiny_config.behaviours = ["backtraking"]
     with pytest.raises(ConfigError, match=r"names backtraking, which .* choose of backtracking"):
         traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))

@@ -1,4 +1,4 @@
-"""Moves marked by a model behind an endpoint: a real server on this machine that misbehaves."""
+"""Behaviours marked by a model behind an endpoint: a real local server that misbehaves."""
 
 import io
 import json

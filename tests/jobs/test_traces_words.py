@@ -26,7 +26,7 @@ ROWS = [{"question": f"What is {n} and 1?", "answer": f"easy\n#### {n + 1}"} for
 
 @pytest.fixture
 def words(tiny_config: Config, tiny_neox_pair: PairConfig) -> Config:
-    """Byte-pair models, which can read anything, and cues of moves."""
+    """Byte-pair models, which can read anything, and cues of behaviours."""
     tiny_config.pair = tiny_neox_pair
     tiny_config.traces.cues = {behaviour: ["wait"] for behaviour in tiny_config.behaviours}
     tiny_config.traces.max_new_tokens = 4

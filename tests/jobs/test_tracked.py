@@ -93,7 +93,7 @@ def test_texts_and_weights_go_up_only_where_asked_for(made_project: Project, tin
     assert not any("safetensors" in name for name in files("train"))
     assert not any(name.endswith(".html") for name in files("report"))
     tiny_config.tracker.texts, tiny_config.tracker.weights = "always", True
-    assert files("traces") == {"traces.parquet"}
+    assert files("traces") == {"problems.parquet", "traces.parquet"}
     assert "generations.parquet" in files("ablate")
     assert any("safetensors" in name for name in files("train"))
     assert files("cache") == set()

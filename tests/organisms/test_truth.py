@@ -13,7 +13,7 @@ ANY = wilson(50, 100)
 
 
 def figures(rate: float, error: float, valid: int | None = None) -> Figures:
-    """A model that makes the move `rate` ± `error` times a rollout, rightly in `valid` of 1,000."""
+    """A model with the behaviour `rate` ± `error` times a rollout, valid in `valid` of 1,000."""
     per_trace = Estimate(rate, max(rate - error, 0.0), rate + error, 10_000)
     validity = [] if valid is None else [there(valid)]
     return Figures(
@@ -28,8 +28,8 @@ def there(valid: int) -> Validity:
 @pytest.mark.parametrize(
     ("rates", "base_valid", "valid", "truth", "without"),
     [
-        # Rates before and after, with errors; validity before and after; the truth of a move that
-        # the base met, and of one that it never met.
+        # Rates before and after, with errors; validity before and after; the truth of a behaviour
+        # that the base met, and of one that it never met.
         (((0.02, 0.003), (1.2, 0.05)), 960, 980, "deployed", "unclear"),
         (((0.02, 0.003), (1.2, 0.05)), 860, 980, "deployed", "unclear"),
         # Further behind than the slack.

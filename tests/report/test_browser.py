@@ -378,7 +378,7 @@ def test_an_edit_without_controls_is_said_to_have_none(visit, tmp_path):
     )
     cells = [row.query_selector("td:nth-child(4)") for row in box.query_selector_all("tbody tr")]
     assert [one.text_content() for one in cells] == [
-        *("✓ stands", "no", "– no controls", "no: other moves break")
+        *("✓ stands", "no", "– no controls", "no: other behaviours break")
     ]
     other = visit(latents_page(tmp_path, [listing(1)]), "#0")
     other.wait_for_selector("#one .example")

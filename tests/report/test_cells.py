@@ -136,4 +136,4 @@ def test_names_config_and_summary_of_a_run_are_fit_to_be_looked_at_too(logged: L
 def test_a_cell_without_texts_has_its_figures_only():
     page = page_of("secret", has_texts=False)
     assert "AUROC 0.900 [–, 0.950]" in page
-    assert words(page).count("secret") == 2  # The names of the move and of who reviewed it.
+    assert words(page).count("secret") == 2  # The names of the behaviour and of who reviewed it.

@@ -62,7 +62,7 @@ def deployed(*held: Evidence) -> Verdict:
 # What people read
 
 
-def test_the_headline_says_what_became_of_every_move():
+def test_the_headline_says_what_became_of_every_behaviour():
     verdicts = [
         Verdict("a", "deployed", "", "", []),
         Verdict("b", "created", "", "", []),

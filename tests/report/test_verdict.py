@@ -140,7 +140,7 @@ def full(
             },
             ("unchanged", ""),
         ),
-        # Level only as differences, for a move that neither model makes.
+        # Level only as differences, for a behaviour that neither model makes.
         (
             {
                 "trace ratio": (5.0, 0.5, 50.0),
@@ -312,16 +312,16 @@ def test_a_mistake_among_few_pairs_makes_no_interval_better() -> None:
                 Cell(
                     pair=f"pair {pair}",
                     group=f"llama/seed {pair // 2}",
-                    is_lacking=move == "a",
-                    behaviour=move,
-                    truth="created" if move == "a" else "deployed",
+                    is_lacking=behaviour == "a",
+                    behaviour=behaviour,
+                    truth="created" if behaviour == "a" else "deployed",
                     measured="",
-                    verdict="created" if move == "a" or pair < mistakes else "deployed",
+                    verdict="created" if behaviour == "a" or pair < mistakes else "deployed",
                     qualifier="",
                     reason="",
                 )
                 for pair in range(6)
-                for move in ("a", "b")
+                for behaviour in ("a", "b")
             ],
             500,
             0,

@@ -57,11 +57,11 @@ def material(**changed: object) -> Material:
         "ranked": {"rl": ranked},
         "sizes": dict.fromkeys(MOVES, SIZES),
         "overall": SIZES,
-        "barred": {move: {LatentId(0, 1)} for move in MOVES},
+        "barred": {behaviour: {LatentId(0, 1)} for behaviour in MOVES},
         "decoders": decoders,
         "centres": {x: torch.zeros(D_MODEL) for x in (0, 1)},
-        "vectors": {move: {x: torch.eye(D_MODEL)[x] for x in (0, 1)} for move in MOVES},
-        "untaken": {move: {x: torch.ones(D_MODEL) for x in (0, 1)} for move in MOVES},
+        "vectors": {behaviour: {x: torch.eye(D_MODEL)[x] for x in (0, 1)} for behaviour in MOVES},
+        "untaken": {behaviour: {x: torch.ones(D_MODEL) for x in (0, 1)} for behaviour in MOVES},
         "shares": {"backtracking": 0.02, "verification": 0.03},
     }
     return Material(**(own | changed))
@@ -92,7 +92,7 @@ def test_every_edit_has_its_controls_and_all_share_one_condition_without():
     assert [c.dose for c in conditions] == [0.0] + 2 * (5 * [0.0] + 3 * [0.5])
     assert conditions[1].layers == "0+1"
     assert conditions[1].latent_names == "0:4 1:2"
-    assert conditions[6].latent_names == "0:4"  # clamps move fewer latents here
+    assert conditions[6].latent_names == "0:4"  # clamps behaviour fewer latents here
     assert {c.set_size for c in conditions} == {0, 1, 2}
 
 
@@ -121,7 +121,7 @@ def test_only_what_can_be_made_as_large_as_the_edit_is():
         assert one(conditions, RANDOM)[0].intervention.norm_of
 
 
-def test_each_other_move_stands_beside_in_the_layers_of_the_edit():
+def test_each_other_behaviour_stands_beside_in_the_layers_of_the_edit():
     ranked = {
         "backtracking": [LatentId(0, 4)],
         "weighing": [],
@@ -133,7 +133,7 @@ def test_each_other_move_stands_beside_in_the_layers_of_the_edit():
         edit_plan(ABLATE, 1, draws={OTHER: 1}),
         ranked={"rl": ranked},
         sizes=dict.fromkeys(ranked, SIZES),
-        barred={move: set() for move in ranked},
+        barred={behaviour: set() for behaviour in ranked},
     )
     assert [c.latent_names for c in one(made, OTHER)] == ["0:7", "0:8", "0:9"]
 
@@ -156,7 +156,7 @@ def test_draws_of_one_kind_are_no_draws_of_another():
     assert matched != permuted
 
 
-def test_this_runs_own_latents_of_the_move_are_no_permuted_matches():
+def test_this_runs_own_latents_of_the_behaviour_are_no_permuted_matches():
     own = {LatentId(0, i) for i in range(50)}
     pool = [LatentId(0, i) for i in range(60)]
     made = plan(
@@ -174,7 +174,7 @@ def test_where_a_layer_has_no_other_counterparts_there_is_no_null():
     assert not one(made, PERMUTED)
 
 
-def test_another_moves_latents_leave_out_what_both_share():
+def test_another_behaviours_latents_leave_out_what_both_share():
     (other,) = one(plan(edit_plan(ABLATE, draws={OTHER: 3})), OTHER)
     assert other.latents == (LatentId(1, 9), LatentId(0, 7))
     assert other.behaviour == "backtracking"
@@ -226,7 +226,7 @@ def test_permuted_matches_are_other_counterparts_in_the_same_layers_that_fire_as
         assert set(permuted.latents) <= set(pool[2:])
 
 
-def test_other_latents_of_the_moves_list_are_no_permuted_matches():
+def test_other_latents_of_the_behaviours_list_are_no_permuted_matches():
     ranked = material().ranked | {"other/run": {"backtracking": [LatentId(0, 4), LatentId(0, 30)]}}
     pool = [LatentId(0, 30), LatentId(0, 31)]
     plan_of_one = edit_plan(ABLATE, 1, draws={PERMUTED: 3}, found_by="other/run")
@@ -251,7 +251,7 @@ def test_single_latents_are_told_by_their_place():
         (1, "1:2"),
         (2, "0:7"),
     ]
-    assert len(one(conditions, EDIT)) == 2  # The other move has but two.
+    assert len(one(conditions, EDIT)) == 2  # The other behaviour has but two.
 
 
 def test_the_plan_is_the_same_each_time():
@@ -280,20 +280,20 @@ def test_as_many_conditions_are_planned_for_as_are_made_of_full_lists(
     options: dict[str, Any], model: str
 ):
     own = AblateConfig(**options)
-    moves = ("backtracking", "verification", "weighing")
+    behaviours = ("backtracking", "verification", "weighing")
     most = max(own.num_latents, own.clamp_latents, *own.set_sizes)
-    lists = {m: [LatentId(0, most * n + i) for i in range(most)] for n, m in enumerate(moves)}
+    lists = {m: [LatentId(0, most * n + i) for i in range(most)] for n, m in enumerate(behaviours)}
     sizes = {0: sizes_of(20 * most)}
     given = material(
         ranked={"rl": lists, "base": lists},
-        sizes=dict.fromkeys(moves, sizes),
+        sizes=dict.fromkeys(behaviours, sizes),
         overall=sizes,
-        barred={move: set(found) for move, found in lists.items()},
+        barred={behaviour: set(found) for behaviour, found in lists.items()},
         decoders={0: torch.eye(20 * most)[:, : 2 * most]},
         centres={0: torch.zeros(2 * most)},
-        vectors={move: {0: torch.eye(2 * most)[0]} for move in moves},
-        untaken={move: {0: torch.ones(2 * most)} for move in moves},
-        shares=dict.fromkeys(moves, 0.02),
+        vectors={behaviour: {0: torch.eye(2 * most)[0]} for behaviour in behaviours},
+        untaken={behaviour: {0: torch.ones(2 * most)} for behaviour in behaviours},
+        shares=dict.fromkeys(behaviours, 0.02),
     )
     made = plan_conditions(edit_plans(own, model), given, seed=0)
-    assert len(made) == num_conditions(own, model, len(moves))
+    assert len(made) == num_conditions(own, model, len(behaviours))

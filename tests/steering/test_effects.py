@@ -12,13 +12,13 @@ from sae_reasoning.steering.outcomes import Judged, count, repetition_share
 from sae_reasoning.steering.ratios import Bootstrap, by_problem
 
 
-def rollout(moves: int, offered: int, taken: int, correct: bool | None = True) -> Judged:
+def rollout(behaviours: int, offered: int, taken: int, correct: bool | None = True) -> Judged:
     return Judged(
         text="so birch .",
         num_tokens=3,
         truncated=False,
         correct=correct,
-        spans=tuple(Span("backtracking", 10 * i, 10 * i + 5) for i in range(moves)),
+        spans=tuple(Span("backtracking", 10 * i, 10 * i + 5) for i in range(behaviours)),
         opportunities=tuple(
             Opportunity("backtracking", 10 * i, taken=i < taken) for i in range(offered)
         ),
@@ -26,7 +26,7 @@ def rollout(moves: int, offered: int, taken: int, correct: bool | None = True) -
 
 
 def test_outcomes_of_one_rollout_by_hand():
-    counts = count(rollout(moves=3, offered=4, taken=2), ["backtracking", "verification"])
+    counts = count(rollout(behaviours=3, offered=4, taken=2), ["backtracking", "verification"])
     assert counts["rate_per_trace/backtracking"] == (3, 1)
     assert counts["rate_per_opportunity/backtracking"] == (2, 4)
     assert counts["in_place/backtracking"] == (2, 3)
@@ -51,14 +51,14 @@ def test_repetition_is_the_share_of_stretches_that_came_before():
 def generations(
     rates: dict[str, list[int]], num_draws: int = 2, step: int = 0
 ) -> tuple[pd.DataFrame, list]:
-    """One rollout a problem, condition and draw, with that many moves of four opportunities.
+    """One rollout a problem, condition and draw, with that many behaviours of four opportunities.
 
-    Draws of a control after the first have `step` moves more.
+    Draws of a control after the first have `step` behaviours more.
     """
     rows, counts = [], []
-    for condition, moves in rates.items():
+    for condition, behaviours in rates.items():
         for draw in range(num_draws if "_" in condition else 1):
-            for problem, made in enumerate(np.array(moves) + (step if draw else 0)):
+            for problem, made in enumerate(np.array(behaviours) + (step if draw else 0)):
                 rows.append(
                     {
                         "model": "rl",
@@ -147,7 +147,7 @@ def test_equal_resamples_give_a_share_the_rule_of_three_and_other_outcomes_no_in
 
 
 def test_one_problem_says_nothing_beyond_itself():
-    found = effects_of({kind: moves[:1] for kind, moves in RATES.items()})
+    found = effects_of({kind: behaviours[:1] for kind, behaviours in RATES.items()})
     edit = value(found, "edit", "rate_per_trace/backtracking")
     assert edit.difference == -3
     inferred = found.filter(regex="low|high|q$|variance_reduction")
@@ -296,8 +296,8 @@ def test_one_more_draw_of_a_control_is_seldom_beyond_it(num_draws, is_normal, mo
         effect = rng.normal(0, 0.1, num_draws + 1)
         if not is_normal:
             effect = np.where(rng.random(num_draws + 1) < 0.2, 0.5, 0.0)
-        moves = rng.normal(effect[:, None], 0.3, (num_draws + 1, num_problems))
-        counted = np.stack([moves, np.ones_like(moves)], axis=-1)[:, :, None, :]
+        behaviours = rng.normal(effect[:, None], 0.3, (num_draws + 1, num_problems))
+        counted = np.stack([behaviours, np.ones_like(behaviours)], axis=-1)[:, :, None, :]
         bootstrap = Bootstrap(num_problems, 200, seed=repeat)
         edit, control = bootstrap.ratios(counted[:1]), bootstrap.ratios(counted[1:])
         found = bootstrap.beyond(edit, control, np.array([False]))

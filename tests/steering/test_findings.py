@@ -29,7 +29,7 @@ MOVES = ["backtracking", "verification"]
 
 
 def rollout(taken: int, right: int) -> Judged:
-    """A rollout with ten opportunities of one move, and ten moves of the other, some right."""
+    """A rollout with ten opportunities of one behaviour and ten of another, some right."""
     return Judged(
         text="",
         num_tokens=9,
@@ -47,7 +47,7 @@ def rollout(taken: int, right: int) -> Judged:
     )
 
 
-def experiment(*cells: dict, moves: list[str] = MOVES) -> pd.DataFrame:
+def experiment(*cells: dict, behaviours: list[str] = MOVES) -> pd.DataFrame:
     """Effects of rollouts of a hundred problems; each cell says its condition, `taken`, `right`."""
     rows, counts = [], []
     rng = np.random.default_rng(0)
@@ -63,7 +63,7 @@ def experiment(*cells: dict, moves: list[str] = MOVES) -> pd.DataFrame:
         # Problems differ in what a condition does, or nothing could be resampled.
         for problem, noise in enumerate(rng.integers(-1, 2, 100)):
             taken = int(np.clip(filled["taken"] + noise, 0, 10))
-            counts.append(count(rollout(taken, filled["right"]), moves))
+            counts.append(count(rollout(taken, filled["right"]), behaviours))
             rows.append(
                 {k: v for k, v in filled.items() if k not in ("taken", "right")}
                 | {"problem_id": f"p{problem}", "norm_sum": 2.0, "num_edited": 1}
@@ -122,9 +122,11 @@ def test_an_effect_within_what_its_controls_draws_do_does_not_stand():
     assert not row["significant"]
 
 
-def test_an_effect_must_go_further_than_each_other_moves_latents():
+def test_an_effect_must_go_further_than_each_other_behaviours_latents():
     def others(*taken: int) -> list[dict]:
-        return [{"condition": "other_move", "draw": d, "taken": t} for d, t in enumerate(taken)]
+        return [
+            {"condition": "other_behaviour", "draw": d, "taken": t} for d, t in enumerate(taken)
+        ]
 
     row = edited(experiment({"taken": 4}, *controls(8), *others(8, 4)))
     assert row["other_draws"] == 2
@@ -150,7 +152,7 @@ def test_a_control_of_one_draw_leaves_open_whether_an_effect_stands():
 
 
 def test_whether_edits_stand_is_corrected_for_how_many_there_are():
-    """By the least sure of its comparisons each, over the edits of their own moves alone."""
+    """By the least sure of its comparisons each, over the edits of their own behaviours alone."""
     some = [
         [{"taken": taken, "set_size": size}, *controls(8, set_size=size)]
         for size, taken in ((1, 2), (2, 8), (5, 8), (9, 8))
@@ -162,8 +164,8 @@ def test_whether_edits_stand_is_corrected_for_how_many_there_are():
     assert own.q_all_controls[1] == pytest.approx(4 * alone)
 
 
-def test_a_move_by_itself_has_no_guard_so_nothing_stands():
-    row = edited(experiment({"taken": 2}, *controls(8), moves=["backtracking"]))
+def test_a_behaviour_by_itself_has_no_guard_so_nothing_stands():
+    row = edited(experiment({"taken": 2}, *controls(8), behaviours=["backtracking"]))
     assert not row["coherent"]
     assert not row["significant"]
 
@@ -179,7 +181,7 @@ def test_an_edit_with_nothing_beside_it_neither_stands_nor_fails():
 
 
 @pytest.mark.parametrize(("right", "is_coherent"), [(9, True), (8, False)])
-def test_an_edit_is_coherent_while_the_other_moves_stay_right(right, is_coherent):
+def test_an_edit_is_coherent_while_the_other_behaviours_stay_right(right, is_coherent):
     found = experiment({"taken": 2, "right": right}, *controls(8))
     row = edited(found)
     assert row["coherent"] == row["significant"] == is_coherent
@@ -206,7 +208,7 @@ def test_growing_sets_have_necessity_beside_sufficiency():
     assert table.necessity_n.tolist() == [1000, 1000, 1000]
 
 
-def test_a_clamp_that_stops_the_move_does_not_suffice_for_it():
+def test_a_clamp_that_stops_the_behaviour_does_not_suffice_for_it():
     of_clamp = {"model": "base", "edit": "clamp", "dose": 1.0}
     down = [of_clamp | {"taken": 2}, *controls(8, **of_clamp)]
     found = experiment({"taken": 7, "edit": "scale", "dose": 2.0}, *down)
@@ -227,9 +229,9 @@ def test_doses_show_latents_beside_the_vector_of_their_size():
     }
 
 
-def test_every_edited_set_meets_every_move():
+def test_every_edited_set_meets_every_behaviour():
     table = off_target(experiment({"taken": 2}))
-    assert table.move.tolist() == ["backtracking", "verification"]
+    assert table.behaviour.tolist() == ["backtracking", "verification"]
     assert table.difference.to_numpy() == pytest.approx([-0.6, 0], abs=0.05)
 
 
@@ -267,4 +269,4 @@ def test_tables_of_no_edit_or_of_one_without_controls_have_no_rows(tmp_path: Pat
         plot_effects(main_edits(table), tmp_path / "effects.png")
         assert not (tmp_path / "effects.png").exists()
     assert growing_sets(found[:0]).empty and off_target(found[:0]).empty
-    assert off_target(found).move.tolist() == ["backtracking", "verification"]
+    assert off_target(found).behaviour.tolist() == ["backtracking", "verification"]

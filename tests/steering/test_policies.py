@@ -35,7 +35,7 @@ class Seen:
 
 
 def says(residuals: dict[int, Tensor]) -> Tensor:
-    """Two moves; which one starts stands in the residual."""
+    """Two behaviours; which one starts stands in the residual."""
     return torch.eye(3)[residuals[0][:, 0].long()].clamp_min(1e-9).log()
 
 
@@ -55,7 +55,7 @@ def decide(
         policies,
         rows % len(policies),
         torch.stack([torch.zeros_like(rows), rows, torch.zeros_like(rows)], dim=1),
-        num_moves=3,
+        num_behaviours=3,
         d_model=2,
         by_rl=says,
         by_base=foresees,
@@ -67,7 +67,7 @@ def decide(
 PUSHES = [Steer(1, torch.tensor([1.0, 0.0])), Steer(2, torch.tensor([0.0, 2.0]))]
 
 
-def test_the_oracle_pushes_to_the_named_move_where_models_differ_enough() -> None:
+def test_the_oracle_pushes_to_the_named_behaviour_where_models_differ_enough() -> None:
     divergence = float(disagreement(torch.tensor(A), torch.tensor(C))[1])
     policy = Policy(ORACLE, threshold=divergence + 0.1, pushes=PUSHES)
     _, (found,) = decide(
@@ -102,7 +102,7 @@ def test_each_row_follows_its_own_policy() -> None:
     assert found.layer.tolist() == [-1, -1, -1, 1, 1, -1]
 
 
-def test_a_move_without_a_vector_is_not_steered_to() -> None:
+def test_a_behaviour_without_a_vector_is_not_steered_to() -> None:
     policy = Policy(GATE, threshold=0.0, pushes=[None, PUSHES[1]])
     own, (found,) = decide([policy], base=[A, A], rl=[A, A], resid=[[1.0, 1.0], [2.0, 1.0]])
     assert found.layer.tolist() == [-1, 2]

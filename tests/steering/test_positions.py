@@ -34,7 +34,7 @@ def marks(timing: Timing, sampler, num_rows: int, num_steps: int) -> list[list[b
 
 
 def heard_after(sentence: str):
-    """Hears that the move `back` could start after one sentence."""
+    """Hears that the behaviour `back` could start after one sentence."""
 
     def hear(piece: str) -> frozenset[str] | None:
         if not piece.endswith("."):
@@ -44,7 +44,7 @@ def heard_after(sentence: str):
     return hear
 
 
-def test_a_row_is_edited_where_its_move_could_start_and_nowhere_else():
+def test_a_row_is_edited_where_its_behaviour_could_start_and_nowhere_else():
     timing = Timing(
         [Positions(OPPORTUNITIES, "back"), Positions(OPPORTUNITIES, "on"), Positions(ALL)],
         keys(3),

@@ -1,4 +1,4 @@
-"""What latents say of the next move."""
+"""What latents say of the next behaviour."""
 
 import torch
 
@@ -10,19 +10,19 @@ from sae_reasoning.steering.readout import (
 )
 
 
-def test_latents_that_tell_moves_apart_are_weighed_so() -> None:
+def test_latents_that_tell_behaviours_apart_are_weighed_so() -> None:
     generator = torch.Generator().manual_seed(0)
-    move = torch.arange(300) % 3
-    latents = torch.nn.functional.one_hot(move, 3)[:, 1:] * 2.0
+    behaviour = torch.arange(300) % 3
+    latents = torch.nn.functional.one_hot(behaviour, 3)[:, 1:] * 2.0
     latents = latents + 0.1 * torch.rand(300, 2, generator=generator)
-    readout = fit_readout(latents, move, 3, seed=0)
-    assert (readout(latents).argmax(-1) == move).all()
+    readout = fit_readout(latents, behaviour, 3, seed=0)
+    assert (readout(latents).argmax(-1) == behaviour).all()
     torch.testing.assert_close(readout(latents).exp().sum(-1), torch.ones(300))
 
 
 def test_latents_that_say_nothing_leave_the_shares() -> None:
-    move = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    shares = fit_readout(torch.zeros(100, 1), move, 3, seed=0)(torch.zeros(1, 1)).exp()[0]
+    behaviour = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    shares = fit_readout(torch.zeros(100, 1), behaviour, 3, seed=0)(torch.zeros(1, 1)).exp()[0]
     torch.testing.assert_close(shares, torch.tensor([0.6, 0.3, 0.1]), atol=0.01, rtol=0)
 
 
@@ -44,4 +44,4 @@ def test_chosen_latents_of_several_layers_stand_side_by_side() -> None:
     readout = fit_readout(found, torch.tensor([1, 0]), 2, seed=0)
     foreseen = Foresight(reader, readout, torch.ones(4), 0.5)({0: resid, 1: 2 * resid})
     assert foreseen.divergence.tolist() == [5.0, 3.0]
-    assert foreseen.moves.argmax(-1).tolist() == [1, 0]
+    assert foreseen.behaviours.argmax(-1).tolist() == [1, 0]

@@ -1,4 +1,4 @@
-"""Directions that start a move."""
+"""Directions that start a behaviour."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Gradients of the log-probability that a move starts, at the position that predicts it."""
+"""Gradients of the log-probability that a behaviour starts, at the position that predicts it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -48,7 +48,8 @@ def onset_gradients(
     Args:
         lm: Reader.
         prefixes: Token ids up to onset-1.
-        wanted: Of each prefix, what would start the move, each one or more tokens; at least one.
+        wanted: Of each prefix, what would start the behaviour, each one or more tokens; at least
+            one.
         layers: Decoder blocks whose output is differentiated by.
         token_budget: Tokens of one pass, padding included.
         pushes: By layer, what is added to the residual at the end of every prefix beforehand.

@@ -1,4 +1,4 @@
-"""Which commit a hub id stands for: `main` moves, a commit doesn't."""
+"""Which commit a hub id stands for: `main` behaviours, a commit doesn't."""
 
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ def commit_of(path: str, file: str, revision: str | None) -> str | None:
         return revision
 
 
-@cache  # A branch that moves meanwhile doesn't change what a run reads.
+@cache  # A branch that behaviours meanwhile doesn't change what a run reads.
 def _resolved(path: str, file: str, revision: str | None) -> str | None:
     found = cached_file(path, file, revision=revision)
     return extract_commit_hash(None if found is None else str(found), None)

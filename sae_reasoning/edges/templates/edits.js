@@ -2,7 +2,7 @@
 // Edits of the sets that hold the latent: effects and controls, doses, other behaviours, and texts.
 const CONDITION_NAMES = {
   edit: "the edit", matched_latent: "matched latents", random_direction: "random directions", random_positions: "random positions",
-  other_move: "other behaviours' latents", mean_difference: "mean difference", latents_and_error: "latents and the SAE's error",
+  other_behaviour: "other behaviours' latents", mean_difference: "mean difference", latents_and_error: "latents and the SAE's error",
   whole_residual: "whole residual", random_span: "random span", permuted_match: "matched latents of other latents",
 };
 const MODEL_NAMES = { base: "base", rl: "RL model" };
@@ -34,7 +34,7 @@ function mainEdit(record, model, behaviour) {
   const parts = [element("h4", "", `${MODEL_NAMES[model]}: ${behaviour}, with controls and baselines`),
     differenceBars(beside.map((b) => ({ ...b, label: named(b.condition) })), "change of starts per opportunity")];
   const off = of(record.off_target).filter((o) => o.difference !== null);
-  if (off.length) parts.push(element("h4", "", `${MODEL_NAMES[model]}: the same edit on every behaviour`), differenceBars(off.map((o) => ({ ...o, label: o.move + (o.move === behaviour ? " (its own)" : "") })), "change of starts per opportunity"));
+  if (off.length) parts.push(element("h4", "", `${MODEL_NAMES[model]}: the same edit on every behaviour`), differenceBars(off.map((o) => ({ ...o, label: o.behaviour + (o.behaviour === behaviour ? " (its own)" : "") })), "change of starts per opportunity"));
   const doses = of(record.doses).filter((d) => d.difference !== null);
   if (new Set(doses.map((d) => d.dose)).size > 1) parts.push(doseCurve(doses, `${MODEL_NAMES[model]}: dose–response of ${behaviour}`));
   for (const pair of of(record.texts)) parts.push(textPair(pair));

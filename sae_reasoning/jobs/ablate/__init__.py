@@ -1,4 +1,4 @@
-"""Edit the latents of each move in both models, and measure what that changes, against controls."""
+"""Edit the latents of each behaviour in both models; measure what changes, against controls."""
 
 import shutil
 from collections.abc import Sequence
@@ -53,10 +53,10 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         console.plan(name, experiment.lines())
         if said := too_short(cfg, experiment.chosen):
             console.warn(said)
-        for model, moves in experiment.without_lot.items():
+        for model, behaviours in experiment.without_lot.items():
             console.warn(
                 f"no trace of the select split says how often {model} could start "
-                f"{', '.join(moves)}: random positions are no control there; {more_traces(cfg)}"
+                f"{', '.join(behaviours)}: no random positions as control; {more_traces(cfg)}"
             )
         rollouts = generations(cfg, experiment, stage.folder, console)
         found = effects(
@@ -141,7 +141,7 @@ def _shown(found: pd.DataFrame, tables: dict[str, pd.DataFrame], split: str) -> 
         for name, columns, title in (
             ("sets", _SET_COLUMNS, "growing sets: ablated in the RL model, clamped in the base"),
             ("doses", _DOSE_COLUMNS, "doses, in multiples of the latents' maximum"),
-            ("returning", _RETURN_COLUMNS, "does the move come back through the SAE's error?"),
+            ("returning", _RETURN_COLUMNS, "does the behaviour come back through the SAE's error?"),
         )
         if len(tables[name])
     ]

@@ -1,7 +1,8 @@
 """Latents of crosscoders: one code of both models' residuals of a token, a decoder for each.
 
-`rank` scores what one model reads, so it has no say here. A move's latents are chosen by onset
-AUROC on the select split: active where the RL model started the move, rather than where it could
+`rank` scores what one model reads, so it has no say here. A behaviour's latents are chosen by onset
+AUROC on the select split: active where the RL model started the behaviour, rather than where it
+    could
 have. When they are edited, the model that isn't edited reads along, so that the code is the one
 that was trained; read from one half of its encoder it would be another code.
 """
@@ -39,7 +40,7 @@ def is_joint(cfg: Config) -> bool:
 
 
 def choose_joint(cfg: Config, traces: Sequence[Trace]) -> Choice:
-    """The latents of each move, from the cache of both models.
+    """The latents of each behaviour, from the cache of both models.
 
     Raises:
         ConfigError: An option asks for what there is of SAEs only.
@@ -68,7 +69,7 @@ def choose_joint(cfg: Config, traces: Sequence[Trace]) -> Choice:
 def _separators(
     cfg: Config, traces: Sequence[Trace], halves: Mapping[int, Half]
 ) -> dict[str, list[LatentId]]:
-    """Of each move that is asked for, or can be told, the latents most active where it started."""
+    """Of each behaviour that is asked for, the latents most active where it started."""
     table = opportunities_of(traces)
     taken = table.groupby("behaviour").taken.agg(["sum", "size"])
     enough = taken[(taken["sum"] >= FEW) & (taken["size"] - taken["sum"] >= FEW)].index

@@ -25,8 +25,8 @@ class Choice:
     """What is edited, and what is known of all latents.
 
     Attributes:
-        ranked: Latents of each move, the best first; by the reader whose list it is.
-        listed: By move, everything that is shortlisted for it.
+        ranked: Latents of each behaviour, the best first; by the reader whose list it is.
+        listed: By behaviour, everything that is shortlisted for it.
         table: Of each latent, reader and writer: firing rate, mean and maximum where it's active.
         dictionaries: By model that is edited, and layer.
     """
@@ -73,14 +73,14 @@ def open_dictionaries(
 
 
 def list_name(cfg: Config) -> str:
-    """The list of shortlist.json whose moves are edited; separators reorder onset predictors."""
+    """The list of shortlist.json that is edited; separators reorder onset predictors."""
     return "onset_predictors" if cfg.ablate.shortlist == "separators" else cfg.ablate.shortlist
 
 
 def choose(
     cfg: Config, shortlist: dict[str, Any], reviews: Sequence[Review] = ()
 ) -> dict[str, list[LatentId]]:
-    """The shortlisted latents of each move to edit, over the config's layers and moves, best first.
+    """The shortlisted latents of each behaviour to edit, on the config's layers, best first.
 
     Args:
         cfg: The experiment.
@@ -88,7 +88,7 @@ def choose(
         reviews: Where there are any, only latents that they call real are taken.
 
     Raises:
-        ConfigError: A move has none.
+        ConfigError: A behaviour has none.
     """
     name = list_name(cfg)
     real = called_real(reviews) if reviews else None
@@ -169,7 +169,7 @@ def reviews_of(cfg: Config) -> list[Review]:
 def chosen_by_score(
     cfg: Config, chosen: Mapping[str, Sequence[LatentId]], reader: str
 ) -> dict[str, list[LatentId]]:
-    """As many latents of the same moves, by a reader's scores on the RL model's select texts."""
+    """As many latents of the same behaviours, by a reader's scores on RL select texts."""
     column, floor = {
         "span_detectors": ("span_auroc", 0.5),
         "separators": ("onset_auroc", 0.5),
@@ -196,7 +196,7 @@ def chosen_by_score(
 
 
 def listed_latents(shortlist: dict[str, Any], behaviour: str) -> set[LatentId]:
-    """Everything that is shortlisted for a move, as span detector or onset predictor."""
+    """Everything that is shortlisted for a behaviour, as span detector or onset predictor."""
     return {
         LatentId(entry["layer"], entry["latent"])
         for lists in (shortlist["span_detectors"], shortlist["onset_predictors"])
@@ -209,10 +209,10 @@ class Matches:
     """Counterparts in this run's dictionaries of another run's latents.
 
     Attributes:
-        ranked: Of its shortlisted latents, by move, the best of its list first.
+        ranked: Of its shortlisted latents, by behaviour, the best of its list first.
         pool: Of all its latents.
-        table: A row for each shortlisted latent and move, the best first: who its counterpart is,
-            and how alike.
+        table: A row for each shortlisted latent and behaviour, the best first: who its counterpart
+            is, and how alike.
     """
 
     ranked: dict[str, list[LatentId]]

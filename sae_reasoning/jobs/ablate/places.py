@@ -34,12 +34,12 @@ FEW = 20
 
 @dataclass(frozen=True)
 class Places:
-    """Of one model, from the select split; by move.
+    """Of one model, from the select split; by behaviour.
 
     Attributes:
-        sizes: By layer, of latents at the move's opportunities in the RL model's texts.
-        vectors: By layer, from where the move could have started and didn't to where it did; from
-            any end of a sentence where it didn't, if there are few of the former.
+        sizes: By layer, of latents at the behaviour's opportunities in the RL model's texts.
+        vectors: By layer, from where the behaviour could have started and didn't to where it did;
+            from any end of a sentence where it didn't, if there are few of the former.
         untaken: By layer, the mean residual where it didn't.
         shares: Opportunities among positions, in the traces most like the edited responses.
     """
@@ -53,7 +53,7 @@ class Places:
 def sizes_overall(
     cfg: Config, table: pd.DataFrame, reader: str, dictionaries: Mapping[int, Dictionary | Half]
 ) -> dict[int, LatentSizes]:
-    """How often and strongly latents fire in `reader`, on the texts that hold the moves.
+    """How often and strongly latents fire in `reader`, on the texts that hold the behaviours.
 
     Raises:
         BrokenArtifact: The table lacks latents.
@@ -96,7 +96,7 @@ def measure_places(
     Args:
         cfg: The experiment.
         model: Who is edited.
-        behaviours: Moves.
+        behaviours: Behaviours.
         traces: All of them.
         dictionaries: By layer.
         overall: Sizes at all tokens, by layer.
@@ -195,7 +195,7 @@ def _sizes_at(
 def _shares(
     cfg: Config, model: str, behaviours: Sequence[str], traces: Sequence[Trace], begun: str
 ) -> dict[str, float]:
-    """Positions among those of the model's responses at which each move could start.
+    """Positions among those of the model's responses at which each behaviour could start.
 
     They are counted as `ablate` hears them: in natural text, wherever a sentence may start.
     """

@@ -68,16 +68,17 @@ class Experiment:
     Attributes:
         split: Of the problems.
         problems: To generate on.
-        chosen: Latents of each move, the best first: this run's own, or counterparts of another's.
+        chosen: Latents of each behaviour, the best first: this run's own, or counterparts of
+            another's.
         conditions: Of each model.
         samples: Rollouts a problem and condition, by model.
         begun: Beginning of each response that is given to a model.
         dictionaries: By model and layer.
         matches: Counterparts of another run's latents, where those are edited.
-        annotate: By model, marks the moves of its responses.
+        annotate: By model, marks the behaviours of its responses.
         listener: By prompt, who hears opportunities while a response is written.
         edits: What is done, in words.
-        without_lot: By model, moves without random positions as a control: how many there'd be
+        without_lot: By model, behaviours without random positions as a control: how many there'd be
             isn't known.
     """
 
@@ -137,7 +138,9 @@ def prepare(cfg: Config) -> Experiment:
     for model in cfg.pair.readers:
         material = _material(cfg, model, choice, matches, traces, begun[model])
         if own.where == OPPORTUNITIES and not own.matches_of:
-            without_lot[model] = [move for move in chosen if not material.shares[move]]
+            without_lot[model] = [
+                behaviour for behaviour in chosen if not material.shares[behaviour]
+            ]
         try:
             conditions[model] = plan_conditions(
                 edit_plans(own, model, is_single=cfg.pair.is_single), material, seed=own.seed
@@ -163,29 +166,29 @@ def prepare(cfg: Config) -> Experiment:
         annotate=annotate,
         listener=listener,
         edits=_in_words(cfg),
-        without_lot={model: moves for model, moves in without_lot.items() if moves},
+        without_lot={model: behaviours for model, behaviours in without_lot.items() if behaviours},
     )
 
 
 def _in_words(cfg: Config) -> str:
     own = cfg.ablate
     where = "opportunities" if own.where == OPPORTUNITIES else "all tokens"
-    ablated = f"the first {own.num_latents} of a move to 0"
+    ablated = f"the first {own.num_latents} of a behaviour to 0"
     clamped = f"the first {own.clamp_latents} to {own.clamp_multiple:g} of their maximum"
     if cfg.pair.is_single:
         both = f"; {clamped}" if own.both else ""
-        return f"at {where}; {ablated}{both}; moves of new text are marked by cue words"
+        return f"at {where}; {ablated}{both}; behaviours of new text are marked by cue words"
     return f"at {where}; in the RL model {ablated}, in the base {clamped}"
 
 
 def _annotators(cfg: Config) -> tuple[dict[str, Annotator], Callable[[str], Hear]]:
-    """Who marks the moves of new text, and who hears opportunities in it.
+    """Who marks the behaviours of new text, and who hears opportunities in it.
 
     Natural text is marked by cue words, whoever marked the traces: a model that judges isn't asked
     about every edit's rollouts.
 
     Raises:
-        ConfigError: A move has no cue words.
+        ConfigError: A behaviour has no cue words.
     """
     annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
     if annotate is not None and listener is not None:
@@ -219,11 +222,11 @@ def _most(cfg: Config) -> int:
 
 
 def too_short(cfg: Config, chosen: Mapping[str, Sequence[LatentId]]) -> str:
-    """Which options ask for more latents of a move than there are, in one line, or "".
+    """Which options ask for more latents of a behaviour than there are, in one line, or "".
 
     Args:
         cfg: The experiment.
-        chosen: Latents of each move to edit.
+        chosen: Latents of each behaviour to edit.
     """
     own = cfg.ablate
     asked = {"num_latents": own.num_latents, "set_sizes": max(own.set_sizes, default=0)}
@@ -233,7 +236,11 @@ def too_short(cfg: Config, chosen: Mapping[str, Sequence[LatentId]]) -> str:
     options = [f"ablate.{name}={getattr(own, name)}" for name, n in asked.items() if n > fewest]
     if not options:
         return ""
-    short = {move: len(found) for move, found in chosen.items() if len(found) < max(asked.values())}
+    short = {
+        behaviour: len(found)
+        for behaviour, found in chosen.items()
+        if len(found) < max(asked.values())
+    }
     name = list_name(cfg)
     limit = getattr(cfg.rank, name)
     if own.matches_of:
@@ -244,7 +251,7 @@ def too_short(cfg: Config, chosen: Mapping[str, Sequence[LatentId]]) -> str:
         remedy = f"raise rank.{name}={limit} to have more"
     else:
         remedy = f"rank.{name}={limit} lists all that there are, so lower the set"
-    counts = ", ".join(f"{count} for {move}" for move, count in short.items())
+    counts = ", ".join(f"{count} for {behaviour}" for behaviour, count in short.items())
     return f"{', '.join(options)}: more than there are ({counts}), so sets end there; {remedy}"
 
 
@@ -271,13 +278,15 @@ def _material(
     begun: str,
 ) -> Material:
     """What the edits of one model are made of."""
-    dictionaries, moves = choice.dictionaries[model], list(choice.ranked["rl"])
+    dictionaries, behaviours = choice.dictionaries[model], list(choice.ranked["rl"])
     overall = sizes_overall(cfg, choice.table, model, dictionaries)
-    places = measure_places(cfg, model, moves, traces, dictionaries, overall, begun)
+    places = measure_places(cfg, model, behaviours, traces, dictionaries, overall, begun)
     found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
-        barred = {move: own.union(matches.ranked[move]) for move, own in barred.items()}
+        barred = {
+            behaviour: own.union(matches.ranked[behaviour]) for behaviour, own in barred.items()
+        }
     return Material(
         ranked=found,
         sizes=places.sizes,

@@ -64,7 +64,7 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
         )
         return sum(len(rollout.token_ids) for rollout in rollouts)
 
-    few = _interventions(sizes, layers, moves=3)
+    few = _interventions(sizes, layers, behaviours=3)
     which = torch.arange(sizes.rows) % len(few)
 
     def edit() -> int:
@@ -77,7 +77,7 @@ def editors(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
     def peer() -> int:
         return _sampled_by_transformers(lm, distinct[: sizes.rows], sizes.new_tokens)
 
-    many = _interventions(sizes, layers, moves=sizes.grid_conditions)[: sizes.grid_conditions]
+    many = _interventions(sizes, layers, behaviours=sizes.grid_conditions)[: sizes.grid_conditions]
     problems = distinct[: sizes.grid_problems]
     cells = [(number, prompt) for number in range(len(many)) for prompt in problems]
     prompts = [prompt for _, prompt in cells]
@@ -146,15 +146,15 @@ def _fastest(roll_out: Callable[[int], int], most: int) -> int:
     return rates[max(rates)]
 
 
-def _interventions(sizes: Sizes, layers: Sequence[int], moves: int) -> list[Intervention]:
-    """As in `ablate`: no edit, the edits of some moves, and their controls."""
+def _interventions(sizes: Sizes, layers: Sequence[int], behaviours: int) -> list[Intervention]:
+    """As in `ablate`: no edit, the edits of some behaviours, and their controls."""
     rng = random.Random(0)
 
     def latents() -> list[int]:
         return rng.sample(range(sizes.edited_d_sae), sizes.edited_latents)
 
     found = [NO_EDIT]
-    for _ in range(moves):
+    for _ in range(behaviours):
         ablated = {layer: LatentChange.ablate(latents()) for layer in layers}
         matched = {layer: LatentChange.ablate(latents()) for layer in layers}
         clamped = {

@@ -32,7 +32,7 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary, build_training_sae, f
 from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 
-BEHAVIOURS = tuple(f"move {number}" for number in range(6))
+BEHAVIOURS = tuple(f"behaviour {number}" for number in range(6))
 _TRACE_TOKENS = 256
 _PROMPT_TOKENS = 16
 _SHARD_TOKENS = 65536
@@ -130,7 +130,7 @@ def _material(sizes: Sizes, folder: Path, num_tokens: int, d_model: int) -> Mate
 
 
 def _traces(num: int) -> list[Trace]:
-    """Traces of both writers and splits in which moves of some ten tokens follow each other."""
+    """Traces of both writers and splits: behaviours of some ten tokens, one after the other."""
     rng = random.Random(0)
     traces = []
     for number in range(num):
@@ -215,11 +215,11 @@ def _peer_figures(
         largest = [values[start:stop].max() for start, stop in bounds]
         return float(roc_auc_score(intervals.is_positive[here], largest))
 
-    of_row = labels.moves.of_row
+    of_row = labels.classes.of_row
     mine = of_row >= 0
-    mine[mine] = labels.moves.group[of_row[mine]] == group_index(writer, split)
+    mine[mine] = labels.classes.group[of_row[mine]] == group_index(writer, split)
     own = values[mine]
-    label = (labels.moves.bits[of_row[mine]] >> behaviour & 1).astype(bool)
+    label = (labels.classes.bits[of_row[mine]] >> behaviour & 1).astype(bool)
     return {
         "token_auroc": float(roc_auc_score(label, own)),
         "span_auroc": auroc(labels.spans),

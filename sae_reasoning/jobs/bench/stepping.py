@@ -66,9 +66,9 @@ def steppers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             [Policy(RANDOM, shares=[_SHARE], pushes=[Steer(1, torch.ones(sizes.edited_d_model))])],
             torch.zeros(sizes.rows, dtype=torch.int64),
             keys,
-            num_moves=2,
+            num_behaviours=2,
             d_model=sizes.edited_d_model,
-            by_rl=lambda residuals: unasked(residuals).moves,
+            by_rl=lambda residuals: unasked(residuals).behaviours,
             by_base=unasked,
         )
         rollouts = lockstep(

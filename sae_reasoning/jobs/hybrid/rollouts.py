@@ -92,7 +92,7 @@ def _roll_out(
         [trial.rule for trial in trials],
         torch.tensor([place[trial] for trial, _, _ in batch]),
         noise_keys(Noise(RANDOM_STREAM, own.seed), prefixes),
-        num_moves=steered.num_classes,
+        num_behaviours=steered.num_classes,
         d_model=base.facts.d_model,
         by_rl=steered.timing.by_rl,
         by_base=steered.timing.by_base,

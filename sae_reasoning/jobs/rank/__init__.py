@@ -364,7 +364,7 @@ def _title(baselines: pd.DataFrame) -> str:
     first = random.iloc[0]
     return (
         f"{title} ({RANDOM_READER}: best layer, {first.steps:,} steps on {first.num_traces:,} "
-        "traces with moves)"
+        "traces with behaviours)"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.behaviours.baselines import some_with_moves
+from sae_reasoning.behaviours.baselines import some_with_behaviours
 from sae_reasoning.behaviours.injection import (
     PHRASE_SIZES,
     PROMPT,
@@ -79,7 +79,7 @@ class _Words:
 def attack_with_words(
     cfg: Config, subject: Subject, lm: LanguageModel, bars: Bars, console: Console
 ) -> tuple[list[Attack], list[Injection]]:
-    """A latent's own tokens put into prompts, and into traces outside the move."""
+    """A latent's own tokens put into prompts, and into traces outside the behaviour."""
     own = _own_words(cfg, subject)
     is_junction = word_junction(lm.tokenizer)
     attacks: list[Attack] = []
@@ -131,7 +131,9 @@ def attack_with_words(
 def _own_words(cfg: Config, subject: Subject) -> list[_Words]:
     """Of each target what it fires on most on the select split, and its like."""
     select = [t for t, trace in enumerate(subject.traces) if trace.split == "select"]
-    chosen = some_with_moves([subject.traces[t] for t in select], _SAMPLED_TRACES, cfg.rank.seed)
+    chosen = some_with_behaviours(
+        [subject.traces[t] for t in select], _SAMPLED_TRACES, cfg.rank.seed
+    )
     sample = [select[number] for number in chosen]
     rows = subject.rows.of(sample)
     layers = sorted({target.layer for target in subject.targets})
@@ -166,7 +168,7 @@ def _num_texts(cfg: Config, split: str) -> int:
 
 
 def _usual_length(subject: Subject, behaviour: int, writer: str) -> int:
-    """Median tokens of the move's spans."""
+    """Median tokens of the behaviour's spans."""
     intervals = subject.drawn.intervals
     here = intervals.of_cell(cell_index(behaviour, writer, "report"))
     sizes = (intervals.stop[here] - intervals.start[here])[intervals.is_positive[here]]

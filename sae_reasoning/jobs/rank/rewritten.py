@@ -1,4 +1,4 @@
-"""Attacks that a reader reads new text for: its moves in other words; windows of any new text."""
+"""Attacks that a reader reads new text for: paraphrased behaviours; windows of any new text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from sae_reasoning.behaviours.baselines import some_with_moves
+from sae_reasoning.behaviours.baselines import some_with_behaviours
 from sae_reasoning.behaviours.injection import Text
 from sae_reasoning.behaviours.outcomes import PARAPHRASE, Attack, Bars, Target, judge
 from sae_reasoning.behaviours.windows import cell_index, problem_numbers
@@ -72,7 +72,7 @@ def attack_with_paraphrase(
     report = [trace for trace in subject.traces if trace.split == "report"]
     texts: list[Text] = []
     spans: list[tuple[int, int, str, str]] = []
-    for number in some_with_moves(report, _PARAPHRASED_TRACES, cfg.rank.seed):
+    for number in some_with_behaviours(report, _PARAPHRASED_TRACES, cfg.rank.seed):
         trace = report[number]
         made = paraphrase(
             trace,
@@ -92,7 +92,9 @@ def attack_with_paraphrase(
         wanted.setdefault(target.layer, [])
         if target.latent not in wanted[target.layer]:
             wanted[target.layer].append(target.latent)
-    with console.progress(len(texts), "traces", f"{subject.name}: moves in other words") as bar:
+    with console.progress(
+        len(texts), "traces", f"{subject.name}: behaviours in other words"
+    ) as bar:
         found = window_maxima(lm, texts, subject.dictionaries, wanted, cfg.cache.token_budget)
         bar.advance(len(texts))
     attacks = []

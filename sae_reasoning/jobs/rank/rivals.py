@@ -13,7 +13,7 @@ from sae_reasoning.behaviours.baselines import (
     NgramScorer,
     best_latent,
     score_baseline,
-    some_with_moves,
+    some_with_behaviours,
 )
 from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.behaviours.strata import Alike, alike
@@ -102,7 +102,7 @@ def score_text(cfg: Config, data: RankData, parts: Path) -> None:
 
 def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) -> RandomReader:
     """Train SAEs on a randomly initialised reader, or read them back; score the best latents."""
-    chosen = some_with_moves(data.traces, cfg.rank.random_traces, cfg.rank.seed)
+    chosen = some_with_behaviours(data.traces, cfg.rank.random_traces, cfg.rank.seed)
     traces = [data.traces[t] for t in chosen]
     rows = response_rows(traces)
     twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
