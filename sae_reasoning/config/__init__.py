@@ -95,7 +95,7 @@ VERSIONS = {
     "train": 1,
     "rank": 16,
     "match": 2,
-    "ablate": 8,
+    "ablate": 9,
     "transfer": 1,
     "contrast": 6,
     "course": 4,

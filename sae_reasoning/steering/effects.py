@@ -314,8 +314,8 @@ def _outcomes(plain: Iterable[str], behaviour: str) -> dict[str, list[int]]:
     """Which counted columns make up each outcome, seen from the edited behaviour."""
     outcomes: dict[str, list[int]] = {}
     for index, name in enumerate(plain):
-        measure, _, behaviour = name.partition("/")
-        if behaviour in ("", behaviour):
+        measure, _, counted = name.partition("/")
+        if counted in ("", behaviour):
             outcomes[name] = [index]
         elif measure in ("in_place", "validity"):
             outcomes.setdefault(f"off_target/{measure}", []).append(index)

@@ -12,14 +12,7 @@ from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.load import LanguageModel, load
-from sae_reasoning.steering.edits import (
-    Intervention,
-    LatentChange,
-    RowEdits,
-    ablate,
-    add,
-    clamp,
-)
+from sae_reasoning.steering.edits import Intervention, LatentChange, RowEdits
 
 LAYER, WIDTH, NUM_LATENTS = 1, 32, 24
 CHOSEN, VALUES = [2, 3, 7, 11], [6.0, 3.0, 5.0, 4.0]
@@ -45,15 +38,15 @@ By = Callable[[Tensor], Tensor]
 EDITS: dict[str, tuple[Intervention, By]] = {
     "ablate": (
         Intervention({LAYER: LatentChange.ablate(CHOSEN)}),
-        lambda x: ablate(x, chosen_latents(x), DECODER[CHOSEN]),
+        lambda x: x - chosen_latents(x) @ DECODER[CHOSEN],
     ),
     "clamp": (
         Intervention({LAYER: LatentChange.clamp(CHOSEN, VALUES)}),
-        lambda x: clamp(x, chosen_latents(x), DECODER[CHOSEN], torch.tensor(VALUES, dtype=x.dtype)),
+        lambda x: x + (torch.tensor(VALUES).to(x) - chosen_latents(x)) @ DECODER[CHOSEN],
     ),
     "add": (
         Intervention(along={LAYER: 5.0 * DECODER[9]}),
-        lambda x: add(x, DECODER[9], 5.0),
+        lambda x: x + 5.0 * DECODER[9],
     ),
 }
 

@@ -28,9 +28,10 @@ from sae_reasoning.edges.lm.load import encode_prompt, load
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.jobs.ablate import rollouts
-from sae_reasoning.jobs.ablate.plan import Problem, too_short
+from sae_reasoning.jobs.ablate.plan import too_short
 from sae_reasoning.steering.conditions import LatentId
 from sae_reasoning.steering.noise import keyed_sampler
+from sae_reasoning.tasks.problems import noise_key
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +97,7 @@ def test_ablate_generates_every_condition_on_report_problems_only(cfg):
     tables = ("effects", "generations", "sets", "doses", "off_target", "returning")
     assert {path.name for path in folder.iterdir()} == {
         *(f"{table}.parquet" for table in tables),
-        *("effects.png", "manifest.json"),
+        "manifest.json",
     }
     found = read_table(folder / "effects.parquet")
     assert set(found.layer) == {"0+1", "1", "0"}
