@@ -100,7 +100,7 @@ class AblateConfig(SamplingConfig):
         require(
             not self.reviews or self.shortlist != "separators",
             "ablate.reviews is about shortlisted latents, and ablate.shortlist=separators takes "
-            "others; set onset predictors or span detectors",
+            "others; set onset_predictors or span_detectors",
         )
 
     def depends_on(self, option: str) -> bool:

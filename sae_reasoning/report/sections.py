@@ -149,13 +149,14 @@ def attacks(found: pd.DataFrame) -> Section:
     tables, charts = [], []
     for shortlist in (SPAN_DETECTORS, ONSET_PREDICTORS):
         own = found[found.shortlist == shortlist]
+        latents = shortlist.replace("_", " ")
         if refuted := _refuted(own):
             charts.append(
-                Chart(f"{shortlist}: refuted, of those that the attack could test", refuted)
+                Chart(f"{latents}: refuted, of those that the attack could test", refuted)
             )
         if len(own):
-            tables.append(_table(f"{shortlist}: latents refuted, by attack", toll(own, shortlist)))
-            tables.append(_table(f"{shortlist}: labels", calls(own, shortlist)))
+            tables.append(_table(f"{latents}: latents refuted, by attack", toll(own, shortlist)))
+            tables.append(_table(f"{latents}: labels", calls(own, shortlist)))
     return Section(
         "attacks",
         ATTACKS,

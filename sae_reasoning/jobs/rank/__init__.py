@@ -203,8 +203,9 @@ def _found(
         "beaten": ("latents that beat a baseline for sure, paired", count_beaten(beaten)),
     }
     for name in (SPAN_DETECTORS, ONSET_PREDICTORS):
-        tables[f"toll of {name}"] = (f"{name} killed, by attack", toll(attacks, name))
-        tables[f"calls of {name}"] = (f"{name}, as they're called", calls(attacks, name))
+        words = name.replace("_", " ")
+        tables[f"toll of {words}"] = (f"{words} killed, by attack", toll(attacks, name))
+        tables[f"calls of {words}"] = (f"{words}, as they're called", calls(attacks, name))
     heads = headlines(content, attacks)
     said = [
         f"No {kind} is listed for any behaviour, so none is attacked; {more_traces(cfg)}, or ask "
