@@ -231,7 +231,7 @@ def test_doses_show_latents_beside_the_vector_of_their_size():
 
 def test_every_edited_set_meets_every_behaviour():
     table = off_target(experiment({"taken": 2}))
-    assert table.behaviour.tolist() == ["backtracking", "verification"]
+    assert table.affected.tolist() == ["backtracking", "verification"]
     assert table.difference.to_numpy() == pytest.approx([-0.6, 0], abs=0.05)
 
 
@@ -269,4 +269,4 @@ def test_tables_of_no_edit_or_of_one_without_controls_have_no_rows(tmp_path: Pat
         plot_effects(main_edits(table), tmp_path / "effects.png")
         assert not (tmp_path / "effects.png").exists()
     assert growing_sets(found[:0]).empty and off_target(found[:0]).empty
-    assert off_target(found).behaviour.tolist() == ["backtracking", "verification"]
+    assert off_target(found).affected.tolist() == ["backtracking", "verification"]
