@@ -23,6 +23,10 @@ PER_TRACE, PER_OPPORTUNITY, OWN_TRACES, ENTER_THINKING = (
     "onset_probability/per_opportunity_own",
     "enter_thinking",
 )
+ANNOTATED_PER_TRACE, ANNOTATED_PER_OPPORTUNITY = (
+    "annotated/per_trace",
+    "annotated/per_opportunity",
+)
 OCCURS = "occurs"
 """Share of rollouts with the thinking prefix forced in which a behaviour was seen to start."""
 
@@ -90,6 +94,47 @@ def rates(
         found += compared(
             resampling, behaviour, PER_OPPORTUNITY, by_writer(mass, offered), (sum(both), sum(both))
         )
+        found.append(_occurs(traces, places, behaviour, resampling))
+    return found
+
+
+def annotated_rates(
+    traces: Sequence[Trace],
+    places: Sequence[Place],
+    behaviours: Sequence[str],
+    resampling: Resampling,
+) -> list[Measure]:
+    """Rates of every behaviour as it was sampled and annotated, on the report split.
+
+    They stand in for onset probabilities where a task can't list all openings of a behaviour.
+
+    Args:
+        traces: Of both writers with the thinking prefix forced, as many a problem.
+        places: Their opportunities.
+        behaviours: Whose rates.
+        resampling: Makes intervals.
+    """
+    report = {index: trace for index, trace in enumerate(traces) if trace.split == REPORT}
+    number = {p: row for row, p in enumerate(sorted({t.problem_id for t in report.values()}))}
+    cell = {i: (number[t.problem_id], MODELS.index(t.writer)) for i, t in report.items()}
+    written = np.zeros((len(number), len(MODELS)))
+    for at in cell.values():
+        written[at] += 1
+    found = []
+    for behaviour in behaviours:
+        spans, taken, offered = (np.zeros(written.shape) for _ in range(3))
+        for index, trace in report.items():
+            spans[cell[index]] += sum(span.behaviour == behaviour for span in trace.spans)
+        for place in places:
+            if place.behaviour == behaviour and place.trace in cell:
+                offered[cell[place.trace]] += 1
+                taken[cell[place.trace]] += place.opportunity.taken
+        for measure, above, below in (
+            (ANNOTATED_PER_TRACE, spans, written),
+            (ANNOTATED_PER_OPPORTUNITY, taken, offered),
+        ):
+            items = (int(below[:, 0].sum()), int(below[:, 1].sum()))
+            found += compared(resampling, behaviour, measure, _over(above, below), items)
         found.append(_occurs(traces, places, behaviour, resampling))
     return found
 

@@ -6,7 +6,12 @@ import pandas as pd
 
 from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING
 from sae_reasoning.contrast.measures import RATIO, Measure
-from sae_reasoning.contrast.rates import PER_OPPORTUNITY, PER_TRACE
+from sae_reasoning.contrast.rates import (
+    ANNOTATED_PER_OPPORTUNITY,
+    ANNOTATED_PER_TRACE,
+    PER_OPPORTUNITY,
+    PER_TRACE,
+)
 from sae_reasoning.contrast.steered import NONE, VALID, VECTOR
 from sae_reasoning.contrast.weights import WeightChange
 from sae_reasoning.records import BASE, RL
@@ -27,7 +32,13 @@ def weight_measures(changes: Sequence[WeightChange]) -> list[Measure]:
 
 
 def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame:
-    """Rates, execution accuracy and steering of each behaviour."""
+    """Rates, execution accuracy and steering of each behaviour.
+
+    Rates are annotated ones where onset probabilities were not measured.
+    """
+    exact = any(m.measure == PER_TRACE for m in found)
+    per_trace = PER_TRACE if exact else ANNOTATED_PER_TRACE
+    per_opportunity = PER_OPPORTUNITY if exact else ANNOTATED_PER_OPPORTUNITY
     by = {(m.behaviour, m.measure, m.model, m.condition, m.level): m for m in found}
 
     def cell(behaviour: str, measure: str, model: str, condition: str = "") -> str:
@@ -40,8 +51,8 @@ def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame
         [
             {
                 "behaviour": behaviour,
-                "a trace, rl/base": cell(behaviour, PER_TRACE, RATIO),
-                "an opportunity, rl/base": cell(behaviour, PER_OPPORTUNITY, RATIO),
+                "a trace, rl/base": cell(behaviour, per_trace, RATIO),
+                "an opportunity, rl/base": cell(behaviour, per_opportunity, RATIO),
                 "accuracy, base": cell(behaviour, ACCURACY, BASE, OWN_OPENING),
                 "accuracy, rl": cell(behaviour, ACCURACY, RL, OWN_OPENING),
                 "steered": cell(behaviour, VALID, BASE, VECTOR),

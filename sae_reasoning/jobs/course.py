@@ -48,7 +48,12 @@ from sae_reasoning.tasks.protocol import Execution, Start, Task
 
 def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `course.parquet` and `course.png` in `course`."""
-    models = _models(cfg)
+    models, task = _models(cfg), open_task(cfg)
+    if lacking := task.missing("openings", "judge"):
+        raise ConfigError(
+            f"course: task={task.name} has no {' and no '.join(lacking)}, which the course needs; "
+            "choose task=search"
+        )
     facts = {name: describe(config).fingerprint for name, (_, config) in models.items()}
     made = require_stage(cfg.folder, "contrast", cfg.settings("contrast"), outside_inputs(cfg))
     with Stage(
@@ -58,7 +63,7 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("course", stage.final)
             assert stage.manifest
             return stage.manifest
-        shown, task = _shown_to(cfg), open_task(cfg)
+        shown = _shown_to(cfg)
         steps = {name: step for name, (step, _) in models.items()}
         console.plan(
             "course",

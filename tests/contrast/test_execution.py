@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from sae_reasoning.contrast.execution import execution_accuracy
-from sae_reasoning.contrast.faithfulness import corrupted, shuffled
+from sae_reasoning.contrast.faithfulness import (
+    accuracy_after,
+    asked_to_answer,
+    chain_of_thought,
+    corrupted,
+    shuffled,
+)
 from sae_reasoning.contrast.measures import Resampling
 from sae_reasoning.contrast.starts import Begun, own_openings
 from sae_reasoning.contrast.steered import (
@@ -30,9 +36,10 @@ from sae_reasoning.steering.vectors import (
     steer_once,
 )
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.protocol import Start
+from sae_reasoning.tasks.protocol import ResponseFormat, Start
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, BACKTRACKING
 from sae_reasoning.tasks.search.task import search_task
+from sae_reasoning.tasks.text.task import text_task
 
 TASK = search_task()
 
@@ -284,3 +291,49 @@ def test_execution_accuracy_beside_a_heuristic() -> None:
 def test_mean_difference_points_from_elsewhere_to_the_onsets() -> None:
     vector = mean_difference(torch.tensor([[3.0, 1.0]] * 4), torch.tensor([[0.0, 1.0]] * 4))
     assert vector.tolist() == [1.0, 0.0]
+
+
+def _response(problem: str, text: str, *, truncated: bool = False) -> Trace:
+    return Trace(
+        trace_id=problem,
+        problem_id=problem,
+        split="report",
+        writer="rl",
+        model="rl",
+        prompt=PROMPT,
+        text=text,
+        token_ids=(1, 2),
+        num_prompt_tokens=1,
+        correct=True,
+        truncated=truncated,
+        spans=(),
+        opportunities=(),
+    )
+
+
+def test_without_a_mark_the_last_sentence_of_natural_text_is_the_answer() -> None:
+    form = ResponseFormat(answer_prefix="\n\nAnswer:")
+    task = text_task([], {}, {"base": form, "rl": form}, TASK.grader)
+    text = "It is 3.\n\nWait, no. Then it is 4. Answer: 4."
+    chain = "It is 3.\n\nWait, no. Then it is 4."
+    assert chain_of_thought(task, _response("p0", text)) == chain
+    assert chain_of_thought(task, _response("p0", text, truncated=True)) is None
+    assert chain_of_thought(task, _response("p0", "4.")) is None
+    mixed = shuffled(task, "rl", chain, random.Random(1))
+    assert mixed != chain and sorted(mixed.split()) == sorted(chain.split())
+    assert "\n\n" in mixed
+    assert asked_to_answer(chain, form) == f"{chain}\n\nAnswer:"
+    marked = ResponseFormat("<think>", "</think>", "\n\nAnswer:")
+    assert asked_to_answer(chain, marked) == f"{chain} </think>\n\nAnswer:"
+
+
+def test_answers_without_a_grade_are_left_out_in_every_condition() -> None:
+    traces = [_response(f"p{index}", "4.") for index in range(3)]
+    resampling = Resampling(num_resamples=20, seed=0)
+    grades = {"intact": [True, True, False], "shuffled": [False, None, False]}
+    found = accuracy_after(grades, traces, resampling)
+    assert {one.condition: (one.value, one.items) for one in found} == {
+        "intact": (0.5, 2),
+        "shuffled": (0.0, 2),
+    }
+    assert accuracy_after({"intact": [None] * 3}, traces, resampling) == []

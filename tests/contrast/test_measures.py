@@ -1,5 +1,7 @@
 """Estimates of the contrast, small enough to check by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,14 @@ import torch
 from sae_reasoning.contrast.content_loss import content_loss
 from sae_reasoning.contrast.measures import Recorder, Resampling, compared
 from sae_reasoning.contrast.rates import (
+    ANNOTATED_PER_OPPORTUNITY,
+    ANNOTATED_PER_TRACE,
     ENTER_THINKING,
     OCCURS,
     OWN_TRACES,
     PER_OPPORTUNITY,
     PER_TRACE,
+    annotated_rates,
     by_writer,
     rates,
 )
@@ -220,3 +225,28 @@ def test_weight_changes_count_what_survives_bfloat16_and_the_rank_of_the_update(
     assert found["layers.w"].effective_rank == pytest.approx((1 + 0.25) / 2, abs=1e-3)
     with pytest.raises(ValueError, match="same parameters"):
         weight_changes(before, {"b": torch.ones(4)})
+
+
+def test_annotated_rates_count_spans_and_taken_opportunities_by_problem() -> None:
+    taken = TokenOpportunity("backtracking", 0, 2, taken=True)
+    left = TokenOpportunity("backtracking", 0, 2, taken=False)
+    span = TokenSpan("backtracking", 0, 1, 0, 1, "hand")
+    traces = [
+        replace(written("p1", "base", left), spans=()),
+        replace(written("p1", "rl", taken, left), spans=(span,)),
+        replace(written("p2", "base", taken, left), spans=(span,)),
+        replace(written("p2", "rl", taken), spans=(span, span)),
+    ]
+    places = places_of(traces, ["backtracking"])
+    found = {
+        (m.measure, m.model): m
+        for m in annotated_rates(traces, places, ["backtracking"], HOW)
+        if m.level == 0.95
+    }
+    assert found[ANNOTATED_PER_TRACE, "base"].value == 0.5
+    assert found[ANNOTATED_PER_TRACE, "rl"].value == 1.5
+    assert found[ANNOTATED_PER_TRACE, "rl/base"].value == 3
+    assert found[ANNOTATED_PER_OPPORTUNITY, "base"].value == pytest.approx(1 / 3)
+    assert found[ANNOTATED_PER_OPPORTUNITY, "rl"].value == pytest.approx(2 / 3)
+    assert found[ANNOTATED_PER_OPPORTUNITY, "rl"].items == 3
+    assert found[OCCURS, "base"].value == 0.5

@@ -17,6 +17,7 @@ from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs import contrast as job
 from sae_reasoning.report.verdict import VERDICTS
+from sae_reasoning.steering.vectors import ONSET_PREDICTORS
 from sae_reasoning.tasks.search import grammar
 
 
@@ -33,13 +34,13 @@ def run(project: Project, *options: str) -> str:
 
 
 def killed_at(step: str, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run until a step of the contrast begins."""
+    """Run until a step of the contrast begins, by the name of its function."""
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job._Lab, step, killed)
+        patch.setattr(job, step, killed)
         with pytest.raises(KeyboardInterrupt):
             run(project)
 
@@ -61,7 +62,7 @@ def test_every_measure_carries_n_and_an_interval(made_project: Project) -> None:
     assert set(table.behaviour) - {""} <= set(grammar.MOVES)
 
 
-def test_masses_are_probabilities_and_the_trained_model_enters_thought(
+def test_onset_probabilities_are_probabilities_and_the_trained_model_enters_thinking(
     made_project: Project,
 ) -> None:
     table = read_table(made_project.results / "contrast" / "contrast.parquet")
@@ -71,10 +72,10 @@ def test_masses_are_probabilities_and_the_trained_model_enters_thought(
     ].value.dropna()
     assert ((mass >= 0) & (mass <= 1)).all()
     entry = table[(table.measure == "enter_thinking") & (table.model == "rl")].value.item()
-    assert entry > 0.5  # It was trained on nothing but thoughts.
+    assert entry > 0.5  # It was trained on nothing but thinking.
 
 
-def test_the_verdict_names_every_move_with_its_evidence(made_project: Project) -> None:
+def test_the_verdict_names_every_behaviour_with_its_evidence(made_project: Project) -> None:
     found = json.loads((made_project.results / "report" / "verdict.json").read_text())
     assert [one["behaviour"] for one in found["verdicts"]] == list(grammar.MOVES)
     for one in found["verdicts"]:
@@ -88,13 +89,13 @@ def test_the_verdict_names_every_move_with_its_evidence(made_project: Project) -
 def test_a_killed_contrast_goes_on_and_ends_the_same(
     project: Project, made_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_at("reach", project, monkeypatch)
+    killed_at("pass_samples", project, monkeypatch)
     parts = next(project.results.glob("contrast.partial-*")) / "parts"
-    thoughts = read_traces(parts / "report_rl.parquet")
-    assert all(thought.text.startswith(grammar.THINK) for thought in thoughts)
-    assert {thought.split for thought in thoughts} == {"report"}
+    rollouts = read_traces(parts / "report_rl.parquet")
+    assert all(rollout.text.startswith(grammar.THINK) for rollout in rollouts)
+    assert {rollout.split for rollout in rollouts} == {"report"}
     said = run(project)
-    assert "thinks about" not in said
+    assert "answers report problems" not in said
     one, other = (
         read_table(p.results / "contrast" / "contrast.parquet") for p in (made_project, project)
     )
@@ -102,55 +103,52 @@ def test_a_killed_contrast_goes_on_and_ends_the_same(
     assert "up to date" in run(project)
 
 
-def test_every_problems_tries_are_counted(made_project: Project) -> None:
-    check_tries(made_project)
+def test_every_problems_samples_are_counted(made_project: Project) -> None:
+    check_samples(made_project)
     said = (made_project.folder / "output.txt").read_text()
-    assert "pass@k, report split" in said and "surely behind" in said
+    assert "pass@k, report split" in said and "is significantly below" in said
 
 
 @pytest.mark.e2e
-def test_a_contrast_killed_after_its_tries_has_every_problems(
+def test_a_contrast_killed_after_its_samples_has_every_problems(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed_at("corrupted", project, monkeypatch)
+    killed_at("corruption", project, monkeypatch)
     said = run(project)
-    check_tries(project)
-    assert "pass@k, report split" in said and "surely behind" in said
+    check_samples(project)
+    assert "pass@k, report split" in said and "is significantly below" in said
 
 
-def check_tries(project: Project) -> None:
+def check_samples(project: Project) -> None:
     """Of each problem there are four rows, and pass@1 is the mean of their odds."""
-    tries = read_table(project.results / "contrast" / "pass.parquet")
+    samples = read_table(project.results / "contrast" / "pass.parquet")
     walks = {"random walk", "random walk, open places"}
-    assert set(tries.model) == {"base", "rl"} | walks
-    assert tries.groupby("problem_id").size().eq(4).all()
-    models = tries[~tries.model.isin(walks)]
+    assert set(samples.model) == {"base", "rl"} | walks
+    assert samples.groupby("problem_id").size().eq(4).all()
+    models = samples[~samples.model.isin(walks)]
     assert (models.samples > 0).all() and (models.right <= models.samples).all()
     assert (models.tokens > 0).all()
-    assert tries[tries.model.isin(walks)].odds.between(0, 1).all()
+    assert samples[samples.model.isin(walks)].odds.between(0, 1).all()
     table = read_table(project.results / "contrast" / "contrast.parquet")
     once = table[(table.measure == "pass@k") & (table.condition == "1")].set_index("model").value
-    for model, odds in tries.groupby("model").odds.mean().items():
+    for model, odds in samples.groupby("model").odds.mean().items():
         assert once[model] == pytest.approx(odds)
 
 
-def test_onset_predictors_of_the_shortlist_can_be_triggers(project: Project) -> None:
+def test_onset_predictors_of_the_shortlist_can_be_vectors(project: Project) -> None:
     run(project, "contrast.vectors=[onset-predictors]")
     chosen = json.loads((project.results / "contrast" / "steering_vectors.json").read_text())
-    assert {one["kind"] for one in chosen} <= {"onset_predictors"}
+    assert {one["kind"] for one in chosen} <= {ONSET_PREDICTORS}
     shutil.rmtree(project.results / "rank")
     with pytest.raises(ValueError, match="run `make rank` first"):
         run(project, "contrast.vectors=[onset-predictors]", "contrast.seed=1")
 
 
-def test_moves_that_nobody_marks_are_refused_before_anything_is_made_anew(project: Project) -> None:
+def test_behaviours_that_the_task_does_not_mark_are_refused_before_anything_is_made(
+    project: Project,
+) -> None:
     with pytest.raises(ConfigError, match=r"contrast\.behaviours=\['backtrack'\].*choose of"):
         run(project, "contrast.behaviours=[backtrack]")
-
-
-def test_traces_that_nobody_can_annotate_are_refused(project: Project) -> None:
-    with pytest.raises(ConfigError, match=r"traces\.source=.*has no annotator"):
-        run(project, "traces.source=mine.jsonl")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.contrast.setting import Setting, open_setting
 from sae_reasoning.jobs.contrast.steering import steering
 from sae_reasoning.jobs.contrast.steps import (
+    annotations,
     content,
     corruption,
     execution,
@@ -48,6 +49,11 @@ NEEDS = {
     "content loss": ("content",),
 }
 """Capabilities of the task that a step needs."""
+GIVES_NOTHING = {
+    "pass@k": "graded answers",
+    "corrupted CoT": "graded answers after chains of thought on two problems",
+}
+"""What there was none of where a step came to no measure."""
 
 
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -63,7 +69,10 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         found: list[Measure] = []
         for name, step in steps.items():
             console.say(f"contrast: {name}")
-            found += setting.measures(name, step)
+            made = setting.measures(name, step)
+            if not made and name in GIVES_NOTHING:
+                lacking[name] = [GIVES_NOTHING[name]]
+            found += made
         write_table(stage.folder / "contrast.parquet", _table(found))
         write_traces(stage.folder / "rollouts.parquet", setting.traces)
         write_json(stage.folder / "missing.json", {"measures": lacking})
@@ -115,6 +124,12 @@ def _steps(
         "weights": lambda: weights(setting),
     }
     lacking = {name: list(setting.task.missing(*NEEDS.get(name, ()))) for name in every}
+    openings = setting.task.openings
+    if openings and not openings.is_closed:
+        lacking["onset probability"] = ["closed list of openings"]
+    if lacking["onset probability"]:
+        every = {"annotated rates": lambda: annotations(setting)} | every
+        lacking["annotated rates"] = []
     return (
         {name: step for name, step in every.items() if not lacking[name]},
         {name: parts for name, parts in lacking.items() if parts},
@@ -137,4 +152,5 @@ def _show(
     for line in pass_told(found, list(setting.task.problem_baselines)):
         console.say(f"  {line}")
     for name, parts in lacking.items():
-        console.say(f"  not measured: {name}; task={setting.task.name} has no {', '.join(parts)}")
+        lacks = " and no ".join(parts)
+        console.say(f"  not measured: {name}; task={setting.task.name} has no {lacks}")

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sae_reasoning.config import Config, ContrastConfig
+from sae_reasoning.config import Config, ConfigError, ContrastConfig
 from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.starts import Begun, Place, noise_key
 from sae_reasoning.edges.console import Console
@@ -131,13 +131,31 @@ def open_setting(cfg: Config, parts: Path, console: Console) -> Setting:
     own = cfg.contrast
     most = {SELECT: own.select_problems, REPORT: own.report_problems}
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+    task = open_task(cfg, traces)
     return Setting(
         own=own,
         cfg=cfg,
-        task=open_task(cfg, traces),
+        task=task,
         models=LoadedPair(cfg.pair, cfg.device),
         problems=first_problems(cfg, most),
-        behaviours=own.behaviours or cfg.behaviours,
+        behaviours=behaviours_of(cfg, task),
         parts=Parts(parts),
         console=console,
     )
+
+
+def behaviours_of(cfg: Config, task: Task) -> Sequence[str]:
+    """The behaviours to measure.
+
+    Raises:
+        ConfigError: Some are not marked in this task's text.
+    """
+    own = cfg.contrast.behaviours
+    option, chosen = ("contrast.behaviours", own) if own else ("behaviours", cfg.behaviours)
+    known = cfg.behaviours if task.behaviours is None else task.behaviours
+    if unknown := [behaviour for behaviour in chosen if behaviour not in known]:
+        raise ConfigError(
+            f"{option}={list(chosen)}: {', '.join(unknown)} can't be marked in text of "
+            f"task={task.name}; choose of {', '.join(sorted(known))}"
+        )
+    return chosen

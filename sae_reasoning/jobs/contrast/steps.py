@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,15 @@ import pandas as pd
 
 from sae_reasoning.contrast.content_loss import content_loss
 from sae_reasoning.contrast.execution import execution_accuracy
-from sae_reasoning.contrast.faithfulness import accuracy_after, corrupted
+from sae_reasoning.contrast.faithfulness import (
+    accuracy_after,
+    asked_to_answer,
+    chain_of_thought,
+    corrupted,
+)
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.pass_at_k import ProblemSamples, baseline_samples, pass_at_k
-from sae_reasoning.contrast.rates import rates
+from sae_reasoning.contrast.rates import annotated_rates, rates
 from sae_reasoning.contrast.starts import LogProbs, start_at
 from sae_reasoning.contrast.summary import weight_measures
 from sae_reasoning.contrast.weights import weight_changes
@@ -119,6 +124,11 @@ def onset_rates(setting: Setting, log_probs: OnsetLogProbs) -> list[Measure]:
     )
 
 
+def annotations(setting: Setting) -> list[Measure]:
+    """How often behaviours were annotated, where their openings can't all be listed."""
+    return annotated_rates(setting.traces, setting.places, setting.behaviours, setting.resampling)
+
+
 def execution(setting: Setting, log_probs: OnsetLogProbs) -> list[Measure]:
     """What both models make of a behaviour whose opening is written for them."""
     by_start = {model: _by_start(setting, log_probs[model]) for model in MODELS}
@@ -148,13 +158,31 @@ def _by_start(setting: Setting, log_probs: Sequence[Sequence[float]]) -> LogProb
 
 
 def pass_samples(setting: Setting, folder: Path) -> list[Measure]:
-    """pass@k of both models and of the task's random baselines, on report problems."""
-    samples = baseline_samples(setting.task, setting.sampled)
-    for model in MODELS:
-        made = setting.parts.json(f"samples_{model}", partial(_sample, setting, model))
-        samples += [ProblemSamples(**row) for row in made]
-    write_table(folder / "pass.parquet", pd.DataFrame([asdict(one) for one in samples]))
-    return pass_at_k(samples, setting.resampling)
+    """pass@k of both models and of the task's random baselines, on report problems.
+
+    Problems of which some answer has no grade are left out.
+    """
+    made = {
+        model: [
+            ProblemSamples(**row)
+            for row in setting.parts.json(f"samples_{model}", partial(_sample, setting, model))
+        ]
+        for model in MODELS
+    }
+    graded = set.intersection(*({one.problem_id for one in own} for own in made.values()))
+    problems = [problem for problem in setting.sampled if problem.problem_id in graded]
+    if ungraded := len(setting.sampled) - len(problems):
+        setting.console.say(
+            f"contrast: pass@k leaves out {ungraded} of {len(setting.sampled)} problems, whose "
+            "answers have no grade"
+        )
+    samples = baseline_samples(setting.task, problems)
+    for own in made.values():
+        samples += [one for one in own if one.problem_id in graded]
+    columns = [column.name for column in fields(ProblemSamples)]
+    table = pd.DataFrame([asdict(one) for one in samples], columns=columns)
+    write_table(folder / "pass.parquet", table)
+    return pass_at_k(samples, setting.resampling) if problems else []
 
 
 def _sample(setting: Setting, model: str) -> list[dict[str, Any]]:
@@ -165,10 +193,11 @@ def _sample(setting: Setting, model: str) -> list[dict[str, Any]]:
     found = []
     for number, problem in enumerate(setting.sampled):
         own = made[number * size : (number + 1) * size]
-        right = sum(
-            setting.task.grade(problem, one.text, truncated=one.truncated, model=model) is True
-            for one in own
-        )
+        grade = partial(setting.task.grade, problem, model=model)
+        grades = [grade(one.text, truncated=one.truncated) for one in own]
+        if None in grades:
+            continue
+        right = sum(map(bool, grades))
         truncated = sum(one.truncated for one in own)
         tokens = sum(len(one.token_ids) for one in own) / size
         samples = ProblemSamples(
@@ -182,17 +211,14 @@ def corruption(setting: Setting) -> list[Measure]:
     """What the RL model answers after its own chains of thought, whole and corrupted."""
     task, form, lm = setting.task, setting.task.formats[RL], setting.models[RL]
     own = [t for t in setting.traces if (t.split, t.writer) == (REPORT, RL)]
-    finished = [
-        trace for trace in own if form.thinking_suffix and form.thinking_suffix in trace.text
-    ]
+    finished = [trace for trace in own if chain_of_thought(task, trace) is not None]
     chosen = finished[: setting.own.corrupted_traces]
     if len({trace.problem_id for trace in chosen}) < 2:
         return []
     posed = {problem.problem_id: problem for problem in setting.problems[REPORT]}
     rng = random.Random(f"corrupted/{setting.own.seed}")
     versions = [corrupted(task, trace, finished, rng) for trace in chosen]
-    asked = f"{form.thinking_suffix} {form.answer_prefix}".strip()
-    found = []
+    grades: dict[str, list[bool | None]] = {}
     for condition in versions[0]:
         prefixes = [
             prefix_of(
@@ -200,19 +226,24 @@ def corruption(setting: Setting) -> list[Measure]:
                 trace.prompt,
                 posed[trace.problem_id].key,
                 index,
-                begun=f"{version[condition]} {asked}",
+                begun=asked_to_answer(version[condition], form),
             )
             for index, (trace, version) in enumerate(zip(chosen, versions, strict=True))
         ]
         made = setting.respond(
             RL, prefixes, "corrupted", setting.own.behaviour_tokens, until=task.sentence_end
         )
-        right = [
+        grades[condition] = [
             task.grade(posed[trace.problem_id], one.text, truncated=one.truncated, model=RL)
             for trace, one in zip(chosen, made, strict=True)
         ]
-        found.append(accuracy_after(condition, chosen, right, setting.resampling))
-    return found
+    ungraded = sum(None in own for own in zip(*grades.values(), strict=True))
+    if ungraded:
+        setting.console.say(
+            f"contrast: accuracy after corrupted CoT leaves out {ungraded} of {len(chosen)} chains "
+            "of thought, after which some answer has no grade"
+        )
+    return accuracy_after(grades, chosen, setting.resampling)
 
 
 def content(setting: Setting) -> list[Measure]:
