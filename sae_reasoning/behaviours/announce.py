@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_reasoning.behaviours.windows import WRITERS
-from sae_reasoning.records import Trace
+from sae_reasoning.records import MODELS, Trace
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def draw_onsets(
                 for o in trace.opportunities
                 if o.behaviour == behaviour
             ]
-            for writer in WRITERS
+            for writer in MODELS
         }
         rng = np.random.default_rng((seed, number))
         fewest = min(map(len, places.values()))

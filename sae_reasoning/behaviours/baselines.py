@@ -22,8 +22,8 @@ from torch import Tensor
 
 from sae_reasoning.behaviours.probes import Probe, fit_probe
 from sae_reasoning.behaviours.streams import SparseMaxima
-from sae_reasoning.behaviours.windows import SPLITS, WRITERS, Intervals, cell_index
-from sae_reasoning.records import Trace
+from sae_reasoning.behaviours.windows import Intervals, cell_index
+from sae_reasoning.records import MODELS, SPLITS, Trace
 from sae_reasoning.stats import auroc, clustered_auroc
 
 RANDOM_READER, RANDOM_DIRECTION, NGRAM, PROBE = BASELINES = (
@@ -88,7 +88,7 @@ def score_baseline(
 ) -> Iterator[BaselineScore]:
     """Report one baseline wherever both splits hold spans and windows."""
     for number, behaviour in enumerate(behaviours):
-        for writer in WRITERS:
+        for writer in MODELS:
             select, report = (cell_index(number, writer, s) for s in ("select", "report"))
             if not all(_both_kinds(intervals, cell) for cell in (select, report)):
                 continue
@@ -245,7 +245,7 @@ def some_with_behaviours(traces: Sequence[Trace], most: int, seed: int) -> list[
     rng = np.random.default_rng(seed)
     chosen: list[int] = []
     for split in SPLITS:
-        for writer in WRITERS:
+        for writer in MODELS:
             there = [
                 t
                 for t, trace in enumerate(traces)

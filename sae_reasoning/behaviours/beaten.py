@@ -19,7 +19,8 @@ from jaxtyping import Int
 from sae_reasoning.behaviours.baselines import Scorer
 from sae_reasoning.behaviours.shortlist import Entry
 from sae_reasoning.behaviours.streams import MaximaOf
-from sae_reasoning.behaviours.windows import WRITERS, Intervals, cell_index
+from sae_reasoning.behaviours.windows import Intervals, cell_index
+from sae_reasoning.records import MODELS
 from sae_reasoning.stats import Compared, Ranked, benjamini_hochberg, compare_aurocs
 
 _SURE = 0.05
@@ -84,7 +85,7 @@ def rival_scores(
     """
     found = {}
     for number, behaviour in enumerate(behaviours):
-        for writer in WRITERS:
+        for writer in MODELS:
             select, report = (cell_index(number, writer, s) for s in ("select", "report"))
             kinds = [intervals.is_positive[intervals.of_cell(c)] for c in (select, report)]
             if not all(kind.any() and not kind.all() for kind in kinds):
@@ -111,7 +112,7 @@ def hold_against(
     *,
     num_resamples: int,
     seed: int,
-    readers: Sequence[str] = WRITERS,
+    readers: Sequence[str] = MODELS,
 ) -> pd.DataFrame:
     """Every latent of a list, in every reader, against every baseline.
 

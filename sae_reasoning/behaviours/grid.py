@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from sae_reasoning.behaviours.streams import MaximaOf, SparseMaxima
-from sae_reasoning.behaviours.windows import WRITERS, cell_index
+from sae_reasoning.behaviours.windows import cell_index
+from sae_reasoning.records import MODELS, REPORT
 from sae_reasoning.stats import (
     Compared,
     Ranked,
@@ -24,8 +25,6 @@ from sae_reasoning.stats import (
 
 SPAN_AUROC, RATE = "span_auroc", "rate_at_opportunities"
 READERS_DIFFER, WRITERS_DIFFER = "readers", "writers"
-
-_SPLIT = "report"
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def compare_grid(
     *,
     num_resamples: int,
     seed: int,
-    readers: Sequence[str] = WRITERS,
+    readers: Sequence[str] = MODELS,
 ) -> pd.DataFrame:
     """All differences of shortlisted latents, on the report split.
 
@@ -102,7 +101,7 @@ def compare_grid(
             columns = {
                 (reader, writer): _columns(of[reader], number, writer, chosen)
                 for reader in readers
-                for writer in WRITERS
+                for writer in MODELS
             }
             for place, latent in enumerate(chosen):
                 for between, fixed, sides in _sides(readers):
@@ -150,9 +149,9 @@ def _sides(
     readers: Sequence[str],
 ) -> Iterable[tuple[str, str, tuple[tuple[str, str], tuple[str, str]]]]:
     """Kind of difference, what is fixed, and reader and writer of both sides."""
-    base, rl = WRITERS
-    for fixed in WRITERS:
-        if set(WRITERS) <= set(readers):
+    base, rl = MODELS
+    for fixed in MODELS:
+        if set(MODELS) <= set(readers):
             yield READERS_DIFFER, fixed, ((base, fixed), (rl, fixed))
         if fixed in readers:
             yield WRITERS_DIFFER, fixed, ((fixed, base), (fixed, rl))
@@ -161,7 +160,7 @@ def _sides(
 def _columns(
     maxima: SparseMaxima, behaviour: int, writer: str, latents: Sequence[int]
 ) -> np.ndarray:
-    return maxima.columns(cell_index(behaviour, writer, _SPLIT), np.array(latents, np.int64))
+    return maxima.columns(cell_index(behaviour, writer, REPORT), np.array(latents, np.int64))
 
 
 def _item(
@@ -171,7 +170,7 @@ def _item(
     side: tuple[str, str],
     place: int,
 ) -> Ranked:
-    cell = cell_index(behaviour, side[1], _SPLIT)
+    cell = cell_index(behaviour, side[1], REPORT)
     here = maxima.intervals.of_cell(cell)
     return Ranked(
         columns[side][:, place].astype(np.float64),

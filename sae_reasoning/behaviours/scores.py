@@ -32,8 +32,6 @@ from sae_reasoning.behaviours.tables import (
 )
 from sae_reasoning.behaviours.windows import (
     NO_SPANS,
-    SPLITS,
-    WRITERS,
     Classes,
     Intervals,
     Rows,
@@ -47,7 +45,7 @@ from sae_reasoning.behaviours.windows import (
     span_intervals,
 )
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out
-from sae_reasoning.records import Trace
+from sae_reasoning.records import MODELS, SPLITS, Trace
 
 _NUM_SHIFTS = 3
 """Circular shifts of the labels whose mean mutual information is the null."""
@@ -93,7 +91,7 @@ class Labels:
         return [
             (b, writer, split)
             for b, behaviour in enumerate(self.behaviours)
-            for writer in WRITERS
+            for writer in MODELS
             for split in SPLITS
             if self.status[behaviour, writer] != NO_SPANS
         ]
@@ -167,7 +165,7 @@ class LatentScores:
         self._classes = ClassSums(labels.classes, num_latents)
         self._shifted = [ClassSums(classes, num_latents, {COUNT}) for classes in labels.shifted]
         self._near = ClassSums(labels.near_cue, num_latents, {TOTAL})
-        num_groups = len(WRITERS) * len(SPLITS)
+        num_groups = len(MODELS) * len(SPLITS)
         cues = labels.cues
         self._words = WordSums(
             cues.row,
@@ -253,7 +251,7 @@ class LatentScores:
 
     def _latents(self) -> pd.DataFrame:
         blocks = []
-        for writer in WRITERS:
+        for writer in MODELS:
             group = group_index(writer, "select")
             num_rows, count = self._classes.of_group(COUNT, group)
             _, total = self._classes.of_group(TOTAL, group)

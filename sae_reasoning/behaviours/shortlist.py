@@ -270,7 +270,6 @@ def shortlist_content(
         ONSET_PREDICTORS: lists.onset_predictors,
     }
     return {
-        "schema_version": 1,
         "dictionaries": dictionaries,
         "wordings_held_out": {behaviour: list(words) for behaviour, words in wordings.items()},
         **{

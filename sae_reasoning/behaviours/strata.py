@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.behaviours.windows import (
-    WRITERS,
     Intervals,
     Rows,
     cell_index,
@@ -25,12 +24,11 @@ from sae_reasoning.behaviours.windows import (
     problem_numbers,
 )
 from sae_reasoning.behaviours.wordings import wording
-from sae_reasoning.records import Trace
+from sae_reasoning.records import MODELS, REPORT, Trace
 
 MAX_SPANS = 1000
 """Spans of each behaviour and writer; beyond it, as many drawn."""
 
-_SPLIT = "report"
 _WINDOWS, _TRIES = 4, 6
 _TENTHS = 10
 _TOKEN_BITS = 24
@@ -86,17 +84,17 @@ def alike(
     problems = problem_numbers(traces)
     bits = label_bits(traces, rows, behaviours)
     made: list[tuple[int, int, int, bool, int, bool, int, int]] = []
-    for writer in WRITERS:
-        own = [t for t, x in enumerate(traces) if (x.writer, x.split) == (writer, _SPLIT)]
+    for writer in MODELS:
+        own = [t for t, x in enumerate(traces) if (x.writer, x.split) == (writer, REPORT)]
         response = {
             t: (rows.row(t, traces[t].num_prompt_tokens), int(rows.row_of_trace[t + 1]))
             for t in own
         }
         for number, behaviour in enumerate(behaviours):
-            rng = np.random.default_rng((seed, number, WRITERS.index(writer)))
+            rng = np.random.default_rng((seed, number, MODELS.index(writer)))
             is_move = (bits >> number & 1).astype(bool)
             places = _places(rows, response, is_move)
-            cell = cell_index(number, writer, _SPLIT)
+            cell = cell_index(number, writer, REPORT)
             spans = [
                 (t, rows.row(t, s.token_start), rows.row(t, s.token_end), s)
                 for t in own

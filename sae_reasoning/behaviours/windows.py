@@ -14,12 +14,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.behaviours.wordings import HELD_OUT
-from sae_reasoning.records import Trace
+from sae_reasoning.records import MODELS, SPLITS, Trace
 
 Item = TypeVar("Item")
 
-WRITERS = ("base", "rl")
-SPLITS = ("select", "report")
 TESTED, POSITIONAL, NO_SPANS = "tested", "positional, not testable", "no spans"
 MAX_INTERVALS = 2000
 """Spans, and opportunities, used per behaviour, writer and split; beyond it, as many drawn."""
@@ -140,12 +138,12 @@ def response_rows(traces: Sequence[Trace]) -> Rows:
 
 def group_index(writer: str, split: str) -> int:
     """Number of a writer and split."""
-    return WRITERS.index(writer) * len(SPLITS) + SPLITS.index(split)
+    return MODELS.index(writer) * len(SPLITS) + SPLITS.index(split)
 
 
 def cell_index(behaviour: int, writer: str, split: str) -> int:
     """Number of a behaviour, writer and split."""
-    return behaviour * len(WRITERS) * len(SPLITS) + group_index(writer, split)
+    return behaviour * len(MODELS) * len(SPLITS) + group_index(writer, split)
 
 
 def classify_rows(
@@ -169,7 +167,7 @@ def classify_rows(
         moved = np.zeros_like(bits)
         moved[is_inside] = bits[moved_round(start, stop, np.random.default_rng(shift_seed))]
         bits = moved
-    num_groups = len(WRITERS) * len(SPLITS)
+    num_groups = len(MODELS) * len(SPLITS)
     codes, of_row, num_rows = np.unique(
         np.where(group < 0, -1, bits * num_groups + group), return_inverse=True, return_counts=True
     )
@@ -304,7 +302,7 @@ def behaviour_status(
     """
     status = {}
     for behaviour in behaviours:
-        for writer in WRITERS:
+        for writer in MODELS:
             places = [
                 [s.token_start - t.num_prompt_tokens for s in t.spans if s.behaviour == behaviour]
                 for t in traces

@@ -92,7 +92,7 @@ VERSIONS = {
     "traces": 3,
     "export": 1,
     "cache": 1,
-    "train": 1,
+    "train": 3,
     "rank": 16,
     "match": 2,
     "ablate": 9,

@@ -26,7 +26,7 @@ from sae_reasoning.edges.hashing import hash_files
 from sae_reasoning.edges.lock import Lock, is_held
 from sae_reasoning.edges.provenance import package_versions, revision
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PARTS_FILE = "parts.json"
 _SMALL = 1 << 20  # Bytes up to which a file's content is compared too, and not its size alone.
 _MOST_NAMED = 4  # Missing parts that a message has the commands of.
@@ -169,7 +169,7 @@ class Stage:
                 "inputs": self.inputs,
             }
         )
-        self.folder = self._beside(f"partial-{self.fingerprint}")
+        self.folder = self._real.with_name(f"{_partial_stem(final)}-{self.fingerprint}")
         self._shared, self._mends = shared, mends
         self._lock = Lock(self._real, self.fingerprint, shared=shared)
         self._started = time.monotonic()
@@ -249,11 +249,7 @@ class Stage:
 
     @property
     def _old(self) -> Path:
-        return self._beside("old")
-
-    def _beside(self, what: str) -> Path:
-        """A folder of this stage beside the final one, on the same disk."""
-        return self._real.with_name(f"{self._real.name}.{what}")
+        return self._real.with_name(f"{self._real.name}.old")
 
     @property
     def is_resuming(self) -> bool:
@@ -304,7 +300,7 @@ class Stage:
             os.replace(self._real, self._old)
         os.replace(self.folder, self._real)
         sync_folder(self._real.parent)
-        for stale in (self._old, *_partials(self._real)):
+        for stale in (self._old, *_partials(self.final)):
             _remove(stale)
         return manifest
 
@@ -327,8 +323,14 @@ def _behind_link(final: Path) -> Path:
     return real
 
 
-def _partials(folder: Path) -> list[Path]:
-    return sorted(folder.parent.glob(f"{glob.escape(folder.name)}.partial-*"))
+def _partial_stem(final: Path) -> str:
+    """What partial folders' names begin with; beyond a link the stage is named too (schema.py)."""
+    names = dict.fromkeys((_behind_link(final).name, final.name))
+    return f"{'.'.join(names)}.partial"
+
+
+def _partials(final: Path) -> list[Path]:
+    return sorted(_behind_link(final).parent.glob(f"{glob.escape(_partial_stem(final))}-*"))
 
 
 def _remove(folder: Path) -> None:
@@ -360,6 +362,11 @@ def require_stage(
     if manifest is None:
         _refuse_parts(root, name)
         raise NotMade(f"{root / name} is missing; run `make {name}` first, with the same options")
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise MissingInput(
+            f"{root / name} is of schema {manifest.schema_version}, this version reads "
+            f"{SCHEMA_VERSION}; run `make {name}` with the same options to make it anew"
+        )
     if change := _first_change(manifest.config, _plain(settings)):
         raise MissingInput(
             f"{root / name} was made with another config ({change}); run `make {name}` with the "
@@ -390,7 +397,7 @@ def _refuse_stale(root: Path, name: str, made: Manifest, now: Mapping[str, str])
 
 def _refuse_parts(root: Path, name: str) -> None:
     """Raise `MissingInput` if a stage is there in parts only."""
-    for folder in _partials(_behind_link(root / name)):
+    for folder in _partials(root / name):
         if not (folder / _PARTS_FILE).exists():
             continue
         missing = _missing_parts(folder)

@@ -1,4 +1,8 @@
-"""Parquet tables (pyarrow): traces by schema, anything else by column."""
+"""Parquet tables (pyarrow): traces by schema, anything else by column.
+
+A stage's tables carry its `schema_version` in their schema's metadata, and are read at that version
+only; files that people bring carry none.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sae_reasoning.edges.artifacts import BrokenArtifact, publish
+from sae_reasoning.edges.schema import require_schema, schema_version
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 
 _SPAN = pa.struct(
@@ -48,15 +53,13 @@ TRACE_SCHEMA = pa.schema(
         "answer_status": pa.string(),
     }
 )
-_LATER = ("answer_status",)
-"""Columns that older tables of traces lack; they are empty there."""
+_SCHEMA_VERSION = b"schema_version"
 
 
 def write_traces(path: Path, traces: Sequence[Trace]) -> None:
     """Publish traces as one Parquet file."""
     rows = [dataclasses.asdict(trace) for trace in traces]
-    with publish(path) as partial:
-        pq.write_table(pa.Table.from_pylist(rows, TRACE_SCHEMA), partial)
+    _write(path, pa.Table.from_pylist(rows, TRACE_SCHEMA))
 
 
 def read_traces(path: Path) -> list[Trace]:
@@ -65,11 +68,9 @@ def read_traces(path: Path) -> list[Trace]:
     Raises:
         BrokenArtifact: The file is cut short or of another schema, it holds no trace, or a span
             lies outside its text or tokens.
+        MissingInput: Another version made it.
     """
-    table = _read(path)
-    for column in _LATER:
-        if column not in table.schema.names:
-            table = table.append_column(column, pa.array([""] * len(table)))
+    table = _read_own(path)
     if not table.schema.equals(TRACE_SCHEMA):
         missing = sorted(set(TRACE_SCHEMA.names) - set(table.schema.names))
         raise BrokenArtifact(
@@ -118,8 +119,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def write_table(path: Path, columns: Mapping[str, Sequence[Any]] | pd.DataFrame) -> None:
     """Publish columns as one Parquet file."""
     frame = columns if isinstance(columns, pd.DataFrame) else pd.DataFrame(dict(columns))
-    with publish(path) as partial:
-        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), partial)
+    _write(path, pa.Table.from_pandas(frame, preserve_index=False))
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -127,8 +127,25 @@ def read_table(path: Path) -> pd.DataFrame:
 
     Raises:
         BrokenArtifact: The file is cut short.
+        MissingInput: Another version made it.
     """
-    return _read(path).to_pandas()
+    return _read_own(path).to_pandas()
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    version = schema_version(path)
+    if version is not None:
+        metadata = (table.schema.metadata or {}) | {_SCHEMA_VERSION: str(version)}
+        table = table.replace_schema_metadata(metadata)
+    with publish(path) as partial:
+        pq.write_table(table, partial)
+
+
+def _read_own(path: Path) -> pa.Table:
+    table = _read(path)
+    found = (table.schema.metadata or {}).get(_SCHEMA_VERSION)
+    require_schema(path, None if found is None else int(found))
+    return table
 
 
 def _read(path: Path) -> pa.Table:

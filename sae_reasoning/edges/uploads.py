@@ -21,6 +21,7 @@ from typing import Any
 
 from sae_reasoning.config import Config, PairConfig
 from sae_reasoning.edges.artifacts import Manifest
+from sae_reasoning.records import MODELS
 
 KINDS = {
     "traces": "traces",
@@ -107,7 +108,7 @@ def upload(cfg: Config, folder: Path, manifest: Manifest) -> Upload:
             kept.add(path)
     named = {str(path.relative_to(folder)): path for path in sorted(kept)}
     files = {name: path for name, path in named.items() if name not in held_back}
-    known = {name: value for name, value in manifest.inputs.items() if name in {*KINDS, *_MODELS}}
+    known = {name: value for name, value in manifest.inputs.items() if name in {*KINDS, *MODELS}}
     content = {
         "stage": manifest.stage,
         "fingerprint": manifest.fingerprint,
@@ -158,7 +159,6 @@ def without_places(content: Any) -> Any:
     return _placeless(content) if isinstance(content, str) else content
 
 
-_MODELS = ("base", "rl")
 _WITH_PORT = re.compile(r"(?<![\w./-])([\w.-]++|\[[0-9A-Fa-f:.]++\]):\d{1,5}(?!\w)")
 _WITH_USER = re.compile(r"(?<![\w.-])[\w.-]++@[\w.-]++:")
 _HOST = re.compile(r".*[A-Za-z].*|\d+(\.\d+){3}|\[.*")

@@ -17,6 +17,7 @@ from typing import Any
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, read_json, write_json
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms.cells import PAIRS, absent_behaviour, grid
 from sae_reasoning.report.calibration import Cell, calibration, confusion_table, shown
@@ -172,7 +173,7 @@ def _verdicts(cfg: Config, pair: _Pair, command: list[str]) -> list[dict]:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ConfigError(f"{pair.name} failed ({last}); run it by itself to see more")
-    return read_json(_results(cfg, pair) / "report" / "verdict.json")["verdicts"]
+    return read_artifact(_results(cfg, pair) / "report" / "verdict.json")["verdicts"]
 
 
 def _results(cfg: Config, pair: _Pair) -> Path:

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import Manifest, read_json
+from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.files import publish
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.report.findings import TABLES, Block, Files, blocks, fill
@@ -75,7 +76,7 @@ def _missing(cfg: Config, block: Block) -> str:
 
 def _files(folder: Path, table: str) -> Files:
     def content(path: Path) -> Any:
-        return read_json(path) if path.suffix == ".json" else read_table(path)
+        return read_artifact(path) if path.suffix == ".json" else read_table(path)
 
     return {name: content(folder / name) for name in TABLES[table].files}
 

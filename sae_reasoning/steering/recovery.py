@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from sae_reasoning.records import BASE, RL
 from sae_reasoning.stats import (
     bootstrap_of_sums,
     gap_between,
@@ -23,8 +24,6 @@ from sae_reasoning.texts import bounded
 
 ALL = "all"
 """In the column `behaviour`: over all problems."""
-BASE, RL = "base", "rl"
-"""Policies that are the ends of the gap."""
 NOTHING = "-"
 """The vector of a policy that pushes nothing."""
 CURVES = "token-swap oracle latent cue-word random random-vector".split()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_reasoning.config.hybrid import HybridConfig
-from sae_reasoning.steering import recovery
+from sae_reasoning.records import BASE, RL
 from sae_reasoning.steering.controls import random_direction
 from sae_reasoning.steering.onset_vectors import Vector
 from sae_reasoning.steering.policies import (
@@ -197,8 +197,8 @@ def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
     everywhere = Policy(ALWAYS, pushes=[bias] * len(steering.behaviours))
     differs, swapped = Policy(DIFFERS, SWAP), "wherever they differ"
     trials = [
-        Trial(recovery.BASE, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples),
-        Trial(recovery.RL, NOTHING, _NO_BUDGET, Policy(ALWAYS, SWAP), own.end_samples),
+        Trial(BASE, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples),
+        Trial(RL, NOTHING, _NO_BUDGET, Policy(ALWAYS, SWAP), own.end_samples),
         Trial("always", best, _NO_BUDGET, always, own.samples),
         Trial("global-bias", "global-bias", _NO_BUDGET, everywhere, own.samples),
         Trial("token-swap", swapped, _NO_BUDGET, differs, own.samples),

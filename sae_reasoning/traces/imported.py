@@ -22,7 +22,7 @@ from itertools import pairwise
 from typing import Any
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.records import Annotation, Opportunity, Span
+from sae_reasoning.records import MODELS, SPLITS, Annotation, Opportunity, Span
 from sae_reasoning.tasks.text.placing import Placement, place
 from sae_reasoning.tasks.text.sentences import sentence_opportunities
 from sae_reasoning.texts import silent
@@ -49,7 +49,6 @@ from sae_reasoning.traces.rows import (
 )
 from sae_reasoning.traces.sections import VENHOFF_LABELS, parse_sections
 
-WRITERS, _SPLITS = ("base", "rl"), ("select", "report")
 _MOST_LABELS = 8
 """Labels that a message names."""
 
@@ -235,13 +234,13 @@ class _Parser:
         if "annotated_response" in row and (chat := split_chat(text)):
             prompt, text = prompt or chat[0], chat[1]
         writer = row.get("writer") or self._writer
-        if writer not in WRITERS:
+        if writer not in MODELS:
             raise ValueError(
                 f"writer={writer!r} must be base or rl"
                 if writer
                 else "no writer; add `writer` to it, or set traces.writer=base or rl for all"
             )
-        if row.get("split") not in (None, *_SPLITS):
+        if row.get("split") not in (None, *SPLITS):
             raise ValueError(f"split={row['split']!r} must be select or report")
         ruler = Ruler(text, self._unit)
         spans: list[Span] = []

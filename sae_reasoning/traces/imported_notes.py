@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.traces.imported import WRITERS, ImportedTrace
+from sae_reasoning.records import MODELS
+from sae_reasoning.traces.imported import ImportedTrace
 
 
 def note_problems(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) -> None:
@@ -31,7 +32,7 @@ def note_problems(traces: Sequence[ImportedTrace], warn: Callable[[str], None]) 
             f"problem_id (first: {differing[0]}); give different problems different ids"
         )
     _note_numbered([trace for trace in traces if trace.is_numbered and trace.prompt], warn)
-    base, rl = ({t.problem_id: 0 for t in traces if t.writer == writer} for writer in WRITERS)
+    base, rl = ({t.problem_id: 0 for t in traces if t.writer == writer} for writer in MODELS)
     shared = len(base.keys() & rl.keys())
     if base and rl and 2 * shared < min(len(base), len(rl)):
         apart = [

@@ -11,11 +11,11 @@ from sae_reasoning.edges.artifacts import (
     Manifest,
     Stage,
     fingerprint,
-    write_json,
 )
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe, load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
+from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.ablate import ablate
@@ -98,7 +98,6 @@ def write_rank(
         write_table(stage.folder / "latents.parquet", pd.DataFrame(latents))
         write_table(stage.folder / "scores.parquet", pd.DataFrame(scores))
         shortlist = {
-            "schema_version": 1,
             "dictionaries": {
                 name: {
                     "folder": f"train/{name}",
@@ -116,7 +115,7 @@ def write_rank(
             },
         }
         write_table(stage.folder / "attacks.parquet", pd.DataFrame(ATTACKS))
-        write_json(stage.folder / "shortlist.json", shortlist)
+        write_artifact(stage.folder / "shortlist.json", shortlist)
         stage.finish({})
 
 

@@ -26,6 +26,7 @@ from sae_reasoning.edges.crosscoder_checkpoint import crosscoder_of
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.load import encode_prompt, load
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
+from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.jobs.ablate import rollouts
 from sae_reasoning.jobs.ablate.plan import too_short
@@ -202,7 +203,7 @@ def match_from(cfg: Config, other: str) -> None:
     onset_predictors = [{"layer": 4, "latent": latent} for latent in (8, 9, 7, 6)]
     with Stage(folder / "rank", {}, {}) as stage:
         lists = {"onset_predictors": {"backtracking": onset_predictors}, "span_detectors": {}}
-        write_json(stage.folder / "shortlist.json", lists)
+        write_artifact(stage.folder / "shortlist.json", lists)
         stage.finish({})
     # The best of either layer: 0:11 for two of them, and 1:12; nothing for 4:6.
     alike = {(8, 0, 11): 0.9, (8, 1, 30): 0.2, (9, 0, 11): 0.7, (7, 1, 12): 0.5}

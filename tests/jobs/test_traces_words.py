@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow.parquet as pq
 import pytest
 
 from sae_reasoning.config import Config, ConfigError, PairConfig, TracesConfig
 from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.tables import read_table, read_traces, write_table, write_traces
+from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.jobs.traces.rollouts import opens_thought
@@ -139,11 +138,3 @@ def test_a_writer_whose_template_opens_a_thought_is_known(words: Config, tmp_pat
     for writer in ("base", "rl"):
         trace = Trace("t", "p", "select", writer, "m", "1 + 1?", "2", (1,), 1, None, True, (), ())
         assert opens(trace) is (writer == "rl")
-
-
-def test_traces_of_before_there_was_a_status_are_still_read(tmp_path: Path) -> None:
-    trace = Trace("t", "p", "select", "rl", "m", "1 + 1?", "2", (1, 2), 1, True, False, (), ())
-    write_traces(tmp_path / "now.parquet", [trace])
-    columns = pq.read_table(tmp_path / "now.parquet").drop_columns("answer_status")
-    pq.write_table(columns, tmp_path / "then.parquet")
-    assert read_traces(tmp_path / "then.parquet") == [trace]

@@ -6,14 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sae_reasoning.steering.recovery import (
-    BASE,
-    RL,
-    decision_bits,
-    findings,
-    recovered_in_words,
-    recovery,
-)
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.steering.recovery import decision_bits, findings, recovered_in_words, recovery
 
 
 def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:

@@ -9,9 +9,10 @@ import pandas as pd
 from sae_reasoning.behaviours.headlines import Headline, headlines
 from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage, read_json
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.joint import is_joint
@@ -205,7 +206,7 @@ def _best_latents(cfg: Config) -> list[Headline]:
     if is_joint(cfg) or own.matches_of or own.reviews or own.shortlist not in _LISTS:
         return []
     shortlist, attacks = (
-        read_json(folder / "shortlist.json"),
+        read_artifact(folder / "shortlist.json"),
         read_table(folder / "attacks.parquet"),
     )
     others = [name for name in _LISTS if name != own.shortlist]

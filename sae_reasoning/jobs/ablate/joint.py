@@ -23,12 +23,11 @@ from sae_reasoning.jobs.ablate.latents import Choice
 from sae_reasoning.jobs.ablate.places import (
     FEW,
     MAX_CODES,
-    MODELS,
     codes_at,
     open_stores,
     opportunities_of,
 )
-from sae_reasoning.records import Trace
+from sae_reasoning.records import MODELS, Trace
 from sae_reasoning.stats import auroc
 from sae_reasoning.steering.conditions import LatentId
 from sae_reasoning.traces.problems import more_traces

@@ -14,6 +14,7 @@ from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput
 from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.report.reviews import Review, called_real, read_reviews
 from sae_reasoning.steering.conditions import LatentId
@@ -39,7 +40,7 @@ class Choice:
 
 def choose_ranked(cfg: Config) -> Choice:
     """What `rank` shortlisted; other readers' lists are as long."""
-    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
+    shortlist = read_artifact(cfg.folder / "rank" / "shortlist.json")
     table = read_table(cfg.folder / "rank" / "latents.parquet")
     layer_of = dict(zip(table.dictionary, table.layer.tolist(), strict=True))
     dictionaries = open_dictionaries(cfg, shortlist, layer_of)
@@ -249,7 +250,7 @@ def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
     table = read_table(source / "match" / "matches.parquet")
     table = table[table.other_layer.isin(cfg.layers) & (table.by != "cosine")]
     best = table.loc[table.groupby(["layer", "latent"]).value.idxmax()]
-    lists = read_json(source / "rank" / "shortlist.json")[list_name(cfg)]
+    lists = read_artifact(source / "rank" / "shortlist.json")[list_name(cfg)]
     keys = [(b, e["layer"], e["latent"]) for b in behaviours for e in lists.get(b, ())]
     listed = pd.DataFrame(keys, columns=["behaviour", "layer", "latent"]).drop_duplicates()
     found = listed.merge(best.drop(columns=["behaviours", "other_behaviours"]))

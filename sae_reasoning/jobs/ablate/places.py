@@ -23,8 +23,6 @@ from sae_reasoning.steering.vectors import unit
 from sae_reasoning.tasks.text.sentences import possible_starts
 from sae_reasoning.traces.annotate import annotator_for
 
-MODELS = ("base", "rl")
-
 MAX_CODES = 1 << 25
 """Latents held at once, silent ones included: 128 MiB of them."""
 

@@ -16,8 +16,8 @@ from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_res
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.workers import shared_out
 from sae_reasoning.jobs.ablate.joint import is_joint
-from sae_reasoning.jobs.ablate.places import MODELS
 from sae_reasoning.jobs.ablate.plan import Experiment, Problem
+from sae_reasoning.records import MODELS
 from sae_reasoning.steering.conditions import Condition
 from sae_reasoning.steering.edits import RowEdits
 from sae_reasoning.steering.noise import keyed_sampler

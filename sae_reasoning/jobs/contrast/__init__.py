@@ -22,9 +22,10 @@ from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.pass_at_k import pass_summary, pass_told
 from sae_reasoning.contrast.starts import places_of, rl_starts
 from sae_reasoning.contrast.summary import summary
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.contrast.setting import Setting, open_setting
@@ -75,7 +76,7 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             found += made
         write_table(stage.folder / "contrast.parquet", _table(found))
         write_traces(stage.folder / "rollouts.parquet", setting.traces)
-        write_json(stage.folder / "missing.json", {"measures": lacking})
+        write_artifact(stage.folder / "missing.json", {"measures": lacking})
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(
             {

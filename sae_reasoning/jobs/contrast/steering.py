@@ -12,10 +12,11 @@ from sae_reasoning.contrast import steered
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.starts import Begun
 from sae_reasoning.contrast.steered import Chosen
-from sae_reasoning.edges.artifacts import read_json, write_json
+from sae_reasoning.edges.artifacts import write_json
 from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.load import continuation_ids
 from sae_reasoning.edges.sae_checkpoint import load_dictionary
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.records import BASE, REPORT, RL, SELECT
 from sae_reasoning.steering.vectors import (
@@ -137,7 +138,7 @@ def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, .
 def _onset_predictors(setting: Setting, behaviour: str) -> list[Direction]:
     """The best onset predictors of each layer, averaged."""
     folder = setting.cfg.folder
-    shortlist = read_json(folder / "rank" / "shortlist.json")
+    shortlist = read_artifact(folder / "rank" / "shortlist.json")
     found = []
     for name, where in shortlist["dictionaries"].items():
         dictionary = load_dictionary(folder / where["folder"])

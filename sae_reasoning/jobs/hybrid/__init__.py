@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.compare import compare, places_of
@@ -31,6 +31,7 @@ from sae_reasoning.edges.lm.load import continuation_ids, resolve_device
 from sae_reasoning.edges.lm.pushed import PushedContinuations
 from sae_reasoning.edges.plots import plot_recovery
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
+from sae_reasoning.edges.schema import read_artifact, write_artifact
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import GAP_CURVE, Tracker
 from sae_reasoning.jobs.hybrid.rollouts import Steered, run_trials
@@ -115,7 +116,7 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         }
         write_table(stage.folder / "generations.parquet", rollouts)
         write_table(stage.folder / "hybrid.parquet", found)
-        write_json(stage.folder / "choices.json", choices)
+        write_artifact(stage.folder / "choices.json", choices)
         plot_recovery(found, stage.folder / "hybrid.png")
         shutil.rmtree(parts.folder, ignore_errors=True)
         manifest = stage.finish({"generations": len(rollouts), "problems": len(problems[REPORT])})
@@ -218,7 +219,7 @@ def _shortlisted(cfg: Config) -> _Shortlisted:
     Raises:
         ConfigError: There is none.
     """
-    shortlist = read_json(cfg.folder / "rank" / "shortlist.json")
+    shortlist = read_artifact(cfg.folder / "rank" / "shortlist.json")
     dictionaries = load_ranked(cfg.folder, shortlist, cfg.layers, resolve_device(cfg.device))
     chosen: dict[int, set[int]] = {layer: set() for layer in dictionaries}
     for lists in (shortlist["onset_predictors"], shortlist["span_detectors"]):

@@ -30,10 +30,11 @@ from sae_reasoning.behaviours.shortlist import (
 )
 from sae_reasoning.behaviours.windows import NO_SPANS
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage, write_json
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.load import resolve_device
+from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.edges.workers import shared_out
@@ -137,7 +138,7 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
             beaten_by(beaten),
             data.labels.wordings,
         )
-        write_json(stage.folder / "shortlist.json", content)
+        write_artifact(stage.folder / "shortlist.json", content)
         # All that is shown is worked out before the stage counts as made, and isn't shown again.
         found = _found(cfg, scores, baselines, lists, content, attacked.attacks, grid, beaten)
         shutil.rmtree(parts)

@@ -18,9 +18,10 @@ from sae_reasoning.behaviours.wordings import hold_out
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.activation_norms import Norms, kept_of_all
 from sae_reasoning.edges.activation_store import ActivationStore, check_same_rows
-from sae_reasoning.edges.artifacts import publish, read_json
+from sae_reasoning.edges.artifacts import publish
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.records import Trace
 from sae_reasoning.traces.problems import more_traces
@@ -106,7 +107,7 @@ def _refuse_failed(folder: Path) -> None:
     Raises:
         ConfigError: It does; the message has the figures.
     """
-    readers = read_json(folder / "quality.json")["readers"]
+    readers = read_artifact(folder / "quality.json")["readers"]
     failed = [
         f"{reason} on {reader}"
         for reader, figures in readers.items()

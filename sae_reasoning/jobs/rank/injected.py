@@ -49,13 +49,13 @@ from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_quality import measure_fit
 from sae_reasoning.jobs.rank.rewritten import against, window_maxima
 from sae_reasoning.jobs.rank.subjects import Subject
+from sae_reasoning.records import SPLITS
 
 KINDS = {
     PROMPT: {INJECTED: WORD_SIZES, PHRASE_INJECTED: PHRASE_SIZES},
     RESPONSE: {PLANTED: WORD_SIZES, PHRASE_PLANTED: PHRASE_SIZES},
 }
 """Attacks by the text that words are put into, and how many of them at once each may put."""
-SPLITS = ("select", "report")
 
 _SAMPLED_TRACES = 150
 """Traces of the select split on which a latent's own words are looked for."""

@@ -16,9 +16,10 @@ import pandas as pd
 
 from sae_reasoning.config import Config
 from sae_reasoning.contrast.measures import Measure
-from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, write_json
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import outside_inputs
+from sae_reasoning.edges.schema import read_artifact, write_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
 from sae_reasoning.jobs.report.latents import write_latents
@@ -27,8 +28,6 @@ from sae_reasoning.jobs.report.sources import look, reviews_of
 from sae_reasoning.opening import open_task
 from sae_reasoning.report.cards import over_heuristic
 from sae_reasoning.report.verdict import Evidence, Verdict, verdict
-
-SCHEMA_VERSION = 2
 
 
 def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -53,7 +52,7 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         measures = [Measure(**row) for row in table.to_dict("records")]
         task = open_task(cfg)
         judge = task.judge.name if task.judge else ""
-        lacking = read_json(cfg.folder / "contrast" / "missing.json")["measures"]
+        lacking = read_artifact(cfg.folder / "contrast" / "missing.json")["measures"]
         verdicts = [verdict(one, measures, cfg.report, judge, lacking) for one in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
         latents = write_latents(cfg, sources, reviews, stage.folder, console)
@@ -69,10 +68,9 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 
 def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
-    write_json(
+    write_artifact(
         folder / "verdict.json",
         {
-            "schema_version": SCHEMA_VERSION,
             "pair": cfg.pair.name,
             "margins": cfg.report.margins,
             "verdicts": [asdict(one) | {"evidence": _finite(one.evidence)} for one in verdicts],

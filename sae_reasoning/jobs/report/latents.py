@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.pages import (
     plain,
@@ -18,6 +17,7 @@ from sae_reasoning.edges.pages import (
     write_page,
     write_rows,
 )
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.uploads import may_show_texts
 from sae_reasoning.jobs.report.evidence import evidence_of_each
@@ -65,7 +65,7 @@ def write_latents(
     if not sources.has("rank"):
         return Written(0, pd.DataFrame(), ())
     rank = sources.folder / "rank"
-    shortlist = read_json(rank / "shortlist.json")
+    shortlist = read_artifact(rank / "shortlist.json")
     matches = (
         read_table(sources.folder / "match" / "matches.parquet") if sources.has("match") else None
     )

@@ -11,6 +11,7 @@ from sae_reasoning.config import Config
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import write_page, write_rows
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.jobs.report.sources import Sources
 from sae_reasoning.report import cards, sections
@@ -127,5 +128,5 @@ def _quality(cfg: Config, folder: Path) -> dict[str, Any]:
     for layer in cfg.layers:
         path = folder / "train" / cfg.train.readers / f"layer_{layer}" / "quality.json"
         if path.exists():
-            found[f"{cfg.train.readers}/layer_{layer}"] = read_json(path)["readers"]
+            found[f"{cfg.train.readers}/layer_{layer}"] = read_artifact(path)["readers"]
     return found

@@ -18,13 +18,7 @@ from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums, survivors
 from sae_reasoning.config import LAYER_FIELD, Config, TrainConfig
 from sae_reasoning.edges.activation_norms import kept_of_all
 from sae_reasoning.edges.activation_pairs import paired_batches, shuffled_pairs
-from sae_reasoning.edges.artifacts import (
-    Manifest,
-    Stage,
-    publish,
-    require_stage,
-    write_json,
-)
+from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.crosscoder_checkpoint import (
     Crosscoder,
@@ -61,11 +55,10 @@ from sae_reasoning.edges.sae_training import (
     mixed_batches,
     train_sae,
 )
+from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.train.data import Data, open_data
-
-SCHEMA_VERSION = 2
 
 _REMEDIES = {
     "fvu": "raise train.steps or train.sae.d_sae",
@@ -319,10 +312,9 @@ def _measure(cfg: Config, data: Data, stage: Stage, console: Console) -> pd.Data
             progress.advance()
     rows = []
     for layer, coder in made.items():
-        write_json(
+        write_artifact(
             _folder(cfg, stage, layer) / "quality.json",
             {
-                "schema_version": SCHEMA_VERSION,
                 "dictionary": coder.name,
                 "fingerprint": coder.fingerprint,
                 "split": "report",
