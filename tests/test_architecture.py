@@ -1,6 +1,7 @@
 """The house: floors that only look down, one place per outside library, no cellar of utilities."""
 
 import ast
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -66,6 +67,37 @@ FORBIDDEN = {"eval", "exec", "pickle", "dill", "joblib"}
 LAZY = {"sae_lens", "transformer_lens", "wandb", "wandb_workspaces", "matplotlib", "openai", "peft"}
 LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm"}
 """Slow to import, so imported where they're used."""
+
+KNOWS_INSIDE = {
+    "tasks.search": ("tasks/", "organisms/", "opening.py", BENCH),
+    "tasks.text": ("tasks/", "traces/", "opening.py", BENCH),
+}
+"""Who may import a task's inside; everyone else goes through `tasks.protocol.Task`."""
+STILL_INSIDE: set[str] = {
+    "elicitation/moves.py",
+    "elicitation/told.py",
+    "jobs/ablate/places.py",
+    "jobs/ablate/plan.py",
+    "jobs/ablate/thinking.py",
+    "jobs/elicit/__init__.py",
+    "jobs/elicit/trainings.py",
+    "jobs/organisms.py",
+    "jobs/traces/__init__.py",
+    "jobs/traces/imports.py",
+    "jobs/traces/marks.py",
+    "jobs/traces/problems.py",
+    "traces/annotate.py",
+}
+"""Files that import a task's inside still. The list only shrinks: nothing may be added."""
+
+ROLES = {"BASE", "RL", "MODELS", "SPLITS", "SELECT", "REPORT"}
+STILL_NAMING_ROLES = {"jobs/elicit/lab.py"}
+"""Files that name models or splits themselves still; this list only shrinks, too."""
+
+MANY = 8
+"""Parameters, `self` aside, beyond which a function's docstring says why it has as many, in a
+sentence that begins with `WHY_MANY`."""
+WHY_MANY = "So many parameters because"
 
 
 def name_of(path: Path) -> str:
@@ -192,3 +224,68 @@ def test_no_pickle_and_no_eval():
 def test_the_top_level_is_what_the_readme_says():
     tracked = {"pyproject.toml", "conf", "sae_reasoning", "data", "tests", "Makefile"}
     assert tracked <= {path.name for path in ROOT.iterdir()}
+
+
+def test_a_task_is_known_from_outside_by_its_protocol_alone():
+    strays = set()
+    for inside, friends in KNOWS_INSIDE.items():
+        for path in FILES:
+            seen = any(f"{name}.".startswith(f"{inside}.") for name in own_imports(path))
+            if seen and not name_of(path).startswith(friends):
+                strays.add(name_of(path))
+    assert not strays - STILL_INSIDE, "go through tasks.protocol.Task, as opening.open_task gives"
+    assert not STILL_INSIDE - strays, "import no task's inside any more: take them off the list"
+
+
+def test_models_and_splits_are_named_in_records_alone():
+    strays = {
+        name_of(path)
+        for path in FILES
+        for node in tree_of(path).body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        and (names_a_role(node) or spells_roles(node))
+    }
+    assert strays - {"records.py"} == STILL_NAMING_ROLES
+
+
+def names_a_role(node: ast.Assign | ast.AnnAssign) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    names = (name for target in targets for name in ast.walk(target))
+    is_a_role = any(isinstance(n, ast.Name) and n.id.strip("_") in ROLES for n in names)
+    return is_a_role and not isinstance(node.value, ast.Dict)
+
+
+def spells_roles(node: ast.Assign | ast.AnnAssign) -> bool:
+    """Whether what is assigned, or one of several things assigned, lists models or splits."""
+    several = getattr(node.value, "elts", [])
+    spelt = [
+        tuple(getattr(element, "value", None) for element in value.elts)
+        for value in (node.value, *several)
+        if isinstance(value, (ast.Tuple, ast.List, ast.Set))
+    ]
+    return ("base", "rl") in spelt or ("select", "report") in spelt
+
+
+def test_a_function_of_many_parameters_says_why():
+    strays = {
+        (name_of(path), node.name)
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and num_parameters(node) > MANY
+        and WHY_MANY not in " ".join((ast.get_docstring(node) or "").split())
+    }
+    assert not strays
+
+
+def num_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    taken = function.args
+    names = [a.arg for a in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]
+    return len(names) - (names[:1] in (["self"], ["cls"]))
+
+
+def test_no_room_holds_more_than_a_quarter_of_the_lines():
+    lines = Counter()
+    for path in FILES:
+        lines[room_of(path)] += len(path.read_text(encoding="utf-8").splitlines())
+    assert not {room: n for room, n in lines.items() if n > lines.total() / 4}

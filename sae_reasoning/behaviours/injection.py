@@ -139,7 +139,9 @@ def carriers(
     """Texts with places between words: in prompts, or in responses outside the behaviour.
 
     In a response a place lies inside a sentence (no behaviour begins there), and neither it nor the
-    window after it touches a span of the behaviour. One text a problem.
+    window after it touches a span of the behaviour. One text a
+    problem. So many parameters because each attack draws its own texts: of its kind, split and
+    writer, as many and as long as it needs.
 
     Args:
         traces: To take texts from.

@@ -81,6 +81,8 @@ def replicas_of(
 ) -> list[Replica]:
     """Span detectors of one behaviour, writer and layer in one other dictionary.
 
+    So many parameters because two dictionaries are compared, on two splits, by options of `rank`.
+
     Args:
         targets: Span detectors.
         directions: Decoder rows of the dictionary that is ranked, unit norm.

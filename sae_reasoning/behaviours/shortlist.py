@@ -160,7 +160,10 @@ def draw_up(
     bootstrap: int,
     seed: int,
 ) -> Shortlist:
-    """Pick the best of each behaviour on the select split; show the report split's figures."""
+    """Pick the best of each behaviour on the select split; show the report split's figures.
+
+    So many parameters because each list has options of its own (`rank.span_detectors` …).
+    """
     table = _side_by_side(scores).merge(
         latents, on=["dictionary", "layer", "latent", "reader", "writer"], how="left"
     )

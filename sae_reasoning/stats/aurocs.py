@@ -206,7 +206,8 @@ def kept_auroc(
     """AUROC within strata beside the plain one, with a bootstrap over problems.
 
     Each positive counts the same, however many negatives its stratum holds: summed over pairs, the
-    commonest token would decide. Items of stratum -1 are compared with none.
+    commonest token would decide. Items of stratum -1 are compared with none. So many parameters
+    because the plain AUROC may be of other items than the one within strata.
 
     Args:
         scores: Of each item.

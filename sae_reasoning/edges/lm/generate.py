@@ -225,6 +225,8 @@ def generate(
 ) -> Iterator[Rollout]:
     """Roll out every prompt, in batches; rollouts come as they end, not in order.
 
+    So many parameters because each is one choice of a rollout that its callers make on their own.
+
     Args:
         lm: Model to run.
         prompts: Token ids of each prompt, BOS included.

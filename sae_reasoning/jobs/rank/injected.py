@@ -262,7 +262,10 @@ def _one(
     kind: str,
     bars: Bars,
 ) -> tuple[Attack, list[Injection]]:
-    """One latent's attack: spans against windows with the words that raise it most."""
+    """One latent's attack: spans against windows with the words that raise it most.
+
+    So many parameters because the texts and readings are shared by all latents of a kind.
+    """
     target, layer = words.target, words.target.layer
     can_be_made = bool(words.ngrams) and all(texts.values())
     injected, problem = np.zeros(0), np.zeros(0, np.int64)
