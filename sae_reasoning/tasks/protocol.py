@@ -8,7 +8,7 @@ as callables, so that a task can be tried on text alone.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,7 @@ Listen = Callable[[str], frozenset[str] | None]
 where no sentence ends with it, so that it has to be given again with what follows."""
 
 
+@runtime_checkable
 class SentenceEnd(Protocol):
     """Where the first sentence of a text ends, by its decoded text so far.
 
@@ -125,6 +126,7 @@ class Judgement:
     is_valid: bool | None
 
 
+@runtime_checkable
 class Annotator(Protocol):
     """Marks behaviours in responses, whole or while they are written, by one rule."""
 
@@ -139,6 +141,7 @@ class Annotator(Protocol):
         ...
 
 
+@runtime_checkable
 class Grader(Protocol):
     """Grades responses by program."""
 
@@ -156,6 +159,7 @@ class Grader(Protocol):
         ...
 
 
+@runtime_checkable
 class Openings(Protocol):
     """How behaviours begin.
 
@@ -175,6 +179,7 @@ class Openings(Protocol):
         ...
 
 
+@runtime_checkable
 class ExecutionJudge(Protocol):
     """Says whether a behaviour that was started was carried out.
 
@@ -193,6 +198,7 @@ class ExecutionJudge(Protocol):
         ...
 
 
+@runtime_checkable
 class ExecutionNull(Protocol):
     """What execution accuracy is worth without the ability."""
 
@@ -209,6 +215,7 @@ class ExecutionNull(Protocol):
         ...
 
 
+@runtime_checkable
 class Tutor(Protocol):
     """Writes lessons on one problem from attempts at it.
 

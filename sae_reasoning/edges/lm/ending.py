@@ -5,7 +5,7 @@ chat-tuned model writes, generation configs list several, and templates have mar
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from transformers import PreTrainedTokenizerFast
 
@@ -59,6 +59,7 @@ def _listed(says: Any) -> list[int]:
     return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
+@runtime_checkable
 class EndRule(Protocol):
     """Says where the first sentence of a text ends.
 
