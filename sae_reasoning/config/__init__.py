@@ -97,7 +97,7 @@ VERSIONS = {
     "match": 2,
     "ablate": 9,
     "transfer": 1,
-    "contrast": 6,
+    "contrast": 7,
     "course": 4,
     "hybrid": 4,
     "elicit": 3,

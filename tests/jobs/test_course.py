@@ -36,7 +36,7 @@ def test_every_model_is_followed_and_the_same_weights_give_the_same_figures(
     contrast = read_table(project.results / "contrast" / "contrast.parquet")
     shared = contrast[
         contrast.measure.isin(["enter_thinking", "onset_probability/per_opportunity"])
-        | ((contrast.measure == "validity") & (contrast.condition == "own opening"))
+        | ((contrast.measure == "execution_accuracy") & (contrast.condition == "own opening"))
     ]
     shared = shared[shared.model.isin(["base", "rl"])].set_index(["behaviour", "measure", "model"])
     same = followed.set_index(["behaviour", "measure", "model"]).value
