@@ -45,7 +45,7 @@ def test_disk_on_the_shipped_pair_is_within_a_twentieth_of_what_cache_writes(tmp
     cfg = compose(
         [
             *("tracker=none", "device=cpu", "threads=1", f"runs={tmp_path}"),
-            *("traces.seed=1", "traces.num_problems=60"),
+            *("traces.seed=1", "traces.num_problems=240"),
         ]
     )
     before, shown = planned(cfg)
