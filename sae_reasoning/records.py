@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol, runtime_checkable
 
 BASE, RL = MODELS = ("base", "rl")
 """The models of a pair: writers of traces and readers of them."""
@@ -144,3 +145,23 @@ class Trace:
     spans: tuple[TokenSpan, ...]
     opportunities: tuple[TokenOpportunity, ...]
     answer_status: str = ""
+
+
+@runtime_checkable
+class SentenceEnd(Protocol):
+    """Says where the first sentence of a text ends, while it is written.
+
+    Attributes:
+        marks: Characters; a text without any of them has not ended.
+    """
+
+    marks: str
+
+    def find(self, text: str, *, is_last: bool) -> int | None:
+        """One past the last character of the mark; None where it has not ended.
+
+        Args:
+            text: So far.
+            is_last: Whether nothing follows.
+        """
+        ...

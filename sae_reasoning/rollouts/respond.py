@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from jaxtyping import Int
 from torch import Tensor
 
-from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.lm.generate import ResidualEdit, Sampler, generate
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
@@ -19,6 +18,7 @@ from sae_reasoning.edges.lm.load import (
     encode_prompt,
     encode_response,
 )
+from sae_reasoning.records import SentenceEnd
 from sae_reasoning.steering.noise import Noise, keyed_sampler
 
 
@@ -117,7 +117,7 @@ def respond(
     prefixes: Sequence[Prefix],
     sampling: Sampling,
     *,
-    until: EndRule | None = None,
+    until: SentenceEnd | None = None,
     edits: Mapping[int, ResidualEdit] | None = None,
     sampler: Callable[[Sampler], Sampler] | None = None,
 ) -> list[Response]:

@@ -13,27 +13,12 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.records import Annotation
+from sae_reasoning.records import Annotation, SentenceEnd
 from sae_reasoning.tasks.problems import Problem
 
 Listen = Callable[[str], frozenset[str] | None]
 """Takes a response piece by piece and gives the behaviours that could start after the piece; None
 where no sentence ends with it, so that it has to be given again with what follows."""
-
-
-@runtime_checkable
-class SentenceEnd(Protocol):
-    """Where the first sentence of a text ends, by its decoded text so far.
-
-    Attributes:
-        marks: Characters; a text without any of them has not ended.
-    """
-
-    marks: str
-
-    def find(self, text: str, *, is_last: bool) -> int | None:
-        """One past the last character of the sentence's mark; None where it has not ended."""
-        ...
 
 
 @dataclass(frozen=True)

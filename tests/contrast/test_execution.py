@@ -97,25 +97,8 @@ def test_a_shuffled_chain_of_thought_holds_the_same_sentences() -> None:
 
 
 def test_a_chain_of_thought_is_corrupted_by_order_and_by_another_problems() -> None:
-    def trace(problem: str, text: str) -> Trace:
-        return Trace(
-            trace_id=problem,
-            problem_id=problem,
-            split="report",
-            writer="rl",
-            model="rl",
-            prompt=PROMPT,
-            text=text,
-            token_ids=(1, 2),
-            num_prompt_tokens=1,
-            correct=True,
-            truncated=False,
-            spans=(),
-            opportunities=(),
-        )
-
-    own = trace("p0", f"{BEFORE} </think> answer : ash cedar .")
-    other = trace("p1", "<think> so cedar . </think> answer : ash .")
+    own = _response("p0", f"{BEFORE} </think> answer : ash cedar .")
+    other = _response("p1", "<think> so cedar . </think> answer : ash .")
     found = corrupted(TASK, own, [own, other], random.Random(0))
     assert found["intact"] == BEFORE
     assert sorted(found["shuffled"].split()) == sorted(BEFORE.split())

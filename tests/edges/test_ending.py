@@ -4,9 +4,9 @@ import pytest
 from byte_level import byte_level_tokenizer, ids, new_lm, saying
 from transformers import GenerationConfig
 
-from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.lm.generate import Rollout, generate
 from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.records import SentenceEnd
 from sae_reasoning.tasks.marks import MarkEnd
 
 CHAT = (
@@ -21,7 +21,7 @@ def lm() -> LanguageModel:
 
 
 def rolled(
-    lm: LanguageModel, *scripts: list[int], until: EndRule | None = None, most: int = 30
+    lm: LanguageModel, *scripts: list[int], until: SentenceEnd | None = None, most: int = 30
 ) -> list[Rollout]:
     made = generate(
         lm,

@@ -5,11 +5,12 @@ chat-tuned model writes, generation configs list several, and templates have mar
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
 from sae_reasoning.edges.lm.prompt import after_answer
+from sae_reasoning.records import SentenceEnd
 
 _TURN_ENDS = (
     "<|im_end|>",
@@ -59,32 +60,12 @@ def _listed(says: Any) -> list[int]:
     return [] if found is None else [found] if isinstance(found, int) else list(found)
 
 
-@runtime_checkable
-class EndRule(Protocol):
-    """Says where the first sentence of a text ends.
-
-    Attributes:
-        marks: Characters; a text without any of them has not ended.
-    """
-
-    marks: str
-
-    def find(self, text: str, *, is_last: bool) -> int | None:
-        """One past the last character of the mark; None where it has not ended.
-
-        Args:
-            text: So far.
-            is_last: Whether nothing follows.
-        """
-        ...
-
-
 class TextEnd:
     """Tells when a text that is being written has come to its end, however tokens cut it."""
 
     _REACH = 4
 
-    def __init__(self, decode: Callable[[list[int]], str], rule: EndRule) -> None:
+    def __init__(self, decode: Callable[[list[int]], str], rule: SentenceEnd) -> None:
         self._decode, self._rule = decode, rule
         self._holds: dict[int, bool] = {}
 

@@ -20,12 +20,13 @@ from sae_reasoning.config import ConfigError
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
 from sae_reasoning.edges.lm.attention import is_quick_for_one_query, quick_for_one_query
 from sae_reasoning.edges.lm.depth import check_layers
-from sae_reasoning.edges.lm.ending import EndRule, TextEnd
+from sae_reasoning.edges.lm.ending import TextEnd
 from sae_reasoning.edges.lm.kv_cache import is_plain, keep_rows, roomy_cache
 from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import watched
 from sae_reasoning.edges.workers import num_workers, shared_out
+from sae_reasoning.records import SentenceEnd
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
@@ -219,7 +220,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int,
     edits: Mapping[int, ResidualEdit] | None = None,
-    until: EndRule | None = None,
+    until: SentenceEnd | None = None,
     beside: Beside | None = None,
     shared: bool = False,
 ) -> Iterator[Rollout]:
@@ -310,7 +311,7 @@ def roll_out(
     batch: Sequence[int],
     sampler: Sampler,
     max_new_tokens: int,
-    until: EndRule | None = None,
+    until: SentenceEnd | None = None,
 ) -> Iterator[Rollout]:
     """Roll out one batch of prompts, as `generate` says."""
     lm = predictor.lm

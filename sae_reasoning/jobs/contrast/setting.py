@@ -9,10 +9,9 @@ from sae_reasoning.config import Config, ConfigError, ContrastConfig
 from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.starts import Begun, Place, noise_key
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.ending import EndRule
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.opening import first_problems, open_task
-from sae_reasoning.records import REPORT, SELECT, Trace
+from sae_reasoning.records import REPORT, SELECT, SentenceEnd, Trace
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
 from sae_reasoning.rollouts.respond import Prefix, Response, Sampling, prefix_of, respond
@@ -100,7 +99,7 @@ class Setting:
         stream: str,
         max_new_tokens: int,
         *,
-        until: EndRule | None = None,
+        until: SentenceEnd | None = None,
         steers: Sequence[Steer] | None = None,
     ) -> list[Response]:
         """What a model makes of prefixes, under noise of a name."""
