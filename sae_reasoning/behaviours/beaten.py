@@ -5,8 +5,8 @@ the n-gram model of the text, and the best latent of an untrained reader. An ons
 against the same at onset-1 of opportunities: directions, probe and untrained latents picked or
 fitted on what they read there, on the select split, and the n-gram model of the two tokens there.
 The difference of AUROCs is paired: the same problems are drawn for both sides. A latent beats a
-baseline where the difference is above 0 for sure, by its interval and at q < 0.05 over the list;
-against a ceiling like the probe none is expected to.
+baseline where the difference is significantly above 0, by its interval and at q < 0.05 over the
+list; against a ceiling like the probe none is expected to.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -152,7 +152,7 @@ def hold_against(
 
 
 def beaten_by(table: pd.DataFrame) -> dict[tuple[str, str, int, int], dict[str, list[str]]]:
-    """Of each latent, by reader, the baselines that it beats for sure."""
+    """Of each latent, by reader, the baselines that it significantly outperforms."""
     found: dict[tuple[str, str, int, int], dict[str, list[str]]] = {}
     for row in table.itertuples():
         latent = (row.shortlist, row.behaviour, row.layer, row.latent)
@@ -163,7 +163,7 @@ def beaten_by(table: pd.DataFrame) -> dict[tuple[str, str, int, int], dict[str, 
 
 
 def count_beaten(table: pd.DataFrame) -> pd.DataFrame:
-    """Per list, behaviour and reader: how many latents beat each baseline for sure."""
+    """Per list, behaviour and reader: how many latents significantly outperform each baseline."""
     rows = [
         dict(zip(("list", "behaviour", "reader"), key, strict=True))
         | {"latents": len(own.drop_duplicates(["layer", "latent"]))}

@@ -214,9 +214,9 @@ def mirrored_directions(
 ) -> Float[np.ndarray, "draw own"]:
     """Best cosine of each own direction when the other dictionary is mirrored along its own axes.
 
-    Each of its principal axes is reversed or not, by lot: angles among its directions stay, and so
-    does how much of them lies along each axis. A random rotation would spread the dictionary over
-    all of the residual stream, and so make any real one look alike.
+    Each of its principal axes is reversed or not, at random: angles among its directions stay, and
+    so does how much of them lies along each axis. A random rotation would spread the dictionary
+    over all of the residual stream, and so make any real one look alike.
     """
     _, axes = np.linalg.eigh(other.T @ other)
     bests = np.empty((num_draws, len(own)))

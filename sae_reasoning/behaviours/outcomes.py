@@ -3,14 +3,15 @@
 Spans of the behaviour are compared with windows of other text, by the latent's maximum, as span
 detectors are chosen; each attack compares only what is alike in one thing (`strata`), or spans in
 wordings that selection didn't see (`wordings`), or in words written anew, or puts the latent's
-words elsewhere (`rewriting`). It kills a latent that for sure keeps less than a share of what it
-had on the same spans; a survivor keeps more for sure; in between its outcome is unclear. Bars apply
-to bounds. Onset predictors are attacked at onset-1: opportunities taken are compared with those not
-taken, after the same token, at a like place, in traces of like length. The first name that applies:
+words elsewhere (`rewriting`). It kills a latent that significantly keeps less than a share of what
+it had on the same spans; a survivor keeps significantly more; in between its outcome is unclear.
+Thresholds apply to bounds. Onset predictors are attacked at onset-1: opportunities taken are
+compared with those not taken, after the same token, at a like place, in traces of like length. The
+first name that applies:
 
 * `not testable`: the behaviour stands at one place in every trace, so that nothing tells it from
   that;
-* `weak`: its plain AUROC is below a bar for sure, so there is nothing to explain away;
+* `weak`: its plain AUROC is significantly below a threshold, so there is nothing to explain away;
 * `lexical`: killed by its token, in other text as it stands, or put there;
 * `partly-lexical`: by its token and the one before, or by two or three tokens put elsewhere;
 * `lexical` again: by wordings that it wasn't chosen on, or by a paraphrase;
@@ -265,7 +266,7 @@ def call(
     return attacks
 
 
-def toll(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
+def attack_summary(attacks: pd.DataFrame, shortlist: str) -> pd.DataFrame:
     """Per behaviour and reader: how many of a list were attacked, and how many each attack killed.
 
     One latent may be killed by several. Attacks that killed none anywhere aren't shown; one that

@@ -46,8 +46,8 @@ class Replica:
         lead: Its span AUROC on the select split, less that of the last that ranks alike.
         lead_low: Lower bound, by problem bootstrap.
         lead_high: Upper bound.
-        outcome: `survives` where near enough and for sure ranked alike; `killed` where too far, or
-            for sure ranked below; else `unclear`.
+        outcome: `survives` where near enough and significantly ranked alike; `killed` where too
+            far, or significantly ranked below; else `unclear`.
     """
 
     behaviour: str
@@ -141,7 +141,7 @@ def _outcome(is_near: bool, lead: Estimate) -> str:
 
 
 def attack_by_seeds(target: Target, replicas: Sequence[Replica]) -> Attack:
-    """Survives where all seeds have it, is killed where none has, for sure each time.
+    """Survives where all seeds have it, is killed where none has, each significantly.
 
     The figures are the counterparts' span AUROCs on the report split: their mean, and the least and
     largest in place of bounds, as so few seeds make no interval.

@@ -248,7 +248,8 @@ def shortlist_content(
 ) -> dict[str, Any]:
     """What `shortlist.json` holds; a figure that couldn't be computed is null.
 
-    Each carries what the attacks call it, and which baselines it beats for sure, by reader.
+    Each carries what the attacks call it, and which baselines it significantly outperforms, by
+    reader.
     """
     names: dict[tuple[str, str, int, int], dict[str, str]] = {}
     for row in attacks[attacks.reader != RANDOM].itertuples():

@@ -39,7 +39,7 @@ class TracesConfig:
         source: `search` draws problems of the organisms' world; `gym:<task>,<task>` has
             reasoning-gym make them; `gsm8k`, `math500`, `aime` and `countdown` are datasets, from
             the hub or, as `gsm8k:<folder>`, from where `save_to_disk` put them. Anything else is a
-            file: JSON, JSON lines or Parquet, told apart by content, of annotated traces to import
+            file: JSON, JSON lines or Parquet, recognised by content, of annotated traces to import
             (see conf/README.md, "traces that you have"), or of questions with answers.
         base_source: File of the base's traces, where they stand apart; those of `source` are the RL
             model's then.
@@ -60,8 +60,8 @@ class TracesConfig:
         annotator_failures: Largest share of traces that may be left out as their answers can't be.
         cues: Words of each move, for `cues` (files of conf/behaviours).
         meanings: What each move is, for `llm`.
-        jitter: Tokens by which spans' boundaries are moved at most, by lot: 0 but for seeing what
-            hangs on them.
+        jitter: Tokens by which spans' boundaries are moved at most, at random: 0 but for seeing
+            what hangs on them.
         cut_to_context: Whether imported traces longer than a model's context are cut to it, and
             count as truncated; otherwise they're refused.
         dataset_split: Part of a dataset; empty for the one that it's usually tested on.

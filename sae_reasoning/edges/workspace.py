@@ -50,7 +50,8 @@ def layout(layers: list[int]) -> list[Part]:
             tables=("hybrid",),
         ),
         Part(
-            "What the attacks left", tables=("toll of span detectors", "toll of onset predictors")
+            "What the attacks left",
+            tables=("attacks on span detectors", "attacks on onset predictors"),
         ),
         Part(
             "Dictionaries",

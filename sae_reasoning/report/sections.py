@@ -19,8 +19,8 @@ from sae_reasoning.behaviours.outcomes import (
     NOT_TESTABLE,
     ONSET_PREDICTORS,
     SPAN_DETECTORS,
+    attack_summary,
     calls,
-    toll,
 )
 from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.measures import Measure
@@ -155,7 +155,9 @@ def attacks(found: pd.DataFrame) -> Section:
                 Chart(f"{latents}: refuted, of those that the attack could test", refuted)
             )
         if len(own):
-            tables.append(_table(f"{latents}: latents refuted, by attack", toll(own, shortlist)))
+            tables.append(
+                _table(f"{latents}: latents refuted, by attack", attack_summary(own, shortlist))
+            )
             tables.append(_table(f"{latents}: labels", calls(own, shortlist)))
     return Section(
         "attacks",

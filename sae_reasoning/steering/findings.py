@@ -1,9 +1,9 @@
 """Tables for people, made of the table of effects.
 
 An edit's effect on its own behaviour *stands* if it lies within the coherence guard, differs from
-no edit, and goes further than every control that was made, for sure (`q_all_controls` < 0.05, see
-effects.py). Where a control tells nothing (one draw, too few opportunities), or matched latents and
-random directions weren't made, it neither stands nor fails.
+no edit, and goes significantly further than every control that was made (`q_all_controls` < 0.05,
+see effects.py). Where a control tells nothing (one draw, too few opportunities), or matched latents
+and random directions weren't made, it neither stands nor fails.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,11 +1,11 @@
-"""Where a row is edited: at every generated token, at opportunities of a behaviour, or by lot.
+"""Where a row is edited: at every generated token, at opportunities of a behaviour, or at random.
 
 An edit at position t changes the residual stream of a token that was read and so what follows it.
 An opportunity is a position after which the behaviour could start (onset-1), so whether a position
 is one has to be known as soon as its token is chosen: `Timing` follows the sampler, hears each
 row's text sentence by sentence, and is asked by `RowEdits` before each edit.
 
-Positions by lot are a control: as many of them, anywhere.
+Random positions are a control: as many of them, anywhere.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Positions:
     Attributes:
         kind: `all`, `opportunities` or `random_positions`.
         behaviour: Behaviour whose opportunities are meant.
-        share: Of positions drawn by lot.
+        share: Of positions drawn at random.
     """
 
     kind: str = ALL

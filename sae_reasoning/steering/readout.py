@@ -64,8 +64,8 @@ def fit_readout(
 ) -> Readout:
     """Softmax regression of the behaviour on latents, each divided by its deviation.
 
-    Places where nothing starts are many and alike: at most `_MAX_ROWS` of them count, by lot, and
-    the bias makes up for the rest.
+    Places where nothing starts are many and alike: at most `_MAX_ROWS` of them count, at random,
+    and the bias makes up for the rest.
 
     Args:
         latents: Of each place.
@@ -100,7 +100,7 @@ def fit_readout(
 
 
 @dataclass(frozen=True)
-class Announcer:
+class OnsetClassifier:
     """One model's latents, and what they say of which behaviour starts next."""
 
     reader: LatentReader

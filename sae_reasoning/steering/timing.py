@@ -19,9 +19,9 @@ from torch import Tensor
 from sae_reasoning.records import BASE, RL, Trace
 from sae_reasoning.steering.policies import threshold_for
 from sae_reasoning.steering.readout import (
-    Announcer,
     Foresight,
     LatentReader,
+    OnsetClassifier,
     fit_divergence,
     fit_readout,
 )
@@ -153,7 +153,7 @@ class Timing:
         found: Counts and thresholds for people, in JSON's types.
     """
 
-    by_rl: Announcer
+    by_rl: OnsetClassifier
     by_base: Foresight
     thresholds: dict[str, list[float]]
     found: dict[str, Any]
@@ -165,7 +165,7 @@ def fit_timing(
     """Fit both readouts, and for each budget the thresholds above which policies steer."""
     seen, onset = reading.seen, reading.onset
     num_classes, latents = len(reading.behaviours) + 1, seen.summary
-    by_rl = Announcer(reader, fit_readout(latents[RL], onset, num_classes, seed))
+    by_rl = OnsetClassifier(reader, fit_readout(latents[RL], onset, num_classes, seed))
     said = by_rl.readout(latents[RL]).argmax(-1)
     steered = torch.where(seen.differs, said, 0)
     is_steered = steered > 0

@@ -58,7 +58,7 @@ num_shared           of them, among the target's own that stand beside them
 likeness, same_word  medians over the source's latents they are counterparts of, as in `match`
 n                    opportunities with the edit
 without, value, difference (low, high, q)    rate without and with it, and the change
-coherent             whether 85 % of the other behaviours' validity is left for sure
+coherent             whether 85 % of the other behaviours' validity is significantly left
 carries_over         whether the effect stands and goes the way asked; missing on the diagonal, and
                      where it can't be told
 validity (_without)  share of the behaviour's starts that are carried out rightly

@@ -1,4 +1,4 @@
-"""Annotated traces that somebody brings along: rows of three forms, told apart by their keys.
+"""Annotated traces that somebody brings along: rows of three forms, recognised by their keys.
 
 - `spans`: our own: each with `behaviour`, `char_start`, `char_end`.
 - `label`, `labels`, `entities` or a task's `annotations`: as Doccano and Label Studio write them

@@ -9,7 +9,7 @@ from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 
 
 def jitter(trace: Trace, max_tokens: int, rng: np.random.Generator) -> Trace:
-    """A trace whose spans begin and end up to `max_tokens` earlier or later, each by lot.
+    """A trace whose spans begin and end up to `max_tokens` earlier or later, each at random.
 
     Spans keep a token, stay within the response and don't come to overlap. A taken opportunity
     moves with its span's onset. Characters stay where they were: they say what was marked.

@@ -76,7 +76,7 @@ def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished
     rank(config, tracker=NullTracker(), console=Console(printed, verbose=True))
     said = " ".join(printed.getvalue().split())
     assert said.count("No onset predictor is listed for any behaviour, so none is attacked") == 1
-    assert "span detectors killed, by attack" in said and "onset predictors killed" not in said
+    assert "span detectors refuted, by attack" in said and "onset predictors refuted" not in said
     assert "onset predictors" not in said.partition("The attacks leave")[2]
     shortlist = read_json(config.folder / "rank" / "shortlist.json")
     assert not any(shortlist[ONSET_PREDICTORS].values())

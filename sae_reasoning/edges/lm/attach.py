@@ -131,7 +131,7 @@ def attached_reader(
 
 
 def random_twin_of(part: Attachment, seed: int) -> Float[Tensor, "..."]:
-    """Values by lot, every vector as long as the trained one's."""
+    """Random values, every vector as long as the trained one's."""
     generator = torch.Generator().manual_seed(seed)
     values = part.values.detach().cpu()
     drawn = torch.randn(values.shape, generator=generator)

@@ -18,7 +18,12 @@ from sae_reasoning.behaviours.headlines import (
     survivors_in_words,
     words_suffice,
 )
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS, calls, toll
+from sae_reasoning.behaviours.outcomes import (
+    ONSET_PREDICTORS,
+    SPAN_DETECTORS,
+    attack_summary,
+    calls,
+)
 from sae_reasoning.behaviours.probes import SPARSE_SIZES
 from sae_reasoning.behaviours.shortlist import (
     Shortlist,
@@ -200,12 +205,18 @@ def _found(
     tables = {
         "best latents": (_title(baselines), findings(scores, baselines, lists, cfg.behaviours)),
         "sparse probes": ("span AUROC of probes of k latents", _probes(baselines)),
-        "grid": ("base against RL: what differs for sure (q < 0.05)", _differences(grid)),
-        "beaten": ("latents that beat a baseline for sure, paired", count_beaten(beaten)),
+        "grid": ("base against RL: what differs significantly (q < 0.05)", _differences(grid)),
+        "beaten": (
+            "latents that significantly outperform a baseline, paired",
+            count_beaten(beaten),
+        ),
     }
     for name in (SPAN_DETECTORS, ONSET_PREDICTORS):
         words = name.replace("_", " ")
-        tables[f"toll of {words}"] = (f"{words} killed, by attack", toll(attacks, name))
+        tables[f"attacks on {words}"] = (
+            f"{words} refuted, by attack",
+            attack_summary(attacks, name),
+        )
         tables[f"calls of {words}"] = (f"{words}, as they're called", calls(attacks, name))
     heads = headlines(content, attacks)
     said = [
@@ -339,7 +350,7 @@ def _probes(baselines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _differences(grid: pd.DataFrame) -> pd.DataFrame:
-    """Per measure and kind of difference: of how many span detectors it is for sure, which way."""
+    """Per measure and kind of difference: for how many span detectors it is significant."""
     rows = []
     groups = ["measure", "between", "fixed"]
     for key, own in grid.groupby(groups, sort=False):

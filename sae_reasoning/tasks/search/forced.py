@@ -2,7 +2,7 @@
 
 This is the primary "how" measure: a base that executes a move validly once it is started had the
 move, and what it lacked was the moment. Beside it stand two levels that need no such ability: what
-a continuation of the right shape earns whose slots are filled by lot, and what the best of a few
+a continuation of the right shape earns whose slots are filled at random, and what the best of a few
 fixed rules earns (most notes say `open`, most finds are `real`, mostly the nearest fork is meant).
 """
 
@@ -102,7 +102,7 @@ def is_valid(start: ForcedStart, continuation: str) -> bool:
 
 
 def random_continuation(start: ForcedStart, rng: random.Random) -> str:
-    """What the move would look like if its slots were filled by lot, from the map and the path."""
+    """The behaviour with its slots filled at random, from the map and the path."""
     problem, walk = _standing(start.prompt, start.before)
     here = walk.path[-1] if walk.path else problem.start
 

@@ -69,7 +69,7 @@ def pose_rows(
     draw: Draw,
     warn: Callable[[str], None] = silent,
 ) -> list[Problem]:
-    """As many different problems of some rows, drawn by lot where there are more.
+    """As many different problems of some rows, drawn at random where there are more.
 
     A question that stands there with two different answers is left out.
 

@@ -110,7 +110,7 @@ def sentence_starts(text: str) -> list[int]:
 
 
 def _is_apart(before: str) -> bool:
-    """Whether what ended there ended for sure, also by what follows."""
+    """Whether what ended there has ended, also by what follows."""
     return not before or before[-1].isspace() or before[-1] in _WIDE or before.endswith(">")
 
 

@@ -17,10 +17,10 @@ from sae_reasoning.behaviours.outcomes import (
     Attack,
     Bars,
     Target,
+    attack_summary,
     call,
     calls,
     judge,
-    toll,
 )
 from sae_reasoning.config import AttackConfig
 from sae_reasoning.stats import Estimate, Kept, kept_auroc
@@ -45,8 +45,8 @@ def _attacks() -> pd.DataFrame:
     return pd.DataFrame(ROWS, columns=columns).assign(layer=1)
 
 
-def test_the_toll_counts_each_attack_that_killed_and_no_other_list() -> None:
-    found = toll(_attacks(), "span_detectors")
+def test_the_summary_counts_each_attack_that_killed_and_no_other_list() -> None:
+    found = attack_summary(_attacks(), "span_detectors")
     assert found.values.tolist() == [
         ["a", "base", 2, 1, 1],
         ["a", "rl", 2, 0, 0],
@@ -61,7 +61,9 @@ def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobo
     attacks = _attacks()
     is_rl = attacks.reader == "rl"
     unread = attacks[is_rl].assign(kind=INJECTED, outcome=LEFT_OUT)
-    found = toll(pd.concat([attacks, unread]), "span_detectors").set_index(["behaviour", "reader"])
+    found = attack_summary(pd.concat([attacks, unread]), "span_detectors").set_index(
+        ["behaviour", "reader"]
+    )
     assert found[INJECTED].to_dict() == {
         ("a", "base"): 0,
         ("a", "rl"): LEFT_OUT,
@@ -72,7 +74,9 @@ def test_a_text_that_the_dictionary_could_not_read_is_no_attack_that_killed_nobo
     assert found.token["a", "base"] == 1
     # The one left out, the other not testable: nothing was decided there either.
     unread.loc[unread.latent == 2, "outcome"] = NOT_TESTABLE
-    found = toll(pd.concat([attacks, unread]), "span_detectors").set_index(["behaviour", "reader"])
+    found = attack_summary(pd.concat([attacks, unread]), "span_detectors").set_index(
+        ["behaviour", "reader"]
+    )
     assert found.loc[("a", "rl"), INJECTED] == LEFT_OUT
 
 
@@ -95,8 +99,8 @@ def test_a_list_with_nothing_on_it_has_tables_without_rows() -> None:
         (none, "onset_predictors"),
         (span_detectors, "onset_predictors"),
     ):
-        assert list(toll(attacks, shortlist)) == ["behaviour", "reader", "latents"]
-        assert toll(attacks, shortlist).empty
+        assert list(attack_summary(attacks, shortlist)) == ["behaviour", "reader", "latents"]
+        assert attack_summary(attacks, shortlist).empty
         assert calls(attacks, shortlist).empty
         assert "contextual in both" in calls(attacks, shortlist)
 
