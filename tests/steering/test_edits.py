@@ -63,15 +63,44 @@ def test_clamp_moves_latents_to_their_values_and_keeps_the_error(encode, decoder
     torch.testing.assert_close(edited - clamped @ decoder, resid - latents @ decoder)
 
 
-def test_scale_and_add_by_hand(encode, decoder, resid, latents):
-    scaled = edit_all(LatentChange.scale([5], 4.0), encode, decoder, resid)
-    torch.testing.assert_close(scaled - resid, 3 * latents[:, [5]] * decoder[[5]])
-    added = edit_all(LatentChange.add([5], [-2.0]), encode, decoder, resid)
-    torch.testing.assert_close(added - resid, (-2 * decoder[5]).expand_as(resid))
+def test_clamp_at_zero_is_ablation(encode, decoder, resid):
+    clamped = edit_all(LatentChange.clamp([0, 1, 2], [0.0] * 3), encode, decoder, resid)
+    ablated = edit_all(LatentChange.ablate([0, 1, 2]), encode, decoder, resid)
+    assert torch.equal(clamped, ablated)
+    assert not torch.equal(ablated, resid)
 
 
-def test_scaling_by_one_is_bit_exact(encode, decoder, resid):
-    assert torch.equal(edit_all(LatentChange.scale([0, 1], 1.0), encode, decoder, resid), resid)
+def test_scale_and_add_by_hand():
+    resid, decoder = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 1.0]])
+
+    def encode(_: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.tensor([[3.0]]), torch.tensor([[0]])
+
+    for change, expected in (
+        (LatentChange.scale([0], 2.0), [[1.0, 5.0]]),
+        (LatentChange.add([0], [-2.0]), [[1.0, 0.0]]),
+    ):
+        assert edit_all(change, encode, decoder, resid).tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_edits_that_change_nothing_are_bit_exact(encode, decoder, resid, latents, dtype):
+    row, resid = int(latents[:, 3].argmax()), resid.to(dtype)
+
+    def as_before(_: Tensor) -> tuple[Tensor, Tensor]:
+        return latents.topk(K, dim=1)
+
+    silent = [latent for latent in range(D_SAE) if not latents[row, latent]][:2]
+    present = [latent for latent in range(D_SAE) if latents[row, latent]][:2]
+    values = latents[row, present].tolist()
+    for change in (
+        LatentChange.ablate(silent),
+        LatentChange.scale([0, 1, *present], 1.0),
+        LatentChange.clamp(present, values),
+        LatentChange.add([0], [0.0]),
+    ):
+        edited = edit_all(change, as_before, decoder, resid)
+        assert torch.equal(edited[row], resid[row]), change
 
 
 def test_rows_without_an_edit_are_bit_exact(encode, decoder, resid):
