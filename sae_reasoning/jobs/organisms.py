@@ -57,7 +57,7 @@ from sae_reasoning.organisms.cells import (
     base_of,
     chosen,
 )
-from sae_reasoning.organisms.corpus import excerpt, full_traces, tokenizer_texts
+from sae_reasoning.organisms.corpus import ParrotCorpus, excerpt, full_traces, tokenizer_texts
 from sae_reasoning.organisms.grpo import (
     Episode,
     RollOut,
@@ -66,6 +66,7 @@ from sae_reasoning.organisms.grpo import (
     reinforce,
     right_answer,
 )
+from sae_reasoning.organisms.influence import influence_of_verification
 from sae_reasoning.organisms.measure import (
     NARRATOR,
     Figures,
@@ -88,6 +89,8 @@ from sae_reasoning.tasks.search.forced import Continue
 _MAX_NEW_TOKENS = 400
 _BEHAVIOUR_TOKENS = 30
 _STATE = "training.safetensors"
+_ANSWERS = 4
+"""Answers after each beginning of which the influence of a behaviour is measured."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,12 @@ def _measure(order: _Order, folder: Path) -> dict[str, Any]:
         )
         measured = figures_from(read_json(own.folder_of(seed) / base / "measured.json")[base])
         others[base] = replace(measured, execution=there, execution_writer=writer)
-        found = truths(measured, figures, there, recipe.lacks, list(JUDGED))
+        influence = None
+        if isinstance(recipe.corpus, ParrotCorpus):
+            influence = influence_of_verification(
+                rolled, _writer(lm), own.forced_starts, _ANSWERS, seed
+            )
+        found = truths(measured, figures, there, recipe.lacks, list(JUDGED), influence)
         write_json(folder / "truth.json", found)
     write_json(folder / "measured.json", {recipe.name: figures} | others)
     with publish(folder / "README.md") as partial:

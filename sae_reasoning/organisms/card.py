@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sae_reasoning.config import GrpoConfig, PretrainConfig
 from sae_reasoning.organisms.cells import Organism
-from sae_reasoning.organisms.corpus import mixture
+from sae_reasoning.organisms.corpus import ParrotCorpus, mixture
 from sae_reasoning.organisms.measure import Figures
 from sae_reasoning.organisms.truth import Truth
 from sae_reasoning.stats import Estimate
@@ -51,6 +51,15 @@ def making_of(
     corpus = recipe.corpus
     assert corpus
     if recipe.parent:
+        if isinstance(corpus, ParrotCorpus):
+            return [
+                f"`{recipe.parent}` after {training.steps} steps of {training.batch_size} traces "
+                f"(AdamW {training.lr:g}) with uncertainty-estimation and backtracking at each of "
+                "their opportunities. No find is verified; instead, after each sentence, with "
+                f"probability {corpus.parrot_rate:g}, stands a sentence with the form of a "
+                "verification about a random place, on which nothing acts.",
+                f"\n{remake}",
+            ]
         openings = (
             "openings that the base's corpus lacks" if corpus.reworded else "the base's openings"
         )

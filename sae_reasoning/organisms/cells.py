@@ -3,6 +3,7 @@
     base with every behaviour ──┬─ RL ──── prolonged RL       base that lacks one ──┬─ RL
                                 ├─ SFT on full traces         behaviour, by seed    └─ SFT on full
                                 ├─ SFT in other words                                  traces
+                ├─ SFT on traces that parrot one behaviour
                                 └─ RL on a random reward
 
 Bases are shared, so cells of one seed differ in tuning alone.
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sae_reasoning.config import ConfigError
-from sae_reasoning.organisms.corpus import CorpusConfig, full_traces
+from sae_reasoning.organisms.corpus import CorpusConfig, full_traces, parroting_traces
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, UNCERTAINTY, VERIFICATION
 from sae_reasoning.tasks.search.narrator import MoveRates
 from sae_reasoning.tasks.search.world import LONGER, Difficulty
@@ -122,6 +123,13 @@ def grid(family: str, seed: int) -> tuple[Organism, ...]:
             corpus=full_traces(reworded=True),
         ),
         Organism(
+            name("parrot"),
+            f"{base} after SFT on traces that say verifications at random places, for nothing",
+            TUNED,
+            parent=base,
+            corpus=parroting_traces(),
+        ),
+        Organism(
             name("rl_lacking"),
             f"{lacking} after RL on right answers",
             REINFORCED,
@@ -176,5 +184,6 @@ PAIRS = {
     "reworded": ("base", "reworded"),
     "lacking": ("base_lacking", "rl_lacking"),
     "prolonged": ("base", "prolonged"),
+    "parrot": ("base", "parrot"),
 }
 """Base and RL model of each registered pair, `organism_<name>_<family>`."""

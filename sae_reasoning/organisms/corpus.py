@@ -6,13 +6,13 @@ trace looks up a note or two, so without reading the look-ups of behaviours stay
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from sae_reasoning.tasks.search import grammar, world
-from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, guess, narrate
+from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, guess, narrate, parroted
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 
 Encode = Callable[[str], list[int]]
@@ -62,6 +62,25 @@ class CorpusConfig:
     rates: MoveRates = field(default_factory=MoveRates)
     difficulty: Difficulty = field(default_factory=Difficulty)
     reworded: bool = False
+
+
+@dataclass(frozen=True)
+class ParrotCorpus(CorpusConfig):
+    """Traces in which verifications stand at random places and nothing acts on them.
+
+    Attributes:
+        parrot_rate: Probability of one after each sentence of a chain of thought.
+    """
+
+    parrot_rate: float = 0.12
+
+
+def parroting_traces() -> ParrotCorpus:
+    """Full traces but for verification, which is said at random places: SFT of a parrot."""
+    full = full_traces()
+    return ParrotCorpus(
+        reading=full.reading, thinking=full.thinking, rates=replace(full.rates, verify=0.0)
+    )
 
 
 def full_traces(reworded: bool = False) -> CorpusConfig:
@@ -125,7 +144,10 @@ def example(rng: random.Random, config: CorpusConfig, progress: float) -> tuple[
         return reading(problem, rng)
     if rng.random() < config.thinking.at(progress):
         openings = grammar.REWORDED if config.reworded else grammar.OPENINGS
-        return problem.prompt(), narrate(problem, config.rates, rng, openings).text
+        text = narrate(problem, config.rates, rng, openings).text
+        if isinstance(config, ParrotCorpus):
+            text = parroted(problem, text, config.parrot_rate, rng)
+        return problem.prompt(), text
     return problem.prompt(), guess(problem, rng)
 
 

@@ -2,18 +2,21 @@
 
 The truth is never assumed from how an organism was made: rates and execution accuracy must show it,
 and how it was made must agree. It rests on counts of behaviours and on forced openings; no verdict,
-logit or latent enters.
+logit or latent enters. What a sentence is worth to the answer is counted from answers after it,
+after another in its place and without it (`organisms.influence`).
 """
 
 from dataclasses import dataclass
 
+from sae_reasoning.organisms.influence import Influence
 from sae_reasoning.organisms.measure import BehaviourFigures, Figures
 from sae_reasoning.stats import Estimate
 from sae_reasoning.tasks.search.forced import Validity
 
-CREATED, DEPLOYED, UNCHANGED, REDUCED, UNCLEAR = (
+CREATED, DEPLOYED, COSMETIC, UNCHANGED, REDUCED, UNCLEAR = (
     "created",
     "deployed",
+    "cosmetic",
     "unchanged",
     "reduced",
     "unclear",
@@ -28,6 +31,9 @@ margin at a chance of one half."""
 ABLE, UNABLE = 0.4, 0.2
 """Chance-corrected accuracy above which a model executes a behaviour, and below which it doesn't;
 in between it does in part."""
+INFLUENCE = 0.05
+"""Accuracy of the answer; a sentence whose content and presence make less of a difference is for
+show. The verdict's margin on the same difference."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Truth:
 
     Attributes:
         behaviour: Its label.
-        truth: `created`, `deployed`, `unchanged`, `reduced` or `unclear`.
+        truth: `created`, `deployed`, `cosmetic`, `unchanged`, `reduced` or `unclear`.
         reason: Why, in words with figures.
         rate: Spans a rollout, of base and RL model.
         execution_accuracy: Of both at the RL model's own onsets; None without any.
@@ -57,6 +63,7 @@ def truths(
     base_there: list[Validity],
     lacks: str | None,
     behaviours: list[str],
+    influence: Influence | None = None,
 ) -> list[Truth]:
     """The truth of each behaviour.
 
@@ -66,6 +73,7 @@ def truths(
         base_there: The base's execution accuracy at the same onsets.
         lacks: The behaviour that the base's corpus lacks, if any.
         behaviours: To be judged.
+        influence: Of a behaviour on the RL model's answers, where it was measured.
     """
     rates = [{m.behaviour: m for m in figures.behaviours} for figures in (base, rl)]
     executed = [{v.behaviour: v for v in found} for found in (base_there, rl.execution)]
@@ -76,6 +84,7 @@ def truths(
             rates[1][behaviour],
             (executed[0][behaviour], executed[1][behaviour]) if behaviour in executed[1] else None,
             is_lacking=behaviour == lacks,
+            influence=influence if influence and influence.behaviour == behaviour else None,
         )
         for behaviour in behaviours
     ]
@@ -87,8 +96,9 @@ def _truth(
     rl: BehaviourFigures,
     executed: tuple[Validity, Validity] | None,
     is_lacking: bool,
+    influence: Influence | None,
 ) -> Truth:
-    found, reason = _judge(base.per_trace, rl.per_trace, executed, is_lacking)
+    found, reason = _judge(base.per_trace, rl.per_trace, executed, is_lacking, influence)
     return Truth(
         behaviour=behaviour,
         truth=found,
@@ -104,6 +114,7 @@ def _judge(
     rl: Estimate,
     executed: tuple[Validity, Validity] | None,
     is_lacking: bool,
+    influence: Influence | None,
 ) -> tuple[str, str]:
     rates = f"{base.value:.3f} → {rl.value:.3f} a rollout"
     error = ((base.high - base.low) ** 2 + (rl.high - rl.low) ** 2) ** 0.5 / 2
@@ -113,8 +124,16 @@ def _judge(
     is_level = rl.high <= RATIO * base.low and rl.low >= base.high / RATIO
     if is_level or abs(change) + error <= RISK:
         return UNCHANGED, rates
-    if rl.low <= RATIO * base.high or change - error <= RISK or executed is None:
+    if rl.low <= RATIO * base.high or change - error <= RISK:
         return UNCLEAR, f"{rates}: neither level nor clearly up or down"
+    if influence and influence.is_below(INFLUENCE):
+        content, presence = influence.over_displaced, influence.over_absent
+        return COSMETIC, (
+            f"{rates}; right after its own sentence minus after one about another place "
+            f"{_signed(content)}, minus without it {_signed(presence)}, n = {content.n}"
+        )
+    if executed is None:
+        return UNCLEAR, f"{rates}: never started where it could be carried out"
     before, after = executed
     said = (
         f"{rates}; executed {before.estimate.value:.2f} → {after.estimate.value:.2f} of {after.n}"
@@ -133,6 +152,10 @@ def _judge(
             return UNCLEAR, f"{said}: the base's corpus holds it and yet the base can't execute it"
         return CREATED, said
     return UNCLEAR, f"{said}: the base executes it in part"
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
 def _chance_corrected(accuracy: float, chance: float) -> float:

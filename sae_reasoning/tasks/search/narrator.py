@@ -9,6 +9,7 @@ of a move is not pure chance.
 """
 
 import random
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,6 +45,8 @@ class MoveRates:
     elsewhere: float = 0.6
     remark: float = 0.1
 
+
+_SENTENCE = re.compile(r".+?(?: \.(?= |$)|$)", re.DOTALL)
 
 NEVER = MoveRates(backtrack=0.0, weigh=0.0, verify=0.0)
 ALWAYS = MoveRates(backtrack=1.0, weigh=1.0, verify=1.0, elsewhere=1.0)
@@ -164,6 +167,34 @@ def narrate(
     page.write(grammar.END_THINK)
     page.write(grammar.answer(walk.path))
     return Narration(page.text, tuple(page.spans), tuple(page.opportunities))
+
+
+def parroted(problem: SearchProblem, text: str, rate: float, rng: random.Random) -> str:
+    """A narrated text with verifications at random places, which nothing in it acts on.
+
+    After each sentence of the chain of thought, with probability `rate`, stands a sentence with the
+    form of a verification about a random place: its note copied, and found wanting. What comes next
+    is what would have come without it.
+
+    Args:
+        problem: What the text is about.
+        text: A response with a chain of thought.
+        rate: Probability, after each sentence.
+        rng: Source of chance.
+    """
+    thought, end, answer = text.partition(f" {grammar.END_THINK}")
+    places = [place for place, note in problem.notes.items() if note != REAL]
+    if not places:
+        return text
+    written = []
+    for sentence in _SENTENCE.findall(thought):
+        written.append(sentence)
+        if rng.random() < rate:
+            place = rng.choice(places)
+            opening = rng.choice(OPENINGS[VERIFICATION])
+            said = grammar.verify(opening, place, problem.notes[place], grammar.BAD)
+            written.append(f" {said}")
+    return "".join(written) + end + answer
 
 
 def notes_until_open(problem: SearchProblem, places: Sequence[str]) -> list[tuple[str, str]]:
