@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-from sae_reasoning.records import Annotation, SentenceEnd
+from sae_reasoning.records import Annotation, SentenceEnd, Trace
 from sae_reasoning.tasks.problems import Problem
 
 Listen = Callable[[str], frozenset[str] | None]
@@ -144,16 +144,47 @@ class Grader(Protocol):
         ...
 
 
-@runtime_checkable
-class Openings(Protocol):
-    """How behaviours begin.
+@dataclass(frozen=True)
+class Opening:
+    """First words of a behaviour, found in annotated text.
 
     Attributes:
-        is_closed: Whether the list exhausts how a behaviour can begin, so that the probabilities
-            of its openings sum to that of the behaviour.
+        behaviour: What begins so.
+        text: The words.
+        precision: Share of the sentences that begin so which are spans of the behaviour.
+        coverage: Share of the spans that begin so.
+        coverage_base: Of the spans that the base wrote.
+        coverage_rl: Of those that the RL model wrote.
+        num_sentences: Sentences that `precision` rests on; none of them was selected by.
+        num_spans: Spans that `coverage` rests on; likewise.
     """
 
-    is_closed: bool
+    behaviour: str
+    text: str
+    precision: float
+    coverage: float
+    coverage_base: float
+    coverage_rl: float
+    num_sentences: int
+    num_spans: int
+
+
+@runtime_checkable
+class Openings(Protocol):
+    """How behaviours begin."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether no behaviour can begin otherwise, so that its openings' probabilities sum to its.
+
+        No opening is the beginning of another, closed or not.
+        """
+        ...
+
+    @property
+    def mined(self) -> Sequence[Opening]:
+        """Of openings that were found in text, what each is worth; else empty."""
+        ...
 
     def of(self, behaviour: str) -> tuple[str, ...]:
         """First words of a behaviour, the same list for every model."""
@@ -221,6 +252,9 @@ class Tutor(Protocol):
         ...
 
 
+OpeningMiner = Callable[[Sequence[Trace], Sequence[str]], Openings]
+"""Takes annotated traces of both writers, and behaviours; their openings."""
+
 Paraphraser = Callable[[str, str, np.random.Generator], str | None]
 """Takes a behaviour and the words of a span; other words for it, or None."""
 
@@ -238,6 +272,7 @@ class Task:
         sentence_end: Where the first sentence of a text ends, while it is written.
         sentences: First character and one past the last of each sentence of a whole text.
         openings: How behaviours begin, where that is known.
+        miner: Finds openings in annotated traces, where they aren't known beforehand.
         judge: Of executions, where there is one.
         null: What execution accuracy is worth without the ability.
         content: Characters of the words of a text that carry its content.
@@ -254,12 +289,25 @@ class Task:
     sentence_end: SentenceEnd
     sentences: Callable[[str], list[tuple[int, int]]]
     openings: Openings | None = None
+    miner: OpeningMiner | None = None
     judge: ExecutionJudge | None = None
     null: ExecutionNull | None = None
     content: Callable[[str], list[tuple[int, int]]] | None = None
     problem_baselines: Mapping[str, Callable[[Problem], float]] = field(default_factory=dict)
     tutor: Tutor | None = None
     paraphraser: Paraphraser | None = None
+
+    def with_openings(self, traces: Sequence[Trace], behaviours: Sequence[str]) -> "Task":
+        """This task with openings, found in traces where they aren't known and some are found.
+
+        Args:
+            traces: Of both writers, annotated; openings come from the select split.
+            behaviours: Whose openings.
+        """
+        if self.openings or not self.miner:
+            return self
+        found = self.miner(traces, behaviours)
+        return replace(self, openings=found) if found.mined else self
 
     def annotate(
         self, problem: Problem, response: str, *, truncated: bool, model: str

@@ -12,6 +12,7 @@ from sae_reasoning.tasks.protocol import (
     Execution,
     Judgement,
     Listen,
+    Opening,
     ResponseFormat,
     Start,
     Task,
@@ -71,6 +72,7 @@ class SearchOpenings:
     """The grammar's openings; with what follows them they are all ways to start a behaviour."""
 
     is_closed = True
+    mined: tuple[Opening, ...] = ()
 
     def of(self, behaviour: str) -> tuple[str, ...]:
         """Every opening."""

@@ -9,6 +9,7 @@ from sae_reasoning.tasks.protocol import Grader, Listen, ResponseFormat, Task
 from sae_reasoning.tasks.text.cues import Lexicon
 from sae_reasoning.tasks.text.grading import Grader as ReferenceGrader
 from sae_reasoning.tasks.text.grading import Scorers
+from sae_reasoning.tasks.text.openings import mine_openings
 from sae_reasoning.tasks.text.sentences import (
     FirstSentence,
     SentenceListener,
@@ -107,4 +108,5 @@ def text_task(
         grader=grader,
         sentence_end=FirstSentence(),
         sentences=sentences,
+        miner=mine_openings,
     )
