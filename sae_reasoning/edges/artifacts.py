@@ -148,6 +148,7 @@ class Stage:
         shared: Only a part is made, which others may do with their parts at the same time; who
             finds itself the last may `take_over` and finish the stage.
         mends: Whether a finished folder that has lost files is gone on from, with what is left.
+        schema: Version of how its content is laid out.
     """
 
     def __init__(
@@ -158,13 +159,15 @@ class Stage:
         *,
         shared: bool = False,
         mends: bool = False,
+        schema: int = SCHEMA_VERSION,
     ) -> None:
+        self._schema = schema
         self.final, self._real = final, _behind_link(final)
         self.config, self.inputs = _plain(config), dict(inputs)
         self.fingerprint = fingerprint(
             {
                 "stage": final.name,
-                "schema": SCHEMA_VERSION,
+                "schema": schema,
                 "config": self.config,
                 "inputs": self.inputs,
             }
@@ -280,7 +283,7 @@ class Stage:
         manifest = Manifest(
             stage=self.final.name,
             fingerprint=self.fingerprint,
-            schema_version=SCHEMA_VERSION,
+            schema_version=self._schema,
             config=self.config,
             inputs=self.inputs,
             packages=package_versions(),

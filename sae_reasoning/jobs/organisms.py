@@ -88,6 +88,8 @@ from sae_reasoning.tasks.search.forced import Continue
 
 _MAX_NEW_TOKENS = 400
 _BEHAVIOUR_TOKENS = 30
+_SCHEMA = 1
+"""Of a model's folder, which holds no tables: it hasn't changed since the first that shipped."""
 _STATE = "training.safetensors"
 _ANSWERS = 4
 """Answers after each beginning of which the influence of a behaviour is measured."""
@@ -128,6 +130,21 @@ class _Order:
         return ModelConfig(str(self.own.folder_of(self.seed) / name))
 
 
+def to_make(cfg: Config) -> dict[int, list[str]]:
+    """By seed, the models that aren't there or aren't up to date, with those made from them."""
+    own, missing = cfg.organism, {}
+    for seed in own.seeds:
+        names: list[str] = []
+        for recipe in chosen(own.family, seed, own.only):
+            if (
+                recipe.parent in names
+                or not _stage(_Order(own, seed, recipe, cfg.device)).is_current
+            ):
+                names.append(recipe.name)
+        missing[seed] = names
+    return missing
+
+
 def organisms(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make what `organism.only` names, or the whole grid, for each of `organism.seeds`."""
     own = cfg.organism
@@ -135,8 +152,9 @@ def organisms(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.plan(
         "organisms",
         {
-            f"seed {seed}": f"{', '.join(o.name for o in recipes)}, in {own.folder_of(seed)}"
-            for seed, recipes in models.items()
+            f"seed {seed}": f"{', '.join(names) or 'nothing'} to make, in {own.folder_of(seed)}; "
+            f"{len(models[seed]) - len(names)} up to date"
+            for seed, names in to_make(cfg).items()
         },
     )
     for seed, recipes in models.items():
@@ -166,10 +184,8 @@ def _say_next(own: OrganismConfig, seed: int, console: Console) -> None:
 
 def _make(order: _Order, tracker: Tracker, console: Console) -> Manifest:
     """Train, measure and describe one model, unless it is up to date."""
-    name, parent = order.recipe.name, order.recipe.parent
-    inputs = {parent: describe(order.other(parent)).fingerprint} if parent else {}
-    folder = order.own.folder_of(order.seed) / name
-    with Stage(folder, _settings(order), inputs) as stage:
+    name = order.recipe.name
+    with _stage(order) as stage:
         if stage.is_current:
             console.current(name, stage.final)
             assert stage.manifest
@@ -186,6 +202,14 @@ def _make(order: _Order, tracker: Tracker, console: Console) -> Manifest:
         counts = _measure(order, stage.folder)
         state.unlink()
         return stage.finish(counts)
+
+
+def _stage(order: _Order) -> Stage:
+    """The folder of a model, which depends on how it is made and on its parent."""
+    name, parent = order.recipe.name, order.recipe.parent
+    inputs = {parent: describe(order.other(parent)).fingerprint} if parent else {}
+    folder = order.own.folder_of(order.seed) / name
+    return Stage(folder, _settings(order), inputs, schema=_SCHEMA)
 
 
 def _settings(order: _Order) -> list[Any]:

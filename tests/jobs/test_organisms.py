@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from projects import tiny_experiment
 
+from sae_reasoning.compose import compose
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PairConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs.organisms import organisms
+from sae_reasoning.jobs.organisms import organisms, to_make
 from sae_reasoning.organisms.cells import PAIRS, absent_behaviour, grid
 from sae_reasoning.tasks.search import grammar
 
@@ -158,3 +159,13 @@ def test_seeds_have_folders_of_their_own_and_rotate_the_absent_behaviour(cfg: Co
         grammar.BACKTRACKING,
         grammar.VERIFICATION,
     }
+
+
+@pytest.mark.parametrize("family", ["llama", "neox"])
+def test_shipped_models_are_up_to_date(family: str) -> None:
+    cfg = compose([f"organism={family}"])
+    shipped = {
+        model.name for model in grid(family, 0) if (cfg.organism.folder_of(0) / model.name).exists()
+    }
+    assert len(shipped) >= 6
+    assert not shipped & set(to_make(cfg)[0])
