@@ -1,6 +1,7 @@
 """Frozen types that the rooms hand to each other."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +9,8 @@ BASE, RL = MODELS = ("base", "rl")
 """The models of a pair: writers of traces and readers of them."""
 SELECT, REPORT = SPLITS = ("select", "report")
 """Problems on which anything is chosen, and the others, on which it is reported."""
+SPAN_DETECTORS, ONSET_PREDICTORS = SHORTLISTS = ("span_detectors", "onset_predictors")
+"""Latents that are active while a behaviour lasts, and those that predict that one starts."""
 
 
 class Comparison(Enum):
@@ -165,3 +168,112 @@ class SentenceEnd(Protocol):
             is_last: Whether nothing follows.
         """
         ...
+
+
+@dataclass(frozen=True)
+class RankedDictionary:
+    """An SAE whose latents were ranked.
+
+    Attributes:
+        folder: Where it was, below the run's folder.
+        fingerprint: Of its weights.
+    """
+
+    folder: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortlistEntry:
+    """A shortlisted latent; figures are of the report split unless they say select.
+
+    Attributes:
+        dictionary: Name of its SAE.
+        layer: Decoder block.
+        latent: Index.
+        reader: Whose activations.
+        writer: Whose traces.
+        status: What can be said of the behaviour in this writer's text.
+        span_auroc: Estimate.
+        span_auroc_low: Lower bound.
+        span_auroc_high: Upper bound.
+        select_span_auroc: What it was chosen by, among span detectors.
+        q: Of the span AUROC against 0.5.
+        n_pos: Spans.
+        n_neg: Windows.
+        firing_rate: Share of tokens, on the select split.
+        mean_active: Mean activation where it fires, on the select split.
+        max_active: Largest activation on the select split.
+        labels: Its label by the attacks, by reader; none where it wasn't attacked.
+        outperforms: Baselines that it significantly outperforms, by reader.
+    """
+
+    dictionary: str
+    layer: int
+    latent: int
+    reader: str
+    writer: str
+    status: str
+    span_auroc: float
+    span_auroc_low: float
+    span_auroc_high: float
+    select_span_auroc: float
+    q: float
+    n_pos: int
+    n_neg: int
+    firing_rate: float
+    mean_active: float
+    max_active: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    outperforms: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """The AUROC of its list, with the bounds of its 95 % interval."""
+        return self.span_auroc, self.span_auroc_low, self.span_auroc_high
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnsetPredictorEntry(ShortlistEntry):
+    """A shortlisted onset predictor.
+
+    Attributes:
+        onset_auroc: Estimate.
+        onset_auroc_low: Lower bound, by problem bootstrap.
+        onset_auroc_high: Upper bound.
+        select_onset_auroc: On the select split.
+        onset_attribution: Nats per opportunity, on the select split; what it was chosen by, if
+            onset predictors are chosen so.
+    """
+
+    onset_auroc: float
+    onset_auroc_low: float
+    onset_auroc_high: float
+    select_onset_auroc: float
+    onset_attribution: float
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """Its onset AUROC, with the bounds of its 95 % interval."""
+        return self.onset_auroc, self.onset_auroc_low, self.onset_auroc_high
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """Both lists of a run, by behaviour, the best first; `edges.shortlist` writes and reads it.
+
+    Attributes:
+        span_detectors: Chosen by span AUROC on the select split.
+        onset_predictors: Chosen by attribution of the onset logit, or by onset AUROC.
+        dictionaries: Whose latents they are, by name.
+        wordings_held_out: First words of each behaviour that selection didn't see.
+    """
+
+    span_detectors: Mapping[str, Sequence[ShortlistEntry]]
+    onset_predictors: Mapping[str, Sequence[OnsetPredictorEntry]]
+    dictionaries: Mapping[str, RankedDictionary] = field(default_factory=dict)
+    wordings_held_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def entries_of(self, name: str) -> Mapping[str, Sequence[ShortlistEntry]]:
+        """One of `SHORTLISTS`, by behaviour."""
+        return {SPAN_DETECTORS: self.span_detectors, ONSET_PREDICTORS: self.onset_predictors}[name]

@@ -17,10 +17,9 @@ import pandas as pd
 from jaxtyping import Int
 
 from sae_reasoning.behaviours.baselines import Scorer
-from sae_reasoning.behaviours.shortlist import Entry
 from sae_reasoning.behaviours.streams import MaximaOf
 from sae_reasoning.behaviours.windows import Intervals, cell_index
-from sae_reasoning.records import MODELS
+from sae_reasoning.records import MODELS, ShortlistEntry
 from sae_reasoning.stats import Compared, Ranked, benjamini_hochberg, compare_aurocs
 
 _SURE = 0.05
@@ -105,7 +104,7 @@ def rival_scores(
 
 def hold_against(
     shortlist: str,
-    lists: Mapping[str, Sequence[Entry]],
+    lists: Mapping[str, Sequence[ShortlistEntry]],
     behaviours: Sequence[str],
     maxima_of: MaximaOf,
     rivals: Callable[[str, int], Mapping[str, RivalScores]],

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +22,7 @@ from sae_reasoning.behaviours.matching import (
     shared_by_kind,
 )
 from sae_reasoning.behaviours.units import Units
+from sae_reasoning.records import Shortlist, ShortlistEntry
 from sae_reasoning.stats import benjamini_hochberg
 
 COSINE, CORRELATION, WORDS = "cosine", "correlation", "words"
@@ -70,23 +70,23 @@ class Listed:
     onset_predictors: Mapping[str, Sequence[LatentKey]]
 
     @classmethod
-    def of(cls, shortlist: Mapping[str, Any], fingerprints: Mapping[int, str]) -> "Listed":
-        """From `shortlist.json`, as far as it is of these dictionaries.
+    def of(cls, shortlist: Shortlist, fingerprints: Mapping[int, str]) -> "Listed":
+        """From a shortlist, as far as it is of these dictionaries.
 
         Args:
-            shortlist: Content of the file.
+            shortlist: What `rank` found.
             fingerprints: Of the dictionaries, by layer.
         """
         known = {
             name
-            for name, entry in shortlist["dictionaries"].items()
-            if entry["fingerprint"] in fingerprints.values()
+            for name, entry in shortlist.dictionaries.items()
+            if entry.fingerprint in fingerprints.values()
         }
 
-        def kept(entries: Sequence[Mapping[str, Any]]) -> list[LatentKey]:
-            return [(e["layer"], e["latent"]) for e in entries if e["dictionary"] in known]
+        def kept(entries: Sequence[ShortlistEntry]) -> list[LatentKey]:
+            return [(e.layer, e.latent) for e in entries if e.dictionary in known]
 
-        lists = (shortlist["span_detectors"], shortlist["onset_predictors"])
+        lists = (shortlist.span_detectors, shortlist.onset_predictors)
         return cls(*({name: kept(own) for name, own in entries.items()} for entries in lists))
 
     def names(self, layer: int, latents: Int[np.ndarray, " latent"]) -> list[str]:

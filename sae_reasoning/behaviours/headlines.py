@@ -3,27 +3,18 @@
 `rank` ends in these lines, and `ablate` says beside them what editing did.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from sae_reasoning.behaviours.baselines import NGRAM
-from sae_reasoning.behaviours.outcomes import (
-    ALL,
-    CONTEXTUAL,
-    KILLED,
-    ONSET_PREDICTORS,
-    RANDOM,
-    SPAN_DETECTORS,
-    WEAK,
-)
+from sae_reasoning.behaviours.outcomes import ALL, CONTEXTUAL, KILLED, RANDOM, WEAK
 from sae_reasoning.behaviours.windows import POSITIONAL
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist, ShortlistEntry
 from sae_reasoning.texts import bounded
 
 _KINDS = {SPAN_DETECTORS: "span detector", ONSET_PREDICTORS: "onset predictor"}
-_AUROC = {SPAN_DETECTORS: "span_auroc", ONSET_PREDICTORS: "onset_auroc"}
 _LATENT = ["shortlist", "behaviour", "layer", "latent"]
 
 
@@ -64,44 +55,39 @@ class Headline:
 
 
 def headlines(
-    shortlist: Mapping[str, Any], attacks: pd.DataFrame, lists: Sequence[str] = tuple(_KINDS)
+    shortlist: Shortlist, attacks: pd.DataFrame, lists: Sequence[str] = tuple(_KINDS)
 ) -> list[Headline]:
     """The best latent of each behaviour on each list, detectors first; a list may be empty.
 
     Args:
-        shortlist: Content of `shortlist.json`.
+        shortlist: What `rank` found.
         attacks: Of `attacks.parquet`.
         lists: Which lists: `span_detectors`, `onset_predictors`.
     """
     found = []
-    for behaviour in dict.fromkeys(behaviour for name in lists for behaviour in shortlist[name]):
+    for behaviour in dict.fromkeys(b for name in lists for b in shortlist.entries_of(name)):
         for name in lists:
             kind = _KINDS[name]
-            for entry in shortlist[name].get(behaviour, ())[:1]:
-                auroc = _AUROC[name]
-                value, low, high = (
-                    float("nan") if entry[key] is None else float(entry[key])
-                    for key in (auroc, f"{auroc}_low", f"{auroc}_high")
-                )
-                latent = f"{entry['layer']}/{entry['latent']}"
+            for entry in shortlist.entries_of(name).get(behaviour, ())[:1]:
+                latent = f"{entry.layer}/{entry.latent}"
                 said = _attacked(entry, name, behaviour, attacks)
-                found.append(Headline(behaviour, kind, latent, value, low, high, said))
+                found.append(Headline(behaviour, kind, latent, *entry.interval, said))
     return found
 
 
-def _attacked(entry: Mapping[str, Any], name: str, behaviour: str, attacks: pd.DataFrame) -> str:
-    if entry["status"] == POSITIONAL:
+def _attacked(entry: ShortlistEntry, name: str, behaviour: str, attacks: pd.DataFrame) -> str:
+    if entry.status == POSITIONAL:
         return "not testable: it stands at one place in every trace"
-    called = entry["called"].get(entry["reader"], "not attacked")
+    called = entry.labels.get(entry.reader, "not attacked")
     own = attacks[
         (attacks.shortlist == name)
         & (attacks.behaviour == behaviour)
-        & (attacks.reader == entry["reader"])
-        & (attacks.layer == entry["layer"])
-        & (attacks.latent == entry["latent"])
+        & (attacks.reader == entry.reader)
+        & (attacks.layer == entry.layer)
+        & (attacks.latent == entry.latent)
     ]
     refuting = own.kind[(own.outcome == KILLED) & (own.kind != ALL)].tolist()
-    return f"{called}: {', '.join(refuting)}" if refuting and called != WEAK else str(called)
+    return f"{called}: {', '.join(refuting)}" if refuting and called != WEAK else called
 
 
 def survivors_in_words(attacks: pd.DataFrame) -> str:
@@ -119,9 +105,9 @@ def survivors_in_words(attacks: pd.DataFrame) -> str:
     return f"The attacks leave {CONTEXTUAL}, in some reader: {', '.join(said)}." if said else ""
 
 
-def empty_lists(shortlist: Mapping[str, Any]) -> list[str]:
+def empty_lists(shortlist: Shortlist) -> list[str]:
     """What latents of a list are, of each list that is empty for every behaviour."""
-    return [kind for name, kind in _KINDS.items() if not any(shortlist[name].values())]
+    return [kind for name, kind in _KINDS.items() if not any(shortlist.entries_of(name).values())]
 
 
 def words_suffice(heads: Sequence[Headline], baselines: pd.DataFrame) -> list[str]:

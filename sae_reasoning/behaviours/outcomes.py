@@ -36,9 +36,8 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from sae_reasoning.config import AttackConfig
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.stats import Kept
-
-SPAN_DETECTORS, ONSET_PREDICTORS = "span_detectors", "onset_predictors"
 
 ALL, TOKEN, BIGRAM, POSITION, LENGTH = "all", "token", "bigram", "position", "length"
 WORDING, PARAPHRASE = "held-out wording", "paraphrase"

@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
 from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima, matched_strata
@@ -45,7 +44,7 @@ from sae_reasoning.behaviours.windows import (
     span_intervals,
 )
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out
-from sae_reasoning.records import MODELS, SPLITS, Trace
+from sae_reasoning.records import MODELS, ONSET_PREDICTORS, SPAN_DETECTORS, SPLITS, Trace
 
 _NUM_SHIFTS = 3
 """Circular shifts of the labels whose mean mutual information is the null."""

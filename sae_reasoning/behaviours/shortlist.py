@@ -7,81 +7,27 @@ the behaviour.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sae_reasoning.behaviours.baselines import BASELINES, RANDOM_READER
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, RANDOM, SPAN_DETECTORS
+from sae_reasoning.behaviours.outcomes import RANDOM
 from sae_reasoning.behaviours.streams import MaximaOf, matched_strata
 from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
+from sae_reasoning.records import (
+    ONSET_PREDICTORS,
+    SPAN_DETECTORS,
+    OnsetPredictorEntry,
+    Shortlist,
+    ShortlistEntry,
+)
 from sae_reasoning.stats import Estimate, benjamini_hochberg, bootstrap_auroc, clustered_auroc
 from sae_reasoning.texts import bounded
 
 IDENTITY = ["layer", "latent", "behaviour", "reader", "writer"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A shortlisted latent; figures are of the report split unless they say select.
-
-    Attributes:
-        dictionary: Name of its SAE.
-        layer: Decoder block.
-        latent: Index.
-        reader: Whose activations.
-        writer: Whose traces.
-        status: What can be said of the behaviour in this writer's text.
-        span_auroc: Estimate.
-        span_auroc_low: Lower bound.
-        span_auroc_high: Upper bound.
-        select_span_auroc: What it was chosen by, among span detectors.
-        q: Of the span AUROC against 0.5.
-        n_pos: Spans.
-        n_neg: Windows.
-        firing_rate: Share of tokens, on the select split.
-        mean_active: Mean activation where it fires, on the select split.
-        max_active: Largest activation on the select split.
-    """
-
-    dictionary: str
-    layer: int
-    latent: int
-    reader: str
-    writer: str
-    status: str
-    span_auroc: float
-    span_auroc_low: float
-    span_auroc_high: float
-    select_span_auroc: float
-    q: float
-    n_pos: int
-    n_neg: int
-    firing_rate: float
-    mean_active: float
-    max_active: float
-
-
-@dataclass(frozen=True)
-class OnsetPredictor(Entry):
-    """A shortlisted onset predictor.
-
-    Attributes:
-        onset_auroc: Estimate.
-        onset_auroc_low: Lower bound, by problem bootstrap.
-        onset_auroc_high: Upper bound.
-        select_onset_auroc: On the select split.
-        onset_attribution: Nats per opportunity, on the select split; what it was chosen by, if
-            onset predictors are chosen so.
-    """
-
-    onset_auroc: float
-    onset_auroc_low: float
-    onset_auroc_high: float
-    select_onset_auroc: float
-    onset_attribution: float
 
 
 def mark_candidates(
@@ -140,14 +86,6 @@ def add_intervals(
     return scores
 
 
-@dataclass(frozen=True)
-class Shortlist:
-    """Both lists, by behaviour, the best first."""
-
-    span_detectors: dict[str, list[Entry]]
-    onset_predictors: dict[str, list[OnsetPredictor]]
-
-
 def draw_up(
     scores: pd.DataFrame,
     latents: pd.DataFrame,
@@ -167,36 +105,39 @@ def draw_up(
     table = _side_by_side(scores).merge(
         latents, on=["dictionary", "layer", "latent", "reader", "writer"], how="left"
     )
-    lists = Shortlist({}, {})
+    detectors: dict[str, list[ShortlistEntry]] = {}
+    predictors: dict[str, list[OnsetPredictorEntry]] = {}
     for number, behaviour in enumerate(behaviours):
         home = _home(table[table.behaviour == behaviour])
         # Few spans make ties at 1; a latent that holds all tokens of the span goes first.
         by = ["select_span_auroc", "select_token_auroc"]
         best = home.sort_values(by, ascending=False, kind="stable")
-        lists.span_detectors[behaviour] = [
-            Entry(**_fields(row, Entry)) for row in _records(best.head(span_detectors))
+        detectors[behaviour] = [
+            ShortlistEntry(**_figures(row, ShortlistEntry))
+            for row in _records(best.head(span_detectors))
         ]
         column, floor = onset_predictors_column(onset_predictors_by), 0.0
         if column != "onset_attribution":
             column, floor = "select_onset_auroc", 0.5
         best = home[home[column] > floor].sort_values(column, ascending=False, kind="stable")
-        lists.onset_predictors[behaviour] = [
-            OnsetPredictor(
-                **_fields(
-                    row | _onset_interval(row, onsets_of, number, bootstrap, seed), OnsetPredictor
+        predictors[behaviour] = [
+            OnsetPredictorEntry(
+                **_figures(
+                    row | _onset_interval(row, onsets_of, number, bootstrap, seed),
+                    OnsetPredictorEntry,
                 )
             )
             for row in _records(best.head(onset_predictors))
         ]
-    return lists
+    return Shortlist(detectors, predictors)
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in frame.to_dict("records")]
 
 
-def _fields(row: dict[str, Any], kind: type) -> dict[str, Any]:
-    return {field.name: row[field.name] for field in fields(kind)}
+def _figures(row: dict[str, Any], kind: type[ShortlistEntry]) -> dict[str, Any]:
+    return {one.name: row[one.name] for one in fields(kind) if one.name in row}
 
 
 def _side_by_side(scores: pd.DataFrame) -> pd.DataFrame:
@@ -239,48 +180,38 @@ def _onset_interval(
     return {"onset_auroc_low": found.low, "onset_auroc_high": found.high}
 
 
-def shortlist_content(
+def with_labels(
     lists: Shortlist,
-    dictionaries: dict[str, dict[str, str]],
     attacks: pd.DataFrame,
-    beaten: Mapping[tuple[str, str, int, int], Mapping[str, Sequence[str]]],
-    wordings: Mapping[str, Sequence[str]],
-) -> dict[str, Any]:
-    """What `shortlist.json` holds; a figure that couldn't be computed is null.
+    outperformed: Mapping[tuple[str, str, int, int], Mapping[str, Sequence[str]]],
+) -> Shortlist:
+    """The same entries with what the attacks and baselines say of them, by reader.
 
-    Each carries what the attacks call it, and which baselines it significantly outperforms, by
-    reader.
+    Args:
+        lists: As `draw_up` makes them.
+        attacks: With labels.
+        outperformed: Baselines that each latent significantly outperforms.
     """
-    names: dict[tuple[str, str, int, int], dict[str, str]] = {}
+    labels: dict[tuple[str, str, int, int], dict[str, str]] = {}
     for row in attacks[attacks.reader != RANDOM].itertuples():
         latent = (row.shortlist, row.behaviour, row.layer, row.latent)
-        names.setdefault(latent, {})[row.reader] = row.called
+        labels.setdefault(latent, {})[row.reader] = row.called
 
-    def plain(entry: Entry) -> dict[str, Any]:
+    def labelled(name: str) -> dict[str, list[Any]]:
         return {
-            name: None if isinstance(value, float) and np.isnan(value) else value
-            for name, value in asdict(entry).items()
+            behaviour: [
+                replace(entry, labels=labels.get(key, {}), outperforms=outperformed.get(key, {}))
+                for entry in entries
+                for key in [(name, behaviour, entry.layer, entry.latent)]
+            ]
+            for behaviour, entries in lists.entries_of(name).items()
         }
 
-    def called(shortlist: str, behaviour: str, entry: Entry) -> dict[str, Any]:
-        latent = (shortlist, behaviour, entry.layer, entry.latent)
-        return plain(entry) | {
-            "called": names.get(latent, {}),
-            "beats": beaten.get(latent, {}),
-        }
-
-    entries: dict[str, Mapping[str, Sequence[Entry]]] = {
-        SPAN_DETECTORS: lists.span_detectors,
-        ONSET_PREDICTORS: lists.onset_predictors,
-    }
-    return {
-        "dictionaries": dictionaries,
-        "wordings_held_out": {behaviour: list(words) for behaviour, words in wordings.items()},
-        **{
-            name: {b: [called(name, b, entry) for entry in own] for b, own in lists_of.items()}
-            for name, lists_of in entries.items()
-        },
-    }
+    return replace(
+        lists,
+        span_detectors=labelled(SPAN_DETECTORS),
+        onset_predictors=labelled(ONSET_PREDICTORS),
+    )
 
 
 def findings(

@@ -93,7 +93,7 @@ VERSIONS = {
     "export": 1,
     "cache": 1,
     "train": 3,
-    "rank": 16,
+    "rank": 17,
     "match": 2,
     "ablate": 9,
     "transfer": 1,

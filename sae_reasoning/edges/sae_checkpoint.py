@@ -24,6 +24,7 @@ from sae_reasoning.edges.artifacts import (
     read_json,
 )
 from sae_reasoning.edges.sparse_topk import autoencode, top_k
+from sae_reasoning.records import Shortlist
 
 CONFIG_FILE = "cfg.json"
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -236,7 +237,7 @@ def load_trained(folder: Path, layer: int, d_model: int, device: torch.device | 
 
 
 def load_ranked(
-    root: Path, shortlist: Mapping[str, Any], layers: Sequence[int], device: torch.device | str
+    root: Path, shortlist: Shortlist, layers: Sequence[int], device: torch.device | str
 ) -> dict[int, Dictionary]:
     """By layer, the dictionaries that a shortlist was made from.
 
@@ -250,12 +251,12 @@ def load_ranked(
         BrokenArtifact: There are others by now.
     """
     found = {}
-    for known in shortlist["dictionaries"].values():
-        dictionary = load_dictionary(root / known["folder"], device)
-        if dictionary.fingerprint != known["fingerprint"]:
+    for known in shortlist.dictionaries.values():
+        dictionary = load_dictionary(root / known.folder, device)
+        if dictionary.fingerprint != known.fingerprint:
             raise BrokenArtifact(
                 f"{root / 'rank' / 'shortlist.json'} was made from another dictionary than "
-                f"{known['folder']} ({known['fingerprint']}, not {dictionary.fingerprint}); "
+                f"{known.folder} ({known.fingerprint}, not {dictionary.fingerprint}); "
                 "run `make rank` again"
             )
         if dictionary.layer in layers:

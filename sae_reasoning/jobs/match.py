@@ -54,7 +54,7 @@ from sae_reasoning.edges.lm.load import (
 from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.read import read_residuals
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
-from sae_reasoning.edges.schema import read_artifact
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.edges.tracker import Tracker
 
@@ -139,7 +139,7 @@ class _Run:
             layer: load_trained(folder / "train" / name / f"layer_{layer}", layer, d_model, device)
             for layer in layers
         }
-        shortlist = read_artifact(folder / "rank" / "shortlist.json")
+        shortlist = read_shortlist(folder / "rank")
         fingerprints = {layer: dictionary.fingerprint for layer, dictionary in found.items()}
         return cls(folder, found, Listed.of(shortlist, fingerprints))
 

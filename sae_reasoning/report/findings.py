@@ -16,12 +16,12 @@ from typing import Any, Self
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import CONTEXTUAL, NAMES, SPAN_DETECTORS
+from sae_reasoning.behaviours.outcomes import CONTEXTUAL, NAMES
 from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.rates import PER_TRACE
 from sae_reasoning.contrast.steered import NONE as NOT_STEERED
 from sae_reasoning.contrast.steered import VALID, VECTOR
-from sae_reasoning.records import BASE, MODELS, RL
+from sae_reasoning.records import BASE, MODELS, RL, SPAN_DETECTORS
 from sae_reasoning.steering.conditions import ABLATE, EDIT, MEAN, NONE
 from sae_reasoning.steering.effects import CONTROLS
 from sae_reasoning.steering.findings import PER_OPPORTUNITY, main_edits, stands

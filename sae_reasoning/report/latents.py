@@ -11,7 +11,7 @@ from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.injection import Injection
 from sae_reasoning.behaviours.outcomes import ALL, Attack
 from sae_reasoning.behaviours.replication import Replica
-from sae_reasoning.records import MODELS
+from sae_reasoning.records import MODELS, SHORTLISTS, Shortlist, ShortlistEntry
 from sae_reasoning.report.reviews import CALLS, Review
 from sae_reasoning.texts import shown
 
@@ -98,24 +98,24 @@ class LatentRecord:
 
 
 def records(
-    shortlist: Mapping[str, Any],
+    shortlist: Shortlist,
     tables: Mapping[str, pd.DataFrame],
     matches: pd.DataFrame | None,
 ) -> list[LatentRecord]:
     """All latents of both shortlists, by layer and index.
 
     Args:
-        shortlist: Content of `shortlist.json`.
+        shortlist: What `rank` found.
         tables: `scores`, `latents`, `attacks`, `injections`, `beaten` and `replicas` of `rank`.
         matches: Of `match`, if there.
     """
     listings: dict[tuple[int, int], list[Listing]] = {}
     dictionaries: dict[tuple[int, int], str] = {}
-    for name in ("span_detectors", "onset_predictors"):
-        for behaviour, entries in shortlist[name].items():
+    for name in SHORTLISTS:
+        for behaviour, entries in shortlist.entries_of(name).items():
             for place, entry in enumerate(entries, 1):
-                key = entry["layer"], entry["latent"]
-                dictionaries[key] = entry["dictionary"]
+                key = entry.layer, entry.latent
+                dictionaries[key] = entry.dictionary
                 listings.setdefault(key, []).append(_listing(name, behaviour, place, entry))
     scores = tables["scores"]
     parts = {
@@ -202,27 +202,21 @@ def cell_content(
     }
 
 
-def _listing(shortlist: str, behaviour: str, place: int, entry: Mapping[str, Any]) -> Listing:
-    is_span_detector = shortlist == "span_detectors"
-    measure = "span_auroc" if is_span_detector else "onset_auroc"
-
-    def figure(name: str) -> float:
-        value = entry.get(name)
-        return float("nan") if value is None else float(value)
-
+def _listing(shortlist: str, behaviour: str, place: int, entry: ShortlistEntry) -> Listing:
+    auroc, low, high = entry.interval
     return Listing(
         shortlist=shortlist,
         behaviour=shown(behaviour),
         place=place,
-        reader=entry["reader"],
-        writer=entry["writer"],
-        status=entry["status"],
-        auroc=figure(measure),
-        low=figure(f"{measure}_low"),
-        high=figure(f"{measure}_high"),
-        n=int(entry["n_pos"]),
-        firing_rate=figure("firing_rate"),
-        called=dict(entry.get("called") or {}),
+        reader=entry.reader,
+        writer=entry.writer,
+        status=entry.status,
+        auroc=auroc,
+        low=low,
+        high=high,
+        n=entry.n_pos,
+        firing_rate=entry.firing_rate,
+        called=dict(entry.labels),
     )
 
 

@@ -17,8 +17,6 @@ from sae_reasoning.behaviours.outcomes import (
     KINDS,
     LEFT_OUT,
     NOT_TESTABLE,
-    ONSET_PREDICTORS,
-    SPAN_DETECTORS,
     attack_summary,
     calls,
 )
@@ -27,7 +25,7 @@ from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.rates import ENTER_THINKING, PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import NONE, OVER, VALID, VECTOR
-from sae_reasoning.records import BASE, RL
+from sae_reasoning.records import BASE, ONSET_PREDICTORS, RL, SPAN_DETECTORS
 from sae_reasoning.report.cards import MODEL_NAMES, NEVER
 from sae_reasoning.report.figures import (
     Axis,

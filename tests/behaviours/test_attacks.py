@@ -21,7 +21,6 @@ from sae_reasoning.behaviours.outcomes import (
     NAMES,
     NOT_REPLICATED,
     NOT_TESTABLE,
-    ONSET_PREDICTORS,
     PARAPHRASE,
     PARTLY_LEXICAL,
     PHRASE_INJECTED,
@@ -30,7 +29,6 @@ from sae_reasoning.behaviours.outcomes import (
     POSITION,
     POSITIONAL,
     REPLICATION,
-    SPAN_DETECTORS,
     TOKEN,
     UNCLEAR,
     WEAK,
@@ -43,7 +41,7 @@ from sae_reasoning.behaviours.strata import alike, answered, contents
 from sae_reasoning.behaviours.streams import Active, MaximaStream
 from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits, onset_intervals
 from sae_reasoning.config import AttackConfig
-from sae_reasoning.records import TokenOpportunity, Trace
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, TokenOpportunity, Trace
 
 WORD, FIRST, SECOND = 1, 2, 3
 BUILT = {

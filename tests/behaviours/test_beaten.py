@@ -1,8 +1,7 @@
 """Latents against baselines, on spans that are counted by hand."""
 
-from dataclasses import replace
-
 import numpy as np
+from shortlists import span_detector
 
 from sae_reasoning.behaviours.beaten import (
     beaten_by,
@@ -11,12 +10,10 @@ from sae_reasoning.behaviours.beaten import (
     problem_numbers_elsewhere,
     rival_scores,
 )
-from sae_reasoning.behaviours.shortlist import Entry
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals, cell_index
 
 PROBLEMS = 40
-ENTER_THINKING = Entry("d", 1, 0, "rl", "rl", "tested", 1, 1, 1, 1, 0, 0, 0, 0, 0, 0)
 
 
 def _intervals() -> Intervals:
@@ -52,7 +49,7 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
     }
     found = hold_against(
         "span_detectors",
-        {"a": [ENTER_THINKING, replace(ENTER_THINKING, latent=1)]},
+        {"a": [span_detector(1, 0), span_detector(1, 1)]},
         ["a"],
         lambda reader, layer: _maxima(intervals),
         lambda reader, layer: rivals,
@@ -94,7 +91,7 @@ def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> Non
     }
     table = hold_against(
         "span_detectors",
-        {"a": [replace(ENTER_THINKING, latent=1)]},
+        {"a": [span_detector(1, 1)]},
         ["a"],
         lambda reader, layer: _maxima(intervals),
         lambda reader, layer: rivals,

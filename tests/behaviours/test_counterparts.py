@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from shortlists import onset_predictor, span_detector
 
 from sae_reasoning.behaviours.counterparts import (
     COSINE,
@@ -18,6 +19,7 @@ from sae_reasoning.behaviours.counterparts import (
 from sae_reasoning.behaviours.matching import Series
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals
+from sae_reasoning.records import RankedDictionary, Shortlist
 from sae_reasoning.stats import benjamini_hochberg
 
 MOVE = "backtracking"
@@ -99,17 +101,16 @@ def test_q_is_over_all_layers_of_a_kind() -> None:
 
 
 def test_lists_of_another_dictionary_are_not_taken_for_this_ones() -> None:
-    entry = {"dictionary": "pooled/layer_1", "layer": 1, "latent": 7}
-    stray = {"dictionary": "pooled/layer_2", "layer": 2, "latent": 8}
-    content = {
-        "dictionaries": {
-            "pooled/layer_1": {"fingerprint": "one"},
-            "pooled/layer_2": {"fingerprint": "two"},
+    own, stray = span_detector(1, 7), span_detector(2, 8)
+    shortlist = Shortlist(
+        span_detectors={MOVE: [own, stray], "verification": [own]},
+        onset_predictors={MOVE: [onset_predictor(1, 7)]},
+        dictionaries={
+            "pooled/layer_1": RankedDictionary("train/pooled/layer_1", "one"),
+            "pooled/layer_2": RankedDictionary("train/pooled/layer_2", "two"),
         },
-        "span_detectors": {MOVE: [entry, stray], "verification": [entry]},
-        "onset_predictors": {MOVE: [entry]},
-    }
-    found = Listed.of(content, {1: "one", 2: "retrained"})
+    )
+    found = Listed.of(shortlist, {1: "one", 2: "retrained"})
     assert found.span_detectors[MOVE] == [(1, 7)]
     tracks = f"tracks {MOVE}, tracks verification, announces {MOVE}"
     assert found.names(1, np.array([6, 7])) == ["", tracks]

@@ -1,6 +1,10 @@
 """The last screen of `rank`: the best latent of each list, and what the attacks left of it."""
 
+import math
+from dataclasses import replace
+
 import pandas as pd
+from shortlists import onset_predictor, span_detector
 
 from sae_reasoning.behaviours.headlines import (
     empty_lists,
@@ -8,16 +12,7 @@ from sae_reasoning.behaviours.headlines import (
     survivors_in_words,
     words_suffice,
 )
-
-
-def entry(latent: int, called: str, low: float | None = 0.8, status: str = "tested") -> dict:
-    figures = {
-        f"{kind}_auroc{end}": value
-        for kind in ("span", "onset")
-        for end, value in (("", 0.9), ("_low", low), ("_high", 0.95))
-    }
-    place = {"layer": 1, "latent": latent, "reader": "rl", "status": status}
-    return place | figures | {"called": {"base": "contextual", "rl": called}}
+from sae_reasoning.records import Shortlist
 
 
 def attack(latent: int, kind: str, outcome: str, called: str, **other: object) -> dict:
@@ -25,14 +20,22 @@ def attack(latent: int, kind: str, outcome: str, called: str, **other: object) -
     return row | {"latent": latent, "kind": kind, "outcome": outcome, "called": called} | other
 
 
-SHORTLIST = {
-    "span_detectors": {
-        "backtracking": [entry(3, "lexical"), entry(4, "contextual")],
-        "deduction": [entry(5, "not testable", status="positional, not testable")],
+SHORTLIST = Shortlist(
+    span_detectors={
+        "backtracking": [
+            span_detector(1, 3, labels={"rl": "lexical"}),
+            span_detector(1, 4, labels={"rl": "contextual"}),
+        ],
+        "deduction": [
+            span_detector(1, 5, status="positional, not testable", labels={"rl": "not testable"})
+        ],
         "verification": [],
     },
-    "onset_predictors": {"backtracking": [entry(9, "weak", low=None)], "deduction": []},
-}
+    onset_predictors={
+        "backtracking": [onset_predictor(1, 9, labels={"rl": "weak"}, onset_auroc_low=math.nan)],
+        "deduction": [],
+    },
+)
 ATTACKS = pd.DataFrame(
     [
         attack(3, "all", "survives", "lexical"),
@@ -84,14 +87,14 @@ def test_words_suffice_where_an_ngram_model_reaches_the_detectors_lower_bound() 
 
 
 def test_of_an_empty_list_its_name_is_said_and_nothing_else() -> None:
-    without = SHORTLIST | {"onset_predictors": {"backtracking": [], "deduction": []}}
+    without = replace(SHORTLIST, onset_predictors={"backtracking": [], "deduction": []})
     assert empty_lists(SHORTLIST) == []
     assert empty_lists(without) == ["onset predictor"]
     attacked = ATTACKS[ATTACKS.shortlist == "span_detectors"]
     assert survivors_in_words(attacked) == (
         "The attacks leave contextual, in some reader: 2 of 2 span detectors."
     )
-    nothing: dict = {"span_detectors": {}, "onset_predictors": {}}
+    nothing = Shortlist({}, {})
     assert empty_lists(nothing) == ["span detector", "onset predictor"]
     assert headlines(nothing, ATTACKS[:0]) == []
     assert survivors_in_words(ATTACKS[:0]) == ""

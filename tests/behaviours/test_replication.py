@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sae_reasoning.behaviours.outcomes import SPAN_DETECTORS, Target
+from sae_reasoning.behaviours.outcomes import Target
 from sae_reasoning.behaviours.replication import Replica, attack_by_seeds, replicas_of
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals
+from sae_reasoning.records import SPAN_DETECTORS
 
 PROBLEMS = 40
 TARGET = Target(SPAN_DETECTORS, "a", "rl", "rl", 1, 2)

@@ -1,23 +1,16 @@
 """Intervals and q under the null, and whom the lists name."""
 
-from dataclasses import fields
-
 import numpy as np
 import pandas as pd
 import pytest
 from behaviours.examples import made_up_trace, rows_of
+from shortlists import span_detector
 
 from sae_reasoning.behaviours.scores import LatentScores, label_rows
-from sae_reasoning.behaviours.shortlist import (
-    Entry,
-    Shortlist,
-    add_intervals,
-    draw_up,
-    findings,
-    mark_candidates,
-)
+from sae_reasoning.behaviours.shortlist import add_intervals, draw_up, findings, mark_candidates
 from sae_reasoning.behaviours.streams import Active
 from sae_reasoning.behaviours.windows import TESTED
+from sae_reasoning.records import Shortlist
 
 NUM_LATENTS = 60
 
@@ -140,9 +133,6 @@ def test_lists_choose_on_select_and_show_report(by: str, expected: list[int]) ->
 
 
 def test_findings_show_the_random_reader_in_the_layer_that_select_prefers() -> None:
-    text = dict.fromkeys(("dictionary", "reader", "writer", "status"), "rl")
-    numbers = {f.name: 0 for f in fields(Entry) if f.name not in text}
-    tracker = Entry(**text, **numbers)
     columns = ["baseline", "layer", "reader", "select_span_auroc", "span_auroc"]
     rows = [
         ("random_reader", 0, "random", 0.7, 0.9),
@@ -152,6 +142,6 @@ def test_findings_show_the_random_reader_in_the_layer_that_select_prefers() -> N
         ("ngram", -1, "text", 0.9, 0.85),
     ]
     baselines = pd.DataFrame(rows, columns=columns).assign(behaviour="a", writer="rl")
-    lists = Shortlist(span_detectors={"a": [tracker]}, onset_predictors={"a": []})
+    lists = Shortlist(span_detectors={"a": [span_detector(0, 0)]}, onset_predictors={"a": []})
     (found,) = findings(_table(), baselines, lists, ["a"]).to_dict("records")
     assert (found["random_reader"], found["probe"], found["ngram"]) == (0.6, 0.95, 0.85)

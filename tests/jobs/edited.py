@@ -5,6 +5,7 @@ import io
 import numpy as np
 import pandas as pd
 from behaviours.examples import narrated_traces
+from shortlists import onset_predictor, span_detector
 
 from sae_reasoning.config import Config, SaeConfig
 from sae_reasoning.edges.artifacts import (
@@ -15,11 +16,12 @@ from sae_reasoning.edges.artifacts import (
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import describe, load_tokenizer
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish, load_dictionary
-from sae_reasoning.edges.schema import write_artifact
+from sae_reasoning.edges.shortlist import write_shortlist
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.ablate import ablate
 from sae_reasoning.jobs.cache import cache
+from sae_reasoning.records import RankedDictionary, Shortlist
 
 SHORTLIST = {"backtracking": [(0, 3), (1, 5)], "verification": [(1, 7)]}
 
@@ -97,37 +99,32 @@ def write_rank(
     ) as stage:
         write_table(stage.folder / "latents.parquet", pd.DataFrame(latents))
         write_table(stage.folder / "scores.parquet", pd.DataFrame(scores))
-        shortlist = {
-            "dictionaries": {
-                name: {
-                    "folder": f"train/{name}",
-                    "fingerprint": load_dictionary(cfg.folder / "train" / name).fingerprint,
-                }
-                for name in names.values()
+        shortlist = Shortlist(
+            span_detectors={
+                "deduction": [span_detector(0, 1, labels=LABELS)],
+                **{
+                    b: [span_detector(*own[0], labels=LABELS)]
+                    for b, own in onset_predictors.items()
+                },
             },
-            "span_detectors": {
-                "deduction": [listed(0, 1)],
-                **{b: [listed(*own[0])] for b, own in onset_predictors.items()},
-            },
-            "onset_predictors": {
-                behaviour: [listed(layer, latent) for layer, latent in chosen]
+            onset_predictors={
+                behaviour: [onset_predictor(*place, labels=LABELS) for place in chosen]
                 for behaviour, chosen in onset_predictors.items()
             },
-        }
+            dictionaries={
+                name: RankedDictionary(
+                    f"train/{name}",
+                    load_dictionary(cfg.folder / "train" / name).fingerprint,
+                )
+                for name in names.values()
+            },
+        )
         write_table(stage.folder / "attacks.parquet", pd.DataFrame(ATTACKS))
-        write_artifact(stage.folder / "shortlist.json", shortlist)
+        write_shortlist(stage.folder, shortlist)
         stage.finish({})
 
 
-def listed(layer: int, latent: int) -> dict[str, object]:
-    """A latent of `shortlist.json`, as far as ablate reads it."""
-    bounds = {
-        f"{kind}_auroc{end}": 0.9 for kind in ("span", "onset") for end in ("", "_low", "_high")
-    }
-    place = {"layer": layer, "latent": latent, "reader": "rl", "status": "tested"}
-    return place | bounds | {"called": {"rl": "lexical"}}
-
-
+LABELS = {"rl": "lexical"}
 ATTACKS = [
     {
         "shortlist": "span_detectors",

@@ -24,7 +24,6 @@ from sae_reasoning.behaviours.outcomes import (
     LEXICAL,
     PARTLY_LEXICAL,
     POSITIONAL,
-    SPAN_DETECTORS,
     WEAK,
     Bars,
     Target,
@@ -46,7 +45,7 @@ from sae_reasoning.jobs.rank.attacked import attack_by_text
 from sae_reasoning.jobs.rank.data import active
 from sae_reasoning.jobs.rank.injected import attack_with_words
 from sae_reasoning.jobs.rank.subjects import Subject
-from sae_reasoning.records import Annotation, Opportunity, Span, Trace
+from sae_reasoning.records import SPAN_DETECTORS, Annotation, Opportunity, Span, Trace
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.paraphrase import Paraphraser

@@ -5,13 +5,16 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from jobs.edited import SHORTLIST, make_inputs, quiet, run, write_rank
 from sealed import seal
+from shortlists import onset_predictor
 
 from sae_reasoning.config import VERSIONS, Config, ConfigError, PairConfig, SaeConfig
 from sae_reasoning.edges.artifacts import (
@@ -26,10 +29,11 @@ from sae_reasoning.edges.crosscoder_checkpoint import crosscoder_of
 from sae_reasoning.edges.lm.generate import generate
 from sae_reasoning.edges.lm.load import encode_prompt, load
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
-from sae_reasoning.edges.schema import write_artifact
+from sae_reasoning.edges.shortlist import read_shortlist, write_shortlist
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.jobs.ablate import rollouts
 from sae_reasoning.jobs.ablate.plan import too_short
+from sae_reasoning.records import Shortlist
 from sae_reasoning.steering.conditions import LatentId
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.tasks.problems import noise_key
@@ -197,13 +201,17 @@ def test_clamps_change_text_and_their_controls_are_as_large(cfg):
     assert means.max() / means.min() == pytest.approx(1, abs=0.2)
 
 
+def rewrite_shortlist(cfg: Config, **lists: Any) -> None:
+    folder = cfg.folder / "rank"
+    write_shortlist(folder, replace(read_shortlist(folder), **lists))
+
+
 def match_from(cfg: Config, other: str) -> None:
     """Another run's shortlist, and its latents' counterparts here."""
     folder = Path(cfg.runs) / other
-    onset_predictors = [{"layer": 4, "latent": latent} for latent in (8, 9, 7, 6)]
+    onset_predictors = [onset_predictor(4, latent) for latent in (8, 9, 7, 6)]
     with Stage(folder / "rank", {}, {}) as stage:
-        lists = {"onset_predictors": {"backtracking": onset_predictors}, "span_detectors": {}}
-        write_artifact(stage.folder / "shortlist.json", lists)
+        write_shortlist(stage.folder, Shortlist({}, {"backtracking": onset_predictors}))
         stage.finish({})
     # The best of either layer: 0:11 for two of them, and 1:12; nothing for 4:6.
     alike = {(8, 0, 11): 0.9, (8, 1, 30): 0.2, (9, 0, 11): 0.7, (7, 1, 12): 0.5}
@@ -390,8 +398,7 @@ def test_a_behaviour_that_is_not_shortlisted_is_refused(cfg):
 
 def test_an_empty_shortlist_is_refused(cfg):
     cfg.ablate.shortlist = "span_detectors"
-    path = cfg.folder / "rank" / "shortlist.json"
-    write_json(path, read_json(path) | {"span_detectors": {"deduction": []}})
+    rewrite_shortlist(cfg, span_detectors={"deduction": []})
     seal(cfg.folder / "rank")
     with pytest.raises(ConfigError, match=r"ablate.shortlist=span_detectors is empty"):
         run(cfg)
@@ -402,9 +409,8 @@ def test_too_many_latents_for_controls_is_refused(cfg):
     latents = read_table(table)
     latents.loc[latents.latent > 8, ["firing_rate", "max_active"]] = 0.0
     write_table(table, latents)
-    path = cfg.folder / "rank" / "shortlist.json"
-    chosen = [{"layer": 0, "latent": latent} for latent in range(6)]
-    write_json(path, read_json(path) | {"onset_predictors": {"backtracking": chosen}})
+    chosen = [onset_predictor(0, latent) for latent in range(6)]
+    rewrite_shortlist(cfg, onset_predictors={"backtracking": chosen})
     seal(cfg.folder / "rank")
     cfg.ablate.num_latents = 6
     with pytest.raises(ConfigError, match=r"ablate.num_latents=6, .* layer 0 .* lower them"):
@@ -452,10 +458,8 @@ def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_s
 
 
 def test_a_behaviour_that_is_only_positional_is_not_edited(cfg):
-    path = cfg.folder / "rank" / "shortlist.json"
-    onset_predictors = read_json(path)["onset_predictors"]
-    for entry in onset_predictors["backtracking"]:
-        entry["status"] = "positional, not testable"
-    write_json(path, read_json(path) | {"onset_predictors": onset_predictors})
+    made = read_shortlist(cfg.folder / "rank").onset_predictors
+    fixed = [replace(one, status="positional, not testable") for one in made["backtracking"]]
+    rewrite_shortlist(cfg, onset_predictors={**made, "backtracking": fixed})
     seal(cfg.folder / "rank")
     assert run(cfg).counts["behaviours"] == 1

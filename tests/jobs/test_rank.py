@@ -20,14 +20,7 @@ from jobs.ranking import (
 from sealed import seal
 
 from sae_reasoning.behaviours import outcomes
-from sae_reasoning.behaviours.outcomes import (
-    LEFT_OUT,
-    NAMES,
-    NOT_TESTABLE,
-    ONSET_PREDICTORS,
-    RANDOM,
-    SPAN_DETECTORS,
-)
+from sae_reasoning.behaviours.outcomes import LEFT_OUT, NAMES, NOT_TESTABLE, RANDOM
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.compose import CONF
@@ -47,6 +40,7 @@ from sae_reasoning.jobs import rank as rank_job
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, INITIALIZING
 
 
@@ -102,8 +96,8 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
                 & (span_detectors.latent == entry["latent"])
                 & (span_detectors.reader != RANDOM)
             ]
-            assert entry["called"] == dict(zip(own.reader, own.called, strict=True))
-            assert set(entry["called"].values()) <= set(NAMES)
+            assert entry["labels"] == dict(zip(own.reader, own.called, strict=True))
+            assert set(entry["labels"].values()) <= set(NAMES)
     assert "span detectors refuted, by attack" in ranked.printed
 
 
@@ -148,7 +142,7 @@ def test_the_planted_latent_beats_the_baselines_that_are_not_perfect(ranked: Ran
         for entry in read_json(folder / "shortlist.json")["span_detectors"][BACKTRACKING]
         if (entry["layer"], entry["latent"]) == (LAYER, PLANTED)
     )
-    assert entry["beats"]["rl"] == own.index[own.beats].tolist()
+    assert entry["outperforms"]["rl"] == own.index[own.beats].tolist()
     assert "latents that significantly outperform a baseline" in ranked.printed
 
 
@@ -160,7 +154,7 @@ def test_onset_predictors_are_attacked_at_onset(ranked: Ranked) -> None:
     listed = {(e["layer"], e["latent"]) for e in shortlist["onset_predictors"][BACKTRACKING]}
     assert set(zip(own.layer, own.latent, strict=True)) == listed
     for entry in shortlist["onset_predictors"][BACKTRACKING]:
-        assert set(entry["called"]) == {"base", "rl"}
+        assert set(entry["labels"]) == {"base", "rl"}
 
 
 def test_onset_predictors_are_held_against_every_baseline_at_opportunities(ranked: Ranked) -> None:

@@ -14,12 +14,11 @@ from sealed import seal
 from sae_reasoning.behaviours.baselines import BaselineScore
 from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.grid import Gap
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS, Attack, call
-from sae_reasoning.behaviours.shortlist import Shortlist
+from sae_reasoning.behaviours.outcomes import Attack, call
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig
-from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs import rank as rank_job
@@ -27,7 +26,7 @@ from sae_reasoning.jobs.ablate.latents import choose
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
-from sae_reasoning.records import Trace
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist, Trace
 
 
 @pytest.fixture
@@ -78,8 +77,8 @@ def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished
     assert said.count("No onset predictor is listed for any behaviour, so none is attacked") == 1
     assert "span detectors refuted, by attack" in said and "onset predictors refuted" not in said
     assert "onset predictors" not in said.partition("The attacks leave")[2]
-    shortlist = read_json(config.folder / "rank" / "shortlist.json")
-    assert not any(shortlist[ONSET_PREDICTORS].values())
+    shortlist = read_shortlist(config.folder / "rank")
+    assert not any(shortlist.onset_predictors.values())
     with pytest.raises(
         ConfigError,
         match=r"ablate\.shortlist=onset_predictors is empty for every behaviour; raise "
@@ -89,9 +88,11 @@ def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished
     config.traces.source = "mine.jsonl"
     with pytest.raises(ConfigError, match=r"add traces to traces\.source=mine\.jsonl and run"):
         choose(config, shortlist)
-    for entries in shortlist[SPAN_DETECTORS].values():
-        for entry in entries:
-            entry["status"] = POSITIONAL
+    fixed = {
+        behaviour: [replace(entry, status=POSITIONAL) for entry in entries]
+        for behaviour, entries in shortlist.span_detectors.items()
+    }
+    shortlist = replace(shortlist, span_detectors=fixed)
     config.ablate.shortlist = "span_detectors"
     with pytest.raises(ConfigError, match=r"one place in every trace .*set ablate\.behaviours=\["):
         choose(config, shortlist)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from shortlists import onset_predictor, span_detector
 
 from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.injection import Injection
@@ -17,7 +18,6 @@ from sae_reasoning.behaviours.outcomes import (
     LEFT_OUT,
     NOT_TESTABLE,
     PARAPHRASE,
-    SPAN_DETECTORS,
     SURVIVES,
     TOKEN,
     UNCLEAR,
@@ -28,7 +28,7 @@ from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.rates import OCCURS, PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain, write_page
 from sae_reasoning.edges.tables import read_table, write_table
-from sae_reasoning.records import BASE, RL, TokenSpan, Trace
+from sae_reasoning.records import BASE, RL, SPAN_DETECTORS, Shortlist, TokenSpan, Trace
 from sae_reasoning.report.cards import calibration_line, card, headline, summary
 from sae_reasoning.report.examples import (
     QUARTERS,
@@ -416,9 +416,10 @@ TABLES = ("latents", "attacks", "injections", "beaten", "replicas")
 
 
 def test_a_latent_on_both_lists_has_one_page_and_two_rows():
-    entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": "rl", "writer": "rl", "n_pos": 3}
-    entry |= {"status": "tested", "span_auroc": 0.9, "onset_auroc": None, "called": {"rl": "weak"}}
-    lists = {"span_detectors": {"x": [entry]}, "onset_predictors": {"x": [entry]}}
+    lists = Shortlist(
+        span_detectors={"x": [span_detector(1, 7, labels={"rl": "weak"})]},
+        onset_predictors={"x": [onset_predictor(1, 7, onset_auroc=math.nan)]},
+    )
     empty = {name: pd.DataFrame() for name in TABLES}
     scores = pd.DataFrame({"layer": [1], "latent": [8], "split": ["report"]})
     found = records(lists, empty | {"scores": scores}, None)
@@ -458,9 +459,7 @@ def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     for name, (row,) in made.items():
         write_table(tmp_path / name, pd.DataFrame([row, row | {"latent": 8}]))
     tables = {name: read_table(tmp_path / name) for name in made}
-    entry = {"dictionary": "d", "layer": 1, "latent": 7, "reader": RL, "writer": RL, "n_pos": 3}
-    entry |= {"status": "tested", "span_auroc": 0.9, "called": {}}
-    lists = {SPAN_DETECTORS: {"x": [entry]}, "onset_predictors": {}}
+    lists = Shortlist({"x": [span_detector(1, 7)]}, {})
     (one,) = records(lists, tables, tables["matches"])
     assert one.replicas == (replica,)
     assert [vars(a) for a in one.attacks] == [pytest.approx(vars(attack), nan_ok=True)]

@@ -7,17 +7,17 @@ from typing import NamedTuple
 import pandas as pd
 
 from sae_reasoning.behaviours.headlines import Headline, headlines
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.plots import plot_effects
-from sae_reasoning.edges.schema import read_artifact
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.joint import is_joint
 from sae_reasoning.jobs.ablate.plan import inputs_of, prepare, too_short
 from sae_reasoning.jobs.ablate.rollouts import generations
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.steering.effects import COHERENCE, effects
 from sae_reasoning.steering.findings import (
     MainEdit,
@@ -206,7 +206,7 @@ def _best_latents(cfg: Config) -> list[Headline]:
     if is_joint(cfg) or own.matches_of or own.reviews or own.shortlist not in _LISTS:
         return []
     shortlist, attacks = (
-        read_artifact(folder / "shortlist.json"),
+        read_shortlist(folder),
         read_table(folder / "attacks.parquet"),
     )
     others = [name for name in _LISTS if name != own.shortlist]

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,8 +13,9 @@ from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput
 from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
-from sae_reasoning.edges.schema import read_artifact
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table
+from sae_reasoning.records import Shortlist, ShortlistEntry
 from sae_reasoning.report.reviews import Review, called_real, read_reviews
 from sae_reasoning.steering.conditions import LatentId
 from sae_reasoning.traces.problems import more_traces
@@ -40,7 +40,7 @@ class Choice:
 
 def choose_ranked(cfg: Config) -> Choice:
     """What `rank` shortlisted; other readers' lists are as long."""
-    shortlist = read_artifact(cfg.folder / "rank" / "shortlist.json")
+    shortlist = read_shortlist(cfg.folder / "rank")
     table = read_table(cfg.folder / "rank" / "latents.parquet")
     layer_of = dict(zip(table.dictionary, table.layer.tolist(), strict=True))
     dictionaries = open_dictionaries(cfg, shortlist, layer_of)
@@ -53,7 +53,7 @@ def choose_ranked(cfg: Config) -> Choice:
 
 
 def open_dictionaries(
-    cfg: Config, shortlist: dict[str, Any], layer_of: Mapping[str, int]
+    cfg: Config, shortlist: Shortlist, layer_of: Mapping[str, int]
 ) -> dict[int, Dictionary]:
     """By layer; each is the one that was ranked.
 
@@ -61,12 +61,12 @@ def open_dictionaries(
         BrokenArtifact: It isn't.
     """
     found: dict[int, Dictionary] = {}
-    for name, known in shortlist["dictionaries"].items():
-        dictionary = load_dictionary(cfg.folder / known["folder"], resolve_device(cfg.device))
-        if dictionary.fingerprint != known["fingerprint"]:
+    for name, known in shortlist.dictionaries.items():
+        dictionary = load_dictionary(cfg.folder / known.folder, resolve_device(cfg.device))
+        if dictionary.fingerprint != known.fingerprint:
             raise BrokenArtifact(
                 f"{cfg.folder / 'rank' / 'shortlist.json'} was made from another dictionary than "
-                f"{known['folder']} ({known['fingerprint']}, not {dictionary.fingerprint}); "
+                f"{known.folder} ({known.fingerprint}, not {dictionary.fingerprint}); "
                 "run `make rank` again"
             )
         found[layer_of[name]] = dictionary
@@ -79,13 +79,13 @@ def list_name(cfg: Config) -> str:
 
 
 def choose(
-    cfg: Config, shortlist: dict[str, Any], reviews: Sequence[Review] = ()
+    cfg: Config, shortlist: Shortlist, reviews: Sequence[Review] = ()
 ) -> dict[str, list[LatentId]]:
     """The shortlisted latents of each behaviour to edit, on the config's layers, best first.
 
     Args:
         cfg: The experiment.
-        shortlist: Content of `shortlist.json`.
+        shortlist: What `rank` found.
         reviews: Where there are any, only latents that they call real are taken.
 
     Raises:
@@ -94,13 +94,13 @@ def choose(
     name = list_name(cfg)
     real = called_real(reviews) if reviews else None
 
-    def is_wanted(behaviour: str, entry: Mapping[str, Any]) -> bool:
-        key = entry["layer"], entry["latent"], behaviour
-        return entry["layer"] in cfg.layers and (real is None or key in real)
+    def is_wanted(behaviour: str, entry: ShortlistEntry) -> bool:
+        key = entry.layer, entry.latent, behaviour
+        return entry.layer in cfg.layers and (real is None or key in real)
 
     lists = {
         behaviour: [entry for entry in entries if is_wanted(behaviour, entry)]
-        for behaviour, entries in shortlist[name].items()
+        for behaviour, entries in shortlist.entries_of(name).items()
         if behaviour in cfg.behaviours
     }
     ranked = {b: entries for b, entries in lists.items() if entries}
@@ -112,9 +112,9 @@ def choose(
                 f"ablate.behaviours: {behaviour} has no {name} on the shortlist{said}; "
                 f"choose from {', '.join(ranked) or 'none'}, or run `make rank` with more traces"
             )
-    testable = [b for b, entries in ranked.items() if entries[0].get("status") != POSITIONAL]
+    testable = [b for b, entries in ranked.items() if entries[0].status != POSITIONAL]
     chosen = {
-        behaviour: list(dict.fromkeys(LatentId(e["layer"], e["latent"]) for e in ranked[behaviour]))
+        behaviour: list(dict.fromkeys(LatentId(e.layer, e.latent) for e in ranked[behaviour]))
         for behaviour in asked or testable
     }
     if not chosen and real is not None:
@@ -127,21 +127,21 @@ def choose(
     return chosen
 
 
-def _nothing_to_edit(cfg: Config, shortlist: Mapping[str, Any], positional: Sequence[str]) -> str:
+def _nothing_to_edit(cfg: Config, shortlist: Shortlist, positional: Sequence[str]) -> str:
     """Why no latent of a list is edited, and what to do.
 
     Args:
         cfg: The experiment.
-        shortlist: Content of `shortlist.json`.
+        shortlist: What `rank` found.
         positional: Behaviours that have latents, but stand at one place in every trace.
     """
     other = "onset_predictors" if list_name(cfg) == "span_detectors" else "span_detectors"
     named = f"ablate.shortlist={cfg.ablate.shortlist}"
     remedies = [f"{more_traces(cfg)} and run `make rank` again"]
     if any(
-        entry["layer"] in cfg.layers and entry.get("status") != POSITIONAL
+        entry.layer in cfg.layers and entry.status != POSITIONAL
         for behaviour in cfg.behaviours
-        for entry in shortlist[other].get(behaviour, ())[:1]
+        for entry in shortlist.entries_of(other).get(behaviour, ())[:1]
     ):
         remedies.append(f"set ablate.shortlist={other}")
     if positional:
@@ -196,11 +196,11 @@ def chosen_by_score(
     }
 
 
-def listed_latents(shortlist: dict[str, Any], behaviour: str) -> set[LatentId]:
+def listed_latents(shortlist: Shortlist, behaviour: str) -> set[LatentId]:
     """Everything that is shortlisted for a behaviour, as span detector or onset predictor."""
     return {
-        LatentId(entry["layer"], entry["latent"])
-        for lists in (shortlist["span_detectors"], shortlist["onset_predictors"])
+        LatentId(entry.layer, entry.latent)
+        for lists in (shortlist.span_detectors, shortlist.onset_predictors)
         for entry in lists.get(behaviour, ())
     }
 
@@ -250,8 +250,8 @@ def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
     table = read_table(source / "match" / "matches.parquet")
     table = table[table.other_layer.isin(cfg.layers) & (table.by != "cosine")]
     best = table.loc[table.groupby(["layer", "latent"]).value.idxmax()]
-    lists = read_artifact(source / "rank" / "shortlist.json")[list_name(cfg)]
-    keys = [(b, e["layer"], e["latent"]) for b in behaviours for e in lists.get(b, ())]
+    lists = read_shortlist(source / "rank").entries_of(list_name(cfg))
+    keys = [(b, e.layer, e.latent) for b in behaviours for e in lists.get(b, ())]
     listed = pd.DataFrame(keys, columns=["behaviour", "layer", "latent"]).drop_duplicates()
     found = listed.merge(best.drop(columns=["behaviours", "other_behaviours"]))
     return Matches(

@@ -16,7 +16,7 @@ from sae_reasoning.edges.artifacts import write_json
 from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.load import continuation_ids
 from sae_reasoning.edges.sae_checkpoint import load_dictionary
-from sae_reasoning.edges.schema import read_artifact
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.records import BASE, REPORT, RL, SELECT
 from sae_reasoning.steering.vectors import (
@@ -138,14 +138,14 @@ def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, .
 def _onset_predictors(setting: Setting, behaviour: str) -> list[Direction]:
     """The best onset predictors of each layer, averaged."""
     folder = setting.cfg.folder
-    shortlist = read_artifact(folder / "rank" / "shortlist.json")
+    shortlist = read_shortlist(folder / "rank")
     found = []
-    for name, where in shortlist["dictionaries"].items():
-        dictionary = load_dictionary(folder / where["folder"])
+    for name, where in shortlist.dictionaries.items():
+        dictionary = load_dictionary(folder / where.folder)
         own = [
-            entry["latent"]
-            for entry in shortlist["onset_predictors"].get(behaviour, [])
-            if entry["dictionary"] == name
+            entry.latent
+            for entry in shortlist.onset_predictors.get(behaviour, ())
+            if entry.dictionary == name
         ][: setting.own.onset_predictors]
         if own and dictionary.layer in setting.cfg.layers:
             rows = dictionary.W_dec[own].float().cpu()

@@ -31,12 +31,13 @@ from sae_reasoning.edges.lm.load import continuation_ids, resolve_device
 from sae_reasoning.edges.lm.pushed import PushedContinuations
 from sae_reasoning.edges.plots import plot_recovery
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
-from sae_reasoning.edges.schema import read_artifact, write_artifact
+from sae_reasoning.edges.schema import write_artifact
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_traces, write_table
 from sae_reasoning.edges.tracker import GAP_CURVE, Tracker
 from sae_reasoning.jobs.hybrid.rollouts import Steered, run_trials
 from sae_reasoning.opening import first_problems, open_task
-from sae_reasoning.records import BASE, MODELS, REPORT, RL, SELECT, Trace
+from sae_reasoning.records import BASE, MODELS, REPORT, RL, SELECT, Shortlist, Trace
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
 from sae_reasoning.steering import recovery, trials
@@ -208,7 +209,7 @@ def _used(traces: Sequence[Trace]) -> dict[str, set[str]]:
 class _Shortlisted:
     """Latents of the shortlist, with their dictionaries by layer."""
 
-    shortlist: Mapping[str, Any]
+    shortlist: Shortlist
     dictionaries: Mapping[int, Dictionary]
     reader: LatentReader
 
@@ -219,14 +220,14 @@ def _shortlisted(cfg: Config) -> _Shortlisted:
     Raises:
         ConfigError: There is none.
     """
-    shortlist = read_artifact(cfg.folder / "rank" / "shortlist.json")
+    shortlist = read_shortlist(cfg.folder / "rank")
     dictionaries = load_ranked(cfg.folder, shortlist, cfg.layers, resolve_device(cfg.device))
     chosen: dict[int, set[int]] = {layer: set() for layer in dictionaries}
-    for lists in (shortlist["onset_predictors"], shortlist["span_detectors"]):
+    for lists in (shortlist.onset_predictors, shortlist.span_detectors):
         for behaviour in set(lists) & set(cfg.behaviours):
             for entry in lists[behaviour]:
-                if entry["layer"] in chosen:
-                    chosen[entry["layer"]].add(entry["latent"])
+                if entry.layer in chosen:
+                    chosen[entry.layer].add(entry.latent)
     found = {layer: sorted(latents) for layer, latents in chosen.items() if latents}
     if not found:
         raise ConfigError(
@@ -307,8 +308,8 @@ def _vectors(
             )
             rows = more_active(rl, base, own.onset_predictors)
         else:
-            entries = latents.shortlist["onset_predictors"].get(behaviour, [])
-            own_latents = dict.fromkeys(e["latent"] for e in entries if e["layer"] == layer)
+            entries = latents.shortlist.onset_predictors.get(behaviour, ())
+            own_latents = dict.fromkeys(e.latent for e in entries if e.layer == layer)
             rows = list(own_latents)[: own.onset_predictors]
         return dictionary.W_dec[rows].float().cpu()
 

@@ -1,7 +1,8 @@
 """Score every latent for every behaviour, with baselines; draw up both lists and attack them."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,20 +19,14 @@ from sae_reasoning.behaviours.headlines import (
     survivors_in_words,
     words_suffice,
 )
-from sae_reasoning.behaviours.outcomes import (
-    ONSET_PREDICTORS,
-    SPAN_DETECTORS,
-    attack_summary,
-    calls,
-)
+from sae_reasoning.behaviours.outcomes import attack_summary, calls
 from sae_reasoning.behaviours.probes import SPARSE_SIZES
 from sae_reasoning.behaviours.shortlist import (
-    Shortlist,
     add_intervals,
     draw_up,
     findings,
     mark_candidates,
-    shortlist_content,
+    with_labels,
 )
 from sae_reasoning.behaviours.windows import NO_SPANS
 from sae_reasoning.config import Config
@@ -39,7 +34,7 @@ from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.load import resolve_device
-from sae_reasoning.edges.schema import write_artifact
+from sae_reasoning.edges.shortlist import write_shortlist
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.edges.workers import shared_out
@@ -48,6 +43,7 @@ from sae_reasoning.jobs.rank.beaten import hold_shortlists
 from sae_reasoning.jobs.rank.data import RankData, open_data, saved_maxima
 from sae_reasoning.jobs.rank.passes import attribute_onsets, score_store
 from sae_reasoning.jobs.rank.rivals import random_reader, score_text
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist
 from sae_reasoning.texts import bounded
 from sae_reasoning.traces.problems import more_traces
 
@@ -123,6 +119,9 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
                 bootstrap=cfg.rank.bootstrap,
                 seed=cfg.rank.seed,
             )
+            lists = replace(
+                lists, dictionaries=data.known(cfg), wordings_held_out=data.labels.wordings
+            )
             bar.advance()
         write_table(stage.folder / "scores.parquet", scores[_ORDER])
         write_table(stage.folder / "latents.parquet", latents)
@@ -136,16 +135,10 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
         attacked = gather_attacks(data, parts)
         for name, table in (vars(attacked) | {"grid": grid, "beaten": beaten}).items():
             write_table(stage.folder / f"{name}.parquet", table)
-        content = shortlist_content(
-            lists,
-            data.known(cfg),
-            attacked.attacks,
-            beaten_by(beaten),
-            data.labels.wordings,
-        )
-        write_artifact(stage.folder / "shortlist.json", content)
+        lists = with_labels(lists, attacked.attacks, beaten_by(beaten))
+        write_shortlist(stage.folder, lists)
         # All that is shown is worked out before the stage counts as made, and isn't shown again.
-        found = _found(cfg, scores, baselines, lists, content, attacked.attacks, grid, beaten)
+        found = _found(cfg, scores, baselines, lists, attacked.attacks, grid, beaten)
         shutil.rmtree(parts)
         manifest = stage.finish(
             {
@@ -197,7 +190,6 @@ def _found(
     scores: pd.DataFrame,
     baselines: pd.DataFrame,
     lists: Shortlist,
-    content: Mapping[str, Any],
     attacks: pd.DataFrame,
     grid: pd.DataFrame,
     beaten: pd.DataFrame,
@@ -218,11 +210,11 @@ def _found(
             attack_summary(attacks, name),
         )
         tables[f"calls of {words}"] = (f"{words}, as they're called", calls(attacks, name))
-    heads = headlines(content, attacks)
+    heads = headlines(lists, attacks)
     said = [
         f"No {kind} is listed for any behaviour, so none is attacked; {more_traces(cfg)}, or ask "
         "for other behaviours."
-        for kind in empty_lists(content)
+        for kind in empty_lists(lists)
     ]
     if survivors := survivors_in_words(attacks):
         said.append(survivors)

@@ -9,9 +9,8 @@ import pandas as pd
 
 from sae_reasoning.behaviours.attacks import attack_onset_predictor
 from sae_reasoning.behaviours.injection import Injection
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, Attack, Bars, Target, call
+from sae_reasoning.behaviours.outcomes import Attack, Bars, Target, call
 from sae_reasoning.behaviours.replication import Replica
-from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import POSITIONAL, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
@@ -25,6 +24,7 @@ from sae_reasoning.jobs.rank.rewritten import attack_with_paraphrase
 from sae_reasoning.jobs.rank.rivals import RandomReader
 from sae_reasoning.jobs.rank.subjects import Subject, by_layer, subjects
 from sae_reasoning.opening import open_task
+from sae_reasoning.records import ONSET_PREDICTORS, Shortlist
 from sae_reasoning.tasks.protocol import Paraphraser
 
 

@@ -15,13 +15,12 @@ from sae_reasoning.behaviours.beaten import (
     problem_numbers_elsewhere,
     rival_scores,
 )
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
-from sae_reasoning.behaviours.shortlist import Shortlist
 from sae_reasoning.behaviours.windows import Intervals, cell_index
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import publish
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.rivals import RandomReader
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist
 from sae_reasoning.stats import Ranked
 
 
@@ -60,7 +59,7 @@ def hold_shortlists(
         tables.append(
             hold_against(
                 kind,
-                getattr(lists, kind),
+                lists.entries_of(kind),
                 cfg.behaviours,
                 saved_maxima(data, parts, maxima),
                 beside,

@@ -23,7 +23,7 @@ from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_trained
 from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_traces, write_table
-from sae_reasoning.records import Trace
+from sae_reasoning.records import RankedDictionary, Trace
 from sae_reasoning.traces.problems import more_traces
 
 BATCH_ROWS = 8192
@@ -54,13 +54,10 @@ class RankData:
         multiple, every = cfg.rank.max_norm_multiple, range(len(self.rows.token_id))
         return kept_of_all([self.norms(reader, layer)], multiple, every) if multiple else None
 
-    def known(self, cfg: Config) -> dict[str, dict[str, str]]:
+    def known(self, cfg: Config) -> dict[str, RankedDictionary]:
         """The dictionaries as the shortlist names them."""
         return {
-            d.name: {
-                "folder": f"train/{cfg.train.readers}/layer_{layer}",
-                "fingerprint": d.fingerprint,
-            }
+            d.name: RankedDictionary(f"train/{cfg.train.readers}/layer_{layer}", d.fingerprint)
             for layer, d in self.dictionaries.items()
         }
 

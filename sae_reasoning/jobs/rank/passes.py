@@ -18,7 +18,6 @@ from sae_reasoning.behaviours.baselines import (
     score_baseline,
 )
 from sae_reasoning.behaviours.beaten import rival_scores
-from sae_reasoning.behaviours.outcomes import SPAN_DETECTORS
 from sae_reasoning.behaviours.probes import SPARSE_SIZES, SparseProbes
 from sae_reasoning.behaviours.scores import LatentScores
 from sae_reasoning.config import Config
@@ -34,6 +33,7 @@ from sae_reasoning.jobs.rank.data import (
     save_maxima,
     write_baselines,
 )
+from sae_reasoning.records import SPAN_DETECTORS
 
 
 def attribute_onsets(

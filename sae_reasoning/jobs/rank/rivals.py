@@ -15,7 +15,6 @@ from sae_reasoning.behaviours.baselines import (
     score_baseline,
     some_with_behaviours,
 )
-from sae_reasoning.behaviours.outcomes import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import MaximaStream, SparseMaxima
 from sae_reasoning.behaviours.windows import (
@@ -40,7 +39,7 @@ from sae_reasoning.jobs.rank.data import (
     save_maxima,
     write_baselines,
 )
-from sae_reasoning.records import Trace
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Trace
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_reasoning.behaviours.attacks import attack_span_detector
-from sae_reasoning.behaviours.outcomes import RANDOM, SPAN_DETECTORS, Attack, Bars, Target
-from sae_reasoning.behaviours.shortlist import Shortlist
+from sae_reasoning.behaviours.outcomes import RANDOM, Attack, Bars, Target
 from sae_reasoning.behaviours.strata import Alike
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Rows, cell_index
@@ -21,7 +20,7 @@ from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 from sae_reasoning.jobs.rank.data import RankData, saved_maxima
 from sae_reasoning.jobs.rank.rivals import RandomReader
-from sae_reasoning.records import Trace
+from sae_reasoning.records import SPAN_DETECTORS, Shortlist, Trace
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from sae_reasoning.edges.lm.unembed import output_logits
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.jobs.report.sources import Sources
-from sae_reasoning.records import MODELS, RL, Trace
+from sae_reasoning.records import MODELS, RL, Shortlist, Trace
 from sae_reasoning.report.directions import neighbours, output_tokens
 from sae_reasoning.report.examples import choose, example, histogram, token_pieces
 from sae_reasoning.report.firing import CoFiring, Firing, companions, firings
@@ -27,7 +27,7 @@ _NUM_NEIGHBOURS = 6
 
 
 def evidence_of_each(
-    cfg: Config, sources: Sources, found: Sequence[LatentRecord], shortlist: dict[str, Any]
+    cfg: Config, sources: Sources, found: Sequence[LatentRecord], shortlist: Shortlist
 ) -> Iterator[dict[str, Any]]:
     """Texts and directions of each latent, in their order, which is by layer."""
     traces = read_traces(sources.folder / "traces" / "traces.parquet")

@@ -17,11 +17,12 @@ from sae_reasoning.edges.pages import (
     write_page,
     write_rows,
 )
-from sae_reasoning.edges.schema import read_artifact
+from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.uploads import may_show_texts
 from sae_reasoning.jobs.report.evidence import evidence_of_each
 from sae_reasoning.jobs.report.sources import Sources
+from sae_reasoning.records import Shortlist
 from sae_reasoning.report import neuronpedia
 from sae_reasoning.report.edits import Edits
 from sae_reasoning.report.latents import (
@@ -65,7 +66,7 @@ def write_latents(
     if not sources.has("rank"):
         return Written(0, pd.DataFrame(), ())
     rank = sources.folder / "rank"
-    shortlist = read_artifact(rank / "shortlist.json")
+    shortlist = read_shortlist(rank)
     matches = (
         read_table(sources.folder / "match" / "matches.parquet") if sources.has("match") else None
     )
@@ -120,7 +121,7 @@ def _page(
 
 
 def _evidence(
-    cfg: Config, sources: Sources, found: Sequence[LatentRecord], shortlist: dict[str, Any]
+    cfg: Config, sources: Sources, found: Sequence[LatentRecord], shortlist: Shortlist
 ) -> Iterator[dict[str, Any]]:
     """Texts and effects of edits of each latent, as far as there are any."""
     texts: Iterator[dict[str, Any]] = iter([{}] * len(found))
