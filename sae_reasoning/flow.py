@@ -111,12 +111,25 @@ def refuse_early(names: Sequence[str], config: Config) -> None:
     from sae_reasoning.edges.lm.depth import check_layers, num_blocks_here
 
     _refuse_single(names, config)
-    if "traces" in with_inputs(names):
+    if {"traces", "plan"}.intersection(with_inputs(names)):
         config.traces.require_source()
     if _OF_LAYERS.intersection(with_inputs(names)):
         for model in config.pair.readers.values():
             if (there := num_blocks_here(model)) is not None:
                 check_layers(config.layers, there, model.named)
+
+
+def _warn_early(names: Sequence[str], config: Config) -> None:
+    """Say, before any stage begins, that layers may not be meant, as the default isn't of most."""
+    from sae_reasoning.edges.console import Console
+    from sae_reasoning.edges.lm.depth import num_blocks_here, too_shallow
+
+    if _OF_LAYERS.union({"traces"}).intersection(with_inputs(names)):
+        for model in config.pair.readers.values():
+            there = num_blocks_here(model)
+            if there and (said := too_shallow(config.layers, there, model.path)):
+                Console().warn(said)
+                return
 
 
 def module_of(stage: str) -> str:
@@ -143,6 +156,7 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
     ]
     try:
         refuse_early(names, config)
+        _warn_early(names, config)
         _set_up(config)
         for name in with_inputs(names):
             _run_stage(name, config, options)

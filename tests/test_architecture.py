@@ -24,9 +24,14 @@ MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(DOMAIN, DOMAIN | GROUND),
     "edges": {"edges"} | GROUND,
-    "opening": {"edges", "tasks"} | GROUND,
+    "opening": {"edges", "tasks", "traces"} | GROUND,
+    "costs": {"costs", "opening", "edges"} | DOMAIN | GROUND,
     "rollouts": {"rollouts", "edges"} | DOMAIN | GROUND,
-    "jobs": {"jobs", "rollouts", "opening", "edges"} | DOMAIN | GROUND,
+    "dictionaries": {"dictionaries", "edges"} | DOMAIN | GROUND,
+    "bench": {"bench", "rollouts", "edges"} | DOMAIN | GROUND,
+    "jobs": {"jobs", "bench", "costs", "dictionaries", "rollouts", "opening", "edges"}
+    | DOMAIN
+    | GROUND,
     "compose": GROUND,
     "flow": {"config", "edges"},
     "multirun": {"compose", "config", "edges", "flow"},
@@ -61,7 +66,7 @@ ONE_PLACE = {
     "markupsafe": {"edges/pages.py"},
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
-BENCH = "jobs/bench/"
+BENCH = "bench/"
 FORBIDDEN = {"eval", "exec", "pickle", "dill", "joblib"}
 
 LAZY = {"sae_lens", "transformer_lens", "wandb", "wandb_workspaces", "matplotlib", "openai", "peft"}

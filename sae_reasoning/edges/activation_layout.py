@@ -4,7 +4,7 @@ Rows are in trace order, then position order. Reading is packed by length, which
 so traces are read a shard at a time, and the reordering stays within one shard's buffer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from sae_reasoning.edges.activation_format import RowIndex
 from sae_reasoning.edges.activation_store import StoreWriter
 from sae_reasoning.edges.lm.read import ReadBatch
 from sae_reasoning.edges.lock import Lock
+from sae_reasoning.records import Trace
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,26 @@ class Layout:
             shards.append(range(start, stop))
             start = stop
         return cls(first, rows, tuple(shards))
+
+    @classmethod
+    def of(
+        cls, traces: Sequence[Trace], responses_only: bool, bos_ids: Set[int | None], most: int
+    ) -> "Layout":
+        """Lay out traces; padding never has a row, and BOS neither.
+
+        Args:
+            traces: In order.
+            responses_only: Whether prompts are left out, but for their last position: it comes
+                right before whatever begins a response.
+            bos_ids: What may begin a text.
+            most: Rows of a shard, at most.
+        """
+        first_kept = []
+        for trace in traces:
+            first = max(trace.num_prompt_tokens - 1, 0) if responses_only else 0
+            starts_with_bos = bool(trace.token_ids) and trace.token_ids[0] in bos_ids
+            first_kept.append(max(first, int(starts_with_bos)))
+        return cls.plan([len(trace.token_ids) for trace in traces], first_kept, most)
 
     @property
     def num_tokens(self) -> int:

@@ -6,7 +6,7 @@ rows that are trained on, of one reader after one layer.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,36 @@ class Norms:
         """How many of some rows, or of all, are outlying."""
         beyond = ~self.is_kept(multiple)
         return int((beyond if rows is None else beyond[rows.start : rows.stop]).sum())
+
+
+def outlying(
+    stores: Mapping[str, ActivationStore], trained_on: range, multiple: float
+) -> dict[str, dict[str, float]]:
+    """Tokens beyond a multiple of the median norm, of each store."""
+    found = {}
+    for name, store in stores.items():
+        norms = Norms.of(store, trained_on)
+        beyond = norms.num_beyond(multiple)
+        found[name] = {
+            "median_norm": norms.median,
+            "largest_multiple": norms.largest,
+            "tokens": beyond,
+            "share": beyond / store.num_tokens,
+        }
+    return found
+
+
+def outlying_in_words(beyond: Mapping[str, Mapping[str, float]], multiple: float) -> str:
+    """Where tokens have outlying norms, most of all first; `beyond` as `outlying` gives it."""
+    some = {name: one for name, one in beyond.items() if one["tokens"]}
+    most = sorted(some, key=lambda name: -some[name]["tokens"])[:2]
+    said = "; ".join(
+        f"{some[name]['tokens']:,} of {name} ({some[name]['share']:.2%}), up to "
+        f"{some[name]['largest_multiple']:.0f} times"
+        for name in most
+    )
+    more = f"; and in {len(some) - 2} more" if len(some) > 2 else ""
+    return f"Tokens with a norm of more than {multiple:g} times the median: {said}{more}."
 
 
 def kept_of_all(

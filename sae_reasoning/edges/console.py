@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar, overload, runtime_chec
 
 from tqdm import tqdm
 
-from sae_reasoning.edges.artifacts import Manifest
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.texts import number
 
 Item = TypeVar("Item")
@@ -315,6 +315,13 @@ class Console:
     def current(self, stage: str, folder: Path) -> None:
         """Print that a stage has nothing to do."""
         self.say(f"{stage}: {folder} is up to date")
+
+    def up_to_date(self, stage: Stage) -> Manifest | None:
+        """The manifest of a stage that has nothing to do, which is said; None if there's work."""
+        if not stage.is_current:
+            return None
+        self.say(f"{stage.final.name}: {stage.final} is up to date")
+        return stage.manifest
 
     def next(
         self, stages: str, when: str = "", *, without: str = "", added: Sequence[str] = ()

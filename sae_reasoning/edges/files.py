@@ -3,9 +3,12 @@
 import errno
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sae_reasoning.config import ConfigError
 
 
 @contextmanager
@@ -47,3 +50,19 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder below `runs`.
+
+    Raises:
+        ConfigError: It can't be made, or nothing can be written there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"runs: {folder} can't be written ({error.strerror}); set runs= to a folder that can"
+        ) from error

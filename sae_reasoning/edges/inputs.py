@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import digest, fingerprint_files
+from sae_reasoning.edges.artifacts import digest, fingerprint_files, require_stage
 from sae_reasoning.edges.lm.load import describe
 
 
@@ -26,6 +26,19 @@ def outside_inputs(cfg: Config) -> dict[str, str]:
 def models_in(cfg: Config, now: Mapping[str, str]) -> dict[str, str]:
     """Of `outside_inputs`, the models."""
     return {name: now[name] for name in cfg.pair.readers}
+
+
+def stages_in(cfg: Config, now: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Fingerprints of finished stages that another reads; `require_stage` says what is refused.
+
+    Args:
+        cfg: The experiment.
+        now: Of `outside_inputs`.
+        names: The stages.
+    """
+    return {
+        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint for name in names
+    }
 
 
 def files_in(now: Mapping[str, str], stage: str) -> dict[str, str]:

@@ -6,10 +6,9 @@ so the last one publishes the very bytes that a single worker would have written
 """
 
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +18,15 @@ from sae_reasoning.edges.activation_format import (
     StoreAttributes,
     file_bytes,
     row_bytes,
-    shard_path,
 )
 from sae_reasoning.edges.activation_layout import Layout, fill_shards, missing_shards
-from sae_reasoning.edges.activation_norms import Norms
+from sae_reasoning.edges.activation_norms import outlying, outlying_in_words
+from sae_reasoning.edges.activation_parts import own_shards, parts_of
 from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
-from sae_reasoning.edges.artifacts import Manifest, Part, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console, megabytes
-from sae_reasoning.edges.inputs import outside_inputs
+from sae_reasoning.edges.files import require_writable
+from sae_reasoning.edges.inputs import outside_inputs, stages_in
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
@@ -41,27 +41,23 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None
     """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces, or a part."""
     readers = _describe_readers(cfg)
     models = {name: reader.facts.fingerprint for name, reader in readers.items()}
-    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), outside_inputs(cfg))
-    inputs = {"traces": made.fingerprint} | models
-    _check_writable(cfg.folder)
-    is_part = cfg.is_partial("cache")
-    final = cfg.folder / "cache"
+    inputs = stages_in(cfg, outside_inputs(cfg), "traces") | models
+    require_writable(cfg.folder)
+    is_part, final = cfg.is_partial("cache"), cfg.folder / "cache"
     with Stage(final, cfg.settings("cache"), inputs, shared=is_part, mends=True) as stage:
-        if stage.is_current:
-            console.current("cache", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if made := console.up_to_date(stage):
+            return made
         traces = read_traces(cfg.folder / "traces" / "traces.parquet")
         require_shared_tokens(cfg.pair, (trace.token_ids for trace in traces))
         layout = _lay_out(traces, cfg.cache, list(readers.values()))
         stores = {
-            name: _writers(stage.folder / name, reader, traces, layout, cfg, made.fingerprint)
+            name: _writers(stage.folder / name, reader, traces, layout, cfg, inputs["traces"])
             for name, reader in readers.items()
         }
-        own = _own_shards(cfg.cache, layout)
+        own = own_shards(cfg.cache, layout)
         _plan(cfg, console, stage, traces, layout, stores, own)
         if is_part:
-            stage.note_parts(_parts(cfg.cache, layout, stores, stage.folder))
+            stage.note_parts(parts_of(cfg.cache, layout, stores, stage.folder))
         counts = {
             name: _read(reader, stores[name], traces, layout, own, cfg, console, f"{name} reads")
             for name, reader in readers.items()
@@ -77,55 +73,30 @@ def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None
             for name, reader in readers.items()
             if name not in counts
         }
-        outlying = _outlying(stores, traces, layout)
+        num_select = sum(trace.split == "select" for trace in traces)
+        trained_on = range(int(layout.row_of_trace[num_select]))
+        beyond = outlying(_opened(stores), trained_on, NORM_MULTIPLE)
         manifest = stage.finish(
-            {"traces": len(traces), "rows": layout.num_tokens, "outlying": outlying} | counts
+            {"traces": len(traces), "rows": layout.num_tokens, "outlying": beyond} | counts
         )
     tracker.summary({"cache": manifest.counts})
     columns = ("tokens", "seconds", "tokens_per_second", "bytes")
     rows = [[name, *(one[column] for column in columns)] for name, one in counts.items()]
     console.table("activations by reader", ["reader", *columns], rows)
-    _tell_outlying(outlying, console)
+    if any(one["tokens"] for one in beyond.values()):
+        console.tell(outlying_in_words(beyond, NORM_MULTIPLE))
     console.wrote(stage.final, manifest)
     console.next("train")
     return manifest
 
 
-def _outlying(
-    stores: dict[str, dict[int, StoreWriter]], traces: Sequence[Trace], layout: Layout
-) -> dict[str, dict[str, float]]:
-    """Tokens of outlying norm, by reader and layer; every store is opened, and so checked."""
-    num_select = sum(trace.split == "select" for trace in traces)
-    trained_on = range(int(layout.row_of_trace[num_select]))
-    found = {}
-    for reader, writers in stores.items():
-        for layer, writer in writers.items():
-            norms = Norms.of(ActivationStore.open(writer.folder), trained_on)
-            beyond = norms.num_beyond(NORM_MULTIPLE)
-            found[f"{reader}/layer_{layer}"] = {
-                "median_norm": norms.median,
-                "largest_multiple": norms.largest,
-                "tokens": beyond,
-                "share": beyond / layout.num_tokens,
-            }
-    return found
-
-
-def _tell_outlying(outlying: dict[str, dict[str, float]], console: Console) -> None:
-    """Say where tokens have outlying norms, most of all first, if any do."""
-    some = {name: one for name, one in outlying.items() if one["tokens"]}
-    if not some:
-        return
-    most = sorted(some, key=lambda name: -some[name]["tokens"])[:2]
-    said = "; ".join(
-        f"{some[name]['tokens']:,} of {name} ({some[name]['share']:.2%}), up to "
-        f"{some[name]['largest_multiple']:.0f} times"
-        for name in most
-    )
-    more = f"; and in {len(some) - 2} more" if len(some) > 2 else ""
-    console.tell(
-        f"Tokens with a norm of more than {NORM_MULTIPLE:g} times the median: {said}{more}."
-    )
+def _opened(stores: dict[str, dict[int, StoreWriter]]) -> dict[str, ActivationStore]:
+    """Every store, which opening checks."""
+    return {
+        f"{reader}/layer_{layer}": ActivationStore.open(writer.folder)
+        for reader, writers in stores.items()
+        for layer, writer in writers.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -162,14 +133,7 @@ def _lay_out(traces: Sequence[Trace], cfg: CacheConfig, readers: Sequence[_Reade
         longest = max((len(ids) for _, ids in texts), default=0)
         require_context(reader.facts.context, reader.config.named, longest)
     bos_ids = {reader.bos_id for reader in readers}
-    first_kept = []
-    for trace in traces:
-        # The last prompt position is onset-1 of whatever comes first.
-        first = max(trace.num_prompt_tokens - 1, 0) if cfg.tokens == "response" else 0
-        starts_with_bos = bool(trace.token_ids) and trace.token_ids[0] in bos_ids
-        first_kept.append(max(first, int(starts_with_bos)))
-    lengths = [len(trace.token_ids) for trace in traces]
-    layout = Layout.plan(lengths, first_kept, cfg.shard_tokens)
+    layout = Layout.of(traces, cfg.tokens == "response", bos_ids, cfg.shard_tokens)
     if not layout.num_tokens:
         raise ConfigError(
             f"cache.tokens={cfg.tokens} keeps none of {len(traces)} traces' tokens; set "
@@ -287,59 +251,9 @@ def _read(
     }
 
 
-def _own_shards(cfg: CacheConfig, layout: Layout) -> range:
-    """Files that this worker makes.
-
-    Raises:
-        ConfigError: There are more workers than files.
-    """
-    files = len(layout.shards)
-    if cfg.num_shards > files and cfg.shard is not None:
-        fitting = max(layout.num_tokens // cfg.num_shards, 1)
-        raise ConfigError(
-            f"cache.num_shards={cfg.num_shards} exceeds the {files} files of {layout.num_tokens:,} "
-            f"tokens; lower it, or set cache.shard_tokens={fitting} or less"
-        )
-    return range(files) if cfg.shard is None else range(cfg.shard, files, cfg.num_shards)
-
-
-def _parts(
-    cfg: CacheConfig, layout: Layout, stores: dict[str, dict[int, StoreWriter]], folder: Path
-) -> list[Part]:
-    """All parts of the cache, as it's cut for this worker."""
-    readers = [[name] for name in stores] if cfg.only else [list(stores)]
-    shards = range(cfg.num_shards) if cfg.shard is not None else [None]
-    parts = []
-    for names in readers:
-        for shard in shards:
-            options = [f"cache.only={names[0]}"] if cfg.only else []
-            if shard is not None:
-                options += [f"cache.num_shards={cfg.num_shards}", f"cache.shard={shard}"]
-            files = tuple(
-                str(shard_path(writer.folder, file).relative_to(folder))
-                for name in names
-                for writer in stores[name].values()
-                for file in _own_shards(replace(cfg, shard=shard), layout)
-            )
-            parts.append(Part(" ".join(options), files))
-    return parts
-
-
 def _tell_part(cfg: Config, stage: Stage, console: Console) -> None:
     """Say that this part is made, and which others aren't."""
     missing = stage.missing_parts()
     others = f"; {len(missing)} parts are not: {missing[0].options}, …" if missing else ""
     console.say(f"  this part is made, in {stage.folder}{others}")
     console.next("train", "once the last worker has put all parts together")
-
-
-def _check_writable(folder: Path) -> None:
-    """Raise `ConfigError` if nothing can be written below `folder`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"runs: {folder} can't be written ({error.strerror}); set runs= to a folder that can"
-        ) from error

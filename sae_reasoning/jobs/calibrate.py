@@ -10,7 +10,7 @@ organisms were made, and is read after the verdict is given.
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,28 +19,17 @@ from sae_reasoning.edges.artifacts import Manifest, read_json, write_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms.cells import PAIRS, absent_behaviour, grid
-from sae_reasoning.report.calibration import Cell, calibration, confusion_table, shown
+from sae_reasoning.organisms.cells import absent_behaviour
+from sae_reasoning.organisms.pairs import OrganismPair, made_pairs
+from sae_reasoning.report.calibration import Cell, calibration, cells_of, confusion_table, shown
 
 _STAGES = ("traces", "contrast", "report")
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One pair of the grid, on disk."""
-
-    name: str
-    family: str
-    seed: int
-    base: Path
-    rl: Path
-    lacks: str | None
 
 
 def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
     """Make `calibrate.output`, from the verdicts on every pair named."""
     own = cfg.calibrate
-    pairs = _pairs(cfg)
+    pairs = made_pairs(own, cfg.organism)
     settings = _settings(cfg)
     earlier, judged = _earlier(Path(own.output), settings, {pair.name for pair in pairs})
     console.plan(
@@ -55,11 +44,13 @@ def calibrate(cfg: Config, *, tracker: Tracker, console: Console) -> None:
     cells = list(earlier)
     with console.progress(len(pairs), "pairs", "verdicts") as bar:
         for pair in pairs:
-            command = _command(cfg, pair)
-            cells += _cells(pair, _verdicts(cfg, pair, command))
+            command, folder = _command(cfg, pair), Path(cfg.runs) / cfg.calibration / pair.name
+            truths = read_json(pair.rl / "truth.json")
+            cells += cells_of(pair, _verdicts(pair, command, folder), truths)
+            manifest = Manifest.read(folder / "contrast")
             judged[pair.name] = {
                 "command": shlex.join(["python", *command]),
-                "revision": _revision(cfg, pair),
+                "revision": manifest.git_revision if manifest else None,
                 "versions": ", ".join(
                     f"{stage} {cfg.settings(stage)['version']}" for stage in ("contrast", "report")
                 ),
@@ -116,43 +107,10 @@ def _agrees(before: Any, now: Any) -> bool:
     return all(name in now and now[name] == value for name, value in before.items())
 
 
-def _pairs(cfg: Config) -> list[_Pair]:
-    """The pairs named, whose models are all made.
-
-    Raises:
-        ConfigError: A name is unknown, or a model hasn't been made.
-    """
-    own, found = cfg.calibrate, []
-    for name in own.pairs:
-        if name not in PAIRS:
-            raise ConfigError(
-                f"calibrate.pairs names {name}, which isn't a pair; choose of {', '.join(PAIRS)}"
-            )
-    for family in own.families:
-        for seed in own.seeds:
-            folder = cfg.organism.folder_of(seed)
-            for name in own.pairs:
-                base, rl = (folder / f"search_{what}_{family}" for what in PAIRS[name])
-                for model in (base / "config.json", rl / "truth.json"):
-                    if not model.exists():
-                        raise ConfigError(
-                            f"{model.parent} isn't made; run `make organisms SEEDS={seed} "
-                            f"FAMILY={family} ARGS=organism.only=[{rl.name}]` first, or leave "
-                            f"{name} out of calibrate.pairs"
-                        )
-                recipe = {o.name: o for o in grid(family, seed)}[base.name]
-                title = f"organism_{name}_{family}_seed{seed}"
-                found.append(_Pair(title, family, seed, base, rl, recipe.lacks))
-    return found
-
-
-def _command(cfg: Config, pair: _Pair) -> list[str]:
+def _command(cfg: Config, pair: OrganismPair) -> list[str]:
     """Arguments of python that judge one pair."""
     options = [
-        "pair=local",
-        f"pair.name={pair.name}",
-        f"pair.base.path={pair.base}",
-        f"pair.rl.path={pair.rl}",
+        *pair.options,
         f"experiment={cfg.calibration}",
         f"runs={cfg.runs}",
         f"device={cfg.device}",
@@ -163,7 +121,7 @@ def _command(cfg: Config, pair: _Pair) -> list[str]:
     return ["-m", "sae_reasoning", *_STAGES, *options]
 
 
-def _verdicts(cfg: Config, pair: _Pair, command: list[str]) -> list[dict]:
+def _verdicts(pair: OrganismPair, command: list[str], folder: Path) -> list[dict]:
     """The verdicts on one pair, by the command line where they aren't up to date.
 
     Raises:
@@ -173,17 +131,7 @@ def _verdicts(cfg: Config, pair: _Pair, command: list[str]) -> list[dict]:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()[-1]
         raise ConfigError(f"{pair.name} failed ({last}); run it by itself to see more")
-    return read_artifact(_results(cfg, pair) / "report" / "verdict.json")["verdicts"]
-
-
-def _results(cfg: Config, pair: _Pair) -> Path:
-    return Path(cfg.runs) / cfg.calibration / pair.name
-
-
-def _revision(cfg: Config, pair: _Pair) -> str | None:
-    """Revision of the code that measured the contrast."""
-    manifest = Manifest.read(_results(cfg, pair) / "contrast")
-    return manifest.git_revision if manifest else None
+    return read_artifact(folder / "report" / "verdict.json")["verdicts"]
 
 
 def _options(cfg: Config, seed: int) -> list[str]:
@@ -201,22 +149,3 @@ def _options(cfg: Config, seed: int) -> list[str]:
             text = f"[{','.join(map(str, own))}]" if isinstance(own, list) else own
             found.append(f"{part}.{name}={text}")
     return found
-
-
-def _cells(pair: _Pair, verdicts: list[dict]) -> list[Cell]:
-    truths = {one["behaviour"]: one for one in read_json(pair.rl / "truth.json")}
-    return [
-        Cell(
-            pair=pair.name,
-            group=f"{pair.family}/seed {pair.seed}",
-            is_lacking=one["behaviour"] == pair.lacks,
-            behaviour=one["behaviour"],
-            truth=truths[one["behaviour"]]["truth"],
-            measured=truths[one["behaviour"]]["reason"],
-            verdict=one["verdict"],
-            qualifier=one["qualifier"],
-            reason=one["reason"],
-        )
-        for one in verdicts
-        if one["behaviour"] in truths
-    ]

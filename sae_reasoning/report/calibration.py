@@ -14,11 +14,13 @@ can't be created.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from sae_reasoning.organisms.pairs import OrganismPair
 from sae_reasoning.organisms.truth import UNCLEAR
 from sae_reasoning.report.verdict import CREATED, DEPLOYED, INCONCLUSIVE
 from sae_reasoning.stats import Estimate, bootstrap_of_sums, wilson
@@ -49,6 +51,36 @@ class Cell:
     verdict: str
     qualifier: str
     reason: str
+
+
+def cells_of(
+    pair: OrganismPair,
+    verdicts: Iterable[Mapping[str, Any]],
+    truths: Iterable[Mapping[str, Any]],
+) -> list[Cell]:
+    """A cell of each behaviour whose truth is known.
+
+    Args:
+        pair: Judged.
+        verdicts: As in `verdict.json`.
+        truths: As in the RL model's `truth.json`.
+    """
+    known = {one["behaviour"]: one for one in truths}
+    return [
+        Cell(
+            pair=pair.name,
+            group=f"{pair.family}/seed {pair.seed}",
+            is_lacking=one["behaviour"] == pair.lacks,
+            behaviour=one["behaviour"],
+            truth=known[one["behaviour"]]["truth"],
+            measured=known[one["behaviour"]]["reason"],
+            verdict=one["verdict"],
+            qualifier=one["qualifier"],
+            reason=one["reason"],
+        )
+        for one in verdicts
+        if one["behaviour"] in known
+    ]
 
 
 @dataclass(frozen=True)

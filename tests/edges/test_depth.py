@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sae_reasoning.config import ConfigError, ModelConfig, PairConfig
-from sae_reasoning.edges.lm.depth import check_layers, num_blocks_here
+from sae_reasoning.edges.lm.depth import check_layers, num_blocks_here, too_shallow
 from sae_reasoning.edges.lm.load import describe
 
 
@@ -43,6 +43,14 @@ def test_layers_are_counted_from_0() -> None:
     check_layers([0, 2], 3, "a model")
     with pytest.raises(ConfigError, match=r"layers=\[3\] out of range: a model has 3 blocks, 0..2"):
         check_layers([3], 3, "a model")
+
+
+def test_layers_of_the_default_are_too_shallow_for_a_deep_model_only() -> None:
+    assert too_shallow([1, 2], 4, "an organism") == ""
+    assert too_shallow([2, 14], 28, "a model") == ""
+    said = too_shallow([1, 2], 28, "a model")
+    assert said.startswith("layers=[1, 2] all lie in the first quarter of a model's 28 blocks")
+    assert said.endswith("set layers=[9,14,19]")
 
 
 def test_it_is_light() -> None:

@@ -1,6 +1,7 @@
 """What a plan says before anything runs, held against what then happens."""
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sae_reasoning.compose import compose, group_options
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PlanConfig
+from sae_reasoning.costs.estimate import Cost
 from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.lm.shapes import SHAPES, size_of
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.flow import run
-from sae_reasoning.jobs.plan import Cost, plan
+from sae_reasoning.jobs.plan import plan
 from sae_reasoning.steering.edit_plans import num_conditions
 
 
@@ -87,6 +89,12 @@ def test_the_table_of_shapes_has_the_published_parameters(model: str, billions: 
     assert size.parameters / 1e9 == pytest.approx(billions, abs=0.001)
 
 
+def test_a_mistyped_folder_is_told_to_be_none(tmp_path: Path):
+    for path in ("/no/such/folder", str(tmp_path / "mistyped")):
+        with pytest.raises(ConfigError, match=f"path={path} is no folder; name a model folder"):
+            size_of(ModelConfig(path=path), PlanConfig())
+
+
 def test_a_model_that_nobody_knows_needs_its_figures():
     model = ModelConfig(path="someone/unheard-of")
     with pytest.raises(ConfigError, match=r"set plan.parameters=.*plan.num_layers"):
@@ -139,3 +147,47 @@ def test_an_unknown_card_is_refused(tiny_config: Config):
     tiny_config.plan.cards = ["B52"]
     with pytest.raises(ConfigError, match=r"names B52.*choose of A100"):
         planned(tiny_config)
+
+
+def own_file(cfg: Config, tmp_path: Path, rows: list[dict[str, str]]) -> Config:
+    file = tmp_path / "own.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    cfg.traces.source = str(file)
+    return cfg
+
+
+def test_a_source_that_is_not_there_is_refused(tiny_config: Config):
+    tiny_config.traces.source = "problms.jsonl"
+    assert run(["plan"], tiny_config).startswith("traces.source=problms.jsonl is no file")
+
+
+def test_a_file_of_fewer_problems_is_counted(tiny_config: Config, tmp_path: Path):
+    rows = [{"question": f"What is {n} + 4?", "answer": str(n + 4)} for n in range(3)]
+    cfg = own_file(tiny_config, tmp_path, [*rows, rows[0]])
+    cfg.traces.num_problems = 600
+    _, shown = planned(cfg)
+    assert f"{3 * cfg.traces.base_samples} rollouts" in shown
+    assert f"{3 * cfg.traces.rl_samples} rollouts" in shown
+    cfg.traces.num_problems = 2
+    assert f"{2 * cfg.traces.base_samples} rollouts" in planned(cfg)[1]
+
+
+def test_traces_brought_along_are_counted_and_nobody_writes_them(
+    tiny_config: Config, tmp_path: Path
+):
+    def row(writer: str, problem: int) -> dict[str, str]:
+        return {"problem_id": f"p{problem}", "writer": writer, "prompt": "a b", "text": "c d e"}
+
+    rows = [row("base", n) for n in range(3)] + [row("rl", n) for n in range(2)]
+    costs, shown = planned(own_file(tiny_config, tmp_path, rows))
+    assert "3 rollouts" in shown and "2 rollouts" in shown and "counted in" in shown
+    assert costs["traces"].flops == 0 and costs["traces"].tokens == 0
+    assert costs["cache"].tokens > 0
+
+
+def test_layers_that_may_not_be_meant_are_told(tmp_path: Path, tiny_config: Config):
+    tiny_config.pair.base.path = tiny_config.pair.rl.path = "Qwen/Qwen2.5-0.5B"
+    tiny_config.layers = [1, 2]
+    assert "set layers=[8,12,16]" in planned(tiny_config)[1].replace("\n", " ")
+    tiny_config.layers = [12]
+    assert "set layers" not in planned(tiny_config)[1]

@@ -21,6 +21,20 @@ def check_layers(layers: Sequence[int], num_layers: int, model: str) -> None:
         )
 
 
+def too_shallow(layers: Sequence[int], num_layers: int, model: str) -> str:
+    """What is to be said of layers that all lie in the first quarter of a deep model, or "".
+
+    The default, blocks 1 and 2, is for the organisms, which have four.
+    """
+    if num_layers < 8 or max(layers) >= num_layers / 4:
+        return ""
+    deeper = ",".join(str(round(num_layers * share)) for share in (1 / 3, 1 / 2, 2 / 3))
+    return (
+        f"layers={list(layers)} all lie in the first quarter of {model}'s {num_layers} blocks; "
+        f"behaviours are read a third to two thirds deep: set layers=[{deeper}]"
+    )
+
+
 def num_blocks_here(model: ModelConfig) -> int | None:
     """Decoder blocks of a model whose config is on this machine; None where it isn't, or is odd."""
     file = _config_file(model)

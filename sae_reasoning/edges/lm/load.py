@@ -91,6 +91,20 @@ class LanguageModel:
         return decode(self.tokenizer, token_ids)
 
 
+def require_folder(config: ModelConfig) -> None:
+    """Refuse a path that can't be a hub id, and is no folder.
+
+    Raises:
+        ConfigError: It's mistyped, or the folder isn't on this machine.
+    """
+    folder = Path(config.path)
+    is_path = folder.is_absolute() or config.path.count("/") != 1 or folder.parent.is_dir()
+    if is_path and not folder.is_dir():
+        raise ConfigError(
+            f"{config.named} is no folder; name a model folder, or a hub id (owner/name)"
+        )
+
+
 def describe(config: ModelConfig) -> ModelFacts:
     """Facts of a model from its config and file hashes; no weights are loaded.
 
@@ -119,11 +133,8 @@ def describe(config: ModelConfig) -> ModelFacts:
             [*(fingerprint_files(folder, p) for p in _WEIGHT_FILES), *_added_ends(folder)]
         )
         tokenizer = _tokenizer_in(folder, config.chat_template)
-    elif folder.is_absolute() or config.path.count("/") != 1 or folder.parent.is_dir():
-        raise ConfigError(
-            f"{config.named} is no folder; name a model folder, or a hub id (owner/name)"
-        )
     else:
+        require_folder(config)
         weights = fingerprint([config.path, _commit(config)])
         tokenizer = weights
     if config.tokenizer:

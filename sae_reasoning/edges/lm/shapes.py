@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_reasoning.config import ConfigError, ModelConfig, PlanConfig
 from sae_reasoning.edges.lm.limits import context_of
-from sae_reasoning.edges.lm.load import decoder_blocks
+from sae_reasoning.edges.lm.load import decoder_blocks, require_folder
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def size_of(config: ModelConfig, plan: PlanConfig) -> ModelSize:
     """Size of a model; nothing is fetched.
 
     Raises:
-        ConfigError: Nothing here knows it.
+        ConfigError: It's a folder that isn't there, or nothing here knows it.
     """
     folder = Path(config.path)
     if not folder.is_dir() and config.path in SHAPES:
@@ -128,6 +128,7 @@ def size_of(config: ModelConfig, plan: PlanConfig) -> ModelSize:
         return ModelSize(
             int(plan.parameters), block, 0, width, width, 2 * width * layers, layers, "options"
         )
+    require_folder(config)
     try:
         found = AutoConfig.from_pretrained(
             config.path, revision=config.revision, local_files_only=True

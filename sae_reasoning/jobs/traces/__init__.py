@@ -16,11 +16,11 @@ from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.jobs.traces.context import fit_readers
-from sae_reasoning.jobs.traces.imports import Rows, import_traces, read_source
+from sae_reasoning.jobs.traces.imports import import_traces
 from sae_reasoning.jobs.traces.marks import Marked, mark
 from sae_reasoning.jobs.traces.problems import check_source, draw_problems
 from sae_reasoning.jobs.traces.rollouts import opens_thought, roll_out
-from sae_reasoning.opening import PROBLEMS_FILE
+from sae_reasoning.opening import PROBLEMS_FILE, Rows, read_source
 from sae_reasoning.records import SELECT, Trace
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.text.grading import Grader, grade_all, uneven_answers

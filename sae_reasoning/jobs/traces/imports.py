@@ -1,15 +1,12 @@
 """Traces that somebody brings along, in whichever form, cut by the first model's tokenizer."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
-from sae_reasoning.config import Config, ConfigError, require_file
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
 from sae_reasoning.edges.lm.unknown import Unknown
-from sae_reasoning.edges.tables import is_parquet
-from sae_reasoning.edges.tables import read_rows as read_parquet_rows
+from sae_reasoning.opening import Rows, read_source
 from sae_reasoning.records import Trace
 from sae_reasoning.tasks.problems import Problem, assign_splits
 from sae_reasoning.tasks.text.placing import Placement
@@ -20,35 +17,9 @@ from sae_reasoning.traces.imported import (
     with_prompts,
 )
 from sae_reasoning.traces.imported_notes import note_problems
-from sae_reasoning.traces.rows import read_rows
-
-Rows = list[tuple[str, Mapping[str, Any]]]
 
 _UNKNOWN = 0.01
 """Share of a writer's tokens that its tokenizer may not know without a word."""
-
-
-def read_source(option: str, path: str, warn: Callable[[str], None]) -> Rows:
-    """Rows of a file of traces or problems, whatever its form.
-
-    Args:
-        option: What names the file.
-        path: The file.
-        warn: Hears of characters that had to be replaced.
-
-    Raises:
-        ConfigError: There is no such file, or it can't be read.
-    """
-    require_file(option, path)
-    file = Path(path)
-    try:
-        if is_parquet(file):
-            return [(f"row {n}", row) for n, row in enumerate(read_parquet_rows(file), start=1)]
-        return [(where, row) for where, row in read_rows(file, option, warn)]
-    except OSError as error:
-        raise ConfigError(
-            f"{option}={path} can't be read ({error.strerror or error}); mend it or name another"
-        ) from error
 
 
 def import_traces(cfg: Config, rows: Rows, console: Console) -> tuple[list[Trace], Placement]:

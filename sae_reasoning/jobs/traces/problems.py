@@ -8,9 +8,9 @@ from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import check_gym_task, gym_entries
-from sae_reasoning.opening import draw_search_problems, open_task
+from sae_reasoning.opening import draw_own_problems, draw_search_problems, open_task
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym, pose_rows
+from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym
 
 
 def check_source(part: TracesConfig) -> None:
@@ -45,16 +45,16 @@ def draw_problems(
     part = cfg.traces
     if part.kind == "search":
         return _search_problems(cfg)
-    draw = Draw(part.num_problems, part.report_share, part.instruction, part.seed)
     if part.kind == "gym":
         tasks = _gym_tasks(part)
         each = -(-part.num_problems // len(tasks))
         # Some tasks make a problem twice, so a few more than are wanted.
         entries = {task: gym_entries(task, each + each // 4 + 2, part.seed) for task in tasks}
+        draw = Draw(part.num_problems, part.report_share, part.instruction, part.seed)
         return pose_gym(entries, draw)
     if part.kind == "dataset":
         rows = list(_dataset_rows(cfg))
-    return pose_rows(rows, f"traces.source={part.source}", draw, warn)
+    return draw_own_problems(cfg, rows, warn)
 
 
 def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_reasoning.bench.material import language_model
+from sae_reasoning.bench.sizes import Contender, Sizes
 from sae_reasoning.edges.lm.generate import Sampler, generate
 from sae_reasoning.edges.lm.lockstep import lockstep
-from sae_reasoning.jobs.bench.material import language_model
-from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.policies import RANDOM, Policy, RowPolicies
 from sae_reasoning.steering.readout import Foreseen

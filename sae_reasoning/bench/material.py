@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from sae_reasoning.bench.sizes import Sizes
 from sae_reasoning.config import ModelConfig
 from sae_reasoning.edges.activation_format import StoreAttributes
 from sae_reasoning.edges.activation_layout import Layout, fill_shards
@@ -20,7 +21,6 @@ from sae_reasoning.edges.lm.create import (
 )
 from sae_reasoning.edges.lm.load import LanguageModel, load
 from sae_reasoning.edges.lm.read import read_residuals
-from sae_reasoning.jobs.bench.sizes import Sizes
 from sae_reasoning.tasks.search import grammar
 
 

@@ -24,15 +24,14 @@ import torch
 from sae_reasoning.behaviours.scores import Labels, LatentScores, ReaderScores, label_rows
 from sae_reasoning.behaviours.streams import Active, matched_strata
 from sae_reasoning.behaviours.windows import Intervals, cell_index, group_index, response_rows
+from sae_reasoning.bench.sizes import BEHAVIOURS, Contender, Sizes
 from sae_reasoning.config import SaeConfig
 from sae_reasoning.edges.activation_format import StoreAttributes
 from sae_reasoning.edges.activation_layout import Layout, row_index
 from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
 from sae_reasoning.edges.sae_checkpoint import Dictionary, build_training_sae, finish
-from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
 
-BEHAVIOURS = tuple(f"behaviour {number}" for number in range(6))
 _TRACE_TOKENS = 256
 _PROMPT_TOKENS = 16
 _SHARD_TOKENS = 65536

@@ -1,4 +1,4 @@
-"""What a training reads: activations of both readers, checked to belong together."""
+"""What dictionaries are made and measured on: activations of both readers, of the same rows."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from sae_reasoning.traces.problems import more_traces
 
 
 @dataclass(frozen=True)
-class Data:
+class Activations:
     """Activations of both readers, the rows of each split, and the traces behind them."""
 
     models: dict[str, ModelFacts]
@@ -31,12 +31,19 @@ class Data:
         """The readers' stores, in order."""
         return [self.stores[reader, layer] for reader in self.models]
 
+    @property
+    def problems(self) -> list[str]:
+        """Ids of the problems of the report split, sorted."""
+        return sorted({trace.problem_id for trace in self.traces if trace.split != "select"})
+
     def norms_of(self, layer: int) -> list[Norms]:
         """The readers' norms, in order."""
         return [self.norms[reader, layer] for reader in self.models]
 
 
-def open_data(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str) -> Data:
+def open_activations(
+    cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: str
+) -> Activations:
     """Open every store; refuse what was read from other models or traces than the config's."""
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
     num_select = sum(trace.split == "select" for trace in traces)
@@ -63,4 +70,4 @@ def open_data(cfg: Config, models: dict[str, ModelFacts], traces_fingerprint: st
             f"on and {len(report)} to report on; {more_traces(cfg)}"
         )
     norms = {key: Norms.of(store, select) for key, store in stores.items()}
-    return Data(models, stores, select, report, traces, norms)
+    return Activations(models, stores, select, report, traces, norms)

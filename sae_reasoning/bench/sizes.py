@@ -3,8 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+
 Contender = Callable[[], int]
 """Does its work once and returns how much it was (tokens, steps)."""
+
+BEHAVIOURS = tuple(f"behaviour {number}" for number in range(6))
+"""Whose tokens latents are ranked by."""
 
 
 @dataclass(frozen=True)
@@ -56,3 +61,21 @@ class Sizes:
     narrow: int = 64
     peer_latents: int = 8
     grown_repeats: int = 2
+
+    def lines(self) -> dict[str, str]:
+        """What will be measured, in words."""
+        return {
+            "reading": f"{self.num_sequences} sequences, block {self.layer} of {self.num_layers}, "
+            f"width {self.d_model}",
+            "training": f"{self.d_model} -> {self.d_sae} latents, k={self.k}, {self.steps} steps "
+            f"of {self.batch_size} tokens",
+            "editing": f"{self.rows} rows of {self.new_tokens} tokens, width "
+            f"{self.edited_d_model}, two layers; a grid of {self.grid_conditions} conditions and "
+            f"{self.grid_problems} problems",
+            "lockstep": "as many rows of both models",
+            "ranking": f"{self.ranked_tokens:,} tokens, width {self.d_model}, {self.d_sae:,} "
+            f"latents, k={self.k}, {len(BEHAVIOURS)} behaviours; ten times as many of width "
+            f"{self.narrow}",
+            "turns": f"{self.repeats} each ({self.grown_repeats} where tokens are ten times as "
+            f"many), {torch.get_num_threads()} threads",
+        }

@@ -5,9 +5,11 @@ import json
 
 import pytest
 
+from sae_reasoning.bench.ratios import GOALS
+from sae_reasoning.bench.sizes import Sizes
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs.bench import GOALS, Sizes, bench
+from sae_reasoning.jobs.bench import bench
 
 SIZES = Sizes(
     repeats=2,

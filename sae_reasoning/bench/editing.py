@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from sae_reasoning.bench.material import language_model
+from sae_reasoning.bench.sizes import Contender, Sizes
 from sae_reasoning.config import SaeConfig
 from sae_reasoning.edges.lm.generate import generate, padded_left
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
 from sae_reasoning.edges.workers import num_workers
-from sae_reasoning.jobs.bench.material import language_model
-from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 from sae_reasoning.steering.edits import NO_EDIT, Intervention, LatentChange, RowEdits
 from sae_reasoning.steering.noise import keyed_sampler
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sae_reasoning.bench.material import language_model, random_sequences, write_store
+from sae_reasoning.bench.sizes import Contender, Sizes
 from sae_reasoning.config import SaeConfig, TrainConfig
 from sae_reasoning.edges.activation_store import ActivationStore
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_training import train_sae
-from sae_reasoning.jobs.bench.material import language_model, random_sequences, write_store
-from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 
 
 def trainers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from sae_reasoning.bench.material import language_model, random_sequences, write_store
+from sae_reasoning.bench.sizes import Contender, Sizes
 from sae_reasoning.config import ModelConfig
 from sae_reasoning.edges.lm.load import LanguageModel, load
 from sae_reasoning.edges.lm.read import pack, read_residuals
-from sae_reasoning.jobs.bench.material import language_model, random_sequences, write_store
-from sae_reasoning.jobs.bench.sizes import Contender, Sizes
 
 _REAL_LAYER = 18
 

@@ -1,0 +1,1 @@
+"""Our speed against the peers', on models made on the spot."""

@@ -1,0 +1,1 @@
+"""What a run will take, from its config: texts, then tokens, disk, FLOPs and hours."""

@@ -1,0 +1,1 @@
+"""Dictionaries of activations: made, measured by the transfer gate, and their latents scaled."""
