@@ -19,6 +19,8 @@ DOMAIN = {
     "elicitation",
     "report",
 }
+ROOMS_OF_JOBS = {"bench", "costs", "dictionaries", "pages", "rollouts"}
+"""Above edges and domain, below jobs: what brings both together."""
 GROUND = {"config", "records", "stats", "texts"}
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
@@ -28,10 +30,9 @@ MAY_IMPORT = {
     "costs": {"costs", "opening", "edges"} | DOMAIN | GROUND,
     "rollouts": {"rollouts", "edges"} | DOMAIN | GROUND,
     "dictionaries": {"dictionaries", "edges"} | DOMAIN | GROUND,
+    "pages": {"pages", "edges"} | DOMAIN | GROUND,
     "bench": {"bench", "rollouts", "edges"} | DOMAIN | GROUND,
-    "jobs": {"jobs", "bench", "costs", "dictionaries", "rollouts", "opening", "edges"}
-    | DOMAIN
-    | GROUND,
+    "jobs": {"jobs", *ROOMS_OF_JOBS, "opening", "edges"} | DOMAIN | GROUND,
     "compose": GROUND,
     "flow": {"config", "edges"},
     "multirun": {"compose", "config", "edges", "flow"},

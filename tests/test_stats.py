@@ -207,9 +207,16 @@ def test_values_that_all_agree_keep_width_where_they_are_shares() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_benjamini_hochberg_equals_scipy(p: list[float]) -> None:
-    found = benjamini_hochberg(np.array(p))
-    assert found == pytest.approx(scipy_stats.false_discovery_control(p))
+def test_benjamini_hochberg_is_the_least_rate_at_which_a_test_is_rejected(p: list[float]) -> None:
+    """At a threshold t, some `len(p) * t` of the tests are rejected by mistake, of all up to t."""
+    rates = [(t, min(len(p) * t / sum(one <= t for one in p), 1)) for t in p]
+    expected = [min(rate for t, rate in rates if t >= one) for one in p]
+    assert benjamini_hochberg(np.array(p)) == pytest.approx(expected)
+
+
+def test_benjamini_hochberg_of_nothing_is_nothing() -> None:
+    assert len(benjamini_hochberg(np.array([]))) == 0
+    assert np.isnan(benjamini_hochberg(np.array([np.nan]))).all()
 
 
 def test_benjamini_hochberg_leaves_out_what_was_not_tested() -> None:

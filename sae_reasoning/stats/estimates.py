@@ -75,9 +75,6 @@ def widen_flat(found: Estimate, n: int) -> Estimate:
 
 def benjamini_hochberg(p: Float[np.ndarray, " test"]) -> Float[np.ndarray, " test"]:
     """q-values: the smallest false discovery rate at which each test is rejected; NaN stays NaN."""
-    q = np.full(len(p), np.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    order = tested[np.argsort(p[tested])]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    q[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    q, tested = np.full(len(p), np.nan), ~np.isnan(p)
+    q[tested] = stats.false_discovery_control(p[tested])
     return q

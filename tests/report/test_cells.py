@@ -15,7 +15,7 @@ from report.hostile import HOSTILE
 from sae_reasoning.config import TrackerConfig
 from sae_reasoning.edges.pages import plain
 from sae_reasoning.edges.tracker import LATENTS, open_tracker
-from sae_reasoning.jobs.report.latents import cell
+from sae_reasoning.pages.latents import cell
 from sae_reasoning.records import TokenSpan, Trace
 from sae_reasoning.report.examples import TOP, example
 from sae_reasoning.texts import MAX_PIECE, shown

@@ -4,7 +4,7 @@ import pandas as pd
 from steering.test_findings import controls, experiment
 
 from sae_reasoning.edges.pages import plain
-from sae_reasoning.jobs.report.latents import cell
+from sae_reasoning.pages.latents import cell
 from sae_reasoning.report.edits import Aligned, Edits, aligned, text_pairs
 from sae_reasoning.report.neuronpedia import activations, feature
 from sae_reasoning.report.reviews import Review, called_real

@@ -20,8 +20,8 @@ from sae_reasoning.edges.pages import (
 from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.uploads import may_show_texts
-from sae_reasoning.jobs.report.evidence import evidence_of_each
-from sae_reasoning.jobs.report.sources import Sources
+from sae_reasoning.pages.evidence import evidence_of_each
+from sae_reasoning.pages.sources import Sources
 from sae_reasoning.records import Shortlist
 from sae_reasoning.report import neuronpedia
 from sae_reasoning.report.edits import Edits

@@ -15,7 +15,7 @@ from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.unembed import output_logits
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.tables import read_traces
-from sae_reasoning.jobs.report.sources import Sources
+from sae_reasoning.pages.sources import Sources
 from sae_reasoning.records import MODELS, RL, Shortlist, Trace
 from sae_reasoning.report.directions import neighbours, output_tokens
 from sae_reasoning.report.examples import choose, example, histogram, token_pieces

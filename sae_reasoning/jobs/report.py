@@ -22,10 +22,10 @@ from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.schema import read_artifact, write_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
-from sae_reasoning.jobs.report.latents import write_latents
-from sae_reasoning.jobs.report.overview import write_overview
-from sae_reasoning.jobs.report.sources import look, reviews_of
 from sae_reasoning.opening import open_task
+from sae_reasoning.pages.latents import write_latents
+from sae_reasoning.pages.overview import write_overview
+from sae_reasoning.pages.sources import look, reviews_of
 from sae_reasoning.report.cards import over_heuristic
 from sae_reasoning.report.verdict import Evidence, Verdict, verdict
 
@@ -35,10 +35,8 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     sources = look(cfg, outside_inputs(cfg))
     reviews = reviews_of(cfg, sources)
     with Stage(cfg.folder / "report", cfg.settings("report"), sources.inputs) as stage:
-        if stage.is_current:
-            console.current("report", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if made := console.up_to_date(stage):
+            return made
         behaviours = cfg.contrast.behaviours or cfg.behaviours
         console.plan(
             "report",

@@ -13,7 +13,7 @@ from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import write_page, write_rows
 from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
-from sae_reasoning.jobs.report.sources import Sources
+from sae_reasoning.pages.sources import Sources
 from sae_reasoning.report import cards, sections
 from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.sections import Section
