@@ -44,7 +44,7 @@ from omegaconf.errors import (
 )
 
 from sae_reasoning.config import DATASET_NAMES, LAYER_FIELD, Config, ConfigError, ModelConfig
-from sae_reasoning.config.renamed import RENAMED
+from sae_reasoning.config.renamed import REMOVED, RENAMED
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -308,6 +308,8 @@ def _check(override: Override) -> None:
         )
     if name in RENAMED:
         raise ConfigError(f"{override.input_line}: {name} is now {RENAMED[name]}; use that name")
+    if name in REMOVED:
+        raise ConfigError(f"{override.input_line}: {name} is gone: {REMOVED[name]}; leave it out")
     leaf = name.rsplit(".", 1)[-1]
     near = [option for option in known if option.endswith(f".{leaf}")]
     near = near or difflib.get_close_matches(name, [*known, *groups], n=1)

@@ -150,6 +150,22 @@ class Trace:
     answer_status: str = ""
 
 
+@dataclass(frozen=True)
+class Additions:
+    """What edits of the residual stream added while one response was written.
+
+    Attributes:
+        norm_sum: Summed norm; every layer counts.
+        num_edited: How often something was added; every layer counts.
+        positions: Where, in whichever layer: 0 is the position that predicts the first generated
+            token, 1 that token's own, and so on.
+    """
+
+    norm_sum: float
+    num_edited: int
+    positions: tuple[int, ...]
+
+
 @runtime_checkable
 class SentenceEnd(Protocol):
     """Says where the first sentence of a text ends, while it is written.

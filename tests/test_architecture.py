@@ -82,9 +82,6 @@ KNOWS_INSIDE = {
 STILL_INSIDE: set[str] = {
     "elicitation/moves.py",
     "elicitation/told.py",
-    "jobs/ablate/places.py",
-    "jobs/ablate/plan.py",
-    "jobs/ablate/thinking.py",
     "jobs/elicit/__init__.py",
     "jobs/elicit/trainings.py",
     "jobs/organisms.py",

@@ -351,3 +351,8 @@ def test_the_remedy_for_special_signs_is_one() -> None:
 def test_an_option_of_another_name_now_is_refused_with_its_new_name():
     with pytest.raises(ConfigError, match=r"contrast\.triggers is now contrast\.vectors"):
         compose(["contrast.triggers=1"])
+
+
+def test_an_option_that_is_gone_is_refused_with_what_does_its_work():
+    with pytest.raises(ConfigError, match=r"ablate\.think is gone: the pair's traces .* leave it"):
+        compose(["ablate.think=true"])

@@ -11,7 +11,7 @@ from command_runner import run_command
 from projects import Project
 
 from sae_reasoning.compose import ROOT, group_options, option_names
-from sae_reasoning.config.renamed import RENAMED
+from sae_reasoning.config.renamed import REMOVED, RENAMED
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.flow import STAGES
 
@@ -200,3 +200,4 @@ def test_every_measure_that_the_page_of_methods_names_exists(made_project: Proje
 def test_every_renamed_option_is_in_the_changelog() -> None:
     changes = text_of(ROOT / "CHANGELOG.md")
     assert not {old for old, new in RENAMED.items() if old not in changes or new not in changes}
+    assert not {option for option in REMOVED if option not in changes}

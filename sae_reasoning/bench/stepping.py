@@ -63,7 +63,7 @@ def steppers(sizes: Sizes, scratch: Path, device: str) -> dict[str, Contender]:
             raise AssertionError("random times ask nobody")
 
         policies = RowPolicies(
-            [Policy(RANDOM, shares=[_SHARE], pushes=[Steer(1, torch.ones(sizes.edited_d_model))])],
+            [Policy(RANDOM, shares=[_SHARE], vectors=[Steer(1, torch.ones(sizes.edited_d_model))])],
             torch.zeros(sizes.rows, dtype=torch.int64),
             keys,
             num_behaviours=2,

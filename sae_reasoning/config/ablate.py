@@ -11,8 +11,9 @@ class AblateConfig(SamplingConfig):
     """Edits of the shortlist, with controls, on both models.
 
     The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
-    A model that stands alone is edited as an RL model is; `both` clamps its latents too. Behaviours
-    of new natural text are marked by cue words.
+    A model that stands alone is edited as an RL model is; `both` clamps its latents too. A base
+    that opens its chain of thought itself is made to, as hardly a rollout would have an opportunity
+    otherwise.
 
     Attributes:
         behaviours: Behaviours whose latents are edited; empty for all that are shortlisted.
@@ -36,9 +37,6 @@ class AblateConfig(SamplingConfig):
         other_reader: Whether the main edit is made of the latents that the other reader found too.
         recovery: Whether the span of the main set is taken from the SAE's error, and from the whole
             residual, too.
-        think: Whether `<think>` is written for the base at the beginning of each response; null for
-            where it has the mark of its own: in the organisms' world, where hardly one of its
-            rollouts would reach an opportunity otherwise, and where some of its traces begin so.
         controls: Matched-latent sets, random directions and the like, each this many draws; an
             effect is held against one more draw, so with fewer than three hardly any stands.
         permutations: Draws of counterparts of the other run's other latents, beside `matches_of`.
@@ -67,7 +65,6 @@ class AblateConfig(SamplingConfig):
     everywhere: bool = False
     other_reader: bool = False
     recovery: bool = False
-    think: bool | None = None
     controls: int = 3
     permutations: int = 5
     split: str = "report"

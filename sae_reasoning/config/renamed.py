@@ -15,3 +15,9 @@ RENAMED: dict[str, str] = {
     "report.skill_margin": "report.margin",
 }
 """Of each earlier option, its name now, or what does its work; CHANGELOG has the same table."""
+
+REMOVED: dict[str, str] = {
+    "ablate.think": "the pair's traces and prompts say how its responses are laid out, so a base "
+    "that opens its chain of thought itself is made to, and no other",
+}
+"""Of each option that there is no more, what does its work; CHANGELOG has it as well."""

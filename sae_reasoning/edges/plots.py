@@ -192,7 +192,8 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
                 ("matched latents of other latents", "#8a8a8a", own, "permuted", "permuted_")
             )
         for shift, (label, colour, own, column, prefix) in enumerate(series):
-            for row in own.itertuples():
+            known = own[f"{prefix}coherent"].fillna(False).astype(bool)
+            for row, is_coherent in zip(own.itertuples(), known, strict=True):
                 centre = getattr(row, column)
                 low, high = (getattr(row, f"{prefix}{bound}") for bound in ("low", "high"))
                 axis.errorbar(
@@ -203,7 +204,7 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
                     markersize=4,
                     capsize=2,
                     color=colour,
-                    markerfacecolor=colour if getattr(row, f"{prefix}coherent") else "none",
+                    markerfacecolor=colour if is_coherent else "none",
                     label=label,
                 )
         axis.axhline(0, color="black", linewidth=0.6)

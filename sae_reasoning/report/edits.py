@@ -23,7 +23,7 @@ _OF_EDIT = ["model", *EDIT_KEYS]
 _CHANGE = ["difference", "low", "high", "n"]
 _SETS = [
     *("model", "behaviour", "edit", "dose", "set_size", "where", "found_by", "without", "value"),
-    *(*_CHANGE, "q", "coherent", "significant"),
+    *(*_CHANGE, "q", "coherent", "damaged", "unknown", "significant"),
 ]
 _BESIDE = ["model", "behaviour", "condition", "value", *_CHANGE, "num_draws"]
 _DOSES = ["model", "behaviour", "edit", "condition", "dose", *_CHANGE]
@@ -127,8 +127,8 @@ class Edits:
             return rows
 
         without = [float(self._without[key]) for key in _keys(held)]
-        significant = [None if told is pd.NA else bool(told) for told in held.significant]
-        held = held.assign(without=without, significant=significant)
+        told = {name: list(map(_plain_bool, held[name])) for name in ("coherent", "significant")}
+        held = held.assign(without=without, **told)
         return {
             "sets": held[_SETS].to_dict("records"),
             "beside": of_main(self._beside, _BESIDE),
@@ -239,7 +239,7 @@ def _starts(spans: Sequence[Mapping[str, Any]], behaviour: str) -> int:
 
 
 def _plain_bool(value: Any) -> bool | None:
-    return None if value is None or value != value else bool(value)
+    return None if pd.isna(value) else bool(value)
 
 
 def _holds(table: pd.DataFrame, latent: str) -> list[bool]:

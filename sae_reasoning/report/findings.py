@@ -24,7 +24,13 @@ from sae_reasoning.contrast.steered import VALID, VECTOR
 from sae_reasoning.records import BASE, MODELS, RL, SPAN_DETECTORS
 from sae_reasoning.steering.conditions import ABLATE, EDIT, MEAN, NONE
 from sae_reasoning.steering.effects import CONTROLS
-from sae_reasoning.steering.findings import PER_OPPORTUNITY, main_edits, stands
+from sae_reasoning.steering.findings import (
+    PER_OPPORTUNITY,
+    is_coherent,
+    is_significant,
+    main_edits,
+    told_coherent,
+)
 from sae_reasoning.texts import bounded, number
 
 _BLOCK = re.compile(
@@ -217,11 +223,12 @@ def _edits(files: Files) -> Rows:
 
 
 def _significance(edit: pd.Series) -> str:
-    if not edit.coherent:
-        return "no: other behaviours are damaged"
-    found = stands(edit)
-    said = "unknown" if found is None else "**yes**" if found else "no"
-    return said if found is None else f"{said}, q = {number(edit.q_all_controls, 3)}"
+    found, coherent = is_significant(edit), is_coherent(edit)
+    if coherent is False or (found is None and coherent is None):
+        return told_coherent(edit)
+    if found is None:
+        return "unknown"
+    return f"{'**yes**' if found else 'no'}, q = {number(edit.q_all_controls, 3)}"
 
 
 def _change(*estimate: float) -> str:

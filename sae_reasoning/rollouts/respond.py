@@ -6,19 +6,25 @@ cached and continued.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Int
 from torch import Tensor
 
-from sae_reasoning.edges.lm.generate import ResidualEdit, Sampler, generate
+from sae_reasoning.edges.lm.generate import (
+    Beside,
+    EditsOfBatch,
+    ResidualEdit,
+    Sampler,
+    generate,
+)
 from sae_reasoning.edges.lm.load import (
     LanguageModel,
     continuation_ids,
     encode_prompt,
     encode_response,
 )
-from sae_reasoning.records import SentenceEnd
+from sae_reasoning.records import Additions, SentenceEnd
 from sae_reasoning.steering.noise import Noise, keyed_sampler
 
 
@@ -38,6 +44,10 @@ class Prefix:
     key: int
     sample: int = 0
 
+    def of(self, key: int, sample: int) -> "Prefix":
+        """The same tokens under other noise."""
+        return replace(self, key=key, sample=sample)
+
 
 @dataclass(frozen=True)
 class Response:
@@ -50,6 +60,7 @@ class Response:
         text: The whole response, with the beginning that was given.
         added: What the model wrote of it.
         truncated: Whether it was cut.
+        edited: What edits added, where they were made for each batch.
     """
 
     prefix: Prefix
@@ -58,6 +69,7 @@ class Response:
     text: str
     added: str
     truncated: bool
+    edited: Additions | None = None
 
     @property
     def response_ids(self) -> list[int]:
@@ -118,21 +130,24 @@ def respond(
     sampling: Sampling,
     *,
     until: SentenceEnd | None = None,
-    edits: Mapping[int, ResidualEdit] | None = None,
+    edits: Mapping[int, ResidualEdit] | EditsOfBatch | None = None,
     sampler: Callable[[Sampler], Sampler] | None = None,
+    beside: Beside | None = None,
 ) -> list[Response]:
     """Continue every prefix, in their order.
 
     Processes share the batches, so `edits` and what `sampler` makes may remember things of a batch
-    only.
+    only. Edits that have to say what they did are made for each batch.
 
     Args:
         lm: The model.
         prefixes: What it goes on from.
         sampling: How.
         until: What ends a response beside the model's own end tokens.
-        edits: By decoder block, of the residual stream (see `generate`).
+        edits: By decoder block, of the residual stream; or what makes them for the rows of a batch
+            (see `generate`). Rows are places in `prefixes`.
         sampler: Wraps the keyed sampler.
+        beside: Another model that reads along, for edits of a code of two models.
     """
     most = 512 if lm.device.type == "cuda" else 128
     batch_size = sampling.batch_size or most
@@ -148,6 +163,7 @@ def respond(
         batch_size=batch_size,
         edits=edits,
         until=until,
+        beside=beside,
         shared=True,
     ):
         prefix = prefixes[rollout.row]
@@ -158,5 +174,6 @@ def respond(
             text=lm.decode([*prefix.begun_ids, *rollout.token_ids]),
             added=lm.decode(list(rollout.token_ids)),
             truncated=rollout.truncated,
+            edited=rollout.added,
         )
     return [made[row] for row in range(len(prefixes))]

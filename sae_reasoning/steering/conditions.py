@@ -31,7 +31,7 @@ from sae_reasoning.steering.controls import (
     random_span,
 )
 from sae_reasoning.steering.edits import NO_EDIT, Intervention, LatentChange, Removal
-from sae_reasoning.steering.positions import ALL, LOT, OPPORTUNITIES, Positions
+from sae_reasoning.steering.positions import ALL, OPPORTUNITIES, RANDOM_POSITIONS, Positions
 
 NONE, EDIT = "none", "edit"
 MATCHED, RANDOM, OTHER = "matched_latent", "random_direction", "other_behaviour"
@@ -95,6 +95,22 @@ class Condition:
     def latent_names(self) -> str:
         """Latents as `layer:latent`, space-separated."""
         return " ".join(map(str, self.latents))
+
+    def record(self) -> dict[str, object]:
+        """Its columns of the table of generations."""
+        return {
+            "layer": self.layers,
+            "latents": self.latent_names,
+            "edit": self.edit,
+            "dose": self.dose,
+            "set_size": self.set_size,
+            "first": self.first,
+            "where": self.where,
+            "found_by": self.found_by,
+            "condition": self.kind,
+            "draw": self.draw,
+            "behaviour": self.behaviour,
+        }
 
 
 @dataclass(frozen=True)
@@ -190,7 +206,7 @@ def plan_conditions(plans: Sequence[EditPlan], material: Material, *, seed: int)
                     made.draw,
                     made.latents,
                     made.intervention,
-                    beside.positions if made.kind != LOT else beside.by_lot,
+                    beside.positions if made.kind != RANDOM_POSITIONS else beside.at_random,
                     len(latents),
                     plan.where,
                     plan.found_by,
@@ -225,14 +241,14 @@ class _Beside:
         self._sizes = material.sizes[behaviour] if is_local else material.overall
         self._changes = self._changes_of(latents)
         self.positions = Positions(plan.where, behaviour) if is_local else Positions()
-        self.by_lot = Positions(LOT, behaviour, material.shares.get(behaviour, 0.0))
+        self.at_random = Positions(RANDOM_POSITIONS, behaviour, material.shares.get(behaviour, 0.0))
 
     def all(self) -> Iterator[_Made]:
         """The edit first."""
         makers: dict[str, Callable[[], Iterator[_Made]]] = {
             MATCHED: self._matched,
             RANDOM: self._random,
-            LOT: self._by_lot,
+            RANDOM_POSITIONS: self._at_random,
             OTHER: self._other_behaviours,
             MEAN: self._mean_difference,
             ERROR: self._without_error,
@@ -277,10 +293,10 @@ class _Beside:
                 RANDOM, draw, self._latents, Intervention(norm_of=self._changes, along=along)
             )
 
-    def _by_lot(self) -> Iterator[_Made]:
+    def _at_random(self) -> Iterator[_Made]:
         # With no share it would edit nothing, so that any edit would beat it.
-        if self.positions.kind == OPPORTUNITIES and self.by_lot.share > 0:
-            yield _Made(LOT, 0, self._latents, Intervention(self._changes))
+        if self.positions.kind == OPPORTUNITIES and self.at_random.share > 0:
+            yield _Made(RANDOM_POSITIONS, 0, self._latents, Intervention(self._changes))
 
     def _other_behaviours(self) -> Iterator[_Made]:
         """As many latents in the same layers, without those that both behaviours share."""

@@ -8,13 +8,13 @@ from sae_reasoning.steering.conditions import (
     ADD,
     CLAMP,
     ERROR,
-    LOT,
     MATCHED,
     MEAN,
     OTHER,
     OWN,
     PERMUTED,
     RANDOM,
+    RANDOM_POSITIONS,
     RESIDUAL,
     SCALE,
     SPAN,
@@ -44,7 +44,7 @@ def _num_beside(plan: EditPlan, num_behaviours: int) -> int:
     if OTHER in draws:
         draws[OTHER] = num_behaviours - 1
     if plan.where != OPPORTUNITIES:
-        draws.pop(LOT, None)  # Where every token is edited, there are no others.
+        draws.pop(RANDOM_POSITIONS, None)  # Where every token is edited, there are no others.
     return sum(draws.values())
 
 
@@ -59,7 +59,7 @@ def edit_plans(own: AblateConfig, model: str, *, is_single: bool = False) -> lis
             for size in (0, *own.set_sizes)  # 0 is the main set.
         ]
         return list({_key(plan): plan for plan in through}.values())
-    beside = {MATCHED: own.controls, RANDOM: own.controls, LOT: 1, OTHER: 1, MEAN: 1}
+    beside = {MATCHED: own.controls, RANDOM: own.controls, RANDOM_POSITIONS: 1, OTHER: 1, MEAN: 1}
     if own.recovery and edit == ABLATE:
         beside |= {ERROR: 1, RESIDUAL: 1, SPAN: own.controls}
     main = _main(own, edit)

@@ -1,7 +1,7 @@
 """Edits of the residual stream through the latents of an SAE.
 
-An edit behaviours latents and adds what that changes, so whatever the SAE can't explain (its error
-term) stays as it was: with latent activations f and decoder rows d,
+An edit changes latents and adds the difference, so whatever the SAE can't explain (its error term)
+stays as it was: with latent activations f and decoder rows d,
 
     ablate   adds (0 - f) d            clamp   adds (target - f) d
     scale    adds (factor - 1) f d     add     adds norm * direction
@@ -18,6 +18,8 @@ from typing import NamedTuple, Self
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from sae_reasoning.records import Additions
 
 Encode = Callable[..., tuple[Tensor, Tensor]]
 """Residuals [row, d_model] to the active latents: values [row, k] and indices [row, k].
@@ -127,21 +129,6 @@ class Intervention:
 NO_EDIT = Intervention()
 
 
-class Additions(NamedTuple):
-    """What edits added to each row.
-
-    Attributes:
-        norm_sums: Summed norm; every layer counts.
-        num_edited: How often something was added; every layer counts.
-        positions: Where something was added, in whichever layer: 0 is the position that predicts
-            the first generated token, 1 that token's own, and so on.
-    """
-
-    norm_sums: Float[Tensor, " row"]
-    num_edited: Int[Tensor, " row"]
-    positions: tuple[tuple[int, ...], ...]
-
-
 class RowEdits:
     """Interventions on the rows of one generation, as one edit a layer.
 
@@ -172,6 +159,7 @@ class RowEdits:
             others: Another model's residuals, where the code is of two models.
         """
         layers = sorted(frozenset().union(*(i.layers for i in interventions)))
+        self._intervention_of_row = intervention_of_row
         self._layers = {
             layer: _LayerEdit(
                 layer, interventions, intervention_of_row, *dictionaries[layer], when, others
@@ -184,26 +172,31 @@ class RowEdits:
         """The edit of each edited layer, as `generate` takes it."""
         return dict(self._layers)
 
-    def additions(self, num_positions: Int[Tensor, " row"]) -> "Additions":
-        """What was added to each row, and where.
+    def additions(self, num_positions: Mapping[int, int]) -> dict[int, Additions]:
+        """What was added to rows, and where.
 
         Args:
-            num_positions: Positions of each row that count, from its first: a batch goes on editing
-                rows that have ended for a while.
+            num_positions: By row, how many of its positions count, from its first: a batch goes on
+                editing rows that have ended for a while.
         """
-        total = torch.zeros(len(num_positions))
-        count = torch.zeros(len(num_positions), dtype=torch.int64)
-        places: list[set[int]] = [set() for _ in num_positions]
+        size = len(self._intervention_of_row)
+        most = torch.zeros(size, dtype=torch.int64)
+        most[list(num_positions)] = torch.tensor(list(num_positions.values()))
+        total, count = torch.zeros(size), torch.zeros(size, dtype=torch.int64)
+        places: dict[int, set[int]] = {row: set() for row in num_positions}
         for edit in self._layers.values():
             first = edit.first_call.cpu()
             for call, rows, norms in ((c, r.cpu(), n.cpu().float()) for c, r, n in edit.log):
                 position = call - first[rows]
-                norms = torch.where(position < num_positions[rows], norms, 0.0)
+                norms = torch.where(position < most[rows], norms, 0.0)
                 total[rows] += norms
                 count[rows] += norms > 0
                 for row, place in torch.stack([rows, position], 1)[norms > 0].tolist():
                     places[row].add(place)
-        return Additions(total, count, tuple(tuple(sorted(own)) for own in places))
+        return {
+            row: Additions(float(total[row]), int(count[row]), tuple(sorted(own)))
+            for row, own in places.items()
+        }
 
 
 class _LayerEdit:
@@ -228,7 +221,7 @@ class _LayerEdit:
         moved = sorted({n for c in (*changes, *norms) if c is not None for n in c.latents})
         column = {latent: index for index, latent in enumerate(moved)}
         self._directions = decoder[torch.tensor(moved, dtype=torch.int64, device=device)].to(like)
-        # Latents that nothing behaviours share one more column, which is dropped.
+        # Latents that nothing changes share one more column, which is dropped.
         self._column_of = torch.full((len(decoder),), len(moved), device=device)
         self._column_of[torch.tensor(moved, dtype=torch.int64)] = torch.arange(
             len(moved), device=device
@@ -311,7 +304,7 @@ class _LayerEdit:
         if own.takes_norm is not None:
             assert own.norm_gains is not None and own.norm_offsets is not None
             wanted = torch.addcmul(own.norm_offsets, own.norm_gains, latents) @ self._directions
-            # Where a control behaviours nothing there is no direction to lengthen; it stays still.
+            # Where a control changes nothing there is no direction to lengthen; it stays still.
             factor = wanted.norm(dim=1) / norm.clamp_min(torch.finfo(norm.dtype).tiny)
             factor = torch.where(norm > 0, factor, 0.0)
             factor = torch.where(own.takes_norm, factor, 1.0)

@@ -6,8 +6,8 @@
    its controls and rivals, paired by problem. A control that was drawn is beaten by what lies
    beyond one more draw of it; of other behaviours' latents, of which there are no more, by what
    lies beyond each.
-4. The coherence guard: what an edit did counts only while the *other* behaviours are still carried
-   out rightly, at least `GUARD` as often as without it. Edits beyond it stay in the table, marked.
+4. What an edit did counts only within the coherence guard (coherence.py). Edits beyond it, and
+   those of which that can't be told, stay in the table, marked.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from sae_reasoning.stats import benjamini_hochberg
+from sae_reasoning.steering.coherence import Coherence, coherence_of
 from sae_reasoning.steering.conditions import (
     EDIT,
-    LOT,
     MATCHED,
     MEAN,
     NONE,
@@ -27,6 +27,7 @@ from sae_reasoning.steering.conditions import (
     OWN,
     PERMUTED,
     RANDOM,
+    RANDOM_POSITIONS,
 )
 from sae_reasoning.steering.ratios import Bootstrap, Differences, Ratios, by_problem
 
@@ -35,7 +36,7 @@ EDIT_KEYS = ["behaviour", "edit", "dose", "set_size", "first", "where", "found_b
 AGAINST = {
     "control": MATCHED,
     "random": RANDOM,
-    "random_positions": LOT,
+    "random_positions": RANDOM_POSITIONS,
     "other": OTHER,
     "vector": MEAN,
     "permuted": PERMUTED,
@@ -48,15 +49,14 @@ CONTROLS = ("control", "random", "random_positions", "other", "permuted")
 """Prefixes of what an effect must go further than; a rival need not be beaten."""
 TELLING = ("control", "random")
 """Controls without which nothing is said."""
-GUARD = 0.85
-"""Share of the other behaviours' validity that must be left, by the lower bound."""
-COHERENCE = "off_target/validity"
-SHARES = ("accuracy", "truncated", "repetition", "rate_per_opportunity", "in_place", "validity")
+SHARES = (
+    *("accuracy", "truncated", "repeated_3grams", "rate_per_opportunity", "in_place", "validity"),
+)
 """Outcomes between 0 and 1."""
 COLUMNS = [
     *("model", "split", *EDIT_KEYS, "layer", "latents", "condition", "outcome", "n"),
     *("value", "difference", "low", "high", "q", "relative", "relative_low", "relative_high"),
-    *("largest_draw", "coherent", "q_all_controls"),
+    *("largest_draw", "coherent", "damaged", "unknown", "q_all_controls"),
     *(
         column
         for name in AGAINST
@@ -97,9 +97,8 @@ def effects(
     Benjamini-Hochberg over the edits of the table; none where matched latents or random directions
     weren't made, or a control has no p-value.
 
-    `coherent` is whether the condition is within the guard: the lower bound of the other
-    behaviours' validity lies above `GUARD` of what it is without an edit. It isn't where nothing
-    judges that.
+    `coherent` is whether the condition is within the guard (see coherence.py), missing where that
+    can't be told; `damaged` and `unknown` name the parts that lie beyond it or can't be told.
 
     `edit_norm` is the mean norm where something was added, `edit_norm_per_token` over all generated
     positions, `edited_share` the share of positions (of every edited layer) with an addition, and
@@ -136,7 +135,7 @@ def effects(
             result.q_all_controls[own].to_numpy(np.float64)
         )
     kinds = {f"{n}_draws": "Int64" for n in AGAINST} | {f"{n}_coherent": "boolean" for n in AGAINST}
-    return result.astype(kinds)
+    return result.astype(kinds | {"coherent": "boolean"})
 
 
 class _Model:
@@ -176,7 +175,14 @@ class _Model:
             kind: self._bootstrap.differences(of_kind, found[NONE], is_share)
             for kind, of_kind in found.items()
         }
-        coherent = {kind: _is_coherent(change, names) for kind, change in changes.items()}
+        counted = {kind: own[..., 1].sum((0, 1)).astype(int) for kind, own in sums.items()}
+        guards = {
+            kind: coherence_of(
+                change, names, found[NONE].value, np.stack([counted[NONE], counted[kind]])
+            )
+            for kind, change in changes.items()
+        }
+        guards[NONE] = Coherence(is_coherent=True)
         for kind, own in kinds.items():
             part = self._rollouts.iloc[own]
             layers = self._rollouts.iloc[kinds[EDIT] if kind == NONE else own].layer
@@ -186,11 +192,13 @@ class _Model:
                 "latents": " | ".join(part.latents.unique()),
                 "condition": kind,
                 "outcome": names,
-                "n": sums[kind][..., 1].sum((0, 1)).astype(int),
+                "n": counted[kind],
                 "value": found[kind].value,
                 "num_problems": self._num_problems,
                 "num_draws": len(sums[kind]),
-                "coherent": kind == NONE or coherent[kind],
+                "coherent": guards[kind].is_coherent,
+                "damaged": ", ".join(guards[kind].damaged),
+                "unknown": ", ".join(guards[kind].unknown),
                 **_sizes(part),
             }
             if kind != NONE:
@@ -209,7 +217,7 @@ class _Model:
                     if frame[f"{name}_draws"]:
                         change = self._beyond(control, found, acted[control], is_share)
                         frame |= {
-                            f"{name}_coherent": coherent[control],
+                            f"{name}_coherent": guards[control].is_coherent,
                             f"difference_from_{name}": change.value,
                             f"{name}_low": change.low,
                             f"{name}_high": change.high,
@@ -280,12 +288,6 @@ def _least(each: Sequence[Differences], way: Float[np.ndarray, " outcome"]) -> D
     )
 
 
-def _is_coherent(change: Differences, outcomes: Sequence[str]) -> bool:
-    if COHERENCE not in outcomes:
-        return False  # No other behaviour is there to be judged.
-    return bool(change.relative_low[outcomes.index(COHERENCE)] >= GUARD - 1)
-
-
 def _sizes(rollouts: pd.DataFrame) -> dict[str, float]:
     """How much a condition added, and where."""
     norm, edited = rollouts.norm_sum.sum(), rollouts.num_edited.sum()
@@ -321,4 +323,6 @@ def _outcomes(plain: Iterable[str], behaviour: str) -> dict[str, list[int]]:
             outcomes.setdefault(f"off_target/{measure}", []).append(index)
         else:
             outcomes[f"off_target/{name}"] = [index]
+            if measure == "rate_per_opportunity":
+                outcomes.setdefault(f"off_target/{measure}", []).append(index)
     return outcomes

@@ -1,9 +1,10 @@
 """Tables for people, made of the table of effects.
 
-An edit's effect on its own behaviour *stands* if it lies within the coherence guard, differs from
-no edit, and goes significantly further than every control that was made (`q_all_controls` < 0.05,
-see effects.py). Where a control tells nothing (one draw, too few opportunities), or matched latents
-and random directions weren't made, it neither stands nor fails.
+An edit's effect on its own behaviour is *significant against all controls* if it lies within the
+coherence guard, differs from no edit, and goes significantly further than every control that was
+made (`q_all_controls` < 0.05, see effects.py). Where a control tells nothing (one draw, too few
+opportunities), where matched latents and random directions weren't made, or where it goes far
+enough but the guard can't be told, it is neither significant nor not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from sae_reasoning.steering.conditions import (
     RESIDUAL,
     SPAN,
 )
-from sae_reasoning.steering.effects import AGAINST, COHERENCE, CONTROLS, EDIT_KEYS
+from sae_reasoning.steering.effects import AGAINST, CONTROLS, EDIT_KEYS
 
 _FOUND = 0.05
 _ALIKE = (0.67, 1.5)
@@ -37,7 +38,7 @@ _OF_EDIT = ["model", *EDIT_KEYS]
 PER_OPPORTUNITY = "rate_per_opportunity"
 
 
-def stands(row: pd.Series) -> bool | None:
+def is_significant(row: pd.Series) -> bool | None:
     """Whether what an edit did to its own behaviour is more than damage and more than its controls.
 
     Args:
@@ -48,7 +49,22 @@ def stands(row: pd.Series) -> bool | None:
     """
     if row.q_all_controls != row.q_all_controls:
         return None
-    return bool(row.coherent and row.q_all_controls < _FOUND)
+    if row.q_all_controls >= _FOUND:
+        return False
+    return is_coherent(row)
+
+
+def is_coherent(row: pd.Series) -> bool | None:
+    """Whether a condition is within the coherence guard; None where that can't be told."""
+    return None if pd.isna(row.coherent) else bool(row.coherent)
+
+
+def told_coherent(row: pd.Series) -> str:
+    """The same for people, with the parts that aren't met."""
+    found = is_coherent(row)
+    if found is None:
+        return f"unknown: {row.unknown}"
+    return "yes" if found else f"no: {row.damaged}"
 
 
 def held_against(row: pd.Series) -> str:
@@ -57,9 +73,9 @@ def held_against(row: pd.Series) -> str:
 
 
 def own_effects(found: pd.DataFrame, measure: str = PER_OPPORTUNITY) -> pd.DataFrame:
-    """Rows about the behaviour whose latents are edited, with whether the edit's effect stands."""
+    """Rows about the behaviour whose latents are edited, with whether the effect is significant."""
     own = found[found.outcome == measure + "/" + found.behaviour]
-    told = [stands(row) if row.condition == EDIT else None for _, row in own.iterrows()]
+    told = [is_significant(row) if row.condition == EDIT else None for _, row in own.iterrows()]
     return own.assign(significant=pd.array(told, dtype="boolean"))
 
 
@@ -109,8 +125,8 @@ def findings(found: pd.DataFrame) -> pd.DataFrame:
                 "right answers": _both(
                     values.value[NONE, "accuracy"], values.value[EDIT, "accuracy"]
                 ),
-                "coherent": bool(edited.coherent),
-                "significant": stands(edited),
+                "coherent": told_coherent(edited),
+                "significant": is_significant(edited),
             }
         )
     return pd.DataFrame(rows)
@@ -130,9 +146,9 @@ class MainEdit:
         control: The largest change by any draw of any control.
         accuracy: Share of right answers without and with the edit.
         is_significant: Whether the edit differs from no edit and goes further than every control,
-            other behaviours being carried out as well as before; none where that can't be told.
-        is_coherent: Whether other behaviours are surely carried out rightly nearly as often as
-            before; none where nothing judges that.
+            within the coherence guard; none where that can't be told.
+        is_coherent: Whether the edit is within the coherence guard; none where that can't be told.
+        unmet: Parts of the guard that lie beyond it, or can't be told.
     """
 
     model: str
@@ -145,6 +161,7 @@ class MainEdit:
     accuracy: str
     is_significant: bool | None
     is_coherent: bool | None
+    unmet: str = ""
 
     @property
     def doing(self) -> str:
@@ -153,18 +170,17 @@ class MainEdit:
 
     @property
     def verdict(self) -> str:
-        """`yes`, `no`, or why not."""
-        if self.is_coherent is None or self.is_significant is None:
-            return "unknown"
-        if not self.is_coherent:
+        """`yes`, `no`, `unknown`, or `no, damage`."""
+        if self.is_coherent is False:
             return "no, damage"
+        if self.is_significant is None:
+            return "unknown"
         return "yes" if self.is_significant else "no"
 
 
 def main_effects(found: pd.DataFrame) -> list[MainEdit]:
     """The main edit of each behaviour, by model; behaviours in the order of the table."""
     rows = main_edits(found)
-    is_judged = bool((found.n[found.outcome == COHERENCE] > 0).any())
     made = []
     for key, part in rows.groupby(_OF_EDIT, sort=False):
         named = dict(zip(_OF_EDIT, key, strict=True))
@@ -188,8 +204,9 @@ def main_effects(found: pd.DataFrame) -> list[MainEdit]:
                 change=_change(edited),
                 control=f"{max(known, key=abs):+.2f}" if known else _ABSENT,
                 accuracy=_both(values.value[NONE, "accuracy"], values.value[EDIT, "accuracy"]),
-                is_significant=stands(edited),
-                is_coherent=bool(edited.coherent) if is_judged else None,
+                is_significant=is_significant(edited),
+                is_coherent=is_coherent(edited),
+                unmet=edited.damaged or edited.unknown,
             )
         )
     return made
@@ -204,10 +221,10 @@ def growing_sets(found: pd.DataFrame) -> pd.DataFrame:
     """Necessity (ablated in the RL model) beside sufficiency (clamped in the base), by size.
 
     Columns `necessity*` and `sufficiency*`: starts per opportunity without and with the edit, their
-    difference with its interval and q, opportunities, whether it's coherent, and whether it stands
-    as such, as a drop or as a rise, and against which controls (the main set has more). Of clamps,
-    those of the main dose: the one that has matched latents beside it, or else comes with most
-    sizes.
+    difference with its interval and q, opportunities, whether it's coherent, and whether it's
+    significant as a drop or as a rise, and against which controls (the main set has more). Of
+    clamps, those of the main dose: the one that has matched latents beside it, or else comes with
+    most sizes.
     """
     own = own_effects(found)
     own = own[own.condition.isin([EDIT, NONE]) & (own["first"] == 0)]
@@ -336,7 +353,7 @@ def returning(found: pd.DataFrame) -> pd.DataFrame:
                 "coherent": " ".join(
                     kind
                     for kind in (EDIT, ERROR, RESIDUAL, SPAN)
-                    if kind in values.index and values.coherent[kind]
+                    if kind in values.index and is_coherent(values.loc[kind])
                 ),
                 "returned": 1 - drop[EDIT] / whole if whole > 0 else np.nan,
                 "n": int(values.n[EDIT]),
@@ -365,7 +382,7 @@ def _with_interval(value: float, low: float, high: float) -> str:
 
 
 def mismatched_controls(found: pd.DataFrame) -> list[str]:
-    """Edits whose other latents behaviour a lot less or more, with how many times as much."""
+    """Edits whose other latents move the residual much less or more, with how many times as far."""
     sizes = found.groupby([*_OF_EDIT, "condition"], sort=False)
     wide = sizes.edit_norm_per_token.first().unstack()
     said = []
@@ -380,6 +397,17 @@ def mismatched_controls(found: pd.DataFrame) -> list[str]:
             for key, size in unlike.items()
         ]
     return said
+
+
+def untold(found: pd.DataFrame) -> dict[str, list[str]]:
+    """Parts of the coherence guard that can't be told of edits, with the edits."""
+    edits = found[(found.condition == EDIT) & found.coherent.isna()].drop_duplicates(_OF_EDIT)
+    parts: dict[str, list[str]] = {}
+    for _, row in edits.iterrows():
+        name = f"{row.model} {row.behaviour} {_edit_name(row.to_dict())}"
+        for part in row.unknown.split(", "):
+            parts.setdefault(part, []).append(name)
+    return parts
 
 
 def idle_controls(found: pd.DataFrame) -> list[str]:

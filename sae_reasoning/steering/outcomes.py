@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sae_reasoning.records import Opportunity, Span
-
-REPEAT_WORDS = 8
-"""A stretch of this many words that occurred before counts as repetition."""
+from sae_reasoning.steering.degeneration import degeneration
 
 
 @dataclass(frozen=True)
@@ -43,11 +41,13 @@ def count(rollout: Judged, behaviours: Sequence[str]) -> dict[str, tuple[float, 
     carried out rightly.
     """
     judged = rollout.correct is not None
+    repeated, compression = degeneration(rollout.text)
     counts = {
         "accuracy": (float(rollout.correct or 0), float(judged)),
         "length": (float(rollout.num_tokens), 1.0),
         "truncated": (float(rollout.truncated), 1.0),
-        "repetition": (repetition_share(rollout.text), 1.0),
+        "repeated_3grams": (repeated, 1.0),
+        "compression": (compression, 1.0),
     }
     for behaviour in behaviours:
         own = [span.behaviour == behaviour for span in rollout.spans]
@@ -80,10 +80,3 @@ def judged_counts(
         )
         for row in rollouts.itertuples(index=False)
     ]
-
-
-def repetition_share(text: str) -> float:
-    """Share of the stretches of `REPEAT_WORDS` words that occurred before in the text."""
-    words = text.split()
-    stretches = [tuple(words[i : i + REPEAT_WORDS]) for i in range(len(words) - REPEAT_WORDS + 1)]
-    return 1 - len(set(stretches)) / len(stretches) if stretches else 0.0

@@ -3,9 +3,9 @@
 *When*: `never`; `always`; `random`, at a share of tokens; `differs`, where the base's and the RL
 model's likeliest next tokens differ; `oracle`, where they differ, by more than a threshold, and the
 RL model's latents say that a behaviour starts, and which; `gate`, where the base's own latents
-foresee that, without the RL model. *How*: `push` adds the behaviour's vector to the base's
-residual; `swap` lets the RL model write the token; `write` puts the behaviour's opening words
-there, one a token.
+foresee that, without the RL model. *How*: `vector` adds the behaviour's steering vector to the
+base's residual; `swap` lets the RL model write the token; `write` puts the behaviour's opening
+words there, one a token.
 
 Classes of behaviours count from 1; 0 is none. Rows of one batch may follow different policies.
 """
@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_reasoning.steering.noise import keyed_sampler
-from sae_reasoning.steering.readout import Announce, Foresee
+from sae_reasoning.steering.readout import ClassifyOnsets, Foresee
 from sae_reasoning.steering.vectors import Steer
 
 NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE = (
@@ -31,8 +31,8 @@ NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE = (
     "gate",
 )
 WHENS = (NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE)
-PUSH, SWAP, WRITE = "push", "swap", "write"
-HOWS = (PUSH, SWAP, WRITE)
+VECTOR, SWAP, WRITE = "vector", "swap", "write"
+HOWS = (VECTOR, SWAP, WRITE)
 
 
 @runtime_checkable
@@ -55,15 +55,15 @@ class Policy:
         threshold: Of `oracle` and `gate`, the divergence in nats, measured or foreseen, above which
             they steer.
         shares: Of `random`, the share of tokens at which each behaviour is steered to.
-        pushes: Of `push`, what is added for each behaviour; where it's None nothing is done.
+        vectors: Of `vector`, what is added for each behaviour; where it's None nothing is done.
         words: Of `write`, the tokens of each behaviour's opening; empty ones do nothing.
     """
 
     when: str
-    how: str = PUSH
+    how: str = VECTOR
     threshold: float = 0.0
     shares: Sequence[float] = ()
-    pushes: Sequence[Steer | None] = ()
+    vectors: Sequence[Steer | None] = ()
     words: Sequence[Sequence[int]] = ()
 
 
@@ -72,7 +72,7 @@ class Decision:
     """What is done at the present position of each row.
 
     Attributes:
-        layer: Decoder block after which the base's residual is pushed; -1 for no push.
+        layer: Decoder block after which the base's residual is steered; -1 for none.
         change: What is added there.
         is_swapped: Whether the RL model's logits count instead.
         token: The token that is written next; -1 where it's sampled.
@@ -132,7 +132,7 @@ class RowPolicies:
         *,
         num_behaviours: int,
         d_model: int,
-        by_rl: Announce,
+        by_rl: ClassifyOnsets,
         by_base: Foresee,
     ) -> None:
         """Lay the policies out in tables.
@@ -160,10 +160,10 @@ class RowPolicies:
         self._log_shares = torch.full(shape, -torch.inf)
         self._log_shares[:, 0] = 0.0
         for number, policy in enumerate(policies):
-            for behaviour, push in enumerate(policy.pushes, 1):
-                if push is not None:
-                    self._layer[number, behaviour] = push.layer
-                    self._change[number, behaviour] = push.change
+            for behaviour, vector in enumerate(policy.vectors, 1):
+                if vector is not None:
+                    self._layer[number, behaviour] = vector.layer
+                    self._change[number, behaviour] = vector.change
             for behaviour, words in enumerate(policy.words, 1):
                 self._words[number, behaviour, : len(words)] = torch.tensor(
                     words, dtype=torch.int64
@@ -189,7 +189,7 @@ class RowPolicies:
             at, which, torch.where(how == HOWS.index(WRITE), behaviour, 0)
         )
         is_swapped = (how == HOWS.index(SWAP)) & (behaviour > 0)
-        layer = torch.where(how == HOWS.index(PUSH), self._layer[which, behaviour], -1)
+        layer = torch.where(how == HOWS.index(VECTOR), self._layer[which, behaviour], -1)
         steered = is_swapped | (layer >= 0) | is_writing
         self._log.append((at, torch.where(steered, behaviour, 0), steered))
         return Decision(

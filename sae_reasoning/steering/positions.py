@@ -2,8 +2,9 @@
 
 An edit at position t changes the residual stream of a token that was read and so what follows it.
 An opportunity is a position after which the behaviour could start (onset-1), so whether a position
-is one has to be known as soon as its token is chosen: `Timing` follows the sampler, hears each
-row's text sentence by sentence, and is asked by `RowEdits` before each edit.
+is one has to be known as soon as its token is chosen: `Timing` follows the sampler, gives each
+row's text to a streaming annotator sentence by sentence, and is asked by `RowEdits` before each
+edit.
 
 Random positions are a control: as many of them, anywhere.
 """
@@ -16,18 +17,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_reasoning.steering.noise import keyed_uniform
+from sae_reasoning.tasks.protocol import Listen
 
-ALL, OPPORTUNITIES, LOT = "all", "opportunities", "random_positions"
+ALL, OPPORTUNITIES, RANDOM_POSITIONS = "all", "opportunities", "random_positions"
 
-Hear = Callable[[str], frozenset[str] | None]
-"""Takes a response by pieces; gives the behaviours that could start after a piece; None where the
-piece isn't a whole number of sentences."""
 Sample = Callable[[Tensor, Tensor, int], Tensor]
 """Picks tokens [batch] by logits [batch, vocab], rows [batch] and step."""
 
 _INNER = frozenset(":;,#+-=/&%@~|<([{")
-"""Signs that no sentence, nor a mark such as <think>, ends with; tokens that end with them, or with
-a letter or digit, aren't worth hearing."""
+"""Signs that no sentence, nor a mark such as <think>, ends with; after tokens that end with one, or
+with a letter or digit, the annotator isn't asked."""
 
 
 @dataclass(frozen=True)
@@ -45,19 +44,44 @@ class Positions:
     share: float = 0.0
 
 
+def may_end(text: str) -> bool:
+    """Whether a sentence, or a mark such as <think>, may end with a text."""
+    return not (text[-1:].isalnum() or text[-1:] in _INNER)
+
+
+def open_after(listen: Listen, pieces: Sequence[str]) -> list[frozenset[str]]:
+    """Of each position of a written response, the behaviours that could start there.
+
+    Args:
+        listen: Streaming annotator of the response.
+        pieces: Text of each token.
+
+    Returns:
+        One more than pieces: the first position stands before them.
+    """
+    found, unread = [listen("") or frozenset()], ""
+    for piece in pieces:
+        unread += piece
+        could_start = listen(unread) if may_end(piece) else None
+        if could_start is not None:
+            unread = ""
+        found.append(could_start or frozenset())
+    return found
+
+
 @dataclass
 class _Row:
-    """A row that is listened to."""
+    """A row whose text is annotated while it is written."""
 
-    hear: Hear
+    listen: Listen
     behaviour: str
-    unheard: list[int] = field(default_factory=list)
+    unread: list[int] = field(default_factory=list)
 
 
 class Timing:
     """Says of each row of one generation whether it's edited at its present position.
 
-        timing = Timing(positions, keys, hear, text_of)
+        timing = Timing(positions, keys, listeners, text_of)
         edits = RowEdits(..., when=timing)
         generate(..., sampler=timing.following(sampler), edits=edits.by_layer)
 
@@ -68,7 +92,7 @@ class Timing:
         self,
         positions: Sequence[Positions],
         keys: Int[Tensor, "row key"],
-        listeners: Mapping[int, Hear],
+        listeners: Mapping[int, Listen],
         text_of: Callable[[list[int]], str],
         begun: str = "",
     ) -> None:
@@ -77,10 +101,11 @@ class Timing:
         Args:
             positions: Of each row.
             keys: Of each row's noise.
-            listeners: By row, who hears it; needed for rows edited at opportunities.
+            listeners: By row, its streaming annotator; of rows edited at opportunities that are
+                generated.
             text_of: Text of token ids.
             begun: Beginning of every response that stands in the prompts already; where there's
-                none, a behaviour may be heard to start at the very beginning.
+                none, a behaviour may start at the very beginning.
         """
         self._keys = keys
         self._text_of = text_of
@@ -88,19 +113,18 @@ class Timing:
         self._shares = torch.tensor([p.share for p in positions], dtype=torch.float64).to(
             keys.device
         )
-        self._is_lot = torch.tensor([p.kind == LOT for p in positions], device=keys.device)
-        self._any_lot = bool(self._is_lot.any())
+        is_random = [p.kind == RANDOM_POSITIONS for p in positions]
+        self._is_random = torch.tensor(is_random, device=keys.device)
+        self._any_random = any(is_random)
         self._now = torch.tensor([p.kind == ALL for p in positions], device=keys.device)
-        self._heard = {
-            row: _Row(listeners[row], p.behaviour)
-            for row, p in enumerate(positions)
-            if p.kind == OPPORTUNITIES
+        self._rows = {
+            row: _Row(listen, positions[row].behaviour) for row, listen in listeners.items()
         }
         self._open: set[int] = set()
         self._note(
-            [row for row, own in self._heard.items() if own.behaviour in (own.hear(begun) or ())]
+            [row for row, own in self._rows.items() if own.behaviour in (own.listen(begun) or ())]
         )
-        if self._any_lot:
+        if self._any_random:
             self._draw(torch.arange(len(positions), device=keys.device), -1)
 
     def __call__(self, rows: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
@@ -108,38 +132,38 @@ class Timing:
         return self._now[rows]
 
     def following(self, sampler: Sample) -> Sample:
-        """The sampler, heard at each step."""
+        """The sampler, whose choices are followed at each step."""
 
         def sample(
             logits: Float[Tensor, "batch vocab"], rows: Int[Tensor, " batch"], step: int
         ) -> Int[Tensor, " batch"]:
             chosen = sampler(logits, rows, step)
-            if self._heard:
-                self._listen(chosen.tolist(), rows.tolist())
-            if self._any_lot:
+            if self._rows:
+                self._read(chosen.tolist(), rows.tolist())
+            if self._any_random:
                 self._draw(rows, step)
             return chosen
 
         return sample
 
-    def _listen(self, tokens: Sequence[int], rows: Sequence[int]) -> None:
+    def _read(self, tokens: Sequence[int], rows: Sequence[int]) -> None:
         opened = []
         for row, token in zip(rows, tokens, strict=True):
-            own = self._heard.get(row)
+            own = self._rows.get(row)
             if own is None:
                 continue
-            own.unheard.append(token)
+            own.unread.append(token)
             if not self._may_end(token):
                 continue
-            behaviours = own.hear(self._text_of(own.unheard))
+            behaviours = own.listen(self._text_of(own.unread))
             if behaviours is not None:
-                own.unheard.clear()
+                own.unread.clear()
                 if own.behaviour in behaviours:
                     opened.append(row)
         self._note(opened)
 
     def _note(self, opened: Sequence[int]) -> None:
-        """Mark the rows that stand at an opportunity now; those that did have moved on."""
+        """Mark the rows that stand at an opportunity now, and no longer those that did."""
         for rows, is_open in ((self._open, False), (opened, True)):
             if rows:
                 self._now[torch.tensor(sorted(rows), device=self._now.device)] = is_open
@@ -147,10 +171,9 @@ class Timing:
 
     def _may_end(self, token: int) -> bool:
         if token not in self._is_end:
-            last = self._text_of([token])[-1:]
-            self._is_end[token] = not (last.isalnum() or last in _INNER)
+            self._is_end[token] = may_end(self._text_of([token]))
         return self._is_end[token]
 
     def _draw(self, rows: Int[Tensor, " batch"], step: int) -> None:
         drawn = keyed_uniform(self._keys[rows], step) < self._shares[rows]
-        self._now[rows] = torch.where(self._is_lot[rows], drawn, self._now[rows])
+        self._now[rows] = torch.where(self._is_random[rows], drawn, self._now[rows])

@@ -71,7 +71,7 @@ def fit_readout(
         latents: Of each place.
         behaviour: What starts next there, 0 for nothing.
         num_behaviours: Classes, nothing included.
-        seed: Of the lot.
+        seed: Of what is drawn.
         penalty: Of half the squared weights, against the sum of losses.
     """
     starts, nothing = (behaviour > 0).nonzero().flatten(), (behaviour == 0).nonzero().flatten()
@@ -160,7 +160,7 @@ def fit_divergence(
     return (weights / scale).float(), float(level - mean @ weights)
 
 
-Announce = Callable[
+ClassifyOnsets = Callable[
     [Mapping[int, Float[Tensor, "batch d_model"]]], Float[Tensor, "batch behaviour"]
 ]
 """From residuals by layer to log-probabilities of which behaviour starts next, 0 for none."""

@@ -19,20 +19,21 @@ from sae_reasoning.stats import (
     level_of,
     widen_flat,
 )
-from sae_reasoning.steering.outcomes import repetition_share
+from sae_reasoning.steering.degeneration import compression_ratio, repeated_share
 from sae_reasoning.texts import bounded
 
 ALL = "all"
 """In the column `behaviour`: over all problems."""
 NOTHING = "-"
-"""The vector of a policy that pushes nothing."""
+"""The vector of a policy that adds none."""
 CURVES = "token-swap oracle latent cue-word random random-vector".split()
 """Policies whose budgets make a curve, as they are listed."""
 KEYS = ["policy", "vector", "budget"]
 COLUMNS = [
     *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
     *("n", "behaviour", "defined", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high"),
-    *("oracle_bits", "repetition", "truncated", "length", "rollouts", "draws"),
+    *("oracle_bits", "repeated_3grams", "compression", "truncated", "length", "rollouts"),
+    "draws",
     "steered_positions",
 ]
 
@@ -67,7 +68,8 @@ def recovery(
     if not {BASE, RL} <= set(rollouts.policy):
         raise ValueError("a gap needs rollouts of the base and of the RL model")
     rollouts = rollouts.assign(
-        repetition=[repetition_share(text) for text in rollouts.text],
+        repeated_3grams=list(map(repeated_share, rollouts.text)),
+        compression=list(map(compression_ratio, rollouts.text)),
         positions=rollouts.num_tokens + ~rollouts.truncated.astype(bool),
     )
     found = []
@@ -108,7 +110,8 @@ def recovery(
                     "gap_low": gap.low,
                     "gap_high": gap.high,
                     "oracle_bits": _bits(part),
-                    "repetition": part.repetition.mean(),
+                    "repeated_3grams": part.repeated_3grams.mean(),
+                    "compression": part.compression.mean(),
                     "truncated": part.truncated.mean(),
                     "length": part.num_tokens.mean(),
                     "rollouts": len(part),

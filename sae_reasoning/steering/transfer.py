@@ -2,8 +2,8 @@
 
 The target's models are edited through the counterparts of the source's latents; in the same batches
 stand counterparts of *other* latents of the source (the null: any match would do) and the target's
-own latents (what could be had there). A counterpart's effect *carries over* if it stands as an
-effect of an edit does (findings.py: coherent, apart from no edit, and further than every control,
+own latents (what could be had there). A counterpart's effect *carries over* if it is significant
+as an edit's effect is (findings.py: coherent, apart from no edit, and further than every control,
 the null and other behaviours' counterparts among them, at q < 0.05) and goes the way that is asked:
 down where latents are ablated, up where they're clamped.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from sae_reasoning.steering.coherence import VALIDITY
 from sae_reasoning.steering.conditions import (
     ABLATE,
     EDIT,
@@ -23,8 +24,8 @@ from sae_reasoning.steering.conditions import (
     PERMUTED,
     RANDOM,
 )
-from sae_reasoning.steering.effects import COHERENCE, EDIT_KEYS
-from sae_reasoning.steering.findings import PER_OPPORTUNITY, stands
+from sae_reasoning.steering.effects import EDIT_KEYS
+from sae_reasoning.steering.findings import PER_OPPORTUNITY, is_coherent, is_significant
 
 _BESIDE = {"permuted": PERMUTED, "matched": MATCHED, "random": RANDOM, "other": OTHER, "own": OWN}
 _BEYOND = {name: name for name in _BESIDE} | {"matched": "control"}
@@ -58,9 +59,9 @@ num_shared           of them, among the target's own that stand beside them
 likeness, same_word  medians over the source's latents they are counterparts of, as in `match`
 n                    opportunities with the edit
 without, value, difference (low, high, q)    rate without and with it, and the change
-coherent             whether 85 % of the other behaviours' validity is significantly left
-carries_over         whether the effect stands and goes the way asked; missing on the diagonal, and
-                     where it can't be told
+coherent             whether it is within the coherence guard; missing where that can't be told
+carries_over         whether the effect is significant and goes the way asked; missing on the
+                     diagonal, and where it can't be told
 validity (_without)  share of the behaviour's starts that are carried out rightly
 others_valid (_low)  what is left of the other behaviours' validity, as a share
 accuracy (_without)  right answers
@@ -112,7 +113,7 @@ def cells(
         }
         # Without the null, or with a control that tells nothing, it isn't known.
         if "permuted" in beside:
-            is_apart = stands(edited)
+            is_apart = is_significant(edited)
             row |= {
                 "carries_over": pd.NA
                 if is_apart is None
@@ -136,7 +137,7 @@ def _change(outcomes: pd.DataFrame, behaviour: str) -> dict[str, object]:
     """What one condition did; its rows by outcome."""
     rate, others = (
         outcomes.loc[f"{PER_OPPORTUNITY}/{behaviour}"],
-        outcomes.reindex([COHERENCE]).iloc[0],
+        outcomes.reindex([VALIDITY]).iloc[0],
     )
     kept = ("latents", "n", "num_problems", "value", "difference", "low", "high", "q", "coherent")
     return {name: rate[name] for name in kept} | {
@@ -158,7 +159,8 @@ def join(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def matrix(table: pd.DataFrame) -> pd.DataFrame:
     """For people: the change by source, a column for each target; `*` carries over.
 
-    In brackets the null's change. `!` isn't coherent. On the diagonal the target's own latents.
+    In brackets the null's change. `!` isn't coherent, `?` may not be. On the diagonal the target's
+    own latents.
     """
     shown = pd.DataFrame(
         {
@@ -176,7 +178,7 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _cell(row: Any) -> str:
-    damaged = "" if row.coherent else "!"
+    damaged = {None: "?", True: "", False: "!"}[is_coherent(row)]
     if row.source == row.target:
         return f"{row.difference:+.2f}{damaged} (own)"
     mark = "" if pd.isna(row.carries_over) or not row.carries_over else "*"

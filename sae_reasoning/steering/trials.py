@@ -92,7 +92,7 @@ def size_trials(
             kind,
             str(multiple),
             _NO_BUDGET,
-            Policy(ORACLE, threshold=threshold, pushes=steering_of(found, behaviours, multiple)),
+            Policy(ORACLE, threshold=threshold, vectors=steering_of(found, behaviours, multiple)),
         )
         for kind, found in vectors.items()
         for multiple in own.multiples
@@ -102,7 +102,7 @@ def size_trials(
             f"{_BIAS}/{layer}",
             str(dose),
             _NO_BUDGET,
-            Policy(ALWAYS, pushes=[Steer(layer, change * dose)] * len(behaviours)),
+            Policy(ALWAYS, vectors=[Steer(layer, change * dose)] * len(behaviours)),
         )
         for layer, change in biases.items()
         for dose in own.doses
@@ -185,7 +185,7 @@ def oracle_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
     """The best vectors where the oracle steers, at each budget."""
     best = steering.sizes.best
     return [
-        Trial("oracle", best, budget, Policy(ORACLE, threshold=t, pushes=steering.of(best)))
+        Trial("oracle", best, budget, Policy(ORACLE, threshold=t, vectors=steering.of(best)))
         for budget, t in zip(own.budgets, steering.thresholds["oracle"], strict=True)
     ]
 
@@ -193,8 +193,8 @@ def oracle_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
 def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
     """Both ends of the gap, then every policy, kind of vector and budget with its controls."""
     best, bias = steering.sizes.best, steering.sizes.bias
-    always = Policy(ALWAYS, pushes=steering.of(best))
-    everywhere = Policy(ALWAYS, pushes=[bias] * len(steering.behaviours))
+    always = Policy(ALWAYS, vectors=steering.of(best))
+    everywhere = Policy(ALWAYS, vectors=[bias] * len(steering.behaviours))
     differs, swapped = Policy(DIFFERS, SWAP), "wherever they differ"
     trials = [
         Trial(BASE, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples),
@@ -213,9 +213,9 @@ def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
             added = steering.of(kind)
             shares = steering.shares[budget]
             policies += [
-                ("oracle", kind, Policy(ORACLE, threshold=oracle, pushes=added)),
-                ("latent", kind, Policy(GATE, threshold=gate, pushes=added)),
-                ("random", kind, Policy(RANDOM, shares=shares, pushes=added)),
+                ("oracle", kind, Policy(ORACLE, threshold=oracle, vectors=added)),
+                ("latent", kind, Policy(GATE, threshold=gate, vectors=added)),
+                ("random", kind, Policy(RANDOM, shares=shares, vectors=added)),
             ]
         trials += [Trial(name, vector, budget, p, own.samples) for name, vector, p in policies]
         at_oracle = Policy(ORACLE, threshold=oracle)
@@ -224,7 +224,7 @@ def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
                 "random-vector",
                 f"random, as large as {best}",
                 budget,
-                replace(at_oracle, pushes=_random(steering.of(best), own.seed, draw)),
+                replace(at_oracle, vectors=_random(steering.of(best), own.seed, draw)),
                 own.samples,
                 draw,
             )

@@ -1,6 +1,7 @@
 """What the ablate stage needs, made small, and a run of it."""
 
 import io
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,9 @@ from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.ablate import ablate
 from sae_reasoning.jobs.cache import cache
+from sae_reasoning.opening import PROBLEMS_FILE
 from sae_reasoning.records import RankedDictionary, Shortlist
+from sae_reasoning.tasks.problems import Problem
 
 SHORTLIST = {"backtracking": [(0, 3), (1, 5)], "verification": [(1, 7)]}
 
@@ -34,7 +37,10 @@ def make_inputs(cfg: Config) -> None:
         return tokenizer(text, add_special_tokens=False).input_ids
 
     with Stage(cfg.folder / "traces", cfg.settings("traces"), {}) as stage:
-        write_traces(stage.folder / "traces.parquet", narrated_traces(encode, 10))
+        traces = narrated_traces(encode, 10)
+        posed = dict.fromkeys(Problem(t.problem_id, t.split, t.prompt) for t in traces)
+        write_traces(stage.folder / "traces.parquet", traces)
+        write_table(stage.folder / PROBLEMS_FILE, pd.DataFrame(map(asdict, posed)))
         made = {"traces": stage.finish({}).fingerprint}
     made["cache"] = cache(cfg, tracker=NullTracker(), console=quiet()).fingerprint
     made |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
@@ -75,7 +81,7 @@ def write_rank(
         for writer in ("base", "rl")
         for latent in range(64)
     ]
-    # In the base's eyes the latents beside the shortlisted ones push each behaviour's first token.
+    # In the base latents beside the shortlisted ones make a behaviour's first token likelier.
     scores = [
         {
             "split": "select",

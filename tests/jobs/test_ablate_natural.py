@@ -10,21 +10,23 @@ from pathlib import Path
 import pytest
 import torch
 from jobs.edited import make_dictionaries, run
+from jobs.sums import pose_sums
 from tiny_models import SHAPE
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from sae_reasoning.config import Config, ConfigError, ModelConfig, PairConfig
+from sae_reasoning.config import Config, ModelConfig, PairConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.create import new_llama, save_model
 from sae_reasoning.edges.lm.load import describe, encode_response
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs.ablate.places import measure_places
-from sae_reasoning.jobs.ablate.thinking import thinking_prefix
+from sae_reasoning.jobs.ablate.plan import prepare, shares_of_opportunities
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.traces import traces
-from sae_reasoning.steering.positions import LOT
+from sae_reasoning.opening import open_task
+from sae_reasoning.steering.places import like_edited
+from sae_reasoning.steering.positions import RANDOM_POSITIONS
 from sae_reasoning.tasks.text.sentences import possible_starts
 
 _SAID = (
@@ -125,12 +127,17 @@ def natural(tiny_config: Config, natural_pair: PairConfig, tmp_path: Path) -> Ca
 def made(cfg: Config) -> Console:
     """Every stage up to the edits."""
     out = Console(stream=io.StringIO())
-    inputs = {"traces": traces(cfg, tracker=NullTracker(), console=out).fingerprint}
-    inputs["cache"] = cache(cfg, tracker=NullTracker(), console=out).fingerprint
-    inputs |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
-    make_dictionaries(cfg, inputs)
+    make_before(cfg, out)
     run(cfg, out)
     return out
+
+
+def make_before(cfg: Config, console: Console) -> None:
+    """Every stage before the edits."""
+    inputs = {"traces": traces(cfg, tracker=NullTracker(), console=console).fingerprint}
+    inputs["cache"] = cache(cfg, tracker=NullTracker(), console=console).fingerprint
+    inputs |= {model: describe(getattr(cfg.pair, model)).fingerprint for model in ("base", "rl")}
+    make_dictionaries(cfg, inputs)
 
 
 def test_random_positions_edit_as_often_as_the_edit_does_on_natural_text(
@@ -144,10 +151,10 @@ def test_random_positions_edit_as_often_as_the_edit_does_on_natural_text(
     # A clamp changes every position at which it's made; of the behaviours' latents an ablation does
     # few.
     clamped = rows[rows.model == "base"].groupby("condition").num_edited_positions
-    assert clamped.sum()[LOT] > 0
-    assert clamped.mean()[LOT] == pytest.approx(clamped.mean()["edit"], rel=0.4)
+    assert clamped.sum()[RANDOM_POSITIONS] > 0
+    assert clamped.mean()[RANDOM_POSITIONS] == pytest.approx(clamped.mean()["edit"], rel=0.4)
     assert clamped.mean()["edit"] > 1.5
-    # The beginning is a place where any behaviour could start; with a lot, it's one like others.
+    # The beginning is a place where any behaviour could start; at random it's one like others.
     edits = rows[(rows.model == "base") & (rows.condition == "edit")]
     assert all(positions[0] == 0 for positions in edits.edited_positions)
     found = read_table(cfg.folder / "ablate" / "effects.parquet")
@@ -170,44 +177,38 @@ def test_the_share_of_random_positions_is_that_of_places_where_a_sentence_may_st
             ends = [0, *(end for _, end in encode_response(tokenizer, trace.text)[1])]
             hits += len(set(ends) & set(possible_starts(trace.text)))
             total += len(ends)
-    share = measure_places(cfg, "base", cfg.behaviours, own, {}, {}).shares
+    task, like = open_task(cfg, own), like_edited(own, "base", "")
+    share = shares_of_opportunities(cfg, task, cfg.behaviours, like)
     assert share == dict.fromkeys(cfg.behaviours, hits / total)
     assert 0.02 < hits / total < 0.5
     # What is begun for a model that never begins so is held against its other traces.
-    assert measure_places(cfg, "base", cfg.behaviours, own, {}, {}, "<think>").shares == share
+    assert like_edited(own, "base", "<think>") == like
 
 
 @pytest.mark.parametrize(
-    ("base", "rl", "think", "found"),
+    ("base", "rl", "found"),
     [
-        ("", "", None, ""),
-        ("", "<think>\n", None, ""),
-        ("<think>\n", "<think>\n", None, "<think>"),
-        ("<think>\n", "", False, ""),
-        ("", "<think>\n", True, "<think>"),
-        ("", "", True, "no trace of traces.source=.* begins with <think>"),
+        ("", "", ""),
+        ("", "<think>\n", ""),
+        ("<think>\n", "<think>\n", "<think>"),
     ],
 )
 def test_the_base_is_made_to_think_where_its_own_text_has_the_mark(
-    natural: Callable[..., Config], base: str, rl: str, think: bool | None, found: str
+    natural: Callable[..., Config], base: str, rl: str, found: str
 ) -> None:
-    cfg = natural(base, rl)
-    cfg.ablate.think = think
-    traces(cfg, tracker=NullTracker(), console=Console(stream=io.StringIO()))
-    own = read_traces(cfg.folder / "traces" / "traces.parquet")
-    if found and found != "<think>":
-        with pytest.raises(ConfigError, match=found):
-            thinking_prefix(cfg, own)
-    else:
-        assert thinking_prefix(cfg, own) == found
+    assert begun(natural(base, rl)) == {"base": found, "rl": ""}
+
+
+def begun(cfg: Config) -> dict[str, str]:
+    """What responses begin with."""
+    make_before(cfg, Console(stream=io.StringIO()))
+    return prepare(cfg).begun
 
 
 def test_a_template_that_opens_the_thought_leaves_nothing_to_write(
     natural: Callable[..., Config], tmp_path: Path
 ) -> None:
     cfg = natural("<think>\n", "<think>\n")
-    traces(cfg, tracker=NullTracker(), console=Console(stream=io.StringIO()))
-    own = read_traces(cfg.folder / "traces" / "traces.parquet")
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m['content'] }}{% endfor %}"
@@ -217,19 +218,7 @@ def test_a_template_that_opens_the_thought_leaves_nothing_to_write(
     cfg.pair.base = ModelConfig(
         path=cfg.pair.base.path, tokenizer=str(tmp_path / "chat"), chat_template=True
     )
-    assert thinking_prefix(cfg, own) == ""
-    cfg.ablate.think = True
-    with pytest.raises(ConfigError, match="open the thought"):
-        thinking_prefix(cfg, own)
-
-
-def test_a_model_that_stands_alone_has_no_base_to_think(natural: Callable[..., Config]) -> None:
-    cfg = natural()
-    cfg.pair = PairConfig("one", "none", ModelConfig(path=""), cfg.pair.rl)
-    assert thinking_prefix(cfg, []) == ""
-    cfg.ablate.think = True
-    with pytest.raises(ConfigError, match="has none"):
-        thinking_prefix(cfg, [])
+    assert begun(cfg) == {"base": "", "rl": ""}
 
 
 def test_edits_are_at_the_places_where_a_sentence_may_start(natural: Callable[..., Config]) -> None:
@@ -244,6 +233,31 @@ def test_edits_are_at_the_places_where_a_sentence_may_start(natural: Callable[..
     agree = [one for one in told if one is not None]
     assert len(agree) > 3
     assert all(agree)
+
+
+def test_edits_of_a_random_pair_are_graded_and_held_against_the_guard_of_text(
+    tiny_config: Config, tmp_path: Path
+) -> None:
+    cfg = tiny_config
+    pose_sums(cfg, tmp_path)
+    cfg.behaviours = ["backtracking", "verification"]
+    cfg.traces.cues = {"backtracking": ["wait"], "verification": ["check"]}
+    own = cfg.ablate
+    own.max_new_tokens, own.clamp_multiple, own.doses, own.set_sizes = 24, 1.0, [], []
+    out = made(cfg)
+    rows = read_table(cfg.folder / "ablate" / "generations.parquet")
+    assert rows.correct.notna().all()
+    assert rows.repeated_3grams.between(0, 1).all() and (rows.compression > 0).all()
+    found = read_table(cfg.folder / "ablate" / "effects.parquet")
+    assert {"repeated_3grams", "compression", "off_target/rate_per_opportunity"} <= set(
+        found.outcome
+    )
+    edits = found[found.condition == "edit"]
+    # Of three problems hardly anything is known, and it's said of what.
+    assert edits.coherent.isna().any()
+    assert edits.unknown[edits.coherent.isna()].str.len().gt(0).all()
+    said = " ".join(out.stream.getvalue().split())
+    assert "raise ablate.num_problems, ablate.samples or ablate.base_samples" in said
 
 
 def _edited_at(tokenizer: PreTrainedTokenizerFast, row: object) -> bool | None:

@@ -14,11 +14,18 @@ from sae_reasoning.edges.activation_format import RowIndex, StoreAttributes
 from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
 from sae_reasoning.edges.crosscoder_checkpoint import Half, crosscoder_of, load_crosscoder
 from sae_reasoning.edges.sae_checkpoint import build_training_sae, finish
-from sae_reasoning.jobs.ablate import joint, places
-from sae_reasoning.jobs.ablate.joint import choose_joint
-from sae_reasoning.jobs.ablate.places import measure_places
+from sae_reasoning.jobs.ablate.chosen import Choice
+from sae_reasoning.jobs.ablate.joint import choose_joint, open_stores
 from sae_reasoning.records import TokenOpportunity, Trace
 from sae_reasoning.stats import auroc
+from sae_reasoning.steering import places
+from sae_reasoning.steering.places import (
+    CachedLayer,
+    Places,
+    measure_places,
+    opportunities_of,
+    sizes_overall,
+)
 
 D_MODEL, D_SAE, LAYER = 8, 24, 1
 MOVES = ["backtracking", "verification"]
@@ -82,7 +89,14 @@ def most_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def hold_at_most(monkeypatch: pytest.MonkeyPatch, codes: int) -> None:
     monkeypatch.setattr(places, "MAX_CODES", codes)
-    monkeypatch.setattr(joint, "MAX_CODES", codes)
+
+
+def measured(cfg: Config, choice: Choice) -> Places:
+    """Places of the base."""
+    half = choice.dictionaries["base"][LAYER]
+    overall = sizes_overall(choice.table, "base", half)
+    layers = {LAYER: CachedLayer(half, open_stores(cfg, LAYER, "base"), overall)}
+    return measure_places(MOVES, opportunities_of(made_up_traces()), layers)
 
 
 def test_separators_of_few_latents_and_places_at_a_time_are_those_of_all(
@@ -122,14 +136,11 @@ def test_separators_are_those_of_the_dense_codes(cfg: Config) -> None:
 def test_sizes_and_directions_of_few_places_at_a_time_are_those_of_all(
     cfg: Config, monkeypatch: pytest.MonkeyPatch, most_read: list[int]
 ) -> None:
-    traces = made_up_traces()
-    choice = choose_joint(cfg, traces)
-    halves = choice.dictionaries["base"]
-    overall = places.sizes_overall(cfg, choice.table, "base", halves)
-    whole = measure_places(cfg, "base", MOVES, traces, halves, overall)
+    choice = choose_joint(cfg, made_up_traces())
+    whole = measured(cfg, choice)
     most_read.clear()
     hold_at_most(monkeypatch, 7 * D_SAE)
-    parts = measure_places(cfg, "base", MOVES, traces, halves, overall)
+    parts = measured(cfg, choice)
     assert max(most_read) == 7 * D_SAE // D_MODEL
     for behaviour in MOVES:
         for found, expected in zip(

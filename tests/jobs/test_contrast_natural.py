@@ -4,13 +4,10 @@ import io
 import json
 from pathlib import Path
 
-import torch
-from byte_level import byte_level_tokenizer
-from tiny_models import SHAPE
+from jobs.sums import pose_sums
 
-from sae_reasoning.config import Config, ModelConfig, PairConfig
+from sae_reasoning.config import Config
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.create import new_llama, save_model
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.contrast import contrast
@@ -21,18 +18,9 @@ from sae_reasoning.jobs.traces import traces
 def test_natural_text_is_contrasted_as_far_as_its_task_goes(
     tiny_config: Config, tmp_path: Path
 ) -> None:
-    tokenizer = byte_level_tokenizer()
-    tokenizer.chat_template = "<s>{{ messages[0].content }}\n"
-    models = []
-    for seed, name in enumerate(("base", "rl")):
-        save_model(new_llama(SHAPE, tokenizer, seed), tokenizer, tmp_path / name, torch.float32)
-        models.append(ModelConfig(path=str(tmp_path / name), chat_template=True))
-    sums = [{"problem": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(2, 10)]
-    source = tmp_path / "sums.jsonl"
-    source.write_text("".join(f"{json.dumps(row)}\n" for row in sums))
     cfg = tiny_config
-    cfg.pair = PairConfig(name="natural", base=models[0], rl=models[1])
-    cfg.behaviours, cfg.traces.source = ["backtracking"], str(source)
+    pose_sums(cfg, tmp_path)
+    cfg.behaviours = ["backtracking"]
     cfg.traces.cues = {"backtracking": ["wait"]}
     own = cfg.contrast
     own.select_problems, own.report_problems, own.samples = 2, 3, 1

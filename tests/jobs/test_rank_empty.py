@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from jobs.ranking import config_of, quiet, shorten, write_narrated
+from sae_reasoning.jobs.ablate.latents import choose
 from sealed import seal
 
 from sae_reasoning.behaviours.baselines import BaselineScore
@@ -22,7 +23,6 @@ from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs import rank as rank_job
-from sae_reasoning.jobs.ablate.latents import choose
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train

@@ -62,8 +62,9 @@ def test_one_model_goes_through_to_edits(single: Config) -> None:
     made = read_table(single.folder / "ablate" / "generations.parquet")
     # The file told of one writer's rows only what was asked, and it's the same for both.
     assert set(made.prompt) == {"find birch ."}
-    assert "marked by cue words" in out.getvalue()
-    assert "nothing judges whether behaviours are carried out rightly" in out.getvalue()
+    assert "labelled by cues" in out.getvalue()
+    assert "leave the model's text whole can't be told (" in out.getvalue()
+    assert "no answer could be graded" in " ".join(out.getvalue().split())
 
 
 def test_one_models_latents_are_looked_for_in_another_of_its_own(

@@ -360,10 +360,11 @@ def test_an_edit_without_controls_is_said_to_have_none(visit, tmp_path):
     effect = {"model": "rl", "behaviour": "backtracking", "edit": "ablate", "dose": 0.0, "q": 0.01}
     effect |= {"where": "opportunities", "found_by": "rl", "without": 0.8, "value": 0.2, "n": 40}
     effect |= {"difference": -0.6, "low": -0.7, "high": -0.5}
-    said = [(True, True), (False, True), (None, True), (None, False)]
+    said = [(True, True), (False, True), (None, True), (None, False), (None, None)]
+    effect |= {"damaged": "length", "unknown": "accuracy"}
     sets = [
-        effect | {"set_size": size, "significant": stands, "coherent": coherent}
-        for size, (stands, coherent) in enumerate(said, 1)
+        effect | {"set_size": size, "significant": significant, "coherent": coherent}
+        for size, (significant, coherent) in enumerate(said, 1)
     ]
     nothing: dict[str, list[Any]] = {name: [] for name in ("beside", "doses", "off_target")}
     path = latents_page(tmp_path, [listing(0)])
@@ -374,15 +375,15 @@ def test_an_edit_without_controls_is_said_to_have_none(visit, tmp_path):
     page.wait_for_selector("#one .example")
     box = page.query_selector("#one details:has(summary:text('edits of sets'))")
     assert box.query_selector("summary").text_content() == (
-        "All 4 edits of sets that hold it; 1 of the 2 with controls beside them stand"
+        "All 5 edits of sets that hold it; 1 of the 2 with controls are significant"
     )
     cells = [row.query_selector("td:nth-child(4)") for row in box.query_selector_all("tbody tr")]
     assert [one.text_content() for one in cells] == [
-        *("✓ stands", "no", "– no controls", "no: other behaviours break")
+        *("✓ yes", "no", "– no controls", "no: damage (length)", "– unknown: accuracy")
     ]
     other = visit(latents_page(tmp_path, [listing(1)]), "#0")
     other.wait_for_selector("#one .example")
-    assert other.query_selector("#one details:has-text('none has controls beside it')")
+    assert other.query_selector("#one details:has-text('none has controls')")
 
 
 def test_a_counterpart_stands_beside_chance_and_beside_what_its_words_alone_would_give(

@@ -1,9 +1,14 @@
 """Responses to prefixes of token ids, on a byte-level tokenizer."""
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 from byte_level import byte_level_tokenizer, ids, new_lm, saying
+from torch import Tensor
 
+from sae_reasoning.edges.lm.generate import BatchEdits, Sampler
 from sae_reasoning.edges.lm.load import LanguageModel
+from sae_reasoning.records import Additions
 from sae_reasoning.rollouts.respond import Prefix, Sampling, prefix_of, respond
 from sae_reasoning.steering.noise import Noise
 from sae_reasoning.tasks.marks import MarkEnd
@@ -56,3 +61,38 @@ def test_a_response_ends_with_its_sentence(lm):
         lm, [prefix_of(lm, "p", 0)], SAMPLING, until=MarkEnd("."), sampler=lambda keyed: script
     )
     assert made.added.strip() == "No." and not made.truncated
+
+
+def test_edits_are_made_for_each_batch_and_say_what_they_added_to_each_row(lm):
+    batches: list[list[int]] = []
+
+    def make(batch: Sequence[int]) -> BatchEdits:
+        batches.append(list(batch))
+        chosen: list[int] = []
+
+        def edit(resid: Tensor, rows: Tensor) -> Tensor:
+            return resid + 0.5 * rows[:, None]  # Rows are places among all prefixes.
+
+        def following(sampler: Sampler) -> Sampler:
+            def sample(logits: Tensor, rows: Tensor, step: int) -> Tensor:
+                chosen.extend(rows.tolist())
+                return sampler(logits, rows, step)
+
+            return sample
+
+        def additions(num_positions: Mapping[int, int]) -> dict[int, Additions]:
+            assert set(num_positions) == set(batch) == set(chosen)
+            return {row: Additions(row / 2, n, tuple(range(n))) for row, n in num_positions.items()}
+
+        return BatchEdits({1: edit}, following, additions)
+
+    prefixes = [prefix_of(lm, "The", key) for key in range(5)]
+    sampling = Sampling(Noise("test", 0), 1.0, max_new_tokens=6, batch_size=2)
+    plain, edited = respond(lm, prefixes, sampling), respond(lm, prefixes, sampling, edits=make)
+    assert sorted(row for batch in batches for row in batch) == list(range(5)) and len(batches) > 1
+    for row, one in enumerate(edited):
+        length = len(one.token_ids) + (not one.truncated)
+        assert one.edited == Additions(row / 2, length, tuple(range(length)))
+    assert edited[0].token_ids == plain[0].token_ids
+    assert edited[4].token_ids != plain[4].token_ids
+    assert all(one.edited is None for one in plain)

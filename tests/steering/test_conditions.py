@@ -13,7 +13,6 @@ from sae_reasoning.steering.conditions import (
     CLAMP,
     EDIT,
     ERROR,
-    LOT,
     MATCHED,
     MEAN,
     NONE,
@@ -21,6 +20,7 @@ from sae_reasoning.steering.conditions import (
     OWN,
     PERMUTED,
     RANDOM,
+    RANDOM_POSITIONS,
     RESIDUAL,
     SCALE,
     SPAN,
@@ -180,15 +180,17 @@ def test_another_behaviours_latents_leave_out_what_both_share():
     assert other.behaviour == "backtracking"
 
 
-def test_the_same_edit_by_lot_takes_the_share_of_opportunities():
-    at = edit_plan(ABLATE, where=OPPORTUNITIES, draws={LOT: 1})
+def test_the_same_edit_at_random_positions_takes_the_share_of_opportunities():
+    at = edit_plan(ABLATE, where=OPPORTUNITIES, draws={RANDOM_POSITIONS: 1})
     conditions = plan(at)
-    (edit,), (lot,) = one(conditions, EDIT), one(conditions, LOT)
+    (edit,), (anywhere,) = one(conditions, EDIT), one(conditions, RANDOM_POSITIONS)
     assert (edit.positions.kind, edit.positions.behaviour) == (OPPORTUNITIES, "backtracking")
-    assert (lot.positions.kind, lot.positions.share) == (LOT, 0.02)
-    assert lot.intervention.changes == edit.intervention.changes
-    assert lot.where == OPPORTUNITIES  # what it stands beside
-    assert one(plan(edit_plan(ABLATE, where=ALL, draws={LOT: 1})), LOT) == []
+    assert (anywhere.positions.kind, anywhere.positions.share) == (RANDOM_POSITIONS, 0.02)
+    assert anywhere.intervention.changes == edit.intervention.changes
+    assert anywhere.where == OPPORTUNITIES  # what it stands beside
+    assert (
+        one(plan(edit_plan(ABLATE, where=ALL, draws={RANDOM_POSITIONS: 1})), RANDOM_POSITIONS) == []
+    )
 
 
 def test_the_mean_difference_is_added_as_large_as_a_clamp_or_projected_out():

@@ -172,11 +172,12 @@ def test_norms_count_edited_positions_up_to_the_end_of_each_row(encode, decoder,
     edits = RowEdits(interventions, torch.tensor([0, 1, 1]), {3: (encode, decoder)})
     for step in range(3):
         edits.by_layer[3](resid[3 * step : 3 * step + 3], torch.arange(3))
-    total, count, positions = edits.additions(torch.tensor([3, 3, 1]))
+    added = edits.additions({0: 3, 1: 3, 2: 1})
     size = (50 - latents[:9, 0]).reshape(3, 3)
-    assert count.tolist() == [0, 3, 1]
-    assert positions == ((), (0, 1, 2), (0,))
-    torch.testing.assert_close(total, torch.stack([torch.zeros(()), size[:, 1].sum(), size[0, 2]]))
+    assert [added[row].num_edited for row in range(3)] == [0, 3, 1]
+    assert [added[row].positions for row in range(3)] == [(), (0, 1, 2), (0,)]
+    expected = [0.0, size[:, 1].sum().item(), size[0, 2].item()]
+    assert [added[row].norm_sum for row in range(3)] == pytest.approx(expected)
 
 
 def test_a_removal_leaves_nothing_of_its_span_and_all_of_the_rest(encode, decoder, resid):

@@ -8,7 +8,7 @@ from scipy import stats
 from sae_reasoning.records import Opportunity, Span
 from sae_reasoning.steering.effects import COLUMNS, effects
 from sae_reasoning.steering.findings import findings, idle_controls, mismatched_controls
-from sae_reasoning.steering.outcomes import Judged, count, repetition_share
+from sae_reasoning.steering.outcomes import Judged, count
 from sae_reasoning.steering.ratios import Bootstrap, by_problem
 
 
@@ -39,13 +39,6 @@ def test_outcomes_of_one_rollout_by_hand():
 
 def test_a_rollout_that_nothing_can_judge_has_no_accuracy():
     assert count(rollout(0, 0, 0, correct=None), [])["accuracy"] == (0, 0)
-
-
-def test_repetition_is_the_share_of_stretches_that_came_before():
-    assert repetition_share("a b c") == 0
-    assert repetition_share(" ".join(map(str, range(50)))) == 0
-    # Twelve equal words hold five stretches of eight, four of them repeats.
-    assert repetition_share("x " * 12) == pytest.approx(4 / 5)
 
 
 def generations(

@@ -28,7 +28,7 @@ from sae_reasoning.steering.outcomes import Judged, count
 MOVES = ["backtracking", "verification"]
 
 
-def rollout(taken: int, right: int) -> Judged:
+def rollout(taken: int, right: int, others: int = 10) -> Judged:
     """A rollout with ten opportunities of one behaviour and ten of another, some right."""
     return Judged(
         text="",
@@ -37,13 +37,13 @@ def rollout(taken: int, right: int) -> Judged:
         correct=True,
         spans=(
             *(Span("backtracking", i, i + 1) for i in range(taken)),
-            *(Span("verification", 20 + i, 21 + i) for i in range(10)),
+            *(Span("verification", 20 + i, 21 + i) for i in range(others)),
         ),
         opportunities=(
             *(Opportunity("backtracking", i, i < taken) for i in range(10)),
-            *(Opportunity("verification", 20 + i, True) for i in range(10)),
+            *(Opportunity("verification", 20 + i, i < others) for i in range(10)),
         ),
-        is_right=(True,) * taken + tuple(i < right for i in range(10)),
+        is_right=(True,) * taken + tuple(i < right for i in range(others)),
     )
 
 
@@ -63,9 +63,10 @@ def experiment(*cells: dict, behaviours: list[str] = MOVES) -> pd.DataFrame:
         # Problems differ in what a condition does, or nothing could be resampled.
         for problem, noise in enumerate(rng.integers(-1, 2, 100)):
             taken = int(np.clip(filled["taken"] + noise, 0, 10))
-            counts.append(count(rollout(taken, filled["right"]), behaviours))
+            made = rollout(taken, filled["right"], filled.get("others", 10))
+            counts.append(count(made, behaviours))
             rows.append(
-                {k: v for k, v in filled.items() if k not in ("taken", "right")}
+                {k: v for k, v in filled.items() if k not in ("taken", "right", "others")}
                 | {"problem_id": f"p{problem}", "norm_sum": 2.0, "num_edited": 1}
                 | {"num_edited_positions": 1, "num_tokens": 9, "truncated": False}
             )
@@ -164,10 +165,16 @@ def test_whether_edits_stand_is_corrected_for_how_many_there_are():
     assert own.q_all_controls[1] == pytest.approx(4 * alone)
 
 
-def test_a_behaviour_by_itself_has_no_guard_so_nothing_stands():
+def test_a_behaviour_by_itself_is_held_against_accuracy_and_degeneration():
     row = edited(experiment({"taken": 2}, *controls(8), behaviours=["backtracking"]))
-    assert not row["coherent"]
-    assert not row["significant"]
+    assert row["coherent"] and row["significant"]
+
+
+def test_where_other_behaviours_are_never_started_any_more_the_edit_does_damage():
+    kept = experiment({"taken": 2}, *controls(8))
+    without = experiment({"taken": 2, "others": 0}, *controls(8))
+    assert edited(kept)["coherent"] and not edited(without)["coherent"]
+    assert edited(without)["damaged"] == "other behaviours' validity"
 
 
 def test_an_edit_with_nothing_beside_it_neither_stands_nor_fails():

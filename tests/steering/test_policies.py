@@ -64,12 +64,12 @@ def decide(
     return own, [own(rows, step, *seen) for step in range(steps)]
 
 
-PUSHES = [Steer(1, torch.tensor([1.0, 0.0])), Steer(2, torch.tensor([0.0, 2.0]))]
+VECTORS = [Steer(1, torch.tensor([1.0, 0.0])), Steer(2, torch.tensor([0.0, 2.0]))]
 
 
-def test_the_oracle_pushes_to_the_named_behaviour_where_models_differ_enough() -> None:
+def test_the_oracle_steers_to_the_named_behaviour_where_models_differ_enough() -> None:
     divergence = float(disagreement(torch.tensor(A), torch.tensor(C))[1])
-    policy = Policy(ORACLE, threshold=divergence + 0.1, pushes=PUSHES)
+    policy = Policy(ORACLE, threshold=divergence + 0.1, vectors=VECTORS)
     _, (found,) = decide(
         [policy],
         base=[A, A, A, A],
@@ -93,9 +93,9 @@ def test_each_row_follows_its_own_policy() -> None:
         Policy(NEVER),
         Policy(ALWAYS, SWAP),
         Policy(DIFFERS, SWAP),
-        Policy(ALWAYS, pushes=PUSHES),
-        Policy(GATE, threshold=0.5, pushes=PUSHES),
-        Policy(GATE, threshold=0.9, pushes=PUSHES),
+        Policy(ALWAYS, vectors=VECTORS),
+        Policy(GATE, threshold=0.5, vectors=VECTORS),
+        Policy(GATE, threshold=0.9, vectors=VECTORS),
     ]
     _, (found,) = decide(policies, base=[A] * 6, rl=[A] * 6, resid=[[1.0, 0.7]] * 6)
     assert found.is_swapped.tolist() == [False, True, False, False, False, False]
@@ -103,7 +103,7 @@ def test_each_row_follows_its_own_policy() -> None:
 
 
 def test_a_behaviour_without_a_vector_is_not_steered_to() -> None:
-    policy = Policy(GATE, threshold=0.0, pushes=[None, PUSHES[1]])
+    policy = Policy(GATE, threshold=0.0, vectors=[None, VECTORS[1]])
     own, (found,) = decide([policy], base=[A, A], rl=[A, A], resid=[[1.0, 1.0], [2.0, 1.0]])
     assert found.layer.tolist() == [-1, 2]
     positions, decided = own.tally(torch.tensor([1, 1]))
@@ -123,7 +123,7 @@ def test_an_opening_is_written_to_its_end_before_another_begins() -> None:
 
 
 def test_random_times_have_their_shares_and_depend_on_the_row_alone() -> None:
-    policy = Policy(RANDOM, shares=(0.1, 0.3), pushes=PUSHES)
+    policy = Policy(RANDOM, shares=(0.1, 0.3), vectors=VECTORS)
     count, steps = 400, 5
     own, found = decide([policy], [A] * count, [B] * count, [[0.0, 0.0]] * count, steps)
     _, decided = own.tally(torch.full((count,), steps))

@@ -2,8 +2,16 @@
 
 import torch
 
+from sae_reasoning.records import Additions
 from sae_reasoning.steering.edits import Intervention, LatentChange, RowEdits
-from sae_reasoning.steering.positions import ALL, LOT, OPPORTUNITIES, Positions, Timing
+from sae_reasoning.steering.positions import (
+    ALL,
+    OPPORTUNITIES,
+    RANDOM_POSITIONS,
+    Positions,
+    Timing,
+    open_after,
+)
 
 WORDS = ["<think>", "so", "ash", ".", "wait", "?"]
 
@@ -33,22 +41,22 @@ def marks(timing: Timing, sampler, num_rows: int, num_steps: int) -> list[list[b
     return [list(own) for own in zip(*found, strict=True)]
 
 
-def heard_after(sentence: str):
-    """Hears that the behaviour `back` could start after one sentence."""
+def open_only_after(sentence: str):
+    """A streaming annotator by which the behaviour `back` could start after one sentence."""
 
-    def hear(piece: str) -> frozenset[str] | None:
+    def listen(piece: str) -> frozenset[str] | None:
         if not piece.endswith("."):
             return None
         return frozenset({"back"} if piece == sentence else ())
 
-    return hear
+    return listen
 
 
 def test_a_row_is_edited_where_its_behaviour_could_start_and_nowhere_else():
     timing = Timing(
         [Positions(OPPORTUNITIES, "back"), Positions(OPPORTUNITIES, "on"), Positions(ALL)],
         keys(3),
-        {0: heard_after("so ash ."), 1: heard_after("so ash .")},
+        {0: open_only_after("so ash ."), 1: open_only_after("so ash .")},
         text_of,
     )
     text = "wait . so ash . wait ."
@@ -59,19 +67,19 @@ def test_a_row_is_edited_where_its_behaviour_could_start_and_nowhere_else():
     ]
 
 
-def test_what_is_not_a_whole_sentence_is_heard_again_with_what_follows():
+def test_what_is_not_a_whole_sentence_is_given_again_with_what_follows():
     pieces = []
 
-    def hear(piece: str) -> frozenset[str] | None:
+    def listen(piece: str) -> frozenset[str] | None:
         pieces.append(piece)
         return frozenset({"back"}) if piece.endswith(".") else None
 
-    timing = Timing([Positions(OPPORTUNITIES, "back")], keys(1), {0: hear}, text_of)
+    timing = Timing([Positions(OPPORTUNITIES, "back")], keys(1), {0: listen}, text_of)
     assert marks(timing, say("so ? ash . wait ."), 1, 6)[0][4:] == [True, False, True]
     assert pieces == ["", "so ?", "so ? ash .", "wait ."]
 
 
-def test_what_a_prompt_begins_is_heard_before_the_first_token():
+def test_what_a_prompt_begins_is_annotated_before_the_first_token():
     timing = Timing(
         [Positions(OPPORTUNITIES, "back")],
         keys(1),
@@ -82,15 +90,30 @@ def test_what_a_prompt_begins_is_heard_before_the_first_token():
     assert marks(timing, say("so ash ."), 1, 3) == [[True, False, False, False]]
 
 
-def test_positions_by_lot_have_their_share_and_are_the_same_each_time():
+def test_random_positions_have_their_share_and_are_the_same_each_time():
     def draw() -> torch.Tensor:
-        timing = Timing([Positions(LOT, "back", 0.2)] * 200, keys(200), {}, text_of)
+        timing = Timing([Positions(RANDOM_POSITIONS, "back", 0.2)] * 200, keys(200), {}, text_of)
         return torch.tensor(marks(timing, say(*["so " * 30] * 200), 200, 30))
 
     once = draw()
     assert abs(once.float().mean() - 0.2) < 0.02
     assert torch.equal(once, draw())
     assert len({tuple(row) for row in once.tolist()}) > 190  # Each row has its own.
+
+
+def test_places_of_a_written_text_are_those_found_while_it_is_written():
+    text = "wait . so ash . wait ."
+    timing = Timing(
+        [Positions(OPPORTUNITIES, "back")], keys(1), {0: open_only_after("so ash .")}, text_of
+    )
+    pieces = [f"{' ' * (n > 0)}{word}" for n, word in enumerate(text.split())]
+
+    def listen(piece: str) -> frozenset[str] | None:
+        return open_only_after("so ash .")(piece.strip())
+
+    found = ["back" in own for own in open_after(listen, pieces)]
+    assert found == marks(timing, say(text), 1, 7)[0]
+    assert found.index(True) == 5 and sum(found) == 1
 
 
 def test_row_edits_ask_when_and_count_only_what_they_did():
@@ -109,8 +132,10 @@ def test_row_edits_ask_when_and_count_only_what_they_did():
     assert edits.by_layer[0](resid, rows)[:, 2].tolist() == [0, 0, 3]
     now[:] = False
     assert edits.by_layer[0](resid, rows) is resid
-    norms, counts, positions = edits.additions(torch.tensor([3, 3, 3]))
-    assert (norms.tolist(), counts.tolist()) == ([0, 3, 6], [0, 1, 2])
-    assert positions == ((), (0,), (0, 1))
-    # The second row ended before its second position.
-    assert edits.additions(torch.tensor([3, 1, 1])).num_edited.tolist() == [0, 1, 1]
+    assert edits.additions({0: 3, 1: 3, 2: 3}) == {
+        0: Additions(0.0, 0, ()),
+        1: Additions(3.0, 1, (0,)),
+        2: Additions(6.0, 2, (0, 1)),
+    }
+    # The last two rows ended before their second position.
+    assert edits.additions({1: 1, 2: 1})[2] == Additions(3.0, 1, (0,))

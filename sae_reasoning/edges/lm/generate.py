@@ -8,7 +8,7 @@ short ones. Where prompts repeat within a batch, each is read once.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -26,7 +26,7 @@ from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import watched
 from sae_reasoning.edges.workers import num_workers, shared_out
-from sae_reasoning.records import SentenceEnd
+from sae_reasoning.records import Additions, SentenceEnd
 
 ResidualEdit = Callable[
     [Float[Tensor, "batch d_model"], Int[Tensor, "batch"]], Float[Tensor, "batch d_model"]
@@ -46,12 +46,33 @@ class Rollout:
         token_ids: Generated tokens, without the one that ended the turn.
         truncated: Whether it was cut at `max_new_tokens`.
         end_id: The token that ended the turn; None where it was cut, or its text came to an end.
+        added: What edits added, where they were made for each batch and say so.
     """
 
     row: int
     token_ids: tuple[int, ...]
     truncated: bool
     end_id: int | None = None
+    added: Additions | None = None
+
+
+@dataclass(frozen=True)
+class BatchEdits:
+    """Edits of one batch, which may remember what they did in it.
+
+    Attributes:
+        by_layer: The edit after each decoder block.
+        following: Wraps the sampler, so that the edits know what is written.
+        additions: Takes, by row, how many positions count, and says what was added there.
+    """
+
+    by_layer: Mapping[int, ResidualEdit]
+    following: Callable[[Sampler], Sampler]
+    additions: Callable[[Mapping[int, int]], Mapping[int, Additions]]
+
+
+EditsOfBatch = Callable[[Sequence[int]], BatchEdits]
+"""Makes the edits of the rows that are one batch."""
 
 
 @runtime_checkable
@@ -219,7 +240,7 @@ def generate(
     sampler: Sampler,
     max_new_tokens: int,
     batch_size: int,
-    edits: Mapping[int, ResidualEdit] | None = None,
+    edits: Mapping[int, ResidualEdit] | EditsOfBatch | None = None,
     until: SentenceEnd | None = None,
     beside: Beside | None = None,
     shared: bool = False,
@@ -236,7 +257,8 @@ def generate(
         batch_size: Rows at once.
         edits: By decoder block: called with the residual stream after the block at each position
             that predicts a generated token (the last of the prompt, then each generated token),
-            and the rows it belongs to; what it returns takes its place.
+            and the rows it belongs to; what it returns takes its place. Or what makes such edits
+            for the rows of each batch; a batch's rollouts then come together, with what was added.
         until: Says where a rollout ends beside the model's own end tokens.
         beside: Another model that reads each position before the edits of it are made.
         shared: Whether processes may share the batches (see `shared_out`), which are made as small
@@ -249,8 +271,16 @@ def generate(
     """
 
     def rolled(batch: list[int]) -> Iterator[Rollout]:
-        predictor = _Edited(lm, edits or {}, beside)
-        return roll_out(predictor, prompts, batch, sampler, max_new_tokens, until)
+        if not callable(edits):
+            predictor = _Edited(lm, edits or {}, beside)
+            yield from roll_out(predictor, prompts, batch, sampler, max_new_tokens, until)
+            return
+        own = edits(batch)
+        predictor, follow = _Edited(lm, own.by_layer, beside), own.following(sampler)
+        made = list(roll_out(predictor, prompts, batch, follow, max_new_tokens, until))
+        # The token that ends a rollout is predicted from an edited position too.
+        added = own.additions({one.row: len(one.token_ids) + (not one.truncated) for one in made})
+        yield from (replace(one, added=added[one.row]) for one in made)
 
     def all_of(batch: list[int]) -> list[Rollout]:
         with torch.inference_mode():

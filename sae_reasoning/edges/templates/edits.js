@@ -14,13 +14,13 @@ function edits(record) {
   if (!record.sets) return titled(title, notes.ablate || "");
   if (!record.sets.length) return titled(title, "No edited set holds this latent.");
   const alone = record.sets.some((s) => s.set_size === 1);
-  const said = (s) => (s.significant ? "✓ yes" : !s.coherent ? "no: off-target guard failed" : s.significant === null ? "– no controls" : "no");
+  const said = (s) => (s.significant ? "✓ yes" : s.coherent === false ? `no: damage (${s.damaged})` : s.significant === false ? "no" : s.coherent === null ? `– unknown: ${s.unknown}` : "– no controls");
   const rows = record.sets.map((s) => [`${MODEL_NAMES[s.model]}, ${done_to(s)}`, s.behaviour, s.set_size, said(s),
     whole(`${figure(s.without)} → ${figure(s.value)}`), whole(figure(s.difference) + interval(s.low, s.high)), figure(s.q), s.n,
     `${s.where === "all" ? "all tokens" : s.where}, found by the ${s.found_by === "rl" ? "RL" : s.found_by} reader`]);
   const [tested, significant] = [record.sets.filter((s) => s.significant !== null).length, record.sets.filter((s) => s.significant).length];
   const all = element("details", "", element("summary", "", `All ${rows.length} edits of sets that hold it; ${tested ? `${significant} of the ${tested} with controls are significant` : "none has controls"}`),
-    element("p", "small", "An edit is significant where it passes the off-target guard (other behaviours are still executed rightly) and its change differs from no edit and exceeds one more draw of every control (q < 0.05). Without matched latents and random directions, significance isn't known."),
+    element("p", "small", "An edit is significant where it passes the coherence guard (other behaviours are still executed rightly; on natural text accuracy and other behaviours' rates don't fall, and the text doesn't degenerate) and its change differs from no edit and exceeds one more draw of every control (q < 0.05). Without matched latents and random directions, or where the guard can't be told, significance isn't known."),
     table(["edit", "behaviour", "latents", "significant", "starts per opportunity", "change", "q", "n", "where"], rows, [2, 6, 7]));
   all.open = rows.length < 8;
   const parts = [all];

@@ -1,30 +1,25 @@
 """What is settled before a model is loaded: problems, latents, conditions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sae_reasoning.config import Config, ConfigError, ModelConfig
-from sae_reasoning.edges.artifacts import require_stage
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.artifacts import BrokenArtifact, require_stage
 from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
 from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
+from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.edges.sae_checkpoint import Dictionary
-from sae_reasoning.edges.scoring import OutsideScorers
-from sae_reasoning.edges.tables import read_table, read_traces
-from sae_reasoning.jobs.ablate.joint import choose_joint, is_joint
-from sae_reasoning.jobs.ablate.latents import (
+from sae_reasoning.edges.tables import read_traces
+from sae_reasoning.jobs.ablate.chosen import (
     Choice,
-    Matches,
     choose_ranked,
-    list_name,
     read_matches,
     require_matches,
 )
-from sae_reasoning.jobs.ablate.places import measure_places, sizes_overall
-from sae_reasoning.jobs.ablate.thinking import thinking_prefix
-from sae_reasoning.opening import PROBLEMS_FILE
-from sae_reasoning.records import Trace
+from sae_reasoning.jobs.ablate.joint import choose_joint, is_joint, open_stores
+from sae_reasoning.opening import first_problems, open_task, read_problems
+from sae_reasoning.records import BASE, RL, SPLITS, Trace
 from sae_reasoning.steering.conditions import (
     Condition,
     LatentId,
@@ -32,18 +27,19 @@ from sae_reasoning.steering.conditions import (
     plan_conditions,
 )
 from sae_reasoning.steering.edit_plans import edit_plans
-from sae_reasoning.steering.positions import OPPORTUNITIES
-from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.text.cues import Lexicon
-from sae_reasoning.tasks.text.grading import Grader
-from sae_reasoning.traces.annotate import (
-    Annotator,
-    Hear,
-    annotate_by_cues,
-    annotator_for,
-    hear_sentences,
-    listener_for,
+from sae_reasoning.steering.latent_choice import Matches
+from sae_reasoning.steering.places import (
+    CachedLayer,
+    like_edited,
+    marked_shares,
+    measure_places,
+    opportunities_of,
+    sizes_overall,
+    streamed_shares,
 )
+from sae_reasoning.steering.positions import OPPORTUNITIES, open_after
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.protocol import Listen, Task
 
 
 def inputs_of(cfg: Config) -> dict[str, str]:
@@ -75,11 +71,11 @@ class Experiment:
         begun: Beginning of each response that is given to a model.
         dictionaries: By model and layer.
         matches: Counterparts of another run's latents, where those are edited.
-        annotate: By model, marks the behaviours of its responses.
-        listener: By prompt, who hears opportunities while a response is written.
+        task: Annotates and grades responses.
+        is_joint: Whether latents are of a code of both models.
         edits: What is done, in words.
-        without_lot: By model, behaviours without random positions as a control: how many there'd be
-            isn't known.
+        without_random: By model, behaviours without random positions as a control: how many there
+            would be isn't known.
     """
 
     split: str
@@ -90,10 +86,16 @@ class Experiment:
     begun: dict[str, str]
     dictionaries: dict[str, Mapping[int, Dictionary | Half]]
     matches: Matches | None
-    annotate: Mapping[str, Annotator]
-    listener: Callable[[str], Hear]
+    task: Task
+    is_joint: bool
     edits: str
-    without_lot: dict[str, list[str]]
+    without_random: dict[str, list[str]]
+
+    def listen(self, problem: Problem) -> Listen:
+        """A streaming annotator of a response to a problem."""
+        found = self.task.annotator.listen(problem)
+        assert found is not None  # `prepare` has asked.
+        return found
 
     def counts(self) -> dict[str, int]:
         """For the manifest."""
@@ -114,6 +116,7 @@ class Experiment:
             "latents": ("counterparts of another run's: " if self.matches else "")
             + ", ".join(f"{len(latents)} of {name}" for name, latents in self.chosen.items()),
             "edits": self.edits,
+            "behaviours": f"of new text are labelled by {self.task.annotator.name}",
             **{f"{m} begins with": text for m, text in self.begun.items() if text},
             "conditions": ", ".join(f"{m}: {len(c)}" for m, c in self.conditions.items()),
             "rollouts": ", ".join(f"{model}: {n:,}" for model, n in rollouts.items()),
@@ -127,20 +130,29 @@ def prepare(cfg: Config) -> Experiment:
         ConfigError: An option doesn't fit them.
         BrokenArtifact: The shortlist was made from other dictionaries than there are.
     """
-    annotate, listener = _annotators(cfg)
     own = cfg.ablate
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
+    problems = first_problems(cfg, dict.fromkeys(SPLITS, own.num_problems))[own.split]
+    task = open_task(cfg, traces)
+    if own.where == OPPORTUNITIES and task.annotator.listen(problems[0]) is None:
+        raise ConfigError(
+            f"ablate.where={own.where}, but the annotator {task.annotator.name} reads whole texts "
+            "only, so nothing tells where a behaviour could start while text is written; set "
+            "ablate.where=all"
+        )
     choice = choose_joint(cfg, traces) if is_joint(cfg) else choose_ranked(cfg)
     chosen = choice.ranked["rl"]
     matches = read_matches(cfg, list(chosen)) if own.matches_of else None
-    begun = {"base": thinking_prefix(cfg, traces), "rl": ""}
-    conditions, without_lot = {}, {}
+    # The base is made to think where that is its choice: it would hardly ever start otherwise.
+    begun = {BASE: "" if cfg.pair.is_single else task.formats[BASE].thinking_prefix, RL: ""}
+    conditions, without_random = {}, {}
     for model in cfg.pair.readers:
-        material = _material(cfg, model, choice, matches, traces, begun[model])
-        if own.where == OPPORTUNITIES and not own.matches_of:
-            without_lot[model] = [
-                behaviour for behaviour in chosen if not material.shares[behaviour]
-            ]
+        like, shares = like_edited(traces, model, begun[model]), {}
+        if own.where == OPPORTUNITIES:
+            shares = shares_of_opportunities(cfg, task, list(chosen), like)
+        if shares and not own.matches_of:
+            without_random[model] = [behaviour for behaviour in chosen if not shares[behaviour]]
+        material = _material(cfg, model, choice, matches, traces, shares)
         try:
             conditions[model] = plan_conditions(
                 edit_plans(own, model, is_single=cfg.pair.is_single), material, seed=own.seed
@@ -153,20 +165,20 @@ def prepare(cfg: Config) -> Experiment:
             ) from error
     return Experiment(
         split=own.split,
-        problems=_problems(cfg, traces),
+        problems=problems,
         chosen={
             behaviour: found[: _most(cfg)]
             for behaviour, found in (matches.ranked if matches else chosen).items()
         },
         conditions=conditions,
-        samples={"base": own.base_samples, "rl": own.samples},
+        samples={BASE: own.base_samples, RL: own.samples},
         begun=begun,
         dictionaries=choice.dictionaries,
         matches=matches,
-        annotate=annotate,
-        listener=listener,
+        task=task,
+        is_joint=is_joint(cfg),
         edits=_in_words(cfg),
-        without_lot={model: behaviours for model, behaviours in without_lot.items() if behaviours},
+        without_random={model: some for model, some in without_random.items() if some},
     )
 
 
@@ -177,96 +189,37 @@ def _in_words(cfg: Config) -> str:
     clamped = f"the first {own.clamp_latents} to {own.clamp_multiple:g} of their maximum"
     if cfg.pair.is_single:
         both = f"; {clamped}" if own.both else ""
-        return f"at {where}; {ablated}{both}; behaviours of new text are marked by cue words"
+        return f"at {where}; {ablated}{both}"
     return f"at {where}; in the RL model {ablated}, in the base {clamped}"
 
 
-def _annotators(cfg: Config) -> tuple[dict[str, Annotator], Callable[[str], Hear]]:
-    """Who marks the behaviours of new text, and who hears opportunities in it.
+def shares_of_opportunities(
+    cfg: Config, task: Task, behaviours: Sequence[str], like: Sequence[Trace]
+) -> dict[str, float]:
+    """Positions among those of a model's responses at which each behaviour could start.
 
-    Natural text is marked by cue words, whoever marked the traces: a model that judges isn't asked
-    about every edit's rollouts.
-
-    Raises:
-        ConfigError: A behaviour has no cue words.
+    Where the task marks every behaviour itself, as its traces are marked; elsewhere as edits find
+    opportunities while text is written.
     """
-    annotate, listener = annotator_for(cfg.traces.source), listener_for(cfg.traces.source)
-    if annotate is not None and listener is not None:
-        return dict.fromkeys(cfg.pair.readers, annotate), listener
-    file = cfg.folder / "traces" / PROBLEMS_FILE
-    rows = read_table(file).to_dict("records") if file.exists() else []
-    posed = {row["prompt"]: Problem(**row) for row in rows}
-    grader = Grader({p.problem_id: p for p in posed.values()}, OutsideScorers())
-
-    def grade_of(model: ModelConfig) -> Callable[[str, str, bool], bool | None]:
-        tokenizer = load_tokenizer(model)
-
-        def grade(prompt: str, text: str, truncated: bool) -> bool | None:
-            if (problem := posed.get(prompt)) is None:
-                return None
-            opened = prompt_opens_thinking(tokenizer, prompt)
-            return grader.correct(problem.problem_id, text, truncated, opened=opened)
-
-        return grade
-
-    lexicon = Lexicon(cfg.traces.cues, cfg.behaviours)
-    annotators = {
-        name: annotate_by_cues(lexicon, cfg.behaviours, grade_of(model))
-        for name, model in cfg.pair.readers.items()
+    if task.behaviours is not None:
+        return marked_shares(like, behaviours)
+    problems = {
+        one.problem_id: one for own in read_problems(cfg.place("traces")).values() for one in own
     }
-    return annotators, lambda prompt: hear_sentences(cfg.behaviours)
+    tokenizer = load_tokenizer(next(iter(cfg.pair.readers.values())))
+    found = []
+    for trace in like:
+        listen = task.annotator.listen(problems[trace.problem_id])
+        assert listen is not None
+        ends = [end for _, end in offsets_in(tokenizer, trace)]
+        pieces = [trace.text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        positions = open_after(listen, pieces)
+        found.append(positions[:-1] if trace.truncated else positions)
+    return streamed_shares(found, behaviours)
 
 
 def _most(cfg: Config) -> int:
     return max(cfg.ablate.num_latents, cfg.ablate.clamp_latents, *cfg.ablate.set_sizes, 1)
-
-
-def too_short(cfg: Config, chosen: Mapping[str, Sequence[LatentId]]) -> str:
-    """Which options ask for more latents of a behaviour than there are, in one line, or "".
-
-    Args:
-        cfg: The experiment.
-        chosen: Latents of each behaviour to edit.
-    """
-    own = cfg.ablate
-    asked = {"num_latents": own.num_latents, "set_sizes": max(own.set_sizes, default=0)}
-    if own.both or not cfg.pair.is_single:
-        asked["clamp_latents"] = own.clamp_latents
-    fewest = min(map(len, chosen.values()))
-    options = [f"ablate.{name}={getattr(own, name)}" for name, n in asked.items() if n > fewest]
-    if not options:
-        return ""
-    short = {
-        behaviour: len(found)
-        for behaviour, found in chosen.items()
-        if len(found) < max(asked.values())
-    }
-    name = list_name(cfg)
-    limit = getattr(cfg.rank, name)
-    if own.matches_of:
-        remedy = f"raise rank.{name} of {own.matches_of} to have more"
-    elif own.reviews:
-        remedy = "review more of them to have more"
-    elif max(short.values()) >= limit:
-        remedy = f"raise rank.{name}={limit} to have more"
-    else:
-        remedy = f"rank.{name}={limit} lists all that there are, so lower the set"
-    counts = ", ".join(f"{count} for {behaviour}" for behaviour, count in short.items())
-    return f"{', '.join(options)}: more than there are ({counts}), so sets end there; {remedy}"
-
-
-def _problems(cfg: Config, traces: list[Trace]) -> list[Problem]:
-    found = dict.fromkeys(
-        Problem(trace.problem_id, trace.split, trace.prompt)
-        for trace in traces
-        if trace.split == cfg.ablate.split
-    )
-    if not found:
-        raise ConfigError(
-            f"traces.report_share={cfg.traces.report_share} leaves no problem to the "
-            f"{cfg.ablate.split} split; {'raise' if cfg.ablate.split == 'report' else 'lower'} it"
-        )
-    return list(found)[: cfg.ablate.num_problems]
 
 
 def _material(
@@ -274,13 +227,27 @@ def _material(
     model: str,
     choice: Choice,
     matches: Matches | None,
-    traces: list[Trace],
-    begun: str,
+    traces: Sequence[Trace],
+    shares: Mapping[str, float],
 ) -> Material:
-    """What the edits of one model are made of."""
-    dictionaries, behaviours = choice.dictionaries[model], list(choice.ranked["rl"])
-    overall = sizes_overall(cfg, choice.table, model, dictionaries)
-    places = measure_places(cfg, model, behaviours, traces, dictionaries, overall, begun)
+    """What the edits of one model are made of.
+
+    Raises:
+        BrokenArtifact: The table of latents is of another dictionary.
+    """
+    dictionaries, behaviours = choice.dictionaries[model], list(choice.ranked[RL])
+    layers = {}
+    for layer, code in dictionaries.items():
+        stores = open_stores(cfg, layer, model)
+        try:
+            overall = sizes_overall(choice.table[choice.table.layer == layer], model, code)
+        except ValueError as error:
+            raise BrokenArtifact(
+                f"{cfg.folder / 'rank' / 'latents.parquet'} of layer {layer}: {error}; run "
+                "`make rank` again"
+            ) from error
+        layers[layer] = CachedLayer(code, stores if is_joint(cfg) else stores[:1], overall)
+    places = measure_places(behaviours, opportunities_of(traces), layers)
     found, pool, barred = dict(choice.ranked), {}, choice.listed
     if matches is not None:
         found[cfg.ablate.matches_of], pool[cfg.ablate.matches_of] = matches.ranked, matches.pool
@@ -290,12 +257,12 @@ def _material(
     return Material(
         ranked=found,
         sizes=places.sizes,
-        overall=overall,
+        overall={number: layer.overall for number, layer in layers.items()},
         barred=barred,
         decoders={layer: d.W_dec for layer, d in dictionaries.items()},
         centres={layer: d.b_dec for layer, d in dictionaries.items()},
         vectors=places.vectors,
         untaken=places.untaken,
-        shares=places.shares,
+        shares=shares,
         pool=pool,
     )

@@ -6,14 +6,14 @@ from sae_reasoning.steering.vectors import ascend, unit
 
 
 def test_an_ascent_finds_what_the_first_gradient_does_not_see() -> None:
-    """Of a sum of tanh, the steepest start saturates long before a push of this size."""
+    """Of a sum of tanh, the steepest start saturates long before a change of this size."""
     gains, reaches = torch.tensor([4.0, 1.0, 1.0]), torch.tensor([1.0, 6.0, 6.0])
 
-    def value(push: torch.Tensor) -> torch.Tensor:
-        return (gains * reaches * torch.tanh(push / reaches)).sum()
+    def value(change: torch.Tensor) -> torch.Tensor:
+        return (gains * reaches * torch.tanh(change / reaches)).sum()
 
-    def slope(push: torch.Tensor) -> torch.Tensor:
-        point = push.clone().requires_grad_()
+    def slope(change: torch.Tensor) -> torch.Tensor:
+        point = change.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(value(point), point)
         return gradient
 
