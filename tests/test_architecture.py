@@ -26,7 +26,7 @@ MAY_IMPORT = {
     **dict.fromkeys(GROUND, GROUND),
     **dict.fromkeys(DOMAIN, DOMAIN | GROUND),
     "edges": {"edges"} | GROUND,
-    "opening": {"edges", "tasks", "traces"} | GROUND,
+    "opening": {"opening", "edges", "tasks", "traces"} | GROUND,
     "costs": {"costs", "opening", "edges"} | DOMAIN | GROUND,
     "rollouts": {"rollouts", "edges"} | DOMAIN | GROUND,
     "dictionaries": {"dictionaries", "edges"} | DOMAIN | GROUND,
@@ -65,18 +65,19 @@ ONE_PLACE = {
     "vllm": {"edges/lm"},
     "jinja2": {"edges/pages.py"},
     "markupsafe": {"edges/pages.py"},
+    "sklearn": {"edges/sentence_classifier.py"},
 }
 """Where an outside library is imported; the bench alone measures the peers themselves."""
 BENCH = "bench/"
 FORBIDDEN = {"eval", "exec", "pickle", "dill", "joblib"}
 
 LAZY = {"sae_lens", "transformer_lens", "wandb", "wandb_workspaces", "matplotlib", "openai", "peft"}
-LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm"}
+LAZY |= {"datasets", "math_verify", "reasoning_gym", "vllm", "sklearn"}
 """Slow to import, so imported where they're used."""
 
 KNOWS_INSIDE = {
-    "tasks.search": ("tasks/", "organisms/", "opening.py", BENCH),
-    "tasks.text": ("tasks/", "traces/", "opening.py", BENCH),
+    "tasks.search": ("tasks/", "organisms/", "opening/", BENCH),
+    "tasks.text": ("tasks/", "traces/", "opening/", BENCH),
 }
 """Who may import a task's inside; everyone else goes through `tasks.protocol.Task`."""
 STILL_INSIDE: set[str] = {
@@ -85,10 +86,6 @@ STILL_INSIDE: set[str] = {
     "jobs/elicit/__init__.py",
     "jobs/elicit/trainings.py",
     "jobs/organisms.py",
-    "jobs/traces/__init__.py",
-    "jobs/traces/imports.py",
-    "jobs/traces/marks.py",
-    "jobs/traces/problems.py",
     "traces/annotate.py",
 }
 """Files that import a task's inside still. The list only shrinks: nothing may be added."""

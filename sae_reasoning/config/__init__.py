@@ -89,7 +89,7 @@ __all__ = [
 
 
 VERSIONS = {
-    "traces": 3,
+    "traces": 4,
     "export": 1,
     "cache": 1,
     "train": 3,
@@ -272,6 +272,8 @@ class Config:
         elif traces.kind == "dataset":
             named["traces.source"] = traces.source.partition(":")[2]
         named["traces.base_source"] = traces.base_source
+        if "fitted" in traces.annotators:
+            named["traces.fitted_on"] = traces.fitted_on
         for layer in self.layers:
             released = self.train.released.replace(LAYER_FIELD, str(layer))
             named[f"train.released of layer {layer}"] = released

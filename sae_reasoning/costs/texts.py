@@ -15,7 +15,8 @@ from sae_reasoning.edges.artifacts import MissingInput, require_stage
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
 from sae_reasoning.edges.tables import read_traces
-from sae_reasoning.opening import Rows, draw_own_problems, draw_search_problems, read_source
+from sae_reasoning.opening.problems import draw_own_problems, draw_search_problems
+from sae_reasoning.opening.sources import Rows, read_source
 from sae_reasoning.traces.imported import ImportedTrace, is_trace, parse_imported
 
 MEASURED_TOKENS = {

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_reasoning.records import Annotation, SentenceEnd, Trace
+from sae_reasoning.tasks.annotations import Labelled, Unlabelled, nothing
 from sae_reasoning.tasks.problems import Problem
 
 Listen = Callable[[str], frozenset[str] | None]
@@ -113,12 +114,31 @@ class Judgement:
 
 @runtime_checkable
 class Annotator(Protocol):
-    """Marks behaviours in responses, whole or while they are written, by one rule."""
+    """Labels behaviours in responses, whole or while they are written, by one rule.
+
+    Attributes:
+        name: Of the annotator; it stands with every label.
+    """
 
     name: str
 
     def annotate(self, problem: Problem, response: str, *, truncated: bool) -> Annotation:
         """Spans and opportunities of a whole response, without a grade; none at a cut."""
+        ...
+
+    def annotate_all(
+        self, responses: Sequence[Unlabelled], advance: Callable[[], None] = nothing
+    ) -> Labelled:
+        """The same of many responses, which some annotators read side by side.
+
+        Args:
+            responses: In any order.
+            advance: Called after each.
+        """
+        ...
+
+    def costs(self, responses: Sequence[Unlabelled]) -> Mapping[str, str]:
+        """What labelling some responses takes, in words, by name; empty where it's no matter."""
         ...
 
     def listen(self, problem: Problem) -> Listen | None:
@@ -267,7 +287,7 @@ class Task:
         name: `search` or `text`.
         behaviours: All there can be; None where any may be annotated.
         formats: Of each model of the pair, how its responses are laid out.
-        annotator: Marks behaviours.
+        annotator: Labels behaviours.
         grader: Grades responses.
         sentence_end: Where the first sentence of a text ends, while it is written.
         sentences: First character and one past the last of each sentence of a whole text.
@@ -324,6 +344,20 @@ class Task:
         return replace(
             found, correct=self.grade(problem, response, truncated=truncated, model=model)
         )
+
+    def annotate_all(
+        self, responses: Sequence[Unlabelled], *, model: str
+    ) -> list[Annotation | None]:
+        """The same of many responses of one model; None where the annotator could not label one."""
+        found = self.annotator.annotate_all(responses).annotations
+        return [
+            annotation
+            and replace(
+                annotation,
+                correct=self.grade(one.problem, one.text, truncated=one.truncated, model=model),
+            )
+            for one, annotation in zip(responses, found, strict=True)
+        ]
 
     def grade(self, problem: Problem, response: str, *, truncated: bool, model: str) -> bool | None:
         """Right or wrong; None where nothing can tell. Arguments are those of `annotate`."""

@@ -1,38 +1,21 @@
-"""Do two annotators see the same moves? Cohen's κ per behaviour, and who calls what what.
+"""How far two annotators agree: Cohen's κ per behaviour, and a confusion table.
 
-The unit is the sentence: an annotator gives it the move whose spans cover most of its characters,
-or none where less than half of it is covered. Intervals resample problems.
+The unit is the sentence: it bears the behaviour whose spans cover most of its characters, or none
+where less than half of it is covered. Intervals resample problems.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from sae_reasoning.records import Span, TokenSpan, Trace
+from sae_reasoning.records import Trace
 from sae_reasoning.stats import bootstrap_of_sums, kappa
-from sae_reasoning.tasks.text.sentences import sentences
+from sae_reasoning.tasks.text.labels import NONE, sentence_labels
 
-NONE = "(none)"
-ALL = "(all moves)"
-
-_COVERED = 0.5
-
-
-def sentence_labels(text: str, spans: Sequence[Span | TokenSpan]) -> list[str]:
-    """The move of each sentence, or NONE."""
-    labels = []
-    for start, end in sentences(text):
-        covered: defaultdict[str, int] = defaultdict(int)
-        for span in spans:
-            shared = min(span.char_end, end) - max(span.char_start, start)
-            if shared > 0:
-                covered[span.behaviour] += shared
-        most = max(covered, key=lambda behaviour: covered[behaviour], default=NONE)
-        labels.append(most if covered and covered[most] >= _COVERED * (end - start) else NONE)
-    return labels
+ALL = "(all behaviours)"
 
 
 def agree(
@@ -47,7 +30,7 @@ def agree(
     Args:
         ones: Traces as the first marks them.
         others: The same traces, in the same order, as the second does.
-        behaviours: Moves.
+        behaviours: Labels to compare.
         num_resamples: Resamples of problems.
         seed: Of the resamples.
 
@@ -55,18 +38,37 @@ def agree(
         κ (columns behaviour, kappa, low, high, problems, sentences, by_first, by_second, by_both),
         and the confusion table (first, second, sentences; pairs that occur).
     """
+    pairs = []
+    for one, other in zip(ones, others, strict=True):
+        assert (one.trace_id, one.text) == (other.trace_id, other.text)
+        labels = (sentence_labels(trace.text, trace.spans) for trace in (one, other))
+        pairs += [(one.problem_id, *pair) for pair in zip(*labels, strict=True)]
+    return agree_on(pairs, behaviours, num_resamples, seed)
+
+
+def agree_on(
+    labelled: Iterable[tuple[str, str, str]],
+    behaviours: Sequence[str],
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """How far two label the same sentences alike.
+
+    Args:
+        labelled: Of each sentence its problem, and what either calls it: a behaviour or NONE.
+        behaviours: Labels to compare.
+        num_resamples: Resamples of problems.
+        seed: Of the resamples.
+
+    Returns:
+        What `agree` returns.
+    """
     names = [*behaviours, NONE]
     tables: defaultdict[str, Float[np.ndarray, "first second"]] = defaultdict(
         lambda: np.zeros((len(names), len(names)))
     )
-    for one, other in zip(ones, others, strict=True):
-        assert (one.trace_id, one.text) == (other.trace_id, other.text)
-        for first, second in zip(
-            sentence_labels(one.text, one.spans),
-            sentence_labels(other.text, other.spans),
-            strict=True,
-        ):
-            tables[one.problem_id][names.index(first), names.index(second)] += 1
+    for problem_id, first, second in labelled:
+        tables[problem_id][names.index(first), names.index(second)] += 1
     stacked = np.stack(list(tables.values())) if tables else np.zeros((0, len(names), len(names)))
     rows = [
         _row(name, _against_rest(stacked, index), num_resamples, seed)
@@ -84,7 +86,7 @@ def agree(
 def _against_rest(
     tables: Float[np.ndarray, "problem first second"], index: int
 ) -> Float[np.ndarray, "problem 4"]:
-    """Each problem's table of one move against all else."""
+    """Each problem's table of one behaviour against all else."""
     both = tables[:, index, index]
     first = tables[:, index].sum(-1) - both
     second = tables[:, :, index].sum(-1) - both

@@ -1,9 +1,9 @@
 """From characters of a response to tokens of a trace.
 
 A span's tokens are those that share a character with it. Onset-1 of an opportunity is the last
-token that ends where the text before the move ends, or earlier; before the first response token
-that is the last prompt token. So it precedes a span's first token, whether white space belongs to
-the token after it, is a token of its own or no token at all.
+token that ends where the text before the behaviour ends, or earlier; before the first response
+token that is the last prompt token. So it precedes a span's first token, whether white space
+belongs to the token after it, is a token of its own or no token at all.
 
 Where two tokenizers cut the same text differently, what they share are its words.
 """
@@ -11,7 +11,7 @@ Where two tokenizers cut the same text differently, what they share are its word
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sae_reasoning.records import (
     Annotation,
@@ -163,3 +163,26 @@ class Rollout:
                 align_opportunity(o, self.offsets, first) for o in annotation.opportunities
             ),
         )
+
+
+def cut_to(trace: Trace, most: int, offsets: Offsets) -> Trace:
+    """The first tokens of a trace, with the behaviours and opportunities that lie there.
+
+    Args:
+        trace: A longer one.
+        most: Tokens that are left, at least one of the response.
+        offsets: Characters of each token of its response.
+    """
+    end = offsets[most - trace.num_prompt_tokens - 1][1]
+    return replace(
+        trace,
+        text=trace.text[:end],
+        token_ids=trace.token_ids[:most],
+        truncated=True,
+        spans=tuple(
+            replace(span, char_end=min(span.char_end, end), token_end=min(span.token_end, most))
+            for span in trace.spans
+            if span.token_start < most and span.char_start < end
+        ),
+        opportunities=tuple(one for one in trace.opportunities if one.token < most - 1),
+    )

@@ -71,7 +71,7 @@ def hear_sentences(behaviours: Sequence[str]) -> Hear:
     moves, listener = frozenset(behaviours), SentenceListener()
 
     def hear(piece: str) -> frozenset[str] | None:
-        return moves if listener.hear(piece) else None
+        return moves if listener.may_start_after(piece) else None
 
     return hear
 

@@ -23,7 +23,8 @@ from typing import Any
 
 from sae_reasoning.config import ConfigError
 from sae_reasoning.records import MODELS, SPLITS, Annotation, Opportunity, Span
-from sae_reasoning.tasks.text.placing import Placement, place
+from sae_reasoning.tasks.annotations import Placement
+from sae_reasoning.tasks.text.placing import place
 from sae_reasoning.tasks.text.sentences import sentence_opportunities
 from sae_reasoning.texts import silent
 from sae_reasoning.traces.annotation_tools import (

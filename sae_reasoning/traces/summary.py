@@ -1,4 +1,4 @@
-"""What the writers do: grades, thinking and moves, per trace and per opportunity."""
+"""What the writers do: grades, thinking and behaviours, per trace and per opportunity."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from sae_reasoning.records import Trace
 
 
 def summarise(traces: Sequence[Trace], behaviours: Sequence[str]) -> pd.DataFrame:
-    """One row a writer and move: how often it is made, and how often it could have been.
+    """One row a writer and behaviour: how often it starts, and how often it could have.
 
     Columns: writer, traces, correct (share), unreadable (share whose answer can't be read, where a
     program graded), truncated (share), behaviour, spans, per_trace (spans a trace), opportunities,
@@ -50,15 +50,6 @@ def beside_each_other(summary: pd.DataFrame) -> pd.DataFrame:
     rows = wide.loc[list(dict.fromkeys(summary.behaviour))]
     rows.columns = [f"{writer}: {names[figure]}" for figure, writer in rows.columns]
     return rows.reset_index()
-
-
-def writers_in_words(summary: pd.DataFrame) -> str:
-    """How many traces each writer has, how many of them are right and how many truncated."""
-    said = []
-    for row in summary.drop_duplicates("writer").itertuples():
-        right = "none graded" if row.correct != row.correct else f"{row.correct:.1%} right"
-        said.append(f"{row.writer} {row.traces:,} traces, {right}, {row.truncated:.1%} truncated")
-    return "; ".join(said)
 
 
 def _share(values: Sequence[bool]) -> float:

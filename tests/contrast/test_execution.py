@@ -39,6 +39,7 @@ from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Start
 from sae_reasoning.tasks.search.grammar import ALL_OPENINGS, BACKTRACKING
 from sae_reasoning.tasks.search.task import search_task
+from sae_reasoning.tasks.text.annotators import CueAnnotator
 from sae_reasoning.tasks.text.task import text_task
 
 TASK = search_task()
@@ -296,7 +297,7 @@ def _response(problem: str, text: str, *, truncated: bool = False) -> Trace:
 
 def test_without_a_mark_the_last_sentence_of_natural_text_is_the_answer() -> None:
     form = ResponseFormat(answer_prefix="\n\nAnswer:")
-    task = text_task([], {}, {"base": form, "rl": form}, TASK.grader)
+    task = text_task(CueAnnotator({}, []), {"base": form, "rl": form}, TASK.grader)
     text = "It is 3.\n\nWait, no. Then it is 4. Answer: 4."
     chain = "It is 3.\n\nWait, no. Then it is 4."
     assert chain_of_thought(task, _response("p0", text)) == chain

@@ -11,7 +11,7 @@ from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import digest, publish
 from sae_reasoning.edges.os_errors import refused
 from sae_reasoning.flow import run
-from sae_reasoning.opening import read_source
+from sae_reasoning.opening.sources import read_source
 
 UNREADABLE = "/proc/self/mem"  # Its first byte can't be read, not even by root.
 

@@ -15,7 +15,9 @@ from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.export import export
 from sae_reasoning.jobs.traces import traces
+from sae_reasoning.opening import open_task
 from sae_reasoning.records import Trace
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, parse_prompt
 
 
@@ -178,7 +180,7 @@ def test_an_export_and_the_table_itself_are_imported_as_the_same_traces(
         assert [t.token_ids[: t.num_prompt_tokens] for t in back] == cut
 
 
-def test_a_behaviour_that_the_grammar_does_not_mark_is_refused(tiny_config: Config) -> None:
+def test_a_behaviour_that_the_grammar_does_not_label_is_refused(tiny_config: Config) -> None:
     tiny_config.behaviours = ["backtraking"]
     with pytest.raises(ConfigError, match=r"names backtraking, which .* choose of backtracking"):
         traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))
@@ -196,3 +198,29 @@ def test_the_search_world_can_be_read_as_natural_text(tiny_config: Config) -> No
     for trace in made:
         places = {one.char_end for one in trace.opportunities}
         assert len(trace.opportunities) == len(places) * len(tiny_config.behaviours)
+
+
+def test_the_search_world_as_natural_text_may_keep_its_own_labels(tiny_config: Config) -> None:
+    """So that what labels by words cost is told from what else natural text lacks."""
+    tiny_config.task.kind, tiny_config.traces.annotator = "text", "grammar"
+    tiny_config.traces.num_problems = 2
+    traces(tiny_config, tracker=NullTracker(), console=Console(io.StringIO()))
+    made = read_traces(tiny_config.folder / "traces" / "traces.parquet")
+    task = open_task(tiny_config, made)
+    assert (task.name, task.annotator.name, task.judge) == ("text", "search", None)
+    for trace in made:
+        problem = Problem(trace.problem_id, trace.split, trace.prompt)
+        found = task.annotate(problem, trace.text, truncated=trace.truncated, model=trace.writer)
+        assert [o.char_end for o in found.opportunities] == [
+            o.char_end for o in trace.opportunities
+        ]
+
+
+def test_later_text_of_the_search_world_gets_the_annotator_of_its_traces(
+    tiny_config: Config,
+) -> None:
+    assert open_task(tiny_config).annotator.name == "search"
+    tiny_config.traces.annotator = "cues"
+    assert open_task(tiny_config).annotator.name == "cues"
+    tiny_config.traces.annotator, tiny_config.traces.annotator_model = "llm", "m"
+    assert open_task(tiny_config).annotator.name == "llm:m"

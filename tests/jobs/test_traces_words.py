@@ -17,7 +17,7 @@ from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.tables import read_table, read_traces, write_table
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
-from sae_reasoning.jobs.traces.rollouts import opens_thought
+from sae_reasoning.opening.grades import opens_thought
 from sae_reasoning.records import Trace
 
 ROWS = [{"question": f"What is {n} and 1?", "answer": f"easy\n#### {n + 1}"} for n in range(6)]

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sae_reasoning.traces.summary import beside_each_other, writers_in_words
+from sae_reasoning.traces.summary import beside_each_other
 
 SUMMARY = pd.DataFrame(
     [
@@ -34,9 +34,3 @@ def test_a_writer_that_stands_alone_has_its_own_columns(writer: str) -> None:
         f"{writer}: a trace",
         f"{writer}: of opportunities",
     }
-
-
-def test_words_give_grades_and_truncation() -> None:
-    assert writers_in_words(SUMMARY) == (
-        "base 4 traces, 25.0% right, 0.0% truncated; rl 2 traces, none graded, 50.0% truncated"
-    )

@@ -1,8 +1,7 @@
 """The models answer the same problems."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from sae_reasoning.config import Config
@@ -16,15 +15,12 @@ from sae_reasoning.edges.lm.load import (
     load_tokenizer,
 )
 from sae_reasoning.edges.lm.offsets import offsets_of
-from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.lm.vllm import VllmWriter
 from sae_reasoning.edges.tables import read_traces, write_traces
-from sae_reasoning.opening import open_task
 from sae_reasoning.records import Annotation, Trace
 from sae_reasoning.rollouts.respond import Sampling, prefix_of, respond
 from sae_reasoning.steering.noise import Noise
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.protocol import Task
 from sae_reasoning.traces.align import Rollout
 
 
@@ -41,7 +37,7 @@ def roll_out(
 ) -> list[Trace]:
     """Rollouts of every writer, a part file for every few batches, so a kill loses little.
 
-    Of problems in words they bear no grade and no moves yet.
+    They bear no grade and no labels yet.
     """
     _check_lengths(cfg, problems)
     every = {"base": cfg.traces.base_samples, "rl": cfg.traces.rl_samples}
@@ -54,7 +50,7 @@ def roll_out(
             + (" by vLLM" if cfg.traces.engine == "vllm" else ""),
         },
     )
-    task, made = open_task(cfg), list[Trace]()
+    made = list[Trace]()
     for writer, model in cfg.pair.readers.items():
         asked = [_Asked(p, s) for p in problems for s in range(samples[writer])]
         size = 4 * cfg.traces.batch_size
@@ -69,7 +65,7 @@ def roll_out(
                         if cfg.traces.engine == "vllm"
                         else load(model, cfg.device)
                     )
-                    write_traces(part, list(_write(lm, writer, chunk, task, cfg)))
+                    write_traces(part, list(_write(lm, writer, chunk, cfg)))
                 made.extend(read_traces(part))
                 bar.advance(len(chunk))
     return made
@@ -91,9 +87,8 @@ def _check_lengths(cfg: Config, problems: Sequence[Problem]) -> None:
 
 
 def _write(
-    lm: LanguageModel | VllmWriter, writer: str, asked: Sequence[_Asked], task: Task, cfg: Config
+    lm: LanguageModel | VllmWriter, writer: str, asked: Sequence[_Asked], cfg: Config
 ) -> Iterator[Trace]:
-    """Rollouts with the task's annotation; natural text bears none yet."""
     for one, (ids, end_id) in zip(asked, _sampled(lm, asked, cfg), strict=True):
         text = lm.decode(ids)
         rollout = Rollout(
@@ -104,16 +99,10 @@ def _write(
             text,
             truncated=end_id is None,
         )
-        found = Annotation((), (), None)
-        if task.behaviours is not None:
-            found = task.annotate(one.problem, text, truncated=rollout.truncated, model=writer)
-        elif cfg.traces.kind == "search":
-            right = task.grade(one.problem, text, truncated=rollout.truncated, model=writer)
-            found = Annotation((), (), right)
         yield rollout.annotated(
             one.problem,
-            found,
-            annotator=task.annotator.name,
+            Annotation((), (), None),
+            annotator="",
             writer=writer,
             model=lm.facts.name,
             sample=f"{one.sample:03d}",
@@ -136,14 +125,3 @@ def _sampled(
     sampling = Sampling(noise, temperature, most, cfg.traces.batch_size)
     prefixes = [prefix_of(lm, a.problem.prompt, a.problem.key, a.sample) for a in asked]
     return [(list(one.token_ids), one.end_id) for one in respond(lm, prefixes, sampling)]
-
-
-def opens_thought(cfg: Config) -> Callable[[Trace], bool]:
-    """By trace, whether the prompt that its writer got ends in an open thought."""
-    tokenizers = {writer: load_tokenizer(model) for writer, model in cfg.pair.readers.items()}
-
-    @cache
-    def opened(writer: str, prompt: str) -> bool:
-        return prompt_opens_thinking(tokenizers[writer], prompt)
-
-    return lambda trace: opened(trace.writer, trace.prompt)

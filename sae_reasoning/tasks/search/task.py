@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from sae_reasoning.records import MODELS, Annotation
+from sae_reasoning.tasks.annotations import OneByOne
 from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import (
@@ -42,7 +43,7 @@ def _posed(prompt: str) -> SearchProblem:
     return parse_prompt(prompt)
 
 
-class SearchAnnotator:
+class SearchAnnotator(OneByOne):
     """Reads behaviours out of text by the world's grammar."""
 
     name = "search"

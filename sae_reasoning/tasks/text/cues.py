@@ -1,6 +1,6 @@
-"""Moves by their words: the baseline that any better annotator must beat.
+"""Behaviours by their words: the baseline that any better annotator must beat.
 
-A sentence that holds a cue of a move, as whole words and in any case, is a span of that move; where
+A sentence that holds a cue of a behaviour, as whole words and in any case, is a span of it; where
 it holds cues of several, of the one whose cue comes first, then of the one listed first. A cue that
 begins with `^` counts at the beginning of a sentence only. Apostrophes, hyphens and spaces are the
 same however they're set: `I'm` is found where the text has `I’m`.
@@ -19,14 +19,14 @@ _GAP = r"[\s\u200b\u2060\ufeff]+"  # White space, and spaces of no width.
 
 
 class Lexicon:
-    """Cues of moves.
+    """Cues of behaviours.
 
     Args:
-        cues: Of each move.
-        behaviours: Moves to mark.
+        cues: Of each behaviour.
+        behaviours: To label.
 
     Raises:
-        ConfigError: A move has no cue.
+        ConfigError: A behaviour has no cue.
     """
 
     def __init__(self, cues: Mapping[str, Sequence[str]], behaviours: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ class Lexicon:
         if without:
             raise ConfigError(
                 f"traces.annotator=cues has no cues for {', '.join(without)}; list them under "
-                "traces.cues in a file of conf/behaviours, or leave the moves out of behaviours"
+                "traces.cues in a file of conf/behaviours, or leave them out of behaviours"
             )
         self._patterns = [
             (behaviour, re.compile("|".join(map(_pattern, cues[behaviour])), re.IGNORECASE))

@@ -1,7 +1,7 @@
 """Where quoted sections stand in a text: in order, each at its own occurrence, fuzzily in bounds.
 
-Whoever marks moves by quoting them (a person with brackets, a language model) doesn't always quote
-verbatim. So:
+Whoever labels behaviours by quoting them (a person with brackets, a language model) doesn't always
+quote verbatim. So:
 
 1. Sections and text are cut into pieces (words, numbers, single signs), so that white space doesn't
    count.
@@ -15,49 +15,14 @@ verbatim. So:
 
 import re
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 _PIECE = re.compile(r"[^\W_]+|[^\w\s]|_")
 
 MAX_EDITS = 0.3
 """Share of a section's pieces that may be other ones, missing or too many."""
-
-
-@dataclass
-class Placement:
-    """How many quoted sections of each label there were, and how many were found in their text.
-
-    A label of "" is a section whose header can't be read; it's never placed.
-    """
-
-    quoted: Counter[str] = field(default_factory=Counter)
-    placed: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "Placement") -> None:
-        """Count another file's too."""
-        self.quoted += other.quoted
-        self.placed += other.placed
-
-    @property
-    def share(self) -> float:
-        """Of all sections, those placed."""
-        return self.placed.total() / self.quoted.total() if self.quoted else float("nan")
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row a label: sections, placed, lost, share placed."""
-        return [
-            {
-                "label": label or "(no readable header)",
-                "sections": count,
-                "placed": self.placed[label],
-                "lost": count - self.placed[label],
-                "share": self.placed[label] / count,
-            }
-            for label, count in sorted(self.quoted.items())
-        ]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Sentences of natural text: where a move may start, where nobody's grammar says so.
+"""Sentences of natural text: where a behaviour may start, where no grammar says so.
 
 One rule, by the past alone, says of a place in a text whether a sentence may start there
-(`may_start`): so whoever hears a text while it's written and whoever reads it afterwards say the
-same of each place. What follows tells more: the full stop of a decimal, or of `x.append`, turns out
-to end nothing. Whole texts are cut into sentences (`sentence_starts`) where white space follows.
+(`may_start`), so that the same is said of each place while a text is written and afterwards. What
+follows tells more: the full stop of a decimal, or of `x.append`, turns out to end nothing. Whole
+texts are cut into sentences (`sentence_starts`) where white space follows.
 """
 
 import re
@@ -62,12 +62,12 @@ def _may_start_at(text: str, place: int) -> bool:
 
 
 class SentenceListener:
-    """Hears a text while it's written; says of each place what `may_start` says of it."""
+    """Follows a text while it is written; says of each place what `may_start` says of it."""
 
     def __init__(self) -> None:
         self._before = ""
 
-    def hear(self, piece: str) -> bool:
+    def may_start_after(self, piece: str) -> bool:
         """Whether a sentence may start after a piece.
 
         Args:
@@ -126,7 +126,7 @@ def sentences(text: str) -> list[tuple[int, int]]:
 def sentence_opportunities(
     text: str, spans: Sequence[Span], behaviours: Sequence[str]
 ) -> tuple[Opportunity, ...]:
-    """Every sentence start, and every place where a span starts, once a move."""
+    """Every sentence start, and every place where a span starts, once a behaviour."""
     onsets = {(span.char_start, span.behaviour) for span in spans}
     starts = {*sentence_starts(text), *(span.char_start for span in spans)}
     return tuple(

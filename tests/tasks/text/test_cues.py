@@ -79,13 +79,24 @@ def test_cues_stale_only_traces_that_were_marked_by_them() -> None:
     assert "meanings" not in cued
 
 
+def test_cues_stale_imported_traces_whose_later_text_they_may_label() -> None:
+    brought = compose(["traces.source=mine.jsonl", "traces.annotator=imported"])
+    assert "cues" in brought.settings("traces")["traces"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
         (["traces.annotator=gramar"], "choose one of auto, grammar"),
         (["traces.annotator=llm"], "needs an http.s. URL"),
-        (["traces.annotator=imported"], "no moves come with it"),
+        (["traces.annotator=imported"], "no labels come with it"),
         (["traces.annotator=grammar", "traces.source=mine.jsonl"], "isn't the organisms' world"),
+        (["traces.annotator=fitted"], r"needs labelled traces .traces.fitted_on=?"),
+        (
+            ["traces.source=a.jsonl", "traces.second_annotator=fitted", "traces.fitted_on=a.jsonl"],
+            "fitted on the labels that it would be compared with",
+        ),
+        (["traces.fitted_min_kappa=1"], "must be a κ below 1"),
         (["traces.annotator_failures=1"], "must be a share"),
         (["traces.jitter=-1"], "is negative"),
     ],

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from sae_reasoning.steering.positions import OPPORTUNITIES, Positions, Timing
 from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.annotators import CueAnnotator
 from sae_reasoning.tasks.text.sentences import (
     possible_starts,
     sentence_opportunities,
     sentence_starts,
     sentences,
 )
-from sae_reasoning.tasks.text.task import CueAnnotator
 
 MOVE = "backtracking"
 CUES = {MOVE: ["wait"], "verification": ["check"]}

@@ -4,6 +4,7 @@ import pytest
 
 from sae_reasoning.records import BASE, RL, Comparison
 from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.text.annotators import CueAnnotator
 from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task
 
 PROBLEM = Problem("p00000", "report", "What is 6 times 7?", "42", "math")
@@ -20,8 +21,7 @@ class NoScorers:
 
 
 TASK = text_task(
-    ["backtracking", "deduction"],
-    {"backtracking": ["wait"], "deduction": ["^so"]},
+    CueAnnotator({"backtracking": ["wait"], "deduction": ["^so"]}, ["backtracking", "deduction"]),
     {
         BASE: response_format(opened=False, marks=False),
         RL: response_format(opened=True, marks=False),

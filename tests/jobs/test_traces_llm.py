@@ -16,7 +16,7 @@ from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tok
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.traces import traces
-from sae_reasoning.jobs.traces.marks import mark
+from sae_reasoning.rollouts.labels import label_traces
 from sae_reasoning.tasks.search.problems import draw_problems
 from sae_reasoning.tasks.search.task import search_task
 from sae_reasoning.traces.align import Rollout
@@ -245,5 +245,5 @@ def test_the_grammar_marks_a_rollout_that_ended_as_it_did_when_it_was_made(
         problem, found, annotator="search", writer="rl", model="m", sample="000"
     )
     assert made.opportunities[-1].char_end == len(text)
-    marked = mark(tiny_config, "grammar", [made], Console(io.StringIO())).traces
-    assert marked == [made]
+    labelled = label_traces(task.annotator, [made], tiny_config.pair.base).traces
+    assert labelled == [made]

@@ -1,7 +1,6 @@
 """Imported traces, held against what the models that are to read them can read."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console
@@ -9,6 +8,7 @@ from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import describe, load_tokenizer
 from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.records import Trace
+from sae_reasoning.traces.align import cut_to
 
 
 def fit_readers(cfg: Config, traces: Sequence[Trace], console: Console) -> list[Trace]:
@@ -42,7 +42,7 @@ def fit_readers(cfg: Config, traces: Sequence[Trace], console: Console) -> list[
         require_context(most, model.named, max(t.num_prompt_tokens + 1 for t in found))
         console.warn(f"{told}, and are cut there")
         found = [
-            cut(trace, most, offsets_of(tokenizer, _response(trace), trace.text))
+            cut_to(trace, most, offsets_of(tokenizer, _response(trace), trace.text))
             if len(trace.token_ids) > most
             else trace
             for trace in found
@@ -52,26 +52,3 @@ def fit_readers(cfg: Config, traces: Sequence[Trace], console: Console) -> list[
 
 def _response(trace: Trace) -> tuple[int, ...]:
     return trace.token_ids[trace.num_prompt_tokens :]
-
-
-def cut(trace: Trace, most: int, offsets: Sequence[tuple[int, int]]) -> Trace:
-    """The first tokens of a trace, with the moves and opportunities that lie there.
-
-    Args:
-        trace: A longer one.
-        most: Tokens that are left, at least one of the response.
-        offsets: Characters of each token of its response.
-    """
-    end = offsets[most - trace.num_prompt_tokens - 1][1]
-    return replace(
-        trace,
-        text=trace.text[:end],
-        token_ids=trace.token_ids[:most],
-        truncated=True,
-        spans=tuple(
-            replace(span, char_end=min(span.char_end, end), token_end=min(span.token_end, most))
-            for span in trace.spans
-            if span.token_start < most and span.char_start < end
-        ),
-        opportunities=tuple(one for one in trace.opportunities if one.token < most - 1),
-    )

@@ -8,9 +8,11 @@ from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import check_gym_task, gym_entries
-from sae_reasoning.opening import draw_own_problems, draw_search_problems, open_task
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym
+from sae_reasoning.tasks.search.grammar import NEW_REMARKS, REMARKS
+from sae_reasoning.tasks.search.problems import draw_problems as draw_of_world
+from sae_reasoning.tasks.search.world import NEW_PLACES, PLACES, Difficulty
+from sae_reasoning.tasks.text.questions import DATASETS, Draw, pose_gym, pose_rows
 
 
 def check_source(part: TracesConfig) -> None:
@@ -37,7 +39,7 @@ def draw_problems(
     Args:
         cfg: The experiment.
         rows: Of the file of problems, where `traces.source` names one.
-        warn: Hears of problems that are left out.
+        warn: Told of problems that are left out.
 
     Raises:
         ConfigError: There are none, or a tokenizer doesn't know their words.
@@ -57,6 +59,24 @@ def draw_problems(
     return draw_own_problems(cfg, rows, warn)
 
 
+def draw_own_problems(
+    cfg: Config, rows: Sequence[tuple[str, Mapping[str, Any]]], warn: Callable[[str], None]
+) -> list[Problem]:
+    """Problems of rows in words or numbers, at most `traces.num_problems`, drawn at random.
+
+    Args:
+        cfg: The experiment.
+        rows: Of a file, or of a dataset.
+        warn: Told of problems that are left out.
+
+    Raises:
+        ConfigError: A row has no question, or fewer than two problems are there.
+    """
+    part = cfg.traces
+    draw = Draw(part.num_problems, part.report_share, part.instruction, part.seed)
+    return pose_rows(rows, f"traces.source={part.source}", draw, warn)
+
+
 def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
     name, _, folder = cfg.traces.source.partition(":")
     known = DATASETS[name]
@@ -71,13 +91,6 @@ def _dataset_rows(cfg: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
 
 
 def _search_problems(cfg: Config) -> list[Problem]:
-    known = open_task(cfg).behaviours
-    missing = set(cfg.behaviours) - known if known is not None else set()
-    if missing and cfg.traces.annotator in ("auto", "grammar"):
-        raise ConfigError(
-            f"behaviours={cfg.behaviours} names {min(missing)}, which the search world's grammar "
-            f"doesn't mark; choose of {', '.join(sorted(known or ()))}"
-        )
     problems = draw_search_problems(cfg)
     for model in cfg.pair.readers.values():
         if not expresses(load_tokenizer(model), problems[0].prompt):
@@ -91,3 +104,15 @@ def _search_problems(cfg: Config) -> list[Problem]:
         cfg.pair, (encode_prompt(load_tokenizer(model), first) for model in models)
     )
     return problems
+
+
+def draw_search_problems(cfg: Config) -> list[Problem]:
+    """Problems of the search world, as many and as large as `cfg` says."""
+    return draw_of_world(
+        cfg.traces.num_problems,
+        cfg.traces.report_share,
+        cfg.traces.seed,
+        Difficulty(cfg.task.min_edges, cfg.task.max_edges),
+        PLACES if cfg.task.places == "known" else NEW_PLACES,
+        REMARKS if cfg.task.remarks == "known" else NEW_REMARKS,
+    )

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from sae_reasoning.tasks.text.judge import (
+from sae_reasoning.tasks.text.llm_labels import (
     UnreadableAnswerError,
     answer_schema,
     estimate_tokens,
