@@ -33,7 +33,7 @@ def test_every_stage_that_makes_a_folder_has_a_version() -> None:
     makes = {
         name
         for name, files in sources.items()
-        if any("with Stage(" in one.read_text("utf-8") for one in files if one.exists())
+        if any("stage.finish(" in one.read_text("utf-8") for one in files if one.exists())
     }
     assert makes == VERSIONS.keys()
     assert all(version > 0 for version in VERSIONS.values())

@@ -59,10 +59,8 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     with Stage(
         cfg.folder / "course", cfg.settings("course"), facts | {"contrast": made.fingerprint}
     ) as stage:
-        if stage.is_current:
-            console.current("course", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         shown = _shown_to(cfg)
         steps = {name: step for name, (step, _) in models.items()}
         console.plan(

@@ -15,10 +15,8 @@ def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     with Stage(
         cfg.folder / "export", cfg.settings("export"), {"traces": made.fingerprint}
     ) as stage:
-        if stage.is_current:
-            console.current("export", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         splits = ("select", "report") if cfg.export.split == "all" else (cfg.export.split,)
         every = read_traces(cfg.folder / "traces" / "traces.parquet")
         chosen = [trace for trace in every if trace.split in splits]

@@ -38,10 +38,8 @@ def transfer(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     edited = _edited(cfg)
     made_from = {str(one): one.manifest.fingerprint for one in edited}
     with Stage(cfg.place("transfer"), cfg.settings("transfer"), made_from) as stage:
-        if stage.is_current:
-            console.current("transfer", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         console.plan("transfer", {str(one): one.folder for one in edited})
         table = join([one.cells() for one in edited])
         write_table(stage.folder / "transfer.parquet", table)

@@ -135,6 +135,16 @@ def test_wrote_names_folder_size_and_time(tmp_path: Path):
     assert f"wrote {tmp_path / 'cache'} (1 file, 1.5 kB) in" in stream.getvalue()
 
 
+def test_a_stage_that_is_up_to_date_is_said_to_be_and_given(tmp_path: Path):
+    console = Console(stream := io.StringIO())
+    with Stage(tmp_path / "cache", {}, {}) as stage:
+        assert console.up_to_date(stage) is None and not stream.getvalue()
+        manifest = stage.finish({})
+    with Stage(tmp_path / "cache", {}, {}) as stage:
+        assert console.up_to_date(stage) == manifest
+    assert stream.getvalue() == f"cache: {tmp_path / 'cache'} is up to date\n"
+
+
 def test_plan_current_and_next_are_one_line_each(capsys):
     console = Console()
     console.plan("cache", {"traces": "6,000", "disk": megabytes(2.5e6)})

@@ -46,10 +46,8 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """
     own, place = cfg.ablate, cfg.place("ablate")
     with Stage(place, cfg.settings("ablate"), inputs_of(cfg)) as stage:
-        if stage.is_current:
-            console.current(place.name, stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         experiment = prepare(cfg)
         console.plan(place.name, experiment.lines())
         for warning in (too_short(cfg, experiment.chosen), *_without_random(cfg, experiment)):
