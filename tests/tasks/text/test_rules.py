@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sae_reasoning.tasks.text.judge import UnreadableAnswerError, read_answer
 
 from sae_reasoning.config import _RULES
 from sae_reasoning.edges.artifacts import fingerprint
@@ -22,6 +21,7 @@ from sae_reasoning.records import Comparison
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.text.cues import Lexicon
 from sae_reasoning.tasks.text.grading import COUNTDOWN, GYM, Grader
+from sae_reasoning.tasks.text.llm_labels import UnreadableAnswerError, read_answer
 from sae_reasoning.tasks.text.placing import place
 from sae_reasoning.tasks.text.questions import Draw, pose_rows
 from sae_reasoning.tasks.text.sentences import possible_starts, sentence_opportunities, sentences
