@@ -62,7 +62,7 @@ class Condition:
         edit: `ablate`, `clamp`, `scale`, `add`, or `none`.
         dose: Target in multiples of the latents' maximum (clamp, add), factor (scale); 0 for
             ablation.
-        kind: `edit`, what stands beside it, or `none`.
+        kind: `edit`, what it is compared with, or `none`.
         draw: Which draw of the control; 0 otherwise.
         latents: What is moved (for a bare direction: whose edit it is as large as).
         intervention: What happens to a row.
@@ -123,7 +123,8 @@ class EditPlan:
         dose: As a condition's.
         where: `all` or `opportunities`.
         found_by: Whose latents.
-        draws: By kind of what stands beside it, how many draws; of other behaviours each, if any.
+        draws: By kind of what it is compared with, how many draws; each of other behaviours, if
+            any.
         first: Place of the first latent in the list; others than 0 for single latents.
     """
 
@@ -172,7 +173,7 @@ UNEDITED = Condition("", NONE, 0.0, NONE, 0, (), NO_EDIT)
 
 
 def plan_conditions(plans: Sequence[EditPlan], material: Material, *, seed: int) -> list[Condition]:
-    """Every edit of every behaviour's latents with what stands beside it, after the one without.
+    """Every edit of every behaviour's latents with what it is compared with, after the one without.
 
     Args:
         plans: Edits to make.
@@ -225,7 +226,7 @@ class _Made(NamedTuple):
 
 
 class _Beside:
-    """An edit of one behaviour's latents, and what stands beside it."""
+    """An edit of one behaviour's latents, and what it is compared with."""
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ MAIN_EDIT = {"base": CLAMP, "rl": ABLATE}
 def num_conditions(
     own: AblateConfig, model: str, num_behaviours: int, *, is_single: bool = False
 ) -> int:
-    """Conditions of one model at most: no edit, and each behaviour's edits with what stands beside.
+    """Conditions of one model at most: no edit, and each behaviour's edits with their controls.
 
     So many where every behaviour's list is as long as the largest set, and none holds another's
     latents.
@@ -49,7 +49,7 @@ def _num_beside(plan: EditPlan, num_behaviours: int) -> int:
 
 
 def edit_plans(own: AblateConfig, model: str, *, is_single: bool = False) -> list[EditPlan]:
-    """Edits of one model: the main one with all that stands beside it, then variations."""
+    """Edits of one model: the main one with all that it is compared with, then variations."""
     edit = MAIN_EDIT[model]
     if own.matches_of:
         beside = {MATCHED: own.controls, RANDOM: own.controls, OTHER: 1}

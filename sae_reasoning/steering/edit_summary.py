@@ -65,7 +65,7 @@ class Summary(NamedTuple):
 
 
 def tables_of(found: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The tables that stand beside that of effects, by name."""
+    """The tables beside that of effects, by name."""
     return {
         "sets": growing_sets(found),
         "doses": doses(found),

@@ -2,8 +2,8 @@
 
 1. Every rollout is counted: for each outcome a numerator and a denominator (outcomes.py).
 2. Both are summed by draw of a control and by problem, over samples, and divided (ratios.py).
-3. Each edit, and each of what stands beside it, is compared with no edit, and the edit with each of
-   its controls and rivals, paired by problem. A control that was drawn is beaten by what lies
+3. Each edit, and each of its controls and rivals, is compared with no edit, and the edit with each
+   of them, paired by problem. A control that was drawn is beaten by what lies
    beyond one more draw of it; of other behaviours' latents, of which there are no more, by what
    lies beyond each.
 4. What an edit did counts only within the coherence guard (coherence.py). Edits beyond it, and
@@ -32,7 +32,7 @@ from sae_reasoning.steering.conditions import (
 from sae_reasoning.steering.ratios import Bootstrap, Differences, Ratios, by_problem
 
 EDIT_KEYS = ["behaviour", "edit", "dose", "set_size", "first", "where", "found_by"]
-"""What tells one edit from another; what stands beside it has the same."""
+"""What tells one edit from another; what it is compared with has the same."""
 AGAINST = {
     "control": MATCHED,
     "random": RANDOM,
@@ -81,7 +81,7 @@ def effects(
     """One row for each model, edit, condition and outcome; a control's value is its draws' mean.
 
     `difference` is against the same problems without an edit. Rows of the edit itself also hold
-    what is left of it after what stands beside it: `difference_from_control` (matched latents),
+    what is left of it after what it is compared with: `difference_from_control` (matched latents),
     `_random` (random directions), `_random_positions`, `_other` (other behaviours' latents),
     `_vector` (the mean difference), `_permuted` (permuted matches) and `_own` (this run's own
     latents, where another's are edited). Each has its interval, and its q over the table. Matched
@@ -162,7 +162,7 @@ class _Model:
         return [key for key, rows in self._of_edit.items() if (self._kind[rows] == EDIT).any()]
 
     def frames(self, key: tuple[object, ...]) -> Iterable[pd.DataFrame]:
-        """Rows of one edit, of no edit, and of what stands beside it."""
+        """Rows of one edit, of no edit, and of what it is compared with."""
         rows = self._of_edit[key]
         kinds = {NONE: np.flatnonzero(self._kind == NONE)}
         kinds |= {k: rows[self._kind[rows] == k] for k in dict.fromkeys(self._kind[rows])}
@@ -239,7 +239,7 @@ class _Model:
         sums: Float[np.ndarray, "draw problem outcome 2"],
         is_share: Bool[np.ndarray, " outcome"],
     ) -> Differences:
-        """The edit less what stands beside it."""
+        """The edit less what it is compared with."""
         edit = found[EDIT]
         if control == OTHER:
             each = [

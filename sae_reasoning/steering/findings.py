@@ -294,7 +294,7 @@ def doses(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def dose_curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `doses`, the points of curves: the sets that have most doses, with what stands beside.
+    """Of `doses`, the points of curves: the sets that have most doses, with their controls.
 
     Args:
         table: As `doses` makes it.

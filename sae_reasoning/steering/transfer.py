@@ -65,9 +65,8 @@ carries_over         whether the effect is significant and goes the way asked; m
 validity (_without)  share of the behaviour's starts that are carried out rightly
 others_valid (_low)  what is left of the other behaviours' validity, as a share
 accuracy (_without)  right answers
-permuted, matched, random, other (behaviours' counterparts), own    change by what stands beside it;
-by
-                     `_largest` of `_draws` draws
+permuted, matched, random, other (behaviours' counterparts), own    change by what it is compared
+                     with; by `_largest` of `_draws` draws
 beyond_<name>        the change less that one, with its interval and q
 """
 

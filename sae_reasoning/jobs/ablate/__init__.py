@@ -1,7 +1,7 @@
 """Edit the latents of each behaviour in both models; measure what changes, against controls.
 
-1. Latents are chosen from the shortlist, and edits planned with what stands beside each: controls
-   as large, other behaviours' latents, the mean difference (`steering.conditions`).
+1. Latents are chosen from the shortlist, and edits planned, each with what it is compared with:
+   controls as large, other behaviours' latents, the mean difference (`steering.conditions`).
 2. Both models write under every condition, with common noise (`rollouts.edited`).
 3. Outcomes are counted, compared with no edit and with every control, and held against the
    coherence guard (`steering.effects`, `steering.coherence`).
