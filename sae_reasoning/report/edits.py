@@ -14,7 +14,12 @@ import pandas as pd
 
 from sae_reasoning.steering.conditions import ABLATE, EDIT, NONE
 from sae_reasoning.steering.effects import EDIT_KEYS
-from sae_reasoning.steering.findings import main_edits, off_target, own_effects
+from sae_reasoning.steering.findings import (
+    main_edits,
+    of_the_text,
+    off_target,
+    own_effects,
+)
 from sae_reasoning.texts import shown
 
 NUM_TEXTS = 3
@@ -28,6 +33,7 @@ _SETS = [
 _BESIDE = ["model", "behaviour", "condition", "value", *_CHANGE, "num_draws"]
 _DOSES = ["model", "behaviour", "edit", "condition", "dose", *_CHANGE]
 _OFF_TARGET = ["model", "behaviour", "affected", *_CHANGE, "q"]
+_TEXT = ["model", "behaviour", "part", "without", "value", *_CHANGE]
 _SHORT_RUN = 2
 """Words: a run of so few equal words between differing ones counts as differing."""
 _MAX_TEXT = 4000
@@ -107,7 +113,8 @@ class Edits:
         self._main = keys[[*_OF_EDIT, "latents"]]
         self._beside = main_edits(own)
         self._doses = doses
-        self._off = main_edits(effects).pipe(off_target)
+        self._off = off_target(main)
+        self._text = of_the_text(main)
         self._generations, self._seed = generations, seed
         self._pairs: dict[tuple[Any, ...], list[Pair]] = {}
 
@@ -137,6 +144,7 @@ class Edits:
                 row | {"affected": shown(row["affected"])}
                 for row in of_main(self._off, _OFF_TARGET)
             ],
+            "text": of_main(self._text, _TEXT),
             "texts": [asdict(pair) for key in _keys(main) for pair in self._texts(key)],
         }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sae_reasoning.steering.coherence import PARTS
 from sae_reasoning.steering.conditions import (
     ABLATE,
     CLAMP,
@@ -322,6 +323,20 @@ def off_target(found: pd.DataFrame) -> pd.DataFrame:
     is_rate = measured.str.startswith(prefix).astype(bool)
     behaviours = measured[is_rate].str.removeprefix(prefix)
     return edits.loc[is_rate, columns].assign(affected=behaviours).reset_index(drop=True)
+
+
+def of_the_text(found: pd.DataFrame) -> pd.DataFrame:
+    """What edits do to the text itself: a row for each part of the coherence guard of text.
+
+    Columns `part`, its value `without` the edit and with it, the difference and its interval, n.
+    """
+    names = {part.outcome: part.name for part in PARTS}
+    rows = found[found.outcome.isin(names)]
+    without = rows[rows.condition == NONE].set_index([*_OF_EDIT, "outcome"]).value
+    edits = rows[rows.condition == EDIT].set_index([*_OF_EDIT, "outcome"])
+    edits = edits.assign(without=without.reindex(edits.index)).reset_index()
+    columns = [*_OF_EDIT, "without", "value", "difference", "low", "high", "n"]
+    return edits[columns].assign(part=edits.outcome.map(names))
 
 
 def returning(found: pd.DataFrame) -> pd.DataFrame:

@@ -48,6 +48,9 @@ def test_a_set_with_no_controls_beside_it_is_said_to_have_none():
     assert [(one["set_size"], one["coherent"], one["significant"]) for one in done["sets"]] == [
         *((1, True, True), (2, True, None))
     ]
+    parts = {one["part"]: (one["without"], one["value"]) for one in done["text"]}
+    assert {"accuracy", "repeated 3-grams", "compression", "length", "truncated"} <= set(parts)
+    assert parts["accuracy"] == (1, 1)
     record = plain({"attacks": [], "sets": done["sets"]})
     assert [one["significant"] for one in record["sets"]] == [True, None]
     row = {"layer": 1, "latent": 2, "shortlist": "span_detectors", "behaviour": "backtracking"}

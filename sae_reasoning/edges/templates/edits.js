@@ -35,6 +35,9 @@ function mainEdit(record, model, behaviour) {
     differenceBars(beside.map((b) => ({ ...b, label: named(b.condition) })), "change of starts per opportunity")];
   const off = of(record.off_target).filter((o) => o.difference !== null);
   if (off.length) parts.push(element("h4", "", `${MODEL_NAMES[model]}: the same edit on every behaviour`), differenceBars(off.map((o) => ({ ...o, label: o.behaviour + (o.behaviour === behaviour ? " (its own)" : "") })), "change of starts per opportunity"));
+  const text = of(record.text || []);
+  if (text.length) parts.push(element("h4", "", `${MODEL_NAMES[model]}: the text itself`), table(["", "without → with the edit", "change", "n"],
+    text.map((t) => [t.part, whole(`${figure(t.without)} → ${figure(t.value)}`), whole(t.difference === null ? "–" : figure(t.difference) + interval(t.low, t.high)), t.n]), [3]));
   const doses = of(record.doses).filter((d) => d.difference !== null);
   if (new Set(doses.map((d) => d.dose)).size > 1) parts.push(doseCurve(doses, `${MODEL_NAMES[model]}: dose–response of ${behaviour}`));
   for (const pair of of(record.texts)) parts.push(textPair(pair));
