@@ -97,7 +97,7 @@ VERSIONS = {
     "match": 2,
     "ablate": 10,
     "transfer": 2,
-    "contrast": 7,
+    "contrast": 8,
     "course": 4,
     "hybrid": 5,
     "elicit": 3,

@@ -19,6 +19,9 @@ class ContrastConfig(SamplingConfig):
         select_problems: Problems of the select split, at most; vectors and openings are chosen on
             them.
         samples: Rollouts a problem and model, with the thinking prefix forced.
+        onset_places: Places of the report split at which both models continue a text where openings
+            can't all be listed, at most: those where a writer started a behaviour, and others.
+        onset_samples: Continuations of each such place by each model, a sentence long.
         report_starts: Places at which a behaviour is started for the models, at most.
         select_starts: The same on the select split.
         best_of: Samples of the base, of which the best counts.
@@ -39,6 +42,8 @@ class ContrastConfig(SamplingConfig):
     report_problems: int = 300
     select_problems: int = 100
     samples: int = 2
+    onset_places: int = 600
+    onset_samples: int = 8
     report_starts: int = 250
     select_starts: int = 60
     best_of: int = 2
@@ -57,6 +62,7 @@ class ContrastConfig(SamplingConfig):
     def __post_init__(self) -> None:
         prefix = "contrast"
         positive(self, prefix, "report_problems", "select_problems", "samples", "report_starts")
+        positive(self, prefix, "onset_places", "onset_samples")
         positive(self, prefix, "select_starts", "best_of", "onset_predictors", "controls")
         positive(self, prefix, "pass_problems", "pass_samples", "corrupted_traces")
         positive(self, prefix, "behaviour_tokens", "token_budget")

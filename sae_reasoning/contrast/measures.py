@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sae_reasoning.records import MODELS
-from sae_reasoning.stats import Estimate, bootstrap_of_sums, wilson
+from sae_reasoning.stats import Estimate, bootstrap_of_sums, most_of_none, wilson
 
 RATIO, DIFFERENCE = "rl/base", "rl-base"
 FEW = 10
@@ -95,7 +95,9 @@ def compared(
 ) -> list[Measure]:
     """Rates of both models, their ratio and difference, at 95 % and (equivalence) 90 %.
 
-    The ratio is infinite where the base alone has a rate of 0, and unknown where both have.
+    The ratio is infinite where the base alone has a rate of 0, and unknown where both have. Its
+    lower bound is then that of the RL model's rate over the largest rate of which nothing would be
+    seen on as many problems (`most_of_none`).
 
     Args:
         resampling: Makes intervals.
@@ -122,9 +124,12 @@ def compared(
         own = sums[:, number].reshape(len(sums), -1)
         estimate = resampling.estimate(own, lambda of: rates(of)[..., 0])
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items[number]))
+    least = found[1].low
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
             estimate = resampling.estimate(sums.reshape(len(sums), -1), statistic, level)
+            if np.isinf(estimate.low):  # No resample says how often the base might.
+                estimate = replace(estimate, low=least / most_of_none(estimate.n))
             found.append(measure_of(behaviour, measure, model, "", estimate, level, sum(items)))
     return found
 

@@ -1,6 +1,7 @@
 """Onset probability: how probable each model finds it that a behaviour starts, where it could.
 
-The probability is exact where a task's openings are closed: that of each opening, summed. Over the
+The probability is exact where a task's openings are closed: that of each opening, summed; elsewhere
+it is sampled (`contrast.onsets`), and the rate per trace is that of annotated spans. Over the
 opportunities of a model's own traces its sum is the expected number of behaviours that start,
 without the noise of sampling whether they do; times the probability of entering thinking it is the
 rate per trace. At the same opportunities of both writers' traces it is what each model would do
@@ -58,11 +59,7 @@ def rates(
         if trace.split == REPORT:
             written[number[trace.problem_id], MODELS.index(trace.writer)] += 1
     once = np.ones((len(problems), len(MODELS)))
-    entered, found = once, []
-    if entries is not None:
-        entered = np.array([[entries[model][problem] for model in MODELS] for problem in problems])
-        both = (len(problems), len(problems))
-        found += compared(resampling, "", ENTER_THINKING, _over(entered, once), both)
+    entered, found = _entered(entries, problems, resampling)
     for behaviour in behaviours:
         # [problem, writer, reader]: expected onsets; [problem, writer]: opportunities.
         mass = np.zeros((len(problems), len(MODELS), len(MODELS)))
@@ -81,14 +78,14 @@ def rates(
             resampling,
             behaviour,
             PER_TRACE,
-            _over(expected, once),
+            over(expected, once),
             (int(written[:, 0].sum()), int(written[:, 1].sum())),
         )
         found += compared(
             resampling,
             behaviour,
             OWN_TRACES,
-            _over(own, offered),
+            over(own, offered),
             both,
         )
         found += compared(
@@ -101,16 +98,19 @@ def rates(
 def annotated_rates(
     traces: Sequence[Trace],
     places: Sequence[Place],
+    entries: Mapping[str, Mapping[str, float]] | None,
     behaviours: Sequence[str],
     resampling: Resampling,
 ) -> list[Measure]:
     """Rates of every behaviour as it was sampled and annotated, on the report split.
 
-    They stand in for onset probabilities where a task can't list all openings of a behaviour.
+    Annotated spans a trace, times the probability of entering thinking, are the expected starts of
+    a rollout where a task can't list all openings of a behaviour.
 
     Args:
         traces: Of both writers with the thinking prefix forced, as many a problem.
         places: Their opportunities.
+        entries: As of `rates`.
         behaviours: Whose rates.
         resampling: Makes intervals.
     """
@@ -120,7 +120,7 @@ def annotated_rates(
     written = np.zeros((len(number), len(MODELS)))
     for at in cell.values():
         written[at] += 1
-    found = []
+    entered, found = _entered(entries, list(number), resampling)
     for behaviour in behaviours:
         spans, taken, offered = (np.zeros(written.shape) for _ in range(3))
         for index, trace in report.items():
@@ -130,11 +130,12 @@ def annotated_rates(
                 offered[cell[place.trace]] += 1
                 taken[cell[place.trace]] += place.opportunity.taken
         for measure, above, below in (
+            (PER_TRACE, entered * spans, written),
             (ANNOTATED_PER_TRACE, spans, written),
             (ANNOTATED_PER_OPPORTUNITY, taken, offered),
         ):
             items = (int(below[:, 0].sum()), int(below[:, 1].sum()))
-            found += compared(resampling, behaviour, measure, _over(above, below), items)
+            found += compared(resampling, behaviour, measure, over(above, below), items)
         found.append(_occurs(traces, places, behaviour, resampling))
     return found
 
@@ -148,9 +149,24 @@ def by_writer(
     return np.stack([of_reader, shared], axis=-1)
 
 
-def _over(
+def _entered(
+    entries: Mapping[str, Mapping[str, float]] | None,
+    problems: Sequence[str],
+    resampling: Resampling,
+) -> tuple[Float[np.ndarray, "problem model"], list[Measure]]:
+    """Probability of entering thinking, 1 where models don't choose to, and its comparison."""
+    once = np.ones((len(problems), len(MODELS)))
+    if entries is None:
+        return once, []
+    entered = np.array([[entries[model][problem] for model in MODELS] for problem in problems])
+    both = (len(problems), len(problems))
+    return entered, compared(resampling, "", ENTER_THINKING, over(entered, once), both)
+
+
+def over(
     above: Float[np.ndarray, "problem model"], below: Float[np.ndarray, "problem model"]
 ) -> Float[np.ndarray, "problem model 1 2"]:
+    """Numerator and denominator of one part, as `compared` takes them."""
     return np.stack([above, below], axis=-1)[:, :, None]
 
 

@@ -23,7 +23,7 @@ from sae_reasoning.contrast.rates import (
 from sae_reasoning.contrast.starts import places_of
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
-from sae_reasoning.stats import wilson
+from sae_reasoning.stats import most_of_none, wilson
 from sae_reasoning.stats.resampling import resample_weights
 from sae_reasoning.tasks.search.task import search_task
 
@@ -107,7 +107,8 @@ def test_a_base_that_never_does_it_has_a_ratio_without_an_upper_bound() -> None:
     assert ratio.high == np.inf
     sums[:2, 0, 0, 0] = 0.0
     never = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
-    assert [never["rl/base"].value, never["rl/base"].low] == [np.inf, np.inf]
+    assert [never["rl/base"].value, never["rl/base"].high] == [np.inf, np.inf]
+    assert never["rl/base"].low == pytest.approx(1 / most_of_none(60))
     sums[..., 0] = 0.0
     neither = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
     assert np.isnan([neither["rl/base"].value, neither["rl/base"].low]).all()
@@ -238,11 +239,15 @@ def test_annotated_rates_count_spans_and_taken_opportunities_by_problem() -> Non
         replace(written("p2", "rl", taken), spans=(span, span)),
     ]
     places = places_of(traces, ["backtracking"])
+    entries = {"base": {"p1": 0.2, "p2": 0.4}, "rl": {"p1": 1.0, "p2": 1.0}}
     found = {
         (m.measure, m.model): m
-        for m in annotated_rates(traces, places, ["backtracking"], HOW)
+        for m in annotated_rates(traces, places, entries, ["backtracking"], HOW)
         if m.level == 0.95
     }
+    assert found[ENTER_THINKING, "base"].value == pytest.approx(0.3)
+    assert found[PER_TRACE, "base"].value == pytest.approx(0.4 * 1 / 2)
+    assert found[PER_TRACE, "rl"].value == 1.5
     assert found[ANNOTATED_PER_TRACE, "base"].value == 0.5
     assert found[ANNOTATED_PER_TRACE, "rl"].value == 1.5
     assert found[ANNOTATED_PER_TRACE, "rl/base"].value == 3

@@ -1,11 +1,14 @@
 """When and how: what both models would do at the same opportunities, and what they make of a start.
 
 1. Both models answer the same problems with the thinking prefix forced; the traces are annotated.
-2. Both read every trace; at each opportunity the onset probability is exact (`contrast.rates`).
+   Where the task knows no openings of behaviours, they are mined from those of the select split.
+2. Both read every trace; at each opportunity the onset probability is exact (`contrast.rates`), or
+   sampled at some of them where openings can't all be listed (`contrast.onsets`).
 3. At the RL model's onsets the behaviour is started for both by its opening
    (`contrast.execution`) and, in the base, by steering vectors against controls
    (`contrast.steered`).
-4. Beside it stand pass@k, corrupted chains of thought, nats on content words and changed weights.
+4. Beside it stand pass@k, corrupted chains of thought, nats on content words, what differs token by
+   token (`contrast.divergence`) and changed weights.
 
 What the task lacks is left out and said. Whatever is chosen (opening, direction, dose) is chosen on
 the select split. Each step's result is kept as a part, so a killed run goes on from there.
@@ -28,10 +31,11 @@ from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
+from sae_reasoning.jobs.contrast.differences import differences
+from sae_reasoning.jobs.contrast.onsets import mined_openings, openings_table, sampled_onsets
 from sae_reasoning.jobs.contrast.setting import Setting, open_setting
 from sae_reasoning.jobs.contrast.steering import steering
 from sae_reasoning.jobs.contrast.steps import (
-    annotations,
     content,
     corruption,
     execution,
@@ -44,7 +48,7 @@ from sae_reasoning.jobs.contrast.steps import (
 from sae_reasoning.steering.vectors import ONSET_PREDICTORS
 
 NEEDS = {
-    "onset probability": ("openings",),
+    "mined openings": ("openings",),
     "execution accuracy": ("openings", "judge", "null"),
     "steering vectors": ("openings", "judge", "null"),
     "content loss": ("content",),
@@ -58,7 +62,7 @@ GIVES_NOTHING = {
 
 
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `contrast.parquet`, `pass.parquet`, `steering_vectors.json` and `rollouts.parquet`."""
+    """Make `contrast.parquet`, and the tables, vectors and rollouts that it rests on."""
     with Stage(cfg.folder / "contrast", cfg.settings("contrast"), _inputs(cfg)) as stage:
         if stage.is_current:
             console.current("contrast", stage.final)
@@ -76,6 +80,7 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             found += made
         write_table(stage.folder / "contrast.parquet", _table(found))
         write_traces(stage.folder / "rollouts.parquet", setting.traces)
+        write_table(stage.folder / "openings.parquet", openings_table(setting.task))
         write_artifact(stage.folder / "missing.json", {"measures": lacking})
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(
@@ -111,26 +116,30 @@ def _steps(
 ) -> tuple[dict[str, Callable[[], list[Measure]]], dict[str, list[str]]]:
     """What is measured, and what isn't, with the capabilities of the task that it lacks."""
     setting.traces = rollouts(setting)
+    setting.task = setting.task.with_openings(setting.traces, setting.behaviours)
     setting.places = places_of(setting.traces, setting.behaviours)
     own = setting.own
     most = {"select": own.select_starts, "report": own.report_starts}
     setting.starts = rl_starts(setting.traces, setting.places, setting.behaviours, most, own.seed)
-    every: dict[str, Callable[[], list[Measure]]] = {
-        "onset probability": lambda: onset_rates(setting, onset_log_probs(setting)),
+    openings = setting.task.openings
+    onsets: dict[str, Callable[[], list[Measure]]] = (
+        {"onset probability": lambda: onset_rates(setting, onset_log_probs(setting))}
+        if openings and openings.is_closed
+        else {
+            "onset probability": lambda: sampled_onsets(setting),
+            "mined openings": lambda: mined_openings(setting),
+        }
+    )
+    every = onsets | {
         "execution accuracy": lambda: execution(setting, onset_log_probs(setting)),
         "steering vectors": lambda: steering(setting, stage.folder),
         "pass@k": lambda: pass_samples(setting, stage.folder),
         "corrupted CoT": lambda: corruption(setting),
         "content loss": lambda: content(setting),
+        "token differences": lambda: differences(setting),
         "weights": lambda: weights(setting),
     }
     lacking = {name: list(setting.task.missing(*NEEDS.get(name, ()))) for name in every}
-    openings = setting.task.openings
-    if openings and not openings.is_closed:
-        lacking["onset probability"] = ["closed list of openings"]
-    if lacking["onset probability"]:
-        every = {"annotated rates": lambda: annotations(setting)} | every
-        lacking["annotated rates"] = []
     return (
         {name: step for name, step in every.items() if not lacking[name]},
         {name: parts for name, parts in lacking.items() if parts},

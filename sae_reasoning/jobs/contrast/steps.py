@@ -20,7 +20,7 @@ from sae_reasoning.contrast.faithfulness import (
 )
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.pass_at_k import ProblemSamples, baseline_samples, pass_at_k
-from sae_reasoning.contrast.rates import annotated_rates, rates
+from sae_reasoning.contrast.rates import rates
 from sae_reasoning.contrast.starts import LogProbs, start_at
 from sae_reasoning.contrast.summary import weight_measures
 from sae_reasoning.contrast.weights import weight_changes
@@ -94,23 +94,29 @@ def onset_log_probs(setting: Setting) -> dict[str, list[list[float]]]:
     }
 
 
+def entry_probabilities(setting: Setting) -> dict[str, dict[str, float]] | None:
+    """Of each model, the probability of entering thinking, by report problem.
+
+    None where a model doesn't choose to enter it.
+    """
+    formats = setting.task.formats
+    if not all(formats[model].enters_by_choice for model in MODELS):
+        return None
+    problems = setting.problems[REPORT]
+    found = {}
+    for model in MODELS:
+        values = opening_probabilities(
+            setting.models[model],
+            [problem.prompt for problem in problems],
+            formats[model].thinking_prefix,
+            setting.own.token_budget,
+        )
+        found[model] = {one.problem_id: value for one, value in zip(problems, values, strict=True)}
+    return found
+
+
 def onset_rates(setting: Setting, log_probs: OnsetLogProbs) -> list[Measure]:
     """Onset probability per trace and per opportunity, on the report split."""
-    formats = setting.task.formats
-    entries: dict[str, dict[str, float]] | None = None
-    if all(formats[model].enters_by_choice for model in MODELS):
-        problems = setting.problems[REPORT]
-        entries = {}
-        for model in MODELS:
-            values = opening_probabilities(
-                setting.models[model],
-                [problem.prompt for problem in problems],
-                formats[model].thinking_prefix,
-                setting.own.token_budget,
-            )
-            entries[model] = {
-                problem.problem_id: value for problem, value in zip(problems, values, strict=True)
-            }
     probabilities = {
         model: np.array([np.exp(own).sum() for own in log_probs[model]]) for model in MODELS
     }
@@ -118,15 +124,10 @@ def onset_rates(setting: Setting, log_probs: OnsetLogProbs) -> list[Measure]:
         setting.traces,
         setting.places,
         probabilities,
-        entries,
+        entry_probabilities(setting),
         setting.behaviours,
         setting.resampling,
     )
-
-
-def annotations(setting: Setting) -> list[Measure]:
-    """How often behaviours were annotated, where their openings can't all be listed."""
-    return annotated_rates(setting.traces, setting.places, setting.behaviours, setting.resampling)
 
 
 def execution(setting: Setting, log_probs: OnsetLogProbs) -> list[Measure]:

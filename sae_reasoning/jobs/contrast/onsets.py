@@ -1,0 +1,139 @@
+"""Onset probability where openings can't all be listed: annotated, sampled, and of mined ones."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.onsets import (
+    Counts,
+    DrawnPlace,
+    draw_places,
+    label_at_start,
+    mined_mass,
+    opening_measures,
+    sampled_rates,
+)
+from sae_reasoning.contrast.rates import annotated_rates
+from sae_reasoning.contrast.starts import noise_key
+from sae_reasoning.edges.lm.branch import log_probs_at
+from sae_reasoning.edges.lm.load import encode_prompt
+from sae_reasoning.jobs.contrast.setting import Setting
+from sae_reasoning.jobs.contrast.steps import entry_probabilities
+from sae_reasoning.records import MODELS
+from sae_reasoning.rollouts.respond import prefix_of
+from sae_reasoning.tasks.protocol import Opening, Task
+
+
+def openings_table(task: Task) -> pd.DataFrame:
+    """What each mined opening is worth; empty where openings are known beforehand."""
+    mined = task.openings.mined if task.openings else ()
+    columns = [column.name for column in fields(Opening)]
+    return pd.DataFrame([asdict(one) for one in mined], columns=columns)
+
+
+def sampled_onsets(setting: Setting) -> list[Measure]:
+    """Rates per trace from annotated spans, and per opportunity from sampled continuations."""
+    drawn = _drawn(setting)
+    counts = {
+        model: _by_place(
+            drawn, setting.parts.json(f"onsets_{model}", partial(_sample, setting, model))
+        )
+        for model in MODELS
+    }
+    known = setting.traces, setting.places
+    return [
+        *annotated_rates(
+            *known, entry_probabilities(setting), setting.behaviours, setting.resampling
+        ),
+        *sampled_rates(*known, drawn, counts, setting.behaviours, setting.resampling),
+    ]
+
+
+def mined_openings(setting: Setting) -> list[Measure]:
+    """Probability of the mined openings at the same places, beside what they cover."""
+    openings = setting.task.openings
+    assert openings is not None
+    behaviours = [one for one in setting.behaviours if openings.of(one)]
+    drawn = _drawn(setting)
+    masses = {
+        model: _by_place(
+            drawn, setting.parts.json(f"mined_{model}", partial(_read, setting, model))
+        )
+        for model in MODELS
+    }
+    return [
+        *mined_mass(setting.traces, setting.places, drawn, masses, behaviours, setting.resampling),
+        *opening_measures(openings.mined),
+    ]
+
+
+def _drawn(setting: Setting) -> list[DrawnPlace]:
+    own = setting.own
+    return draw_places(setting.traces, setting.places, own.onset_places, own.seed)
+
+
+def _by_place(drawn: Sequence[DrawnPlace], rows: Sequence[dict[str, float]]) -> Counts:
+    return {one.key: row for one, row in zip(drawn, rows, strict=True)}
+
+
+def _sample(setting: Setting, model: str) -> list[dict[str, float]]:
+    """Of each drawn place, the share of a model's continuations that start each behaviour."""
+    drawn, size, lm = _drawn(setting), setting.own.onset_samples, setting.models[model]
+    setting.console.say(f"contrast: {model} continues {len(drawn):,} places {size} times")
+    starts = [one.start(setting.traces[one.trace]) for one in drawn]
+    prefixes = [
+        prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=start.response_ids)
+        for start in starts
+        for sample in range(size)
+    ]
+    made = setting.respond(
+        model, prefixes, "onsets", setting.own.behaviour_tokens, until=setting.task.sentence_end
+    )
+    found = []
+    for number, start in enumerate(starts):
+        shares: dict[str, float] = {}
+        for one in made[number * size : (number + 1) * size]:
+            label = label_at_start(setting.task.annotator, start, one.text, truncated=one.truncated)
+            if label:
+                shares[label] = shares.get(label, 0.0) + 1 / size
+        found.append(shares)
+    return found
+
+
+def _read(setting: Setting, model: str) -> list[dict[str, float]]:
+    """Of each drawn place, the summed probability of each behaviour's openings."""
+    lm, openings = setting.models[model], setting.task.openings
+    assert openings is not None
+    words = [(name, text) for name in setting.behaviours for text in openings.of(name)]
+    drawn = _drawn(setting)
+    rows = {index: row for row, index in enumerate(dict.fromkeys(one.trace for one in drawn))}
+    read, shifts = [], []
+    for index in rows:
+        trace = setting.traces[index]
+        prompt = encode_prompt(lm.tokenizer, trace.prompt)  # The reader's own.
+        read.append((*prompt, *trace.token_ids[trace.num_prompt_tokens :]))
+        shifts.append(len(prompt) - trace.num_prompt_tokens)
+    found = log_probs_at(
+        lm,
+        read,
+        [(rows[one.trace], one.token + shifts[rows[one.trace]]) for one in drawn],
+        [[text for _, text in words]] * len(drawn),
+        setting.own.token_budget,
+    )
+    return [
+        {
+            behaviour: float(
+                sum(
+                    np.exp(own)
+                    for (name, _), own in zip(words, values, strict=True)
+                    if name == behaviour
+                )
+            )
+            for behaviour in dict.fromkeys(name for name, _ in words)
+        }
+        for values in found
+    ]
