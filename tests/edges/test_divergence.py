@@ -34,8 +34,7 @@ def test_divergence_is_that_of_whole_passes_after_each_readers_own_prompt(
             found = token_divergences(pair, PROMPTS, RESPONSES, token_budget)
             for row, response in enumerate(RESPONSES):
                 one, other = (
-                    predicted(lm, own[row], response)
-                    for lm, own in zip(pair, PROMPTS, strict=True)
+                    predicted(lm, own[row], response) for lm, own in zip(pair, PROMPTS, strict=True)
                 )
                 expected = (one.exp() * (one - other)).sum(-1).numpy()
                 assert expected.min() > 1e-4
