@@ -27,7 +27,8 @@ from jaxtyping import Float
 from sae_reasoning.contrast.measures import Measure, Resampling, compared
 from sae_reasoning.contrast.rates import OWN_TRACES, PER_OPPORTUNITY, by_writer, over
 from sae_reasoning.contrast.starts import Place
-from sae_reasoning.records import BASE, MODELS, REPORT, RL, Trace
+from sae_reasoning.records import BASE, MODELS, REPORT, RL, Annotation, Trace
+from sae_reasoning.tasks.annotations import Unlabelled
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Annotator, Opening, Start
 
@@ -127,19 +128,31 @@ def shared_evenly(sizes: Mapping[tuple[str, str], int], room: int) -> dict[tuple
     return found
 
 
-def label_at_start(annotator: Annotator, start: Start, text: str, *, truncated: bool) -> str:
-    """The behaviour that starts where a model took over, or "".
+def labels_at_starts(
+    annotator: Annotator, starts: Sequence[Start], responses: Sequence[Unlabelled]
+) -> list[str | None]:
+    """Of each response the behaviour that starts where a model took over, or "".
+
+    None where the annotator could not label a response.
 
     Args:
-        annotator: Labels the whole text, so it knows what stands before.
-        start: Where.
-        text: The whole response, with what the model added.
-        truncated: Whether it was cut.
+        annotator: Labels whole texts, so it knows what stands before.
+        starts: Where.
+        responses: Whole, with what the model added.
     """
+    different = list(dict.fromkeys(responses))
+    found = dict(zip(different, annotator.annotate_all(different).annotations, strict=True))
+    return [
+        None if annotation is None else _behaviour_from(annotation, start, response.text)
+        for start, response in zip(starts, responses, strict=True)
+        for annotation in (found[response],)
+    ]
+
+
+def _behaviour_from(annotation: Annotation, start: Start, text: str) -> str:
     before = len(start.text.rstrip())
     place = before + len(text[before:]) - len(text[before:].lstrip())
-    found = annotator.annotate(start.problem, text, truncated=truncated)
-    return next((span.behaviour for span in found.spans if span.char_start == place), "")
+    return next((span.behaviour for span in annotation.spans if span.char_start == place), "")
 
 
 def sampled_rates(

@@ -12,7 +12,7 @@ from sae_reasoning.contrast.onsets import (
     OPENING_PRECISION,
     DrawnPlace,
     draw_places,
-    label_at_start,
+    labels_at_starts,
     mined_mass,
     opening_measures,
     sampled_rates,
@@ -21,8 +21,9 @@ from sae_reasoning.contrast.onsets import (
 from sae_reasoning.contrast.rates import OWN_TRACES, PER_OPPORTUNITY, rates
 from sae_reasoning.contrast.starts import Place, places_of
 from sae_reasoning.records import MODELS, TokenOpportunity, Trace
+from sae_reasoning.tasks.annotations import Unlabelled
 from sae_reasoning.tasks.protocol import Opening
-from sae_reasoning.tasks.text.task import CueAnnotator
+from sae_reasoning.tasks.text.annotators import CueAnnotator
 
 BACK, CHECK = BEHAVIOURS = ("backtracking", "verification")
 HOW = Resampling(num_resamples=100, seed=0)
@@ -204,13 +205,10 @@ def test_a_label_is_that_of_the_sentence_that_a_model_wrote() -> None:
     start = DrawnPlace(0, place.opportunity.token, len(text), 1.0).start(trace)
     assert start.text == text
 
-    def label(added: str) -> str:
-        return label_at_start(annotator, start, text + added, truncated=False)
-
-    assert label("Let me check it.") == CHECK
-    assert label(" Wait, it is 4.") == BACK
-    assert label("It is 4. Wait.") == ""  # Another sentence's.
-    assert label("") == ""
+    added = ["Let me check it.", " Wait, it is 4.", "It is 4. Wait.", "", "Let me check it."]
+    responses = [Unlabelled(start.problem, text + one, truncated=False) for one in added]
+    # Of the third, the behaviour is another sentence's.
+    assert labels_at_starts(annotator, [start] * 5, responses) == [CHECK, BACK, "", "", CHECK]
 
 
 def test_mined_openings_are_weighted_alike_and_told_with_what_they_cover() -> None:

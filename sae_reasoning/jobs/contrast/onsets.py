@@ -12,7 +12,7 @@ from sae_reasoning.contrast.onsets import (
     Counts,
     DrawnPlace,
     draw_places,
-    label_at_start,
+    labels_at_starts,
     mined_mass,
     opening_measures,
     sampled_rates,
@@ -25,6 +25,7 @@ from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.jobs.contrast.steps import entry_probabilities
 from sae_reasoning.records import MODELS
 from sae_reasoning.rollouts.respond import prefix_of
+from sae_reasoning.tasks.annotations import Unlabelled
 from sae_reasoning.tasks.protocol import Opening, Task
 
 
@@ -84,23 +85,23 @@ def _sample(setting: Setting, model: str) -> list[dict[str, float]]:
     """Of each drawn place, the share of a model's continuations that start each behaviour."""
     drawn, size, lm = _drawn(setting), setting.own.onset_samples, setting.models[model]
     setting.console.say(f"contrast: {model} continues {len(drawn):,} places {size} times")
-    starts = [one.start(setting.traces[one.trace]) for one in drawn]
+    starts = [one.start(setting.traces[one.trace]) for one in drawn for _ in range(size)]
     prefixes = [
-        prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=start.response_ids)
-        for start in starts
-        for sample in range(size)
+        prefix_of(lm, start.problem.prompt, noise_key(start), row % size, begun=start.response_ids)
+        for row, start in enumerate(starts)
     ]
     made = setting.respond(
         model, prefixes, "onsets", setting.own.behaviour_tokens, until=setting.task.sentence_end
     )
+    responses = [
+        Unlabelled(start.problem, one.text, one.truncated)
+        for start, one in zip(starts, made, strict=True)
+    ]
+    labels = labels_at_starts(setting.task.annotator, starts, responses)
     found = []
-    for number, start in enumerate(starts):
-        shares: dict[str, float] = {}
-        for one in made[number * size : (number + 1) * size]:
-            label = label_at_start(setting.task.annotator, start, one.text, truncated=one.truncated)
-            if label:
-                shares[label] = shares.get(label, 0.0) + 1 / size
-        found.append(shares)
+    for row in range(0, len(labels), size):
+        own = [label for label in labels[row : row + size] if label is not None]
+        found.append({name: own.count(name) / len(own) for name in sorted(set(own) - {""})})
     return found
 
 
