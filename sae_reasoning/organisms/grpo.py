@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +55,23 @@ class Episode:
 
 RollOut = Callable[[Sequence[str], Sequence[str], Tensor], list[Episode]]
 """Takes prompts, beginnings of responses and noise keys (seed, problem, sample)."""
-Pose = Callable[[random.Random], SearchProblem]
+
+
+@runtime_checkable
+class Posed(Protocol):
+    """A problem to learn on."""
+
+    def prompt(self) -> str:
+        """The problem in words."""
+        ...
+
+
+P = TypeVar("P", bound=Posed)
+Pose = Callable[[random.Random], P]
 """Draws a problem to learn on."""
 
 
-def any_of(difficulty: Difficulty) -> Pose:
+def any_of(difficulty: Difficulty) -> Pose[SearchProblem]:
     """New problems of a difficulty."""
     return lambda rng: sample_problem(rng, difficulty, grammar.REMARKS)
 
@@ -77,11 +90,11 @@ def random_reward(problem: SearchProblem, episode: Episode) -> float:
 def reinforce(
     model: nn.Module,
     config: GrpoConfig,
-    pose: Pose,
+    pose: Pose[P],
     run: Run,
     *,
     roll_out: RollOut,
-    reward: Callable[[SearchProblem, Episode], float],
+    reward: Callable[[P, Episode], float],
     midway: bool = True,
 ) -> Iterator[Progress]:
     """Train `model` in place, yielding every step; resumes from the checkpoint if there is one.

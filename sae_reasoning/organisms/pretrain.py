@@ -13,8 +13,9 @@ from sae_reasoning.config import PretrainConfig
 from sae_reasoning.organisms.checkpoint import TrainingState
 from sae_reasoning.organisms.corpus import Batch, CorpusConfig, Encode, collate, example
 
-Read = Callable[[Tensor], Tensor]
-"""Logits [batch, token, vocab] of token ids [batch, token]; gradients flow through them."""
+Read = Callable[[Tensor, Tensor], Tensor]
+"""Logits [place, vocab] at some places, a mask [batch, token], of token ids [batch, token];
+gradients flow through them."""
 Draw = Callable[[random.Random, float], tuple[str, str]]
 """One prompt with a response, at some progress in [0, 1] through a training."""
 
@@ -77,10 +78,10 @@ def next_token_losses(read: Read, batch: Batch) -> Tensor:
 
     Padding is on the right, so a causal reader needs no mask.
     """
-    logits = read(batch.token_ids)
     targets = batch.is_response[:, 1:]
+    logits = read(batch.token_ids, nn.functional.pad(targets, (0, 1)))
     return nn.functional.cross_entropy(
-        logits[:, :-1][targets].float(), batch.token_ids[:, 1:][targets], reduction="none"
+        logits.float(), batch.token_ids[:, 1:][targets], reduction="none"
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -116,14 +116,16 @@ class LayerBiases(nn.Module):
 
 def attached_reader(
     lm: LanguageModel,
-) -> Callable[[nn.Module], Callable[[Tensor], Tensor]]:
+) -> Callable[[nn.Module], Callable[[Tensor, Tensor], Tensor]]:
     """What makes readers of an attachment: logits of the frozen model with it attached."""
 
-    def reader(part: nn.Module) -> Callable[[Tensor], Tensor]:
-        def read(token_ids: Int[Tensor, "batch token"]) -> Float[Tensor, "batch token vocab"]:
+    def reader(part: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        def read(
+            token_ids: Int[Tensor, "batch token"], places: Bool[Tensor, "batch token"]
+        ) -> Float[Tensor, "place vocab"]:
             with cast(Attachment, part).attach():
                 logits: Tensor = lm.model(input_ids=token_ids, use_cache=False).logits
-            return logits
+            return logits[places]
 
         return read
 

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 
-def plain_reader(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Logits [batch, token, vocab] of right-padded token ids [batch, token], as they come."""
+def plain_reader(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """Logits [place, vocab] at the places, a mask [batch, token], of right-padded token ids."""
     # Without a mask the fast kernel of attention is taken.
-    return lambda token_ids: model(input_ids=token_ids, use_cache=False).logits
+    return lambda token_ids, places: model(input_ids=token_ids, use_cache=False).logits[places]
 
 
-def compiled_reader(model: nn.Module) -> Callable[[Tensor], Tensor]:
+def compiled_reader(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     """As `plain_reader`, compiled, and multiplying in bfloat16 while weights stay in float32.
 
     Half the time of a plain step on a CPU that multiplies bfloat16. Attention is written out: the
@@ -29,10 +29,10 @@ def compiled_reader(model: nn.Module) -> Callable[[Tensor], Tensor]:
     compiled = torch.compile(twin, dynamic=True)
     device = next(model.parameters()).device.type
 
-    def read(token_ids: Tensor) -> Tensor:
+    def read(token_ids: Tensor, places: Tensor) -> Tensor:
         twin.train(model.training)
         with torch.autocast(device, torch.bfloat16):
             logits: Tensor = compiled(input_ids=token_ids, use_cache=False).logits
-        return logits
+        return logits[places]
 
     return read
