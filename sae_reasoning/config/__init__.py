@@ -41,6 +41,7 @@ from sae_reasoning.config.stages import (
 )
 from sae_reasoning.config.task import TaskConfig
 from sae_reasoning.config.traces import (
+    COUNTDOWN3,
     DATASET_NAMES,
     OFFSET_UNITS,
     ExportConfig,
@@ -50,6 +51,7 @@ from sae_reasoning.config.traces import (
 from sae_reasoning.config.transfer import TransferConfig
 
 __all__ = [
+    "COUNTDOWN3",
     "DATASET_NAMES",
     "FETCHED",
     "LAYER_FIELD",

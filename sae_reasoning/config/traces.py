@@ -10,6 +10,9 @@ DATASET_NAMES = ("gsm8k", "math500", "aime", "countdown")
 """Datasets of problems that have a short name."""
 
 
+COUNTDOWN3 = "countdown3"
+"""Countdown with three small numbers, which this package draws and grades."""
+
 OFFSET_UNITS = ("codepoints", "utf16", "bytes")
 """What offsets of characters may count."""
 
@@ -20,13 +23,13 @@ def require_file(option: str, path: str) -> None:
     Raises:
         ConfigError: There is no such file.
     """
-    known = ("search", "gym", *DATASET_NAMES)
+    known = ("search", COUNTDOWN3, "gym", *DATASET_NAMES)
     near = difflib.get_close_matches(path.partition(":")[0], known, n=1)
     meant = f"did you mean {near[0]}{':<task>' if near == ['gym'] else ''}? Or " if near else ""
     require(
         Path(path).is_file(),
         f"{option}={path} is no file; {meant}name JSON, JSON lines or Parquet "
-        f"(conf/README.md, “Problems”), or take one of search, gym:<task>, "
+        f"(conf/README.md, “Problems”), or take one of search, {COUNTDOWN3}, gym:<task>, "
         f"{', '.join(DATASET_NAMES)}",
     )
 
@@ -36,11 +39,12 @@ class TracesConfig:
     """Rollouts of both models on the same problems, or traces brought along.
 
     Attributes:
-        source: `search` draws problems of the organisms' world; `gym:<task>,<task>` has
-            reasoning-gym make them; `gsm8k`, `math500`, `aime` and `countdown` are datasets, from
-            the hub or, as `gsm8k:<folder>`, from where `save_to_disk` put them. Anything else is a
-            file: JSON, JSON lines or Parquet, recognised by content, of annotated traces to import
-            (see conf/README.md, "traces that you have"), or of questions with answers.
+        source: `search` draws problems of the organisms' world, `countdown3` Countdown with three
+            numbers and a hint; `gym:<task>,<task>` has reasoning-gym make them; `gsm8k`, `math500`,
+            `aime` and `countdown` are datasets, from the hub or, as `gsm8k:<folder>`, from where
+            `save_to_disk` put them. Anything else is a file: JSON, JSON lines or Parquet,
+            recognised by content, of annotated traces to import (see conf/README.md, "traces that
+            you have"), or of questions with answers.
         base_source: File of the base's traces, where they stand apart; those of `source` are the RL
             model's then.
         offsets: What the offsets of imported spans count: `codepoints` as Python does, units of
@@ -140,10 +144,10 @@ class TracesConfig:
 
     @property
     def kind(self) -> str:
-        """What `source` names: `search`, `gym`, `dataset` or `file`."""
+        """What `source` names: `search`, `countdown3`, `gym`, `dataset` or `file`."""
         head, _, rest = self.source.partition(":")
-        if self.source == "search":
-            return "search"
+        if self.source in ("search", COUNTDOWN3):
+            return self.source
         if head == "gym" and rest:
             return "gym"
         return "dataset" if head in DATASET_NAMES else "file"

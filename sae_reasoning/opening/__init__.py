@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.config import COUNTDOWN3, Config, ConfigError
 from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.opening.annotators import open_annotator
 from sae_reasoning.records import REPORT, SPLITS, Trace
+from sae_reasoning.tasks.countdown.task import CountdownJudge
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Task
 from sae_reasoning.tasks.search.task import search_task
@@ -41,7 +42,8 @@ def open_task(cfg: Config, traces: Sequence[Trace] = (), folder: Path | None = N
     if cfg.traces.kind == "search":  # Graded by the map, whatever else is known of the text.
         search = search_task()
         return text_task(annotator, search.formats, search.grader)
-    return text_task(annotator, _formats(cfg, traces), TextGrader(OutsideScorers()))
+    task = text_task(annotator, _formats(cfg, traces), TextGrader(OutsideScorers()))
+    return replace(task, judge=CountdownJudge()) if cfg.traces.kind == COUNTDOWN3 else task
 
 
 def _formats(cfg: Config, traces: Sequence[Trace]) -> dict[str, ResponseFormat]:

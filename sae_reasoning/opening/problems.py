@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sae_reasoning.config import Config, ConfigError, TracesConfig
+from sae_reasoning.config import COUNTDOWN3, Config, ConfigError, TracesConfig
 from sae_reasoning.edges.hub_datasets import dataset_rows
 from sae_reasoning.edges.lm.load import encode_prompt, expresses, load_tokenizer
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.scoring import check_gym_task, gym_entries
+from sae_reasoning.tasks.countdown.problems import draw_problems as draw_of_countdown
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search.grammar import NEW_REMARKS, REMARKS
 from sae_reasoning.tasks.search.problems import draw_problems as draw_of_world
@@ -47,6 +48,10 @@ def draw_problems(
     part = cfg.traces
     if part.kind == "search":
         return _search_problems(cfg)
+    if part.kind == COUNTDOWN3:
+        return draw_of_countdown(
+            part.num_problems, part.report_share, part.seed, part.instruction
+        )
     if part.kind == "gym":
         tasks = _gym_tasks(part)
         each = -(-part.num_problems // len(tasks))

@@ -1,0 +1,1 @@
+"""Countdown with three small numbers, told in plain English and judged by program."""
