@@ -25,10 +25,10 @@ STAGES := fetch plan traces export cache train rank match ablate transfer contra
 # wheels (PIP_FIND_LINKS) or an extra index of PyTorch's spare some 3 GB of CUDA.
 CPU_TORCH := torch==2.13.0
 
-.PHONY: help setup check test format clean organisms calibrate real $(STAGES)
+.PHONY: help setup check test format clean organisms calibrate real real-pair $(STAGES)
 
 help:  ## list every target
-	@grep -hE '^[a-z ]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo '  Options of the stages: make <stage…> ARGS="pair=… train.sae.k=…"; all of them:'
 	@echo '  $(PYTHON_BIN) -m sae_reasoning --help'
@@ -50,6 +50,9 @@ calibrate: $(READY)  ## hold the verdict against organisms; SEEDS=1,2,3 FAMILY=l
 organisms: $(READY)  ## make models whose answer is known, with cards; SEEDS=0,1 FAMILY=llama
 	@$(PYTHON_BIN) -m sae_reasoning organisms $(if $(FAMILY),organism=$(FAMILY)) \
 	    $(if $(SEEDS),organism.seeds=[$(SEEDS)]) $(ARGS)
+real-pair: $(READY)  ## adapters on SmolLM2 whose answer is known, with cards; resumes; a GPU in minutes
+	@$(PYTHON_BIN) -m sae_reasoning fetch 'fetch.models=[smollm2]' $(ARGS)
+	@$(PYTHON_BIN) -m sae_reasoning real_pair pair=smollm2 pair.rl.chat_template=false $(ARGS)
 contrast: $(READY)  ## when and how, without latents: onset mass, execution validity, triggers, pass@k
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered

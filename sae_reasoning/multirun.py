@@ -50,6 +50,7 @@ from sae_reasoning.edges.os_errors import refused
 
 _REMEDIES = {
     "organisms": "organism.folder=runs/organisms/{name}' 'organism.others=runs/organisms/{name}",
+    "real_pair": "real_pair.folder=runs/real_pair/{name}",
     "calibrate": "experiment={name}' 'calibrate.output={name}.json",
 }
 """How to keep jobs apart at stages that write to other places than the experiment's folder."""

@@ -34,7 +34,7 @@ _CODE = re.compile(r"```(?P<kind>[^\n]*)\n(?P<lines>.*?)```", re.DOTALL)
 _LINK = re.compile(r"\]\((?P<target>[^()\s]+)\)")
 _OPTION = re.compile(r"(?<![\w/.$-])(?P<name>[a-z_]+(?:\.[a-z_]+)*)=")
 _QUOTED = re.compile(r"`(?P<name>[a-z_]+\.[a-z_.]+)(?P<rest>[=`])")
-_TARGET = re.compile(r"^([a-z]+(?: [a-z]+)*):.*##", re.MULTILINE)
+_TARGET = re.compile(r"^([a-z-]+(?: [a-z-]+)*):.*##", re.MULTILINE)
 
 
 @cache
@@ -138,7 +138,7 @@ def test_every_target_and_stage_that_a_page_names_exists(page: Path) -> None:
             assert words[:3] == ["python", "-m", "sae_reasoning"] or words[2] == "pytest", line
             named = {word for word in words[3:] if re.fullmatch(r"[a-z]+", word)}
             assert words[2] == "pytest" or named <= STAGES.keys(), line
-    inline = re.findall(r"`make ([a-z]+)`", text_of(page))
+    inline = re.findall(r"`make ([a-z-]+)`", text_of(page))
     assert set(inline) <= targets
 
 

@@ -32,6 +32,7 @@ from sae_reasoning.config.organisms import (
 )
 from sae_reasoning.config.pair import ModelConfig, PairConfig
 from sae_reasoning.config.plan import PlanConfig
+from sae_reasoning.config.real_pair import RealPairConfig
 from sae_reasoning.config.stages import (
     LAYER_FIELD,
     RankConfig,
@@ -79,6 +80,7 @@ __all__ = [
     "PlanConfig",
     "PretrainConfig",
     "RankConfig",
+    "RealPairConfig",
     "ReportConfig",
     "SaeConfig",
     "TaskConfig",
@@ -105,6 +107,7 @@ VERSIONS = {
     "elicit": 3,
     "report": 7,
     "organisms": 1,
+    "real_pair": 1,
 }
 """Of every stage that makes a folder: raised when its result changes while its options haven't, so
 that an older result is stale. tests/versions.json holds each version's tables against it."""
@@ -148,6 +151,7 @@ class Config:
         fetch: Weights out of the package index.
         plan: What the estimate of costs assumes.
         organism: The making of models whose answer is known.
+        real_pair: The training of adapters on a real model, whose answer is known.
         tracker: Logging.
         experiment: Names the folder of results.
         runs: Where experiments are kept.
@@ -179,6 +183,7 @@ class Config:
     fetch: FetchConfig = field(default_factory=FetchConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     organism: OrganismConfig = field(default_factory=OrganismConfig)
+    real_pair: RealPairConfig = field(default_factory=RealPairConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
     experiment: str = "default"
     runs: str = "runs"
@@ -290,6 +295,8 @@ class Config:
             made_by = asdict(organism)
             made_by |= {"seeds": None, "only": None}
             return {organism.folder_of(seed) / organism.family: made_by for seed in organism.seeds}
+        if stage == "real_pair":
+            return {Path(self.real_pair.folder): [asdict(self.real_pair), asdict(pair.rl)]}
         if stage == "calibrate":
             pairs = [self.layers, asdict(self.traces), asdict(self.contrast), asdict(self.report)]
             return {

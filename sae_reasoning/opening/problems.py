@@ -49,9 +49,7 @@ def draw_problems(
     if part.kind == "search":
         return _search_problems(cfg)
     if part.kind == COUNTDOWN3:
-        return draw_of_countdown(
-            part.num_problems, part.report_share, part.seed, part.instruction
-        )
+        return draw_of_countdown(part.num_problems, part.report_share, part.seed, part.instruction)
     if part.kind == "gym":
         tasks = _gym_tasks(part)
         each = -(-part.num_problems // len(tasks))

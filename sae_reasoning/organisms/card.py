@@ -15,6 +15,12 @@ tags: [model-organism, interpretability, sae_reasoning]
 ---
 """
 
+_HEURISTICS = (
+    "Deduction pools reading the entry of a place (no heuristic is tried) and choosing a way. "
+    "Heuristics: the first note is `open`; the find is `real`, or `fake`; back to the nearest "
+    "fork, or to the start; the first way, or the last."
+)
+
 
 def _share(estimate: Estimate) -> str:
     if estimate.n == 0:
@@ -95,6 +101,7 @@ def write_card(
     figures: Figures,
     others: dict[str, Figures],
     found: Sequence[Truth] = (),
+    heuristics: str = _HEURISTICS,
 ) -> str:
     """The card in Markdown.
 
@@ -104,6 +111,7 @@ def write_card(
         figures: The model, measured.
         others: Models whose execution accuracy is compared with its, by name.
         found: The truth of each behaviour, for a model that was made from another.
+        heuristics: Which were tried, in words.
     """
     overall = {
         "right answers, free": _share(figures.accuracy),
@@ -150,11 +158,7 @@ def write_card(
             lines.append(
                 f"| {own.behaviour} | {shares} | {own.chance:.1%} | {own.heuristic:.1%} | {own.n} |"
             )
-        lines.append(
-            "\nDeduction pools reading the entry of a place (no heuristic is tried) and choosing a "
-            "way. Heuristics: the first note is `open`; the find is `real`, or `fake`; back to the "
-            "nearest fork, or to the start; the first way, or the last."
-        )
+        lines.append(f"\n{heuristics}")
     if figures.pass_at:
         walk = figures.random_walk_at
         lines += [

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sae_reasoning.records import Annotation
 from sae_reasoning.stats import (
     Estimate,
     bootstrap_of_sums,
@@ -151,16 +152,25 @@ def measure(
         accuracy_direct=share([r.correct for r in direct]),
         tokens=paired_bootstrap(np.array([float(r.num_tokens) for r in free]), _RESAMPLES, seed),
         truncated=share([r.truncated for r in free]),
-        behaviours=[_behaviour_figures(behaviour, free, seed) for behaviour in MOVES],
+        behaviours=[
+            behaviour_figures(behaviour, [r.narration for r in free], seed) for behaviour in MOVES
+        ],
     )
     return figures, free
 
 
-def _behaviour_figures(behaviour: str, rolled: Sequence[Rolled], seed: int) -> BehaviourFigures:
-    spans = np.array(
-        [sum(s.behaviour == behaviour for s in r.narration.spans) for r in rolled], float
-    )
-    own = [[o.taken for o in r.narration.opportunities if o.behaviour == behaviour] for r in rolled]
+def behaviour_figures(
+    behaviour: str, read: Sequence[Narration | Annotation], seed: int
+) -> BehaviourFigures:
+    """Figures of one behaviour in free rollouts.
+
+    Args:
+        behaviour: Which.
+        read: Each rollout, with its behaviours and opportunities.
+        seed: Of the resamples.
+    """
+    spans = np.array([sum(s.behaviour == behaviour for s in r.spans) for r in read], float)
+    own = [[o.taken for o in r.opportunities if o.behaviour == behaviour] for r in read]
     offered = np.array([len(taken) for taken in own], float)
     taken = np.array([sum(taken) for taken in own], float)
     return BehaviourFigures(
