@@ -1,6 +1,5 @@
 """Each stage's version: there is one, its fingerprint has it, and it changes with the tables."""
 
-import re
 from dataclasses import fields
 
 import pytest
