@@ -11,9 +11,10 @@ class AblateConfig(SamplingConfig):
     """Edits of the shortlist, with controls, on both models.
 
     The RL model's latents are ablated (are they needed?), the base's clamped (do they suffice?).
-    A model that stands alone is edited as an RL model is; `both` clamps its latents too. A base
-    that opens its chain of thought itself is made to, as hardly a rollout would have an opportunity
-    otherwise.
+    A model that stands alone is edited as an RL model is; `both` clamps its latents too. Behaviours
+    of new text are labelled by the task's annotator, which with `traces.annotator=llm` asks a
+    language model about every rollout. A base that opens its chain of thought itself is made to, as
+    hardly a rollout would have an opportunity otherwise.
 
     Attributes:
         behaviours: Behaviours whose latents are edited; empty for all that are shortlisted.

@@ -10,14 +10,14 @@ from sae_reasoning.config.ablate import AblateConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.generate import Beside
 from sae_reasoning.jobs.ablate.plan import Experiment
-from sae_reasoning.records import MODELS
+from sae_reasoning.records import MODELS, Annotation
 from sae_reasoning.rollouts.edited import Row, respond_edited
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
 from sae_reasoning.rollouts.respond import Response, Sampling
 from sae_reasoning.steering.degeneration import degeneration
 from sae_reasoning.steering.noise import Noise
-from sae_reasoning.tasks.protocol import Task
+from sae_reasoning.tasks.annotations import Unlabelled
 
 STREAM = "ablate"
 """Name of the sampling noise, which all conditions share."""
@@ -61,7 +61,7 @@ def generations(
 def _roll_out(
     experiment: Experiment, pair: LoadedPair, model: str, rows: list[Row], sampling: Sampling
 ) -> pd.DataFrame:
-    """Rows of the table, graded and annotated."""
+    """Rows of the table, graded and labelled; without those that the annotator could not label."""
     codes = experiment.dictionaries[model]
     beside = None
     if experiment.is_joint:
@@ -76,12 +76,18 @@ def _roll_out(
         begun=experiment.begun[model],
         beside=beside,
     )
-    each = zip(rows, made, strict=True)
-    return pd.DataFrame([_record(experiment.task, model, *one) for one in each])
+    responses = [
+        Unlabelled(row.problem, one.text, one.truncated)
+        for row, one in zip(rows, made, strict=True)
+    ]
+    labelled = experiment.task.annotate_all(responses, model=model)
+    each = zip(rows, made, labelled, strict=True)
+    return pd.DataFrame(
+        [_record(model, row, one, judged) for row, one, judged in each if judged is not None]
+    )
 
 
-def _record(task: Task, model: str, row: Row, made: Response) -> dict[str, Any]:
-    judged = task.annotate(row.problem, made.text, truncated=made.truncated, model=model)
+def _record(model: str, row: Row, made: Response, judged: Annotation) -> dict[str, Any]:
     added = made.edited
     assert added is not None
     return {
