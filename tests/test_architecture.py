@@ -13,13 +13,14 @@ DOMAIN = {
     "tasks",
     "traces",
     "behaviours",
+    "robustness",
     "steering",
     "organisms",
     "contrast",
     "elicitation",
     "report",
 }
-ROOMS_OF_JOBS = {"bench", "costs", "dictionaries", "pages", "rollouts"}
+ROOMS_OF_JOBS = {"bench", "costs", "dictionaries", "pages", "readings", "rollouts"}
 """Above edges and domain, below jobs: what brings both together."""
 GROUND = {"config", "records", "stats", "texts"}
 MAY_IMPORT = {
@@ -31,6 +32,7 @@ MAY_IMPORT = {
     "rollouts": {"rollouts", "edges"} | DOMAIN | GROUND,
     "dictionaries": {"dictionaries", "edges"} | DOMAIN | GROUND,
     "pages": {"pages", "edges"} | DOMAIN | GROUND,
+    "readings": {"readings", "edges"} | DOMAIN | GROUND,
     "bench": {"bench", "rollouts", "edges"} | DOMAIN | GROUND,
     "jobs": {"jobs", *ROOMS_OF_JOBS, "opening", "edges"} | DOMAIN | GROUND,
     "compose": GROUND,

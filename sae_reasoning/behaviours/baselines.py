@@ -1,4 +1,4 @@
-"""What any latent must beat, measured as the latents are.
+"""Baselines of every latent, measured as the latents are.
 
 Fitted or picked on the select split, reported as span AUROC on the report split, with the problems
 as clusters:
@@ -164,6 +164,11 @@ class IntervalActivations:
             np.maximum(largest[:num], projected[row], out=largest[:num])
         self.mean[here] += total / self._size[here]
         self.largest[here] = np.maximum(self.largest[here], largest)
+
+    @property
+    def scorers(self) -> dict[str, Scorer]:
+        """The baselines that read activations, by name."""
+        return {RANDOM_DIRECTION: self.best_direction, PROBE: self.probe}
 
     def best_direction(self, select: int, report: int) -> np.ndarray:
         """The direction that is best on the select cell."""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sae_reasoning.behaviours.streams import MaximaOf, SparseMaxima
 from sae_reasoning.behaviours.windows import cell_index
-from sae_reasoning.records import MODELS, REPORT
+from sae_reasoning.records import MODELS, REPORT, ShortlistEntry
 from sae_reasoning.stats import (
     Compared,
     Ranked,
@@ -32,7 +32,7 @@ class Gap:
     """One figure of one latent in base and RL, and the difference.
 
     Attributes:
-        behaviour: Behaviour that the latent tracks.
+        behaviour: Behaviour that the latent detects.
         layer: Decoder block.
         latent: Index.
         measure: `span_auroc`, or `rate_at_opportunities`: share of them at which the latent fires.
@@ -73,7 +73,7 @@ class Gap:
 
 
 def compare_grid(
-    latents: Mapping[tuple[str, int], Sequence[int]],
+    lists: Mapping[str, Sequence[ShortlistEntry]],
     behaviours: Sequence[str],
     spans_of: MaximaOf,
     onsets_of: MaximaOf,
@@ -85,7 +85,7 @@ def compare_grid(
     """All differences of shortlisted latents, on the report split.
 
     Args:
-        latents: By behaviour and layer.
+        lists: Of span detectors, by behaviour.
         behaviours: In the order of cells.
         spans_of: Maxima over spans and windows.
         onsets_of: Activations at onset-1 of opportunities.
@@ -93,6 +93,10 @@ def compare_grid(
         seed: Of the resamples.
         readers: The models; one that stands alone is compared on both writers' text only.
     """
+    latents: dict[tuple[str, int], list[int]] = {}
+    for behaviour, entries in lists.items():
+        for entry in entries:
+            latents.setdefault((behaviour, entry.layer), []).append(entry.latent)
     found = []
     for (behaviour, layer), chosen in latents.items():
         number = behaviours.index(behaviour)

@@ -182,7 +182,7 @@ def moved_text(
 ) -> Float[np.ndarray, "draw own"]:
     """Best correlation of each own latent when the other's text is moved round within each trace.
 
-    All of the other's latents behaviour together, their runs stay as long as they are and each
+    All of the other's latents are moved together, their runs stay as long as they are and each
     trace keeps its own. What is left is what dictionaries share that don't answer to the same
     words: habits of whole traces, and luck.
 
@@ -191,7 +191,7 @@ def moved_text(
         other: Is moved.
         trace: Of each unit; a trace's units stand together.
         num_draws: Draws.
-        seed: Of the behaviours.
+        seed: Of the shifts.
         on_draw: Called after each draw.
     """
     start = tie_runs(trace)

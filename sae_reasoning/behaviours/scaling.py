@@ -15,7 +15,7 @@ chat model's row):
    model holds nothing of the latent, 1 where it holds as much. For latents that are longer in RL
    this is the paper's beta_base / beta_RL; for the base's own it is the inverse, as there beta_RL
    is what should be 0. It is undefined where the interval of beta_stronger holds 0.
-4. Intervals resample problems; bars apply to bounds.
+4. Intervals resample problems; thresholds apply to bounds.
 
 All in units in which both models' residuals have the same mean norm: else a model that is merely
 louder would have all latents to itself.
@@ -41,7 +41,7 @@ _MAX_PENDING = 1 << 20
 
 
 @dataclass(frozen=True)
-class ScalingBars:
+class ScalingThresholds:
     """What counts as one model's own.
 
     Attributes:
@@ -71,7 +71,7 @@ class LatentScaling:
         num_tokens: Tokens on which it fires.
         norm_share: Norm of its decoder row in the second model over both norms.
         decoder_cosine: Between its two rows; NaN where one is 0.
-        by_norms: What norms alone call it: `base-specific`, `rl-specific` or `shared`.
+        by_norms: Its status by norms alone: `base-specific`, `rl-specific` or `shared`.
         stronger: Model in which its row is longer.
         beta_error_base: Slope of the base's error on it.
         beta_error_rl: The same of the second model's.
@@ -87,11 +87,11 @@ class LatentScaling:
         nu_reconstruction: Weaker over stronger slope of the reconstruction.
         nu_reconstruction_low: Lower bound.
         nu_reconstruction_high: Upper bound.
-        complete_shrinkage: Norms call it specific, but the weaker model's error surely holds it.
-        latent_decoupling: Norms call it specific, but the weaker's other latents surely write it.
-        status: `base-specific` or `rl-specific` where norms say so and both nu lie surely below
-            their bars; `shared` where norms say so, or one nu lies surely above; `unclear` where a
-            bar lies within an interval; `undefined`.
+        complete_shrinkage: Specific by norms, but the weaker model's error significantly holds it.
+        latent_decoupling: Specific by norms, but the weaker's other latents significantly write it.
+        status: `base-specific` or `rl-specific` where norms say so and both nu are significantly
+            below their thresholds; `shared` where norms say so, or one nu is significantly above;
+            `unclear` where a threshold lies within an interval; `undefined`.
     """
 
     latent: int
@@ -187,7 +187,7 @@ class ScalingSums:
         if self._num_pending > _MAX_PENDING:
             self._compact()
 
-    def result(self, bars: ScalingBars) -> pd.DataFrame:
+    def result(self, thresholds: ScalingThresholds) -> pd.DataFrame:
         """A row of `LatentScaling` for every latent."""
         keys, sums = self._compact()
         first = np.searchsorted(keys, np.arange(self.d_sae + 1) * self.num_problems)
@@ -196,7 +196,7 @@ class ScalingSums:
             here = slice(first[latent], first[latent + 1])
             own = np.zeros((self.num_problems, _NUM_SUMS + 1))
             own[keys[here] - latent * self.num_problems] = sums[here]
-            rows.append(asdict(self._scale(latent, own, bars)))
+            rows.append(asdict(self._scale(latent, own, thresholds)))
         return pd.DataFrame(rows)
 
     def _compact(self) -> tuple[Int64[np.ndarray, " pair"], Float[np.ndarray, "pair sum"]]:
@@ -207,19 +207,19 @@ class ScalingSums:
         return self._pending[0]
 
     def _scale(
-        self, latent: int, sums: Float[np.ndarray, "problem sum"], bars: ScalingBars
+        self, latent: int, sums: Float[np.ndarray, "problem sum"], thresholds: ScalingThresholds
     ) -> LatentScaling:
         strong = int(self.stronger[latent])
         norms = self.norms[:, latent].double().cpu().numpy()
         square = float(norms[strong] ** 2)
-        error = _regress(sums, _ERROR, strong, square, bars)
-        reconstruction = _regress(sums, _RECONSTRUCTION, strong, square, bars)
+        error = _regress(sums, _ERROR, strong, square, thresholds)
+        reconstruction = _regress(sums, _RECONSTRUCTION, strong, square, thresholds)
         share = float(norms[1] / norms.sum()) if norms.sum() else float("nan")
         by_norms = SHARED
-        if not 1 - bars.norm < share < bars.norm and norms.sum():
+        if not 1 - thresholds.norm < share < thresholds.norm and norms.sum():
             by_norms = f"{self.readers[strong]}-specific"
         num_problems = int((sums[:, _SQUARES] > 0).sum())
-        is_suspect = by_norms != SHARED and num_problems >= bars.problems
+        is_suspect = by_norms != SHARED and num_problems >= thresholds.problems
         overlap = float(self._overlaps[1 - strong, latent])
         return LatentScaling(
             latent=latent,
@@ -243,9 +243,9 @@ class ScalingSums:
             nu_reconstruction=reconstruction.nu.value,
             nu_reconstruction_low=reconstruction.nu.low,
             nu_reconstruction_high=reconstruction.nu.high,
-            complete_shrinkage=is_suspect and error.nu.low > bars.error,
-            latent_decoupling=is_suspect and reconstruction.nu.low > bars.reconstruction,
-            status=_status(by_norms, num_problems, error.nu, reconstruction.nu, bars),
+            complete_shrinkage=is_suspect and error.nu.low > thresholds.error,
+            latent_decoupling=is_suspect and reconstruction.nu.low > thresholds.reconstruction,
+            status=_status(by_norms, num_problems, error.nu, reconstruction.nu, thresholds),
         )
 
 
@@ -262,7 +262,7 @@ def _regress(
     first: int,
     strong: int,
     square: float,
-    bars: ScalingBars,
+    thresholds: ScalingThresholds,
 ) -> _Regression:
     """Slopes and nu of the target whose sums begin at column `first`."""
     squares = sums[:, _SQUARES].sum() * square
@@ -271,10 +271,12 @@ def _regress(
     if not squares > 0:
         return _Regression((nan, nan), unknown, unknown)
     slopes = (sums[:, first].sum() / squares, sums[:, first + 1].sum() / squares)
-    slope = _ratio(sums, first + strong, _SQUARES, square, bars)
+    slope = _ratio(sums, first + strong, _SQUARES, square, thresholds)
     if slope.low <= 0 <= slope.high:
         return _Regression(slopes, slope, unknown)
-    return _Regression(slopes, slope, _ratio(sums, first + 1 - strong, first + strong, 1.0, bars))
+    return _Regression(
+        slopes, slope, _ratio(sums, first + 1 - strong, first + strong, 1.0, thresholds)
+    )
 
 
 def _ratio(
@@ -282,7 +284,7 @@ def _ratio(
     above: int,
     below: int,
     unit: float,
-    bars: ScalingBars,
+    thresholds: ScalingThresholds,
 ) -> Estimate:
     """Ratio of two sums over problems, with its interval."""
 
@@ -290,27 +292,31 @@ def _ratio(
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(drawn[..., 1] == 0, np.nan, drawn[..., 0] / (drawn[..., 1] * unit))
 
-    return bootstrap_of_sums(sums[:, [above, below]], ratio, bars.resamples, bars.seed)
+    return bootstrap_of_sums(sums[:, [above, below]], ratio, thresholds.resamples, thresholds.seed)
 
 
 def _status(
-    by_norms: str, num_problems: int, error: Estimate, reconstruction: Estimate, bars: ScalingBars
+    by_norms: str,
+    num_problems: int,
+    error: Estimate,
+    reconstruction: Estimate,
+    thresholds: ScalingThresholds,
 ) -> str:
-    if num_problems < bars.problems or np.isnan([error.low, reconstruction.low]).any():
+    if num_problems < thresholds.problems or np.isnan([error.low, reconstruction.low]).any():
         return UNDEFINED
     if by_norms == SHARED:
         return SHARED
-    if error.low > bars.error or reconstruction.low > bars.reconstruction:
+    if error.low > thresholds.error or reconstruction.low > thresholds.reconstruction:
         return SHARED
-    if error.high < bars.error and reconstruction.high < bars.reconstruction:
+    if error.high < thresholds.error and reconstruction.high < thresholds.reconstruction:
         return by_norms
     return UNCLEAR
 
 
-def survivors(table: pd.DataFrame, readers: Sequence[str]) -> pd.DataFrame:
-    """How many latents norms call what, and what scaling makes of them.
+def scaling_summary(table: pd.DataFrame, readers: Sequence[str]) -> pd.DataFrame:
+    """Latents by their status by norms, and by the status that scaling leaves them.
 
-    `shared` says that both readers have it, not that it's alike in both: `opposed` counts those of
+    `shared` says that both readers have it, not that it is the same in both: `opposed` counts those of
     them whose two rows point apart (cosine below 0), and so write what differs between readers.
     """
     kinds = [*(f"{reader}-specific" for reader in readers), SHARED]

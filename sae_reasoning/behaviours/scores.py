@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from sae_reasoning.behaviours.matched_windows import MatchedWindows, draw_matched_windows
 from sae_reasoning.behaviours.reason_score import CueWindows, cue_windows, reason_score
-from sae_reasoning.behaviours.strata import Alike, alike
 from sae_reasoning.behaviours.streams import Active, MaximaStream, SparseMaxima, matched_strata
 from sae_reasoning.behaviours.tables import (
     COUNT,
@@ -46,6 +46,40 @@ from sae_reasoning.behaviours.windows import (
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out
 from sae_reasoning.records import MODELS, ONSET_PREDICTORS, SPAN_DETECTORS, SPLITS, Trace
 
+SCORES = [
+    "dictionary",
+    "layer",
+    "latent",
+    "behaviour",
+    "reader",
+    "writer",
+    "split",
+    "status",
+    "n_pos",
+    "n_neg",
+    "num_problems",
+    "span_auroc",
+    "span_auroc_low",
+    "span_auroc_high",
+    "token_auroc",
+    "onset_auroc",
+    "onset_matched_share",
+    "n_onset_pos",
+    "n_onset_neg",
+    "point_biserial",
+    "mutual_information",
+    "mutual_information_null",
+    "reason_score",
+    "rate_in",
+    "rate_out",
+    "rate_at_opportunities",
+    "onset_attribution",
+    "is_candidate",
+    "p",
+    "q",
+]
+"""Columns of the table of scores."""
+
 _NUM_SHIFTS = 3
 """Circular shifts of the labels whose mean mutual information is the null."""
 
@@ -64,7 +98,7 @@ class Labels:
         shifted: The same with behaviours shifted round their traces.
         near_cue: Rows by the behaviours whose cue words are near.
         cues: Rows near each cue word.
-        alike: Spans on the report split, and windows that are like them.
+        matched: Spans on the report split, and windows that are matched to them.
         onset_ids: First tokens of each behaviour's spans on the select split; also its cue words.
     """
 
@@ -77,7 +111,7 @@ class Labels:
     shifted: tuple[Classes, ...]
     near_cue: Classes
     cues: CueWindows
-    alike: Alike
+    matched: MatchedWindows
     onset_ids: Mapping[str, tuple[int, ...]]
 
     @property
@@ -119,7 +153,7 @@ def label_rows(traces: Sequence[Trace], rows: Rows, behaviours: Sequence[str], s
         ),
         near_cue=classify_rows(cues.bits(len(bits)), traces, rows, shift_seed=None),
         cues=cues,
-        alike=alike(traces, rows, behaviours, wordings, seed),
+        matched=draw_matched_windows(traces, rows, behaviours, wordings, seed),
         onset_ids=cue_ids,
     )
 
@@ -133,14 +167,14 @@ class ReaderScores:
         latents: Firing rate and size of each latent on the select split, by writer.
         maxima: Largest activations over spans and windows, for intervals later.
         onsets: Activations at onset-1.
-        alike: The same over spans on the report split, and windows that are like them.
+        matched: The same over spans on the report split and their matched windows.
     """
 
     points: pd.DataFrame
     latents: pd.DataFrame
     maxima: SparseMaxima
     onsets: SparseMaxima
-    alike: SparseMaxima
+    matched: SparseMaxima
 
 
 class LatentScores:
@@ -177,7 +211,7 @@ class LatentScores:
         self._table = ValueTable(labels.classes, num_latents, num_groups, capacity, scratch)
         self._spans = MaximaStream(labels.spans, num_latents, scratch)
         self._onsets = MaximaStream(labels.onsets, num_latents, scratch)
-        self._alike = MaximaStream(labels.alike.intervals, num_latents, scratch)
+        self._matched = MaximaStream(labels.matched.intervals, num_latents, scratch)
         self._max = np.zeros(num_groups * num_latents, np.float32)
 
     def add(self, active: Active) -> None:
@@ -188,7 +222,7 @@ class LatentScores:
             shifted.add(active)
         self._words.add(active)
         self._table.add(active)
-        for maxima in (self._spans, self._onsets, self._alike):
+        for maxima in (self._spans, self._onsets, self._matched):
             maxima.add(active)
         of_row = self._labels.classes.of_row[active.row]
         scored = of_row >= 0
@@ -210,7 +244,7 @@ class LatentScores:
             for b, writer, split in self._labels.cells()
         ]
         points = pd.concat(blocks, ignore_index=True) if blocks else pd.DataFrame()
-        return ReaderScores(points, self._latents(), spans, onsets, self._alike.result())
+        return ReaderScores(points, self._latents(), spans, onsets, self._matched.result())
 
     def _identity(self, behaviour: int, writer: str, split: str) -> dict[str, object]:
         spans = self._labels.spans
@@ -321,13 +355,13 @@ def mutual_information(
 
 def _interval_scores(spans: SparseMaxima, onsets: SparseMaxima, cell: int) -> dict[str, object]:
     strata, share = matched_strata(onsets.intervals, cell)
-    taken = onsets.intervals.is_positive[onsets.intervals.of_cell(cell)]
+    is_onset = onsets.intervals.is_positive[onsets.intervals.of_cell(cell)]
     found = {
         "span_auroc": spans.aurocs(cell),
         "onset_auroc": onsets.aurocs(cell, strata),
         "onset_matched_share": share,
-        "n_taken": int(taken.sum()),
-        "n_untaken": int((~taken).sum()),
+        "n_onset_pos": int(is_onset.sum()),
+        "n_onset_neg": int((~is_onset).sum()),
         "rate_at_opportunities": onsets.firing_rates(cell),
     }
     for maxima in (spans, onsets):

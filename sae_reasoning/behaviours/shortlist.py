@@ -6,20 +6,17 @@ is deployed: in the RL reader, on the RL writer's text; on the base's where the 
 the behaviour.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from sae_reasoning.behaviours.baselines import BASELINES, RANDOM_READER
-from sae_reasoning.behaviours.outcomes import RANDOM
 from sae_reasoning.behaviours.streams import MaximaOf, matched_strata
 from sae_reasoning.behaviours.windows import POSITIONAL, TESTED, cell_index
 from sae_reasoning.records import (
-    ONSET_PREDICTORS,
-    SPAN_DETECTORS,
     OnsetPredictorEntry,
     Shortlist,
     ShortlistEntry,
@@ -180,40 +177,6 @@ def _onset_interval(
     return {"onset_auroc_low": found.low, "onset_auroc_high": found.high}
 
 
-def with_labels(
-    lists: Shortlist,
-    attacks: pd.DataFrame,
-    outperformed: Mapping[tuple[str, str, int, int], Mapping[str, Sequence[str]]],
-) -> Shortlist:
-    """The same entries with what the attacks and baselines say of them, by reader.
-
-    Args:
-        lists: As `draw_up` makes them.
-        attacks: With labels.
-        outperformed: Baselines that each latent significantly outperforms.
-    """
-    labels: dict[tuple[str, str, int, int], dict[str, str]] = {}
-    for row in attacks[attacks.reader != RANDOM].itertuples():
-        latent = (row.shortlist, row.behaviour, row.layer, row.latent)
-        labels.setdefault(latent, {})[row.reader] = row.called
-
-    def labelled(name: str) -> dict[str, list[Any]]:
-        return {
-            behaviour: [
-                replace(entry, labels=labels.get(key, {}), outperforms=outperformed.get(key, {}))
-                for entry in entries
-                for key in [(name, behaviour, entry.layer, entry.latent)]
-            ]
-            for behaviour, entries in lists.entries_of(name).items()
-        }
-
-    return replace(
-        lists,
-        span_detectors=labelled(SPAN_DETECTORS),
-        onset_predictors=labelled(ONSET_PREDICTORS),
-    )
-
-
 def findings(
     scores: pd.DataFrame, baselines: pd.DataFrame, lists: Shortlist, behaviours: Sequence[str]
 ) -> pd.DataFrame:
@@ -244,7 +207,7 @@ def findings(
             & beside.layer.isin([best.layer, -1])
             & beside.reader.isin(["rl", "text"])
         ]
-        rivals = pd.concat([others, random]).set_index("baseline")
+        compared = pd.concat([others, random]).set_index("baseline")
         onset_predictors = lists.onset_predictors[behaviour]
         rows.append(
             {
@@ -257,7 +220,7 @@ def findings(
                     for reader in ("base", "rl")
                     if reader in here.index
                 },
-                **{str(name): float(rivals.span_auroc[name]) for name in rivals.index},
+                **{str(name): float(compared.span_auroc[name]) for name in compared.index},
                 "onset predictor": f"{onset_predictors[0].layer}/{onset_predictors[0].latent}"
                 if onset_predictors
                 else "-",

@@ -273,7 +273,7 @@ def onset_intervals(
 def onset_tokens(traces: Sequence[Trace], behaviours: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """The first tokens of each behaviour's spans on the select split, the most frequent first.
 
-    A token that opens other behaviours more often is left out: it announces those.
+    A token that opens other behaviours more often is left out: it predicts those.
     """
     counts: dict[str, Counter[int]] = {behaviour: Counter() for behaviour in behaviours}
     totals: Counter[int] = Counter()
@@ -298,7 +298,7 @@ def behaviour_status(
     """What can be said of each behaviour in each writer's text: a status.
 
     A behaviour that a trace makes once, at a place counted from its start, can't be told from that
-    place: every latent of position would track it.
+    place: every latent of position would detect it.
     """
     status = {}
     for behaviour in behaviours:

@@ -7,21 +7,21 @@ from sae_reasoning.config.checks import positive, require
 
 @dataclass
 class AttackConfig:
-    """Bars of the attacks; all are held against bounds of intervals but where it says so.
+    """Thresholds of the attacks; they apply to bounds of intervals but where it says so.
 
     Attributes:
-        keep: Share of its advantage over chance that a latent must keep among what is alike.
+        keep: Share of its advantage over chance that a latent must retain within strata.
         weak: AUROC that it must exceed for an attack to mean anything.
-        comparable: Least share of spans that have anything like them to be compared with (a count
-            of what there is, no estimate).
+        comparable: Least share of spans that have a match to be compared with (a count of what
+            there is, no estimate).
         items: Fewest spans, and fewest windows, that decide anything.
         problems: Fewest problems that they come from.
-        token_intervals: Intervals that hold a token, below which a latent isn't said to answer to
-            it.
+        token_intervals: Intervals that hold a token, below which a latent's mean activation on it
+            isn't trusted.
         token_occurrences: Of an n-gram on the select split, below which it isn't put elsewhere.
-        null_latents: Latents of like mass, not shortlisted, that an injection is held against.
-        null_p: Share of those, the latent counted in, that may rise as much where words kill.
-        carrier_fvu: Most of the variance of a kind of text that a dictionary may leave unexplained
+        null_latents: Latents of like mass, not shortlisted, that an injection is compared with.
+        null_p: Share of those, the latent counted in, that may respond as much where words refute.
+        host_fvu: Most of the variance of a kind of text that a dictionary may leave unexplained
             for words put into it to say anything of its latents (a share of all tokens read).
         replica_cosine: Of decoder rows, from which a latent of another seed's dictionary is the
             same (of two given matrices: no estimate).
@@ -37,14 +37,14 @@ class AttackConfig:
     token_occurrences: int = 5
     null_latents: int = 50
     null_p: float = 0.05
-    carrier_fvu: float = 0.1
+    host_fvu: float = 0.1
     replica_cosine: float = 0.7
     replica_ranks: int = 2
 
     def __post_init__(self) -> None:
         prefix = "rank.attacks"
         positive(self, prefix, "items", "problems", "token_intervals", "token_occurrences")
-        positive(self, prefix, "null_latents", "carrier_fvu", "replica_ranks")
+        positive(self, prefix, "null_latents", "host_fvu", "replica_ranks")
         require(0 < self.keep < 1, f"{prefix}.keep={self.keep} must be between 0 and 1; try 0.5")
         require(
             0.5 <= self.weak < 1,

@@ -4,6 +4,7 @@ RENAMED: dict[str, str] = {
     "rank.trackers": "rank.span_detectors",
     "rank.announcers": "rank.onset_predictors",
     "rank.announce_by": "rank.onset_predictors_by",
+    "rank.attacks.carrier_fvu": "rank.attacks.host_fvu",
     "traces.max_edges": "task.max_edges",
     "traces.min_edges": "task.min_edges",
     "traces.places": "task.places",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums, survivors
+from sae_reasoning.behaviours.scaling import ScalingSums, ScalingThresholds, scaling_summary
 from sae_reasoning.config import Config, TrainConfig
 from sae_reasoning.dictionaries.activations import Activations
 from sae_reasoning.edges.activation_norms import kept_of_all
@@ -57,16 +57,16 @@ def scale_latents(
                     (reconstruction - crosscoder.biases[:, None]) * unit,
                 )
                 progress.advance(x.shape[1])
-        table = sums.result(_bars(options))
+        table = sums.result(_thresholds(options))
         write_table(folder / "scaling.parquet", table)
-        found = survivors(table, readers)
+        found = scaling_summary(table, readers)
         found.insert(0, "dictionary", crosscoder.name)
         counts.append(found)
     return pd.concat(counts, ignore_index=True)
 
 
-def _bars(train: TrainConfig) -> ScalingBars:
-    return ScalingBars(
+def _thresholds(train: TrainConfig) -> ScalingThresholds:
+    return ScalingThresholds(
         norm=train.scaling_norm,
         error=train.scaling_error,
         reconstruction=train.scaling_reconstruction,

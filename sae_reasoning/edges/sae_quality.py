@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_reasoning.config import TrainConfig
+from sae_reasoning.config.checks import ConfigError
 from sae_reasoning.edges.activation_norms import Norms, kept_of_all, sparing
 from sae_reasoning.edges.activation_pairs import paired_batches
 from sae_reasoning.edges.activation_store import ActivationStore
@@ -19,6 +21,7 @@ from sae_reasoning.edges.crosscoder_checkpoint import Crosscoder
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.edges.lm.read import Transform, splice_losses
 from sae_reasoning.edges.sae_checkpoint import Dictionary, Sparse
+from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.records import Trace
 
 _PROBED_TRACES = 200
@@ -343,3 +346,23 @@ def failures(figures: Mapping[str, Any], d_model: int, bars: TrainConfig) -> dic
             f"train.gate_ce_recovered={bars.gate_ce_recovered:g}"
         )
     return failed
+
+
+def require_transfer(folder: Path) -> None:
+    """Refuse a dictionary that fails the transfer gate on a reader.
+
+    Raises:
+        ConfigError: It does; the message has the figures.
+    """
+    readers = read_artifact(folder / "quality.json")["readers"]
+    failed = [
+        f"{reason} on {reader}"
+        for reader, figures in readers.items()
+        for reason in figures["failed"].values()
+    ]
+    if failed:
+        raise ConfigError(
+            f"{folder} fails the transfer gate ({'; '.join(failed)}), so what it says of one "
+            "reader doesn't hold beside the other; train it better (train.readers=pooled, more "
+            "train.steps, a larger train.sae.d_sae), or set rank.gate=false to see it all the same"
+        )

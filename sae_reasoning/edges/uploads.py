@@ -43,7 +43,7 @@ _FIGURES = {
     "train": ("*/*/quality.json", "*/*/curve.parquet"),
     "rank": tuple(
         f"{table}.parquet"
-        for table in "scores latents baselines attacks grid replicas beaten".split()
+        for table in "scores latents baselines attacks grid replicas baseline_comparison".split()
     ),
     "match": ("matches.parquet", "summary.parquet"),
     "ablate": tuple(

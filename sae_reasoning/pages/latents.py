@@ -37,7 +37,7 @@ from sae_reasoning.report.latents import (
 from sae_reasoning.report.reviews import Review
 from sae_reasoning.steering.findings import dose_curves
 
-_TABLES = ("scores", "latents", "attacks", "injections", "beaten", "replicas")
+_TABLES = ("scores", "latents", "attacks", "injections", "baseline_comparison", "replicas")
 
 
 @dataclass(frozen=True)

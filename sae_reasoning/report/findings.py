@@ -16,12 +16,12 @@ from typing import Any, Self
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import CONTEXTUAL, NAMES
 from sae_reasoning.contrast.execution import ACCURACY, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.rates import PER_TRACE
 from sae_reasoning.contrast.steered import NONE as NOT_STEERED
 from sae_reasoning.contrast.steered import VALID, VECTOR
 from sae_reasoning.records import BASE, MODELS, RL, SPAN_DETECTORS
+from sae_reasoning.robustness.outcomes import CONTEXTUAL, LABELS
 from sae_reasoning.steering.conditions import ABLATE, EDIT, MEAN, NONE
 from sae_reasoning.steering.effects import CONTROLS
 from sae_reasoning.steering.findings import (
@@ -41,7 +41,7 @@ _ALL = "all"
 _UNKNOWN = "–"
 _CONTRAST, _VERDICT = "contrast/contrast.parquet", "report/verdict.json"
 _EFFECTS, _HYBRID = "ablate/effects.parquet", "hybrid/hybrid.parquet"
-_ATTACKS, _BASELINES = "rank/attacks.parquet", "rank/beaten.parquet"
+_ATTACKS, _BASELINES = "rank/attacks.parquet", "rank/baseline_comparison.parquet"
 
 Files = Mapping[str, Any]
 """Content of a run's files, by their names below its folder."""
@@ -262,20 +262,20 @@ def _gap(estimate: pd.Series) -> str:
 
 
 def _attacks(files: Files) -> Rows:
-    """What the attacks call each behaviour's span detectors, in the base and in the RL reader."""
+    """Labels of each behaviour's span detectors, in the base and in the RL reader."""
     found = files[_ATTACKS]
     found = found[(found.shortlist == SPAN_DETECTORS) & found.reader.isin(MODELS)]
     found = found.drop_duplicates(["behaviour", "layer", "latent", "reader"])
     rows = []
     for behaviour, part in found.groupby("behaviour", sort=False):
-        counts = part.groupby(["called", "reader"]).size()
-        held = part[part.called == CONTEXTUAL].groupby(["layer", "latent"]).size()
+        counts = part.groupby(["label", "reader"]).size()
+        held = part[part.label == CONTEXTUAL].groupby(["layer", "latent"]).size()
         row = {
             "behaviour": str(behaviour),
             "span detectors": str(len(part[["layer", "latent"]].drop_duplicates())),
             "contextual in both readers": str((held == len(MODELS)).sum()),
         }
-        for name in NAMES:
+        for name in LABELS:
             row[f"{name}, base / RL"] = " / ".join(str(counts.get((name, m), 0)) for m in MODELS)
         rows.append(row)
     return rows
@@ -289,7 +289,7 @@ def _baselines(files: Files) -> Rows:
     ):
         row = {"latents": str(shortlist).replace("_", " "), "behaviour": str(behaviour)}
         for baseline, of_one in part.groupby("baseline", sort=False):
-            by_reader = {reader: one.beats for reader, one in of_one.groupby("reader")}
+            by_reader = {reader: one.outperforms for reader, one in of_one.groupby("reader")}
             row[f"outperform {str(baseline).replace('_', ' ')}, base / RL"] = " / ".join(
                 f"{one.sum()} of {len(one)}"
                 for model in MODELS

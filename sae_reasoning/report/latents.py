@@ -7,19 +7,27 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from sae_reasoning.behaviours.beaten import Bout
-from sae_reasoning.behaviours.injection import Injection
-from sae_reasoning.behaviours.outcomes import ALL, Attack
-from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.records import MODELS, SHORTLISTS, Shortlist, ShortlistEntry
-from sae_reasoning.report.reviews import CALLS, Review
+from sae_reasoning.report.reviews import REVIEW_LABELS, Review
+from sae_reasoning.robustness.baseline_comparison import BaselineComparison
+from sae_reasoning.robustness.injection import Injection
+from sae_reasoning.robustness.outcomes import ALL, Attack
+from sae_reasoning.robustness.replication import Replica
 from sae_reasoning.texts import shown
 
-_Record = TypeVar("_Record", Attack, Bout, Injection, Replica)
+_Record = TypeVar("_Record", Attack, BaselineComparison, Injection, Replica)
 _RATES = ["reader", "writer", "firing_rate", "mean_active", "max_active"]
 _SCORES = [
     *("behaviour", "reader", "writer", "status", "span_auroc", "span_auroc_low"),
-    *("span_auroc_high", "onset_auroc", "n_pos", "n_neg", "n_taken", "n_untaken", "num_problems"),
+    *(
+        "span_auroc_high",
+        "onset_auroc",
+        "n_pos",
+        "n_neg",
+        "n_onset_pos",
+        "n_onset_neg",
+        "num_problems",
+    ),
 ]
 _NUM_CELL_EXAMPLES = 3
 _MATCHED = [
@@ -44,7 +52,7 @@ class Listing:
         high: Upper bound.
         n: Spans of the behaviour.
         firing_rate: Share of tokens, on the select split.
-        called: Its label by the attacks, by reader.
+        labels: Its label by the attacks, by reader.
     """
 
     shortlist: str
@@ -58,7 +66,7 @@ class Listing:
     high: float
     n: int
     firing_rate: float
-    called: dict[str, str]
+    labels: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,7 @@ class LatentRecord:
     scores: tuple[dict[str, Any], ...]
     attacks: tuple[Attack, ...]
     injections: tuple[Injection, ...]
-    baselines: tuple[Bout, ...]
+    baselines: tuple[BaselineComparison, ...]
     matched: tuple[dict[str, Any], ...]
     replicas: tuple[Replica, ...]
 
@@ -106,7 +114,8 @@ def records(
 
     Args:
         shortlist: What `rank` found.
-        tables: `scores`, `latents`, `attacks`, `injections`, `beaten` and `replicas` of `rank`.
+        tables: `scores`, `latents`, `attacks`, `injections`, `baseline_comparison` and
+            `replicas` of `rank`.
         matches: Of `match`, if there.
     """
     listings: dict[tuple[int, int], list[Listing]] = {}
@@ -123,7 +132,7 @@ def records(
         "latents": _by_latent(tables["latents"]),
         "attacks": _by_latent(tables["attacks"]),
         "injections": _by_latent(tables["injections"]),
-        "beaten": _by_latent(tables["beaten"]),
+        "baseline_comparison": _by_latent(tables["baseline_comparison"]),
         "matches": _by_latent(matches) if matches is not None else {},
         "replicas": _by_latent(tables["replicas"]),
     }
@@ -160,18 +169,18 @@ def add_reviews(rows: list[dict[str, Any]], reviews: Sequence[Review]) -> None:
     """Add each row's labels by reviewer, and as that names people, their counts."""
     for row in rows:
         key = row["layer"], row["latent"], row["behaviour"]
-        calls = [(one.reviewer, one.calls[key]) for one in reviews if key in one.calls]
-        row["reviewers"] = "; ".join(f"{name}: {call}" for name, call in calls)
-        counts = Counter(call for _, call in calls)
-        row["reviews"] = ", ".join(f"{counts[call]} {call}" for call in CALLS if counts[call])
+        given = [(one.reviewer, one.labels[key]) for one in reviews if key in one.labels]
+        row["reviewers"] = "; ".join(f"{name}: {label}" for name, label in given)
+        counts = Counter(label for _, label in given)
+        row["reviews"] = ", ".join(f"{counts[x]} {x}" for x in REVIEW_LABELS if counts[x])
 
 
 def listing_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Listings as a table, without reviewers' names: a column of labels a reader."""
     return pd.DataFrame(
         [
-            {k: v for k, v in row.items() if k not in ("called", "reviewers")}
-            | {f"called_by_{reader}": row["called"].get(reader, "") for reader in MODELS}
+            {k: v for k, v in row.items() if k not in ("labels", "reviewers")}
+            | {f"label_{reader}": row["labels"].get(reader, "") for reader in MODELS}
             for row in rows
         ]
     )
@@ -216,7 +225,7 @@ def _listing(shortlist: str, behaviour: str, place: int, entry: ShortlistEntry) 
         high=high,
         n=entry.n_pos,
         firing_rate=entry.firing_rate,
-        called=dict(entry.labels),
+        labels=dict(entry.labels),
     )
 
 
@@ -243,7 +252,7 @@ def _record(
         ),
         attacks=tuple(one for one in attacks if one.kind != ALL),
         injections=tuple(replace(one, words=shown(one.words)) for one in inserted),
-        baselines=tuple(_all(Bout, parts["beaten"])),
+        baselines=tuple(_all(BaselineComparison, parts["baseline_comparison"])),
         matched=tuple(
             row | {"other_behaviours": shown(row["other_behaviours"])}
             for row in _rows(parts["matches"], _MATCHED)

@@ -13,9 +13,9 @@ from sae_reasoning.config import ConfigError
 from sae_reasoning.stats import bootstrap_of_sums, kappa
 from sae_reasoning.texts import shown
 
-SCHEMA_VERSION = 1
-CALLS = ("real", "lexical", "unclear")
-REAL = CALLS[0]
+SCHEMA_VERSION = 2
+REVIEW_LABELS = ("real", "lexical", "unclear")
+REAL = REVIEW_LABELS[0]
 _MAX_NAME = 60
 
 Reviewed = tuple[int, int, str]
@@ -29,13 +29,13 @@ class Review:
     Attributes:
         reviewer: Who.
         rank: Fingerprint of the shortlists that were reviewed.
-        calls: By latent and behaviour.
+        labels: By latent and behaviour.
         notes: Likewise, where there are any.
     """
 
     reviewer: str
     rank: str
-    calls: dict[Reviewed, str]
+    labels: dict[Reviewed, str]
     notes: dict[Reviewed, str]
 
 
@@ -50,21 +50,23 @@ def read_review(content: Any) -> Review:
     rows = content.get("reviews")
     if not isinstance(rows, list):
         raise ValueError("it has no list of reviews")
-    calls, notes = {}, {}
+    labels, notes = {}, {}
     for number, row in enumerate(rows):
         try:
             key = int(row["layer"]), int(row["latent"]), str(row["behaviour"])
-            call, note = str(row["call"]), str(row.get("note", ""))
+            label, note = str(row["label"]), str(row.get("note", ""))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"review {number} lacks layer, latent, behaviour or call") from error
-        if call and call not in CALLS:
-            raise ValueError(f"review {number} says {shown(call, _MAX_NAME)!r}, not {CALLS}")
-        if call:
-            calls[key] = call
+            raise ValueError(f"review {number} lacks layer, latent, behaviour or label") from error
+        if label and label not in REVIEW_LABELS:
+            raise ValueError(
+                f"review {number} says {shown(label, _MAX_NAME)!r}, not {REVIEW_LABELS}"
+            )
+        if label:
+            labels[key] = label
         if note:
             notes[key] = note
     name = shown(str(content.get("reviewer") or "unnamed"), _MAX_NAME)
-    return Review(name, str(content.get("rank", "")), calls, notes)
+    return Review(name, str(content.get("rank", "")), labels, notes)
 
 
 def read_reviews(
@@ -99,13 +101,13 @@ def read_reviews(
     return found
 
 
-def called_real(reviews: Sequence[Review]) -> set[Reviewed]:
+def reviewed_real(reviews: Sequence[Review]) -> set[Reviewed]:
     """Latents that some reviewer labels real and nobody labels otherwise."""
     given: dict[Reviewed, set[str]] = {}
     for one in reviews:
-        for key, call in one.calls.items():
-            given.setdefault(key, set()).add(call)
-    return {key for key, calls in given.items() if calls == {REAL}}
+        for key, label in one.labels.items():
+            given.setdefault(key, set()).add(label)
+    return {key for key, labels in given.items() if labels == {REAL}}
 
 
 def review_rows(reviews: Sequence[Review]) -> pd.DataFrame:
@@ -116,13 +118,13 @@ def review_rows(reviews: Sequence[Review]) -> pd.DataFrame:
             "latent": key[1],
             "behaviour": shown(key[2]),
             "reviewer": one.reviewer,
-            "call": one.calls.get(key, ""),
+            "label": one.labels.get(key, ""),
             "note": shown(one.notes.get(key, "")),
         }
         for one in reviews
-        for key in sorted({*one.calls, *one.notes})
+        for key in sorted({*one.labels, *one.notes})
     ]
-    columns = ["layer", "latent", "behaviour", "reviewer", "call", "note"]
+    columns = ["layer", "latent", "behaviour", "reviewer", "label", "note"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -133,19 +135,19 @@ def agreements(reviews: Sequence[Review], num_resamples: int, seed: int) -> pd.D
     """
     rows = []
     for one, other in combinations(reviews, 2):
-        both = sorted(one.calls.keys() & other.calls.keys())
+        both = sorted(one.labels.keys() & other.labels.keys())
         tables: dict[tuple[int, int], np.ndarray] = {}
         for key in both:
-            table = tables.setdefault(key[:2], np.zeros((len(CALLS), len(CALLS))))
-            table[CALLS.index(one.calls[key]), CALLS.index(other.calls[key])] += 1
+            table = tables.setdefault(key[:2], np.zeros((len(REVIEW_LABELS), len(REVIEW_LABELS))))
+            table[REVIEW_LABELS.index(one.labels[key]), REVIEW_LABELS.index(other.labels[key])] += 1
         row: dict[str, Any] = {"first": one.reviewer, "second": other.reviewer}
         row |= {"kappa": np.nan, "low": np.nan, "high": np.nan, "latents": 0}
         if tables:
             sums = np.stack([table.reshape(-1) for table in tables.values()])
             found = bootstrap_of_sums(sums, kappa, num_resamples, seed)
             row |= {"kappa": found.value, "low": found.low, "high": found.high, "latents": found.n}
-        row["calls"] = len(both)
-        row["same"] = sum(one.calls[key] == other.calls[key] for key in both)
+        row["labels"] = len(both)
+        row["same"] = sum(one.labels[key] == other.labels[key] for key in both)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -153,9 +155,9 @@ def agreements(reviews: Sequence[Review], num_resamples: int, seed: int) -> pd.D
 def tally(reviews: Sequence[Review]) -> pd.DataFrame:
     """Latents by label, reviewer and behaviour."""
     rows = review_rows(reviews)
-    rows = rows[rows.call != ""]
+    rows = rows[rows.label != ""]
     return pd.DataFrame(
         {"behaviour": behaviour, "reviewer": reviewer, "latents": len(own)}
-        | {call: int((own.call == call).sum()) for call in CALLS}
+        | {label: int((own.label == label).sum()) for label in REVIEW_LABELS}
         for (behaviour, reviewer), own in rows.groupby(["behaviour", "reviewer"])
     )

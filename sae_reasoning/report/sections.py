@@ -11,15 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.behaviours.outcomes import (
-    ALL,
-    KILLED,
-    KINDS,
-    LEFT_OUT,
-    NOT_TESTABLE,
-    attack_summary,
-    calls,
-)
 from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.rates import ENTER_THINKING, PER_OPPORTUNITY, PER_TRACE
@@ -39,6 +30,15 @@ from sae_reasoning.report.figures import (
 )
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
 from sae_reasoning.report.verdict import never
+from sae_reasoning.robustness.outcomes import (
+    ALL,
+    EXCLUDED,
+    KINDS,
+    NOT_TESTABLE,
+    REFUTED,
+    attack_summary,
+    count_labels,
+)
 from sae_reasoning.stats import wilson
 from sae_reasoning.steering.recovery import gap_curves
 from sae_reasoning.texts import bounded, number
@@ -156,7 +156,7 @@ def attacks(found: pd.DataFrame) -> Section:
             tables.append(
                 _table(f"{latents}: latents refuted, by attack", attack_summary(own, shortlist))
             )
-            tables.append(_table(f"{latents}: labels", calls(own, shortlist)))
+            tables.append(_table(f"{latents}: labels", count_labels(own, shortlist)))
     return Section(
         "attacks",
         ATTACKS,
@@ -177,12 +177,12 @@ def _refuted(found: pd.DataFrame) -> tuple[Bar, ...]:
     One that could test none of them has no share.
     """
     own = found[(found.reader == RL) & (found.kind != ALL)]
-    is_tested = ~own.outcome.isin([NOT_TESTABLE, LEFT_OUT])
+    is_tested = ~own.outcome.isin([NOT_TESTABLE, EXCLUDED])
     figures = []
     for kind in KINDS:
         here = own[(own.kind == kind) & is_tested]
         if len(here):
-            share = wilson(int((here.outcome == KILLED).sum()), len(here))
+            share = wilson(int((here.outcome == REFUTED).sum()), len(here))
             figures.append((kind, RL, share.value, share.low, share.high, len(here)))
         elif (own.kind == kind).any():
             figures.append((kind, RL, math.nan, math.nan, math.nan, 0))

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sae_reasoning.behaviours.headlines import Headline
+from sae_reasoning.robustness.headlines import Headline
 from sae_reasoning.steering.findings import (
     MainEdit,
     dose_curves,
@@ -165,8 +165,8 @@ def told(edits: Sequence[MainEdit], latents: Sequence[Headline]) -> list[str]:
     lines = []
     for behaviour in dict.fromkeys(edit.behaviour for edit in edits):
         own = [one for one in latents if one.behaviour == behaviour]
-        best = [f"best {x.kind} {x.latent} (AUROC {x.interval}, {x.called})" for x in own[:-1]]
-        best += [f"edited {x.kind}s from {x.latent} ({x.called}):" for x in own[-1:]]
+        best = [f"best {x.kind} {x.latent} (AUROC {x.interval}, {x.label})" for x in own[:-1]]
+        best += [f"edited {x.kind}s from {x.latent} ({x.label}):" for x in own[-1:]]
         done = [f"{one.doing} {_SAID[one.verdict]}" for one in edits if one.behaviour == behaviour]
         lines.append(f"{behaviour}: {'; '.join(best)} {', '.join(done)}.")
     return lines

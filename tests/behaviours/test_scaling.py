@@ -5,11 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from sae_reasoning.behaviours.scaling import ScalingBars, ScalingSums, survivors
+from sae_reasoning.behaviours.scaling import ScalingSums, ScalingThresholds, scaling_summary
 
 NUM_PROBLEMS, TOKENS, D_MODEL = 40, 50, 32
 BASE_ONLY, RL_ONLY, SHARED, SHRUNK, DECOUPLED_RL, DECOUPLED_BASE = range(6)
-BARS = ScalingBars(norm=0.9, error=0.2, reconstruction=0.5, problems=20, resamples=300, seed=0)
+BARS = ScalingThresholds(
+    norm=0.9, error=0.2, reconstruction=0.5, problems=20, resamples=300, seed=0
+)
 
 
 def _scaled(seed: int = 0, noise: float = 0.1) -> pd.DataFrame:
@@ -72,7 +74,7 @@ def test_shared_rows_that_point_apart_are_counted(scaled: pd.DataFrame) -> None:
     turned = scaled.copy()
     turned.loc[SHARED, "decoder_cosine"] = -0.3
     for table, opposed in ((scaled, 0), (turned, 1)):
-        found = survivors(table, ("base", "rl")).set_index("by_norms")
+        found = scaling_summary(table, ("base", "rl")).set_index("by_norms")
         assert found.opposed.tolist() == [0, 0, opposed]
 
 

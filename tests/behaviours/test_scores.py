@@ -252,7 +252,7 @@ def test_onsets_are_compared_after_the_same_token_where_there_are_enough() -> No
     scores.add(Active.of(0, values, np.zeros((len(values), 1), np.int64)))
     points = scores.result().points
     row = points[(points.split == "select") & (points.latent == 0)].iloc[0]
-    assert (row.n_taken, row.n_untaken) == (1, 3)
+    assert (row.n_onset_pos, row.n_onset_neg) == (1, 3)
     assert row.onset_matched_share == 1.0
     assert row.onset_auroc == 0.5  # All with all it would be 5/6.
     assert row.rate_at_opportunities == 0.5

@@ -6,12 +6,12 @@ import numpy as np
 from behaviours.examples import made_up_trace, rows_of
 from behaviours.test_attacks import attacked
 
-from sae_reasoning.behaviours.announce import draw_onsets
-from sae_reasoning.behaviours.outcomes import KILLED, LEXICAL, SURVIVES, WORDING, name_of
+from sae_reasoning.behaviours.onset_attribution import draw_onsets
 from sae_reasoning.behaviours.scores import label_rows
 from sae_reasoning.behaviours.windows import cell_index, label_bits
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out, wording
 from sae_reasoning.records import Trace
+from sae_reasoning.robustness.outcomes import LEXICAL, REFUTED, ROBUST, WORDING, label_of
 
 WORDS = ("wait", "hold", "stuck", "no", "that")
 
@@ -91,7 +91,7 @@ def test_rows_in_held_out_wordings_are_on_neither_side_of_selection() -> None:
     assert len(onsets) == shown < sum(len(t.spans) for t in TRACES if t.split == "select")
 
 
-def test_a_latent_that_knows_the_words_it_was_chosen_by_is_killed() -> None:
+def test_a_latent_that_knows_the_words_it_was_chosen_by_is_refuted() -> None:
     held = {"a": ("wait", "stuck")}
     rows = rows_of(TRACES)
     renamed = [
@@ -102,5 +102,5 @@ def test_a_latent_that_knows_the_words_it_was_chosen_by_is_killed() -> None:
     knows_move = label_bits(TRACES, rows, ["a"]) > 0
     dense = np.stack([knows_words, knows_move], axis=1) * 1.0
     outcomes = attacked(TRACES, rows, dense, held, 0)
-    assert [one[WORDING] for one in outcomes] == [KILLED, SURVIVES]
-    assert name_of(outcomes[0]) == LEXICAL
+    assert [one[WORDING] for one in outcomes] == [REFUTED, ROBUST]
+    assert label_of(outcomes[0]) == LEXICAL

@@ -139,8 +139,8 @@ ATTACKS = [
         "layer": 0,
         "latent": 3,
         "kind": "token",
-        "outcome": "killed",
-        "called": "lexical",
+        "outcome": "refuted",
+        "label": "lexical",
     }
 ]
 

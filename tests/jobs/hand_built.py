@@ -2,11 +2,10 @@
 
 The reader is a program in the place of a decoder block: what it writes of each token is the token,
 the pair with the one before, the place, the size of the problem, whether a behaviour is under way
-(two marks stood in the sentence before, wherever), and some lots. So it can be asked to read any
+(two marks stood in the sentence before, wherever), and some noise. So it can be asked to read any
 text, and what a latent that reads one of these is can't be doubted.
 """
 
-import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,33 +18,34 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, PreTrainedModel
 
-from sae_reasoning.behaviours.outcomes import (
-    CONTEXTUAL,
-    LEXICAL,
-    PARTLY_LEXICAL,
-    POSITIONAL,
-    WEAK,
-    Bars,
-    Target,
-    call,
-)
-from sae_reasoning.behaviours.strata import alike
+from sae_reasoning.behaviours.matched_windows import draw_matched_windows
 from sae_reasoning.behaviours.streams import MaximaStream
 from sae_reasoning.behaviours.windows import response_rows
 from sae_reasoning.behaviours.wordings import draw_wordings, hold_out
 from sae_reasoning.config import Config, TrainConfig
 from sae_reasoning.edges.artifacts import read_json, write_json
-from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.create import SpecialTokens, as_learner, word_tokenizer
 from sae_reasoning.edges.lm.load import LanguageModel, encode_response
 from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.sae_training import train_sae
-from sae_reasoning.jobs.rank.attacked import attack_by_text
-from sae_reasoning.jobs.rank.data import active
-from sae_reasoning.jobs.rank.injected import attack_with_words
-from sae_reasoning.jobs.rank.subjects import Subject
+from sae_reasoning.readings.data import active
+from sae_reasoning.readings.readers import ReadingModel
 from sae_reasoning.records import SPAN_DETECTORS, Annotation, Opportunity, Span, Trace
+from sae_reasoning.robustness.attacks import attack_span_detectors
+from sae_reasoning.robustness.outcomes import (
+    CONTEXTUAL,
+    LEXICAL,
+    PARTLY_LEXICAL,
+    POSITIONAL,
+    WEAK,
+    Target,
+    Thresholds,
+    add_labels,
+)
+from sae_reasoning.robustness.paraphrase import attack_with_paraphrase
+from sae_reasoning.robustness.readers import Reader
+from sae_reasoning.robustness.word_attacks import attack_with_words
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.traces.align import Rollout
 from sae_reasoning.traces.paraphrase import Paraphraser
@@ -60,7 +60,7 @@ KINDS = {
     "a long trace": POSITIONAL,
     "lots": WEAK,
 }
-"""What each latent answers to, and what it should be called."""
+"""What each latent responds to, and its right label."""
 
 MOVE = "a"
 _SIZES = ("short", "middling", "long")
@@ -332,28 +332,32 @@ def append_latents(
     return load_dictionary(folder)
 
 
-def subject_of(
-    lm: LanguageModel, traces: list[Trace], dictionary: Dictionary, seed: int
-) -> Subject:
+def reader_of(
+    lm: LanguageModel, traces: list[Trace], dictionary: Dictionary, seed: int, token_budget: int
+) -> Reader:
     """The reader with the appended latents on its shortlist, as `rank` attacks it."""
     rows = response_rows(traces)
     wordings = draw_wordings(traces, [MOVE], seed)
-    drawn = alike(traces, rows, [MOVE], wordings, seed)
+    matched = draw_matched_windows(traces, rows, [MOVE], wordings, seed)
     resid = residuals_in_memory(
         lm, [trace.token_ids for trace in traces], rows.first_position, [0], 1 << 14
     )[0]
-    stream = MaximaStream(drawn.intervals, dictionary.d_sae)
+    stream = MaximaStream(matched.intervals, dictionary.d_sae)
     stream.add(active(dictionary, 0, resid))
     maxima = stream.result()
-    return Subject(
+    return Reader(
         name="rl",
-        lm=lambda: lm,
+        behaviours=[MOVE],
         traces=hold_out(traces, wordings),
         rows=rows,
-        drawn=drawn,
-        dictionaries={0: dictionary},
+        matched=matched,
         maxima=lambda layer: maxima,
-        residuals=lambda chosen: {0: resid[torch.from_numpy(rows.indices(chosen))]},
+        model=lambda: ReadingModel(
+            lm,
+            {0: dictionary},
+            lambda chosen: {0: resid[torch.from_numpy(rows.indices(chosen))]},
+            token_budget=token_budget,
+        ),
         targets=[
             Target(SPAN_DETECTORS, MOVE, "rl", "rl", 0, dictionary.d_sae - len(KINDS) + number)
             for number in range(len(KINDS))
@@ -362,16 +366,17 @@ def subject_of(
 
 
 def names(config: Config, trained: Path, folder: Path, seed: int) -> dict[str, str]:
-    """What each kind of latent is called in one draw of text, words and lots."""
+    """The label of each kind of latent in one draw of text, words and noise."""
     rng = np.random.default_rng(seed)
     lm, roles = reader(salt=seed), Roles.drawn(rng)
     traces = write_traces(lm, roles, rng)
     dictionary = append_latents(trained, folder, lm, roles, rng)
     config.rank.seed, config.rank.injection_texts = seed, 30
-    subject = subject_of(lm, traces, dictionary, seed)
-    bars, console = Bars(config.rank.attacks, config.rank.bootstrap, seed), Console(io.StringIO())
-    attacks = attack_by_text(config, subject, paraphraser(roles), bars, console)
-    attacks += attack_with_words(config, subject, lm, bars, console)[0]
-    found = call(pd.DataFrame([asdict(attack) for attack in attacks]))
-    called = found.drop_duplicates("latent").sort_values("latent").called
-    return dict(zip(KINDS, called, strict=True))
+    attacked = reader_of(lm, traces, dictionary, seed, config.cache.token_budget)
+    thresholds = Thresholds(config.rank.attacks, config.rank.bootstrap, seed)
+    attacks = [*attack_span_detectors(attacked, thresholds)]
+    attacks += attack_with_paraphrase(attacked, paraphraser(roles), thresholds)
+    attacks += attack_with_words(attacked, config.rank, thresholds)[0]
+    found = add_labels(pd.DataFrame([asdict(attack) for attack in attacks]))
+    labels = found.drop_duplicates("latent").sort_values("latent").label
+    return dict(zip(KINDS, labels, strict=True))

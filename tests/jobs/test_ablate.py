@@ -437,10 +437,10 @@ def test_only_latents_that_reviewers_call_real_are_edited_and_the_other_result_s
     cfg.ablate.clamp_latents, cfg.ablate.other_reader = 1, True
     rank = Manifest.read(cfg.folder / "rank").fingerprint
     rows = [
-        {"layer": layer, "latent": latent, "behaviour": "backtracking", "call": call}
+        {"layer": layer, "latent": latent, "behaviour": "backtracking", "label": call}
         for layer, latent, call in ((0, 3, "lexical"), (1, 5, "real"))
     ]
-    export = {"schema_version": 1, "reviewer": "a", "rank": rank, "reviews": rows}
+    export = {"schema_version": 2, "reviewer": "a", "rank": rank, "reviews": rows}
     write_json(tmp_path / "a.json", export)
     cfg.ablate.reviews = [str(tmp_path / "a.json")]
     console = quiet()

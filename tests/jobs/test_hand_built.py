@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jobs.hand_built import KINDS, Roles, names, reader, train_dictionary, write_traces
 
-from sae_reasoning.behaviours.outcomes import NAMES
 from sae_reasoning.config import Config, PairConfig
+from sae_reasoning.robustness.outcomes import LABELS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def _right(trained: Path, folder: Path, draws: range) -> Counter[str]:
 
 
 def test_in_some_draws_every_latent_comes_out_as_what_it_is(trained: Path, tmp_path: Path) -> None:
-    assert set(KINDS.values()) < set(NAMES)
+    assert set(KINDS.values()) < set(LABELS)
     assert _right(trained, tmp_path, range(2)) == dict.fromkeys(KINDS, 2)
 
 

@@ -21,10 +21,11 @@ from sae_reasoning.edges.lm.load import describe, load
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.cache import cache
-from sae_reasoning.jobs.rank.data import RankData, open_data
-from sae_reasoning.jobs.rank.passes import score_store
+from sae_reasoning.jobs.rank.data import open_data
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.jobs.train import train
+from sae_reasoning.readings.data import Readings
+from sae_reasoning.readings.passes import score_store
 
 LONG = "cedar"
 SAID = (
@@ -166,7 +167,7 @@ def test_a_cache_without_norms_gives_the_same(cfg: Config) -> None:
     assert np.array_equal(again.norm, with_norms)
 
 
-def scored(cfg: Config, data: RankData, folder: Path) -> dict[str, np.ndarray]:
+def scored(cfg: Config, data: Readings, folder: Path) -> dict[str, np.ndarray]:
     folder.mkdir()
     score_store(cfg, data, "rl", 1, folder, Console(io.StringIO()))
     latents = read_table(folder / "rl_layer_1_latents.parquet")

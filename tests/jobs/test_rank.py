@@ -20,7 +20,6 @@ from jobs.ranking import (
 from sealed import seal
 
 from sae_reasoning.behaviours import outcomes
-from sae_reasoning.behaviours.outcomes import LEFT_OUT, NAMES, NOT_TESTABLE, RANDOM
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.compose import CONF
@@ -41,6 +40,7 @@ from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
 from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
+from sae_reasoning.robustness.outcomes import EXCLUDED, LABELS, NOT_TESTABLE, RANDOM
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, INITIALIZING
 
 
@@ -79,7 +79,7 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
     attacks = read_table(folder / "attacks.parquet")
     span_detectors = attacks[attacks.shortlist == SPAN_DETECTORS]
     assert set(span_detectors.reader) == {"base", "rl", RANDOM}
-    undecided = attacks.outcome.isin([NOT_TESTABLE, LEFT_OUT])
+    undecided = attacks.outcome.isin([NOT_TESTABLE, EXCLUDED])
     known = attacks[~undecided]  # The rest may rest on two spans.
     assert ((known.low <= known.auroc) & (known.auroc <= known.high)).all()
     assert undecided[attacks.auroc.isna()].all()
@@ -96,8 +96,8 @@ def test_every_tracker_is_attacked_in_all_readers_and_named(ranked: Ranked) -> N
                 & (span_detectors.latent == entry["latent"])
                 & (span_detectors.reader != RANDOM)
             ]
-            assert entry["labels"] == dict(zip(own.reader, own.called, strict=True))
-            assert set(entry["labels"].values()) <= set(NAMES)
+            assert entry["labels"] == dict(zip(own.reader, own.label, strict=True))
+            assert set(entry["labels"].values()) <= set(LABELS)
     assert "span detectors refuted, by attack" in ranked.printed
 
 
@@ -118,31 +118,31 @@ def test_the_planted_latent_is_compared_on_each_span_as_read_and_in_other_words(
     ].set_index("kind")
     assert own.auroc["all"] == 1.0
     assert own.n_pos["paraphrase"] == own.n_pos["all"]  # Each span was read in other words.
-    assert own.outcome.isin([NOT_TESTABLE, LEFT_OUT]).all()  # Of 18 spans nothing is decided,
+    assert own.outcome.isin([NOT_TESTABLE, EXCLUDED]).all()  # Of 18 spans nothing is decided,
     assert own.n_pos["all"] == 18  # as twenty are asked for.
-    assert set(own.called) == {"not testable"}
+    assert set(own.label) == {"not testable"}
 
 
-def test_the_planted_latent_beats_the_baselines_that_are_not_perfect(ranked: Ranked) -> None:
+def test_the_planted_latent_outperforms_the_baselines_that_are_not_perfect(ranked: Ranked) -> None:
     folder = ranked.config.folder / "rank"
-    beaten = read_table(folder / "beaten.parquet")
-    own = beaten[
-        (beaten.shortlist == SPAN_DETECTORS)
-        & (beaten.behaviour == BACKTRACKING)
-        & (beaten.layer == LAYER)
-        & (beaten.latent == PLANTED)
-        & (beaten.reader == "rl")
+    compared = read_table(folder / "baseline_comparison.parquet")
+    own = compared[
+        (compared.shortlist == SPAN_DETECTORS)
+        & (compared.behaviour == BACKTRACKING)
+        & (compared.layer == LAYER)
+        & (compared.latent == PLANTED)
+        & (compared.reader == "rl")
     ].set_index("baseline")
     assert set(own.index) == {"ngram", "random_reader", "random_direction", "probe"}
     assert (own.auroc == 1.0).all()
-    assert own.beats.tolist() == ((own.low > 0) & (own.q < 0.05)).tolist()
+    assert own.outperforms.tolist() == ((own.low > 0) & (own.q < 0.05)).tolist()
     assert (own.difference >= 0).all()
     (entry,) = (
         entry
         for entry in read_json(folder / "shortlist.json")["span_detectors"][BACKTRACKING]
         if (entry["layer"], entry["latent"]) == (LAYER, PLANTED)
     )
-    assert entry["outperforms"]["rl"] == own.index[own.beats].tolist()
+    assert entry["outperforms"]["rl"] == own.index[own.outperforms].tolist()
     assert "latents that significantly outperform a baseline" in ranked.printed
 
 
@@ -159,25 +159,31 @@ def test_onset_predictors_are_attacked_at_onset(ranked: Ranked) -> None:
 
 def test_onset_predictors_are_held_against_every_baseline_at_opportunities(ranked: Ranked) -> None:
     folder = ranked.config.folder / "rank"
-    beaten = read_table(folder / "beaten.parquet")
-    own = beaten[(beaten.shortlist == ONSET_PREDICTORS) & (beaten.behaviour == BACKTRACKING)]
+    compared = read_table(folder / "baseline_comparison.parquet")
+    own = compared[(compared.shortlist == ONSET_PREDICTORS) & (compared.behaviour == BACKTRACKING)]
     baselines = {"ngram", "random_reader", "random_direction", "probe"}
     assert {frozenset(rows.baseline) for _, rows in own.groupby(["layer", "latent", "reader"])} == {
         frozenset(baselines)
     }
-    assert (own.difference - (own.auroc - own.rival)).abs().max() < 1e-12
-    assert own[own.baseline == "probe"].groupby(["reader", "layer"]).rival.nunique().eq(1).all()
+    assert (own.difference - (own.auroc - own.baseline_auroc)).abs().max() < 1e-12
+    assert (
+        own[own.baseline == "probe"]
+        .groupby(["reader", "layer"])
+        .baseline_auroc.nunique()
+        .eq(1)
+        .all()
+    )
     # The probe reads what the span detector's probe doesn't: the token before the behaviour.
-    probes = beaten[(beaten.behaviour == BACKTRACKING) & (beaten.baseline == "probe")]
-    of_list = probes.groupby(["shortlist", "reader", "layer"]).rival.first().unstack(0)
+    probes = compared[(compared.behaviour == BACKTRACKING) & (compared.baseline == "probe")]
+    of_list = probes.groupby(["shortlist", "reader", "layer"]).baseline_auroc.first().unstack(0)
     assert (of_list[ONSET_PREDICTORS] != of_list[SPAN_DETECTORS]).all()
 
 
 def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ranked) -> None:
     found = read_table(ranked.config.folder / "rank" / "injections.parquet")
-    assert set(found.carrier) == {"prompt", "response"}
-    bar = ranked.config.rank.attacks.carrier_fvu
-    assert found.is_left_out.tolist() == (found.fvu > bar).tolist()
+    assert set(found.host_text) == {"prompt", "response"}
+    bar = ranked.config.rank.attacks.host_fvu
+    assert found.excluded.tolist() == (found.fvu > bar).tolist()
     attacks = read_table(ranked.config.folder / "rank" / "attacks.parquet")
     elsewhere = attacks[
         attacks.kind.isin(
@@ -191,10 +197,10 @@ def test_injections_say_what_was_put_in_and_whom_it_was_held_against(ranked: Ran
     ]
     # So short a training explains little of any text, so nothing is decided by what is put there.
     assert (found.fvu > bar).any()
-    assert (elsewhere.outcome == LEFT_OUT).sum() >= found.is_left_out.sum()
-    assert set(found.strategy) <= {1, 2, 3}
-    assert (found.words.str.split().str.len() == found.strategy).all()  # A token is a word.
-    assert found.rise.between(0, 1).all()
+    assert (elsewhere.outcome == EXCLUDED).sum() >= found.excluded.sum()
+    assert set(found.num_tokens) <= {1, 2, 3}
+    assert (found.words.str.split().str.len() == found.num_tokens).all()  # A token is a word.
+    assert found.injection_auroc.between(0, 1).all()
     assert found.num_others.gt(0).all()
     assert found.p.between(0, 1).all()
 
@@ -274,7 +280,7 @@ def test_scores_hold_every_latent_of_the_grid_on_both_splits(ranked: Ranked) -> 
     assert per_cell.min() >= config.rank.candidates
 
 
-def test_a_behaviour_at_a_fixed_place_is_called_positional_and_not_tested(ranked: Ranked) -> None:
+def test_a_behaviour_at_a_fixed_place_is_labelled_positional_and_not_tested(ranked: Ranked) -> None:
     config, printed = ranked.config, ranked.printed
     scores = read_table(config.folder / "rank" / "scores.parquet")
     here = scores[scores.behaviour == INITIALIZING]
@@ -338,7 +344,7 @@ def test_span_detectors_are_looked_for_in_dictionaries_of_other_seeds(config: Co
     assert len(own) * 2 == len(replicas)
     assert (own.n_pos == 2).all()
     planted = own[(own.layer == LAYER) & (own.latent == PLANTED)]
-    assert set(planted.outcome) == {"killed"}  # No training has seen what was planted.
+    assert set(planted.outcome) == {"refuted"}  # No training has seen what was planted.
     assert not list(config.folder.glob("rank.partial-*"))
 
 
@@ -426,13 +432,13 @@ def test_a_killed_ranking_goes_on_at_the_first_missing_part(
     scored: list[tuple[str, int]] = []
     score = rank_job.score_store
 
-    def killed_at_the_third(cfg, data, reader, layer, parts, console) -> None:
+    def killed_at_the_third(cfg, readings, reader, layer, parts, console) -> None:
         part = parts / f"{reader}_layer_{layer}_points.parquet"
         if not part.exists():
             scored.append((reader, layer))
         if len(scored) == 3:
             raise KeyboardInterrupt
-        score(cfg, data, reader, layer, parts, console)
+        score(cfg, readings, reader, layer, parts, console)
 
     monkeypatch.setattr(rank_job, "score_store", killed_at_the_third)
     with pytest.raises(KeyboardInterrupt):

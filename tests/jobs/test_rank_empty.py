@@ -13,9 +13,7 @@ from sae_reasoning.jobs.ablate.latents import choose
 from sealed import seal
 
 from sae_reasoning.behaviours.baselines import BaselineScore
-from sae_reasoning.behaviours.beaten import Bout
 from sae_reasoning.behaviours.grid import Gap
-from sae_reasoning.behaviours.outcomes import Attack, call
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig
 from sae_reasoning.edges.console import Console
@@ -27,6 +25,8 @@ from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
 from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist, Trace
+from sae_reasoning.robustness.baseline_comparison import BaselineComparison
+from sae_reasoning.robustness.outcomes import Attack, add_labels
 
 
 @pytest.fixture
@@ -110,9 +110,9 @@ def test_what_is_shown_of_empty_tables_is_a_line_for_each_list(tiny_pair: PairCo
         none(BaselineScore),
         Shortlist({"backtracking": []}, {"backtracking": []}),
         {SPAN_DETECTORS: {"backtracking": []}, ONSET_PREDICTORS: {"backtracking": []}},
-        call(none(Attack)),
+        add_labels(none(Attack)),
         none(Gap),
-        none(Bout),
+        none(BaselineComparison),
     )
     assert found.top.empty and found.heads == []
     (name,) = found.tables

@@ -114,7 +114,7 @@ def test_reviewers_calls_are_folded_in_and_those_of_other_shortlists_refused(
     listed = pd.read_csv(project.results / "report" / "rows" / "latents.csv").iloc[0]
     row = {"layer": int(listed.layer), "latent": int(listed.latent), "behaviour": listed.behaviour}
     for name, call, made_on in (("a", "real", rank), ("b", "real", rank), ("c", "real", None)):
-        export = {"schema_version": 1, "reviewer": name, "reviews": [row | {"call": call}]}
+        export = {"schema_version": 2, "reviewer": name, "reviews": [row | {"label": call}]}
         export["rank"] = made_on.fingerprint if made_on else "another"
         (tmp_path / f"{name}.json").write_text(json.dumps(export))
     outcome = project.run("report", "report.reviews=[a.json,b.json]")

@@ -12,12 +12,12 @@ from projects import Project
 from report.hostile import HOSTILE
 from report.test_cells import page_of
 
-from sae_reasoning.behaviours.outcomes import KILLED, SURVIVES
-from sae_reasoning.behaviours.replication import Replica
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import plain, write_call, write_page
 from sae_reasoning.report.examples import QUARTERS
 from sae_reasoning.report.reviews import read_review
+from sae_reasoning.robustness.outcomes import REFUTED, ROBUST
+from sae_reasoning.robustness.replication import Replica
 from sae_reasoning.texts import MAX_PIECE, number, shown
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra [browser]")
@@ -207,7 +207,7 @@ def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
     waited.value.save_as(tmp_path / "ann.json")
     one = read_review(read_json(tmp_path / "ann.json"))
     assert one.reviewer == "ann"
-    assert sorted(one.calls.values()) == ["lexical", "real"]
+    assert sorted(one.labels.values()) == ["lexical", "real"]
     assert list(one.notes.values()) == [HOSTILE["markup"]]
 
     other = visit(report / "latents.html")  # Another browser, which has kept nothing.
@@ -265,7 +265,7 @@ def listing(number: int, behaviour: str = "backtracking") -> dict[str, Any]:
     figures = {"auroc": 0.9, "low": 0.8, "high": 0.95, "n": 30, "firing_rate": 0.01}
     names = {"name": f"1_{number}", "layer": 1, "latent": number, "place": number + 1}
     where = {"shortlist": "span_detectors", "reader": "rl", "writer": "rl", "status": "tested"}
-    return names | where | figures | {"behaviour": behaviour, "called": {"base": "unclear"}}
+    return names | where | figures | {"behaviour": behaviour, "label": {"base": "unclear"}}
 
 
 def latents_page(folder: Path, listings: list[dict[str, Any]], pair: str = "pair") -> Path:
@@ -417,8 +417,8 @@ def test_a_counterpart_stands_beside_chance_and_beside_what_its_words_alone_woul
 
 def test_each_seed_says_what_became_of_the_latent_there(visit, tmp_path):
     seeds = [
-        Replica("backtracking", "rl", "rl", 1, 0, 1, 40, 0.91, 2, 0.8, 0.05, 0.01, 0.1, SURVIVES),
-        Replica("backtracking", "rl", "rl", 1, 0, 2, 7, 0.3, 90, 0.6, -0.2, -0.3, -0.1, KILLED),
+        Replica("backtracking", "rl", "rl", 1, 0, 1, 40, 0.91, 2, 0.8, 0.05, 0.01, 0.1, ROBUST),
+        Replica("backtracking", "rl", "rl", 1, 0, 2, 7, 0.3, 90, 0.6, -0.2, -0.3, -0.1, REFUTED),
     ]
     path = latents_page(tmp_path, [listing(0)])
     record = evidence_of(0) | {"replicas": [asdict(one) for one in seeds]}
@@ -432,7 +432,7 @@ def test_each_seed_says_what_became_of_the_latent_there(visit, tmp_path):
     ]
     assert [row[2:6] for row in cells] == [["1", "40", "0.910", "2"], ["2", "7", "0.300", "90"]]
     assert [row[6] for row in cells] == ["0.050 [0.010, 0.100]", "−0.200 [−0.300, −0.100]"]
-    assert [row[8] for row in cells] == [SURVIVES, KILLED]
+    assert [row[8] for row in cells] == [ROBUST, REFUTED]
 
 
 def test_five_hundred_latents_open_within_two_seconds_and_thirty_megabytes(visit, tmp_path):

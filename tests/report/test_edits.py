@@ -7,7 +7,7 @@ from sae_reasoning.edges.pages import plain
 from sae_reasoning.pages.latents import cell
 from sae_reasoning.report.edits import Aligned, Edits, aligned, text_pairs
 from sae_reasoning.report.neuronpedia import activations, feature
-from sae_reasoning.report.reviews import Review, called_real
+from sae_reasoning.report.reviews import Review, reviewed_real
 from sae_reasoning.steering.effects import EDIT_KEYS
 from sae_reasoning.steering.findings import dose_curves, doses
 
@@ -64,7 +64,7 @@ def test_a_latent_is_real_where_nobody_says_otherwise():
         return Review("", "r", {(0, int(k[1:]), "b"): call for k, call in calls.items()}, {})
 
     one, other = review(_1="real", _2="real", _3="lexical"), review(_2="unclear", _4="real")
-    assert called_real([one, other]) == {(0, 1, "b"), (0, 4, "b")}
+    assert reviewed_real([one, other]) == {(0, 1, "b"), (0, 4, "b")}
 
 
 def evidence(text: str) -> dict:

@@ -10,20 +10,6 @@ import pandas as pd
 import pytest
 from shortlists import onset_predictor, span_detector
 
-from sae_reasoning.behaviours.beaten import Bout
-from sae_reasoning.behaviours.injection import Injection
-from sae_reasoning.behaviours.outcomes import (
-    INJECTED,
-    KILLED,
-    LEFT_OUT,
-    NOT_TESTABLE,
-    PARAPHRASE,
-    SURVIVES,
-    TOKEN,
-    UNCLEAR,
-    Target,
-)
-from sae_reasoning.behaviours.replication import Replica, attack_by_seeds
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.rates import OCCURS, PER_TRACE
 from sae_reasoning.edges.pages import inert_json, plain, write_page
@@ -45,6 +31,20 @@ from sae_reasoning.report.latents import listing_rows, records
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
 from sae_reasoning.report.sections import attacks, gap_curve, onsets
 from sae_reasoning.report.verdict import Evidence, Verdict, never
+from sae_reasoning.robustness.baseline_comparison import BaselineComparison
+from sae_reasoning.robustness.injection import Injection
+from sae_reasoning.robustness.outcomes import (
+    EXCLUDED,
+    INCONCLUSIVE,
+    INJECTED,
+    NOT_TESTABLE,
+    PARAPHRASE,
+    REFUTED,
+    ROBUST,
+    TOKEN,
+    Target,
+)
+from sae_reasoning.robustness.replication import Replica, attack_by_seeds
 from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import bounded, number, shown
 
@@ -146,14 +146,14 @@ def test_a_measure_without_an_interval_is_shown_without_one():
 
 def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
     outcomes = {
-        TOKEN: [KILLED, SURVIVES, NOT_TESTABLE],
-        INJECTED: [LEFT_OUT, LEFT_OUT, LEFT_OUT],
-        PARAPHRASE: [LEFT_OUT, NOT_TESTABLE, SURVIVES],
+        TOKEN: [REFUTED, ROBUST, NOT_TESTABLE],
+        INJECTED: [EXCLUDED, EXCLUDED, EXCLUDED],
+        PARAPHRASE: [EXCLUDED, NOT_TESTABLE, ROBUST],
     }
     made = pd.DataFrame(
         [
             {"shortlist": SPAN_DETECTORS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
-            | {"latent": latent, "kind": kind, "outcome": outcome, "called": "weak"}
+            | {"latent": latent, "kind": kind, "outcome": outcome, "label": "weak"}
             for kind, those in outcomes.items()
             for latent, outcome in enumerate(those)
         ]
@@ -167,7 +167,7 @@ def test_the_share_refuted_is_of_the_latents_that_the_attack_could_test():
 
 def test_attacks_that_could_test_nothing_have_no_chart():
     row = {"shortlist": SPAN_DETECTORS, "behaviour": "x", "reader": RL, "writer": RL, "layer": 0}
-    row |= {"latent": 0, "kind": TOKEN, "outcome": NOT_TESTABLE, "called": "weak"}
+    row |= {"latent": 0, "kind": TOKEN, "outcome": NOT_TESTABLE, "label": "weak"}
     assert attacks(pd.DataFrame([row])).charts == ()
 
 
@@ -365,17 +365,17 @@ def test_an_example_counts_marks_and_values_from_its_own_first_token():
 
 def export(reviewer: str, *calls: str) -> dict:
     rows = [
-        {"layer": 1, "latent": i, "behaviour": "x", "call": call, "note": "<b>"}
+        {"layer": 1, "latent": i, "behaviour": "x", "label": call, "note": "<b>"}
         for i, call in enumerate(calls)
     ]
-    return {"schema_version": 1, "reviewer": reviewer, "rank": "r", "reviews": rows}
+    return {"schema_version": 2, "reviewer": reviewer, "rank": "r", "reviews": rows}
 
 
 def test_two_reviewers_agreement_is_cohens_on_what_both_called():
     one = read_review(export("ann", "real", "real", "lexical", "lexical", "real"))
     other = read_review(export("bob", "real", "lexical", "lexical", "lexical", ""))
     (row,) = agreements([one, other], 50, 0).to_dict("records")
-    assert (row["calls"], row["same"], row["latents"]) == (4, 3, 4)
+    assert (row["labels"], row["same"], row["latents"]) == (4, 3, 4)
     assert row["kappa"] == pytest.approx(0.5)  # 3 of 4 agree, 2 of 4 by chance.
     assert row["low"] <= 0.5 <= row["high"]
     counts = tally([one, other]).to_dict("records")
@@ -387,7 +387,7 @@ def test_two_reviewers_agreement_is_cohens_on_what_both_called():
 
 
 def test_reviewers_who_share_nothing_have_no_kappa():
-    silent = {"schema_version": 1, "reviewer": "b", "rank": "r", "reviews": []}
+    silent = {"schema_version": 2, "reviewer": "b", "rank": "r", "reviews": []}
     (row,) = agreements([read_review(export("a", "real")), read_review(silent)], 50, 0).to_dict(
         "records"
     )
@@ -397,10 +397,10 @@ def test_reviewers_who_share_nothing_have_no_kappa():
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ([], "schema 1"),
-        ({"schema_version": 1}, "no list"),
-        ({"schema_version": 1, "reviews": ["x"]}, "review 0 lacks"),
-        ({"schema_version": 1, "reviews": [{"layer": "x"}]}, "review 0 lacks"),
+        ([], "schema 2"),
+        ({"schema_version": 2}, "no list"),
+        ({"schema_version": 2, "reviews": ["x"]}, "review 0 lacks"),
+        ({"schema_version": 2, "reviews": [{"layer": "x"}]}, "review 0 lacks"),
         (export("a", "excellent"), "'excellent'"),
     ],
 )
@@ -412,7 +412,7 @@ def test_what_is_no_export_is_refused_with_the_reason(content, says):
 # Latents
 
 
-TABLES = ("latents", "attacks", "injections", "beaten", "replicas")
+TABLES = ("latents", "attacks", "injections", "baseline_comparison", "replicas")
 
 
 def test_a_latent_on_both_lists_has_one_page_and_two_rows():
@@ -432,26 +432,28 @@ def test_a_latent_on_both_lists_has_one_page_and_two_rows():
 def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     """Through Parquet, as the stages do; each kind of row once for another latent too."""
     target = Target(SPAN_DETECTORS, "x", RL, RL, 1, 7)
-    replica = Replica("x", RL, RL, 1, 7, 3, 40, 0.9, 2, 0.8, 0.05, -0.01, 0.1, UNCLEAR)
+    replica = Replica("x", RL, RL, 1, 7, 3, 40, 0.9, 2, 0.8, 0.05, -0.01, 0.1, INCONCLUSIVE)
     attack = attack_by_seeds(target, [replica])
     injection = Injection(
         "x", RL, RL, 1, 7, "prompt", 1, "wait\u202e", *(0.5,) * 3, 9, 30, 0.1, False
     )
-    bout = Bout(SPAN_DETECTORS, "x", 1, 7, RL, RL, "probe", 0.8, 0.9, -0.1, -0.2, 0.0, 0.05, 30)
+    bout = BaselineComparison(
+        SPAN_DETECTORS, "x", 1, 7, RL, RL, "probe", 0.8, 0.9, -0.1, -0.2, 0.0, 0.05, 30
+    )
     match = {"layer": 1, "latent": 7, "by": "cosine", "other_layer": 0, "other_latent": 2}
     match |= {"value": 0.7, "low": 0.6, "high": 0.8, "n": 64, "null_95": 0.3, "same_word": 0.1}
     match |= {"is_mutual": True, "other_behaviours": "tracks y", "fires": 3}
     score = {"layer": 1, "latent": 7, "split": "report", "behaviour": "x", "reader": RL}
     score |= {"writer": RL, "status": "tested", "span_auroc": 0.8, "span_auroc_low": 0.7}
-    score |= {"span_auroc_high": 0.9, "onset_auroc": 0.6, "n_pos": 3, "n_neg": 4, "n_taken": 2}
-    score |= {"n_untaken": 2, "num_problems": 3, "mutual_information": 0.1}
+    score |= {"span_auroc_high": 0.9, "onset_auroc": 0.6, "n_pos": 3, "n_neg": 4, "n_onset_pos": 2}
+    score |= {"n_onset_neg": 2, "num_problems": 3, "mutual_information": 0.1}
     rate = {"layer": 1, "latent": 7, "reader": RL, "writer": RL, "firing_rate": 0.1}
     rate |= {"mean_active": 1.0, "max_active": 2.0}
     made: dict[str, list[dict[str, Any]]] = {
-        "attacks": [asdict(attack) | {"called": "unclear"}],
+        "attacks": [asdict(attack) | {"label": "inconclusive"}],
         "replicas": [asdict(replica)],
         "injections": [asdict(injection)],
-        "beaten": [asdict(bout)],
+        "baseline_comparison": [asdict(bout)],
         "scores": [score],
         "latents": [rate],
         "matches": [match],
@@ -468,4 +470,4 @@ def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     for shown_row, row in ((one.scores, score), (one.matched, match), (one.rates, rate)):
         assert shown_row == ({name: row[name] for name in shown_row[0]},)
     kept = json.loads(inert_json(plain(asdict(one))))
-    assert kept["replicas"][0]["outcome"] == UNCLEAR
+    assert kept["replicas"][0]["outcome"] == INCONCLUSIVE

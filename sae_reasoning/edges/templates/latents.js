@@ -2,7 +2,7 @@
 // The table of latents: filters, order, search and the walk through it. Text from models and data
 // goes into the page as text only (textContent), never as markup.
 const listings = JSON.parse(document.getElementById("rows").textContent).map((row, index) => ({
-  ...row, index, called_base: row.called.base || "", called_rl: row.called.rl || "",
+  ...row, index, label_base: row.labels.base || "", label_rl: row.labels.rl || "",
 }));
 const notes = JSON.parse(document.getElementById("notes").textContent);
 const byId = (id) => document.getElementById(id);
@@ -38,20 +38,20 @@ const distinct = (get) => [...new Set(listings.flatMap(get))].filter((value) => 
 fill("by-behaviour", distinct((row) => [row.behaviour]));
 fill("by-shortlist", distinct((row) => [row.shortlist]));
 fill("by-layer", distinct((row) => [row.layer]).sort((a, b) => a - b));
-fill("by-called", distinct((row) => [row.called_base, row.called_rl]).sort());
+fill("by-label", distinct((row) => [row.label_base, row.label_rl]).sort());
 
 function passes(row) {
   const wanted = (id, ...values) => !byId(id).value || values.map(String).includes(byId(id).value);
   const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = [`${row.layer}/${row.latent}`, row.behaviour, row.shortlist, row.called_base, row.called_rl, row.status]
+  const text = [`${row.layer}/${row.latent}`, row.behaviour, row.shortlist, row.label_base, row.label_rl, row.status]
     .join(" ").toLowerCase();
   return wanted("by-behaviour", row.behaviour) && wanted("by-shortlist", row.shortlist)
-    && wanted("by-layer", row.layer) && wanted("by-called", row.called_base, row.called_rl)
-    && (!byId("by-call").value || (reviewed(row).call || "none") === byId("by-call").value)
+    && wanted("by-layer", row.layer) && wanted("by-label", row.label_base, row.label_rl)
+    && (!byId("by-review").value || (reviewed(row).label || "none") === byId("by-review").value)
     && words.every((word) => text.includes(word));
 }
 function compare(a, b) {
-  const [x, y] = state.sort === "call" ? [reviewed(a).call, reviewed(b).call] : [a[state.sort], b[state.sort]];
+  const [x, y] = state.sort === "review" ? [reviewed(a).label, reviewed(b).label] : [a[state.sort], b[state.sort]];
   if (x === y) return a.index - b.index;
   if (x === null) return 1;
   if (y === null) return -1;
@@ -68,8 +68,8 @@ function draw() {
       element("td", "", row.place), element("td", "", link), element("td", "", row.behaviour),
       element("td", "", row.shortlist), element("td", "num", figure(row.auroc)),
       element("td", "num", row.firing_rate === null ? "–" : `${figure(100 * row.firing_rate, 1)} %`),
-      element("td", "", row.called_base || "–"), element("td", "", row.called_rl || "–"),
-      element("td", "", reviewed(row).call || "–"));
+      element("td", "", row.label_base || "–"), element("td", "", row.label_rl || "–"),
+      element("td", "", reviewed(row).label || "–"));
     line.dataset.index = row.index;
     line.tabIndex = 0;
     line.setAttribute("aria-selected", String(row.index === state.chosen));

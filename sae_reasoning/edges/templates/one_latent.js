@@ -68,9 +68,9 @@ function drawLatent(row, record) {
 }
 
 function listed(record) {
-  const called = (listing) => Object.entries(listing.called).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
+  const labels = (listing) => Object.entries(listing.labels).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
   return table(["list", "behaviour", "#", "AUROC on report", "spans", "label", "of the behaviour"],
-    record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, called(l), l.status]));
+    record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, labels(l), l.status]));
 }
 
 function markedBehaviours(record) {
@@ -128,7 +128,7 @@ function examples(record) {
 }
 
 function grid(record) {
-  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.span_auroc_low, s.span_auroc_high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_taken} / ${s.n_untaken}`, s.num_problems]);
+  const rows = record.scores.map((s) => [s.behaviour, s.reader, s.writer, whole(figure(s.span_auroc) + interval(s.span_auroc_low, s.span_auroc_high)), `${s.n_pos} / ${s.n_neg}`, figure(s.onset_auroc), `${s.n_onset_pos} / ${s.n_onset_neg}`, s.num_problems]);
   return titled("AUROC in every reader and on every writer's text", "Report split, 95 % intervals over problems where it is a candidate. One text read by two readers compares representations; two writers compare use.",
     table(["behaviour", "reader", "writer", "span AUROC", "spans / windows", "onset AUROC", "positive / negative opportunities", "problems"], rows, [4, 5, 6, 7]),
     table(["reader", "writer", "fires on (select)", "mean where it fires", "highest"], record.rates.map((r) => [r.reader, r.writer, `${figure(100 * r.firing_rate, 2)} %`, figure(r.mean_active), figure(r.max_active)]), [2, 3, 4]));
@@ -163,16 +163,16 @@ function baselines(record) {
   if (!record.baselines.length) return element("div", "");
   return titled("Comparison with baselines", "On the same spans and windows (onset predictors: opportunities), report split; the difference is paired by problem, with its 95 % interval. A latent outperforms a baseline where the interval lies above 0 and q, over the whole list, below 0.05.",
     table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "q", "problems", "outperforms"],
-      record.baselines.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.rival), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.beats ? "✓ yes" : "no"]), [5, 6, 8, 9]));
+      record.baselines.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.baseline_auroc), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.outperforms ? "✓ yes" : "no"]), [5, 6, 8, 9]));
 }
 
 function attacks(record) {
   if (!record.attacks.length) return titled("Attacks", "No attack was run on it.");
-  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.plain), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
+  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.unstratified_auroc), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
   const parts = [table(["list", "behaviour", "reader", "attack", "outcome", "AUROC under attack", "unstratified AUROC", "comparable", "n: spans / others (problems)"], rows)];
   if (record.injections.length) {
     parts.push(table(["behaviour", "reader", "inserted into", "words", "AUROC shift", "null, 95 %", "n"],
-      record.injections.map((p) => [p.behaviour, p.reader, p.carrier, element("bdi", "", p.words), figure(p.rise), figure(p.null_95), p.num_windows]), [4, 5, 6]));
+      record.injections.map((p) => [p.behaviour, p.reader, p.host_text, element("bdi", "", p.words), figure(p.injection_auroc), figure(p.null_95), p.num_windows]), [4, 5, 6]));
   }
   return titled("Attacks", "An attack refutes a latent that significantly retains too little of its advantage over chance; bounds are 95 %, over problems.", ...parts);
 }
@@ -205,7 +205,7 @@ function matched(record) {
   } else parts.push(element("p", "missing", notes.match || "No match: it fires too rarely."));
   if (record.replicas.length) {
     parts.push(element("p", "small", "In dictionaries trained from other seeds: the nearest direction, its rank among all latents there for the same behaviour, and how far its span AUROC is above that of the lowest rank that counts as replicated. The latent is robust where the direction is near enough and significantly ranks as high."),
-      table(["behaviour", "reader", "seed", "latent", "cosine", "place", "lead (select)", "span AUROC (report)", "outcome"], record.replicas.map((r) => [r.behaviour, r.reader, r.seed, r.counterpart, figure(r.cosine), r.rank, whole(figure(r.lead) + interval(r.lead_low, r.lead_high)), figure(r.span_auroc), outcome(r)]), [4, 5, 7]));
+      table(["behaviour", "reader", "seed", "latent", "cosine", "place", "lead (select)", "span AUROC (report)", "outcome"], record.replicas.map((r) => [r.behaviour, r.reader, r.seed, r.matched_latent, figure(r.cosine), r.rank, whole(figure(r.lead) + interval(r.lead_low, r.lead_high)), figure(r.span_auroc), outcome(r)]), [4, 5, 7]));
   }
   return titled("In other dictionaries", "", ...parts);
 }

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from sae_reasoning.behaviours.headlines import Headline, headlines
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
@@ -24,6 +23,7 @@ from sae_reasoning.jobs.ablate.joint import is_joint
 from sae_reasoning.jobs.ablate.plan import Experiment, inputs_of, prepare
 from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
+from sae_reasoning.robustness.headlines import Headline, headlines
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
 from sae_reasoning.steering import edit_summary

@@ -14,7 +14,7 @@ from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.records import RL
-from sae_reasoning.report.reviews import called_real, read_reviews
+from sae_reasoning.report.reviews import read_reviews, reviewed_real
 from sae_reasoning.steering.conditions import LatentId
 from sae_reasoning.steering.latent_choice import (
     SEPARATORS,
@@ -53,7 +53,7 @@ def choose_ranked(cfg: Config) -> Choice:
     reviews = read_reviews(
         "ablate.reviews", own.reviews, made.fingerprint if made else "", read_json
     )
-    chosen = choose(cfg, shortlist, called_real(reviews) if reviews else None)
+    chosen = choose(cfg, shortlist, reviewed_real(reviews) if reviews else None)
     ranked = {reader: chosen_by_score(cfg, scores, chosen, reader) for reader in cfg.pair.readers}
     if own.shortlist != SEPARATORS:
         ranked[RL] = chosen

@@ -3,15 +3,15 @@
 import numpy as np
 from shortlists import span_detector
 
-from sae_reasoning.behaviours.beaten import (
-    beaten_by,
-    count_beaten,
-    hold_against,
-    problem_numbers_elsewhere,
-    rival_scores,
-)
 from sae_reasoning.behaviours.streams import SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals, cell_index
+from sae_reasoning.robustness.baseline_comparison import (
+    baseline_scores,
+    compare_with_baselines,
+    count_outperforming,
+    outperformed_baselines,
+    problem_numbers_elsewhere,
+)
 
 PROBLEMS = 40
 
@@ -36,7 +36,7 @@ def _maxima(intervals: Intervals) -> SparseMaxima:
     return SparseMaxima(intervals, 2, interval[order], latent[order], ones)
 
 
-def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
+def test_a_latent_outperforms_what_it_is_significantly_above_and_not_its_equal() -> None:
     intervals = _intervals()
     here = intervals.of_cell(cell_index(0, "rl", "report"))
     rng = np.random.default_rng(0)
@@ -44,10 +44,10 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
     own = intervals.is_positive[here].astype(float)
     scores = {"lot": lot, "equal": own}
     rivals = {
-        name: rival_scores(lambda _select, _report, own=own: own, intervals, ["a"])
+        name: baseline_scores(lambda _select, _report, own=own: own, intervals, ["a"])
         for name, own in scores.items()
     }
-    found = hold_against(
+    found = compare_with_baselines(
         "span_detectors",
         {"a": [span_detector(1, 0), span_detector(1, 1)]},
         ["a"],
@@ -63,15 +63,18 @@ def test_a_latent_beats_what_it_is_surely_above_and_not_its_equal() -> None:
         (1, "lot"): 0.5,
         (1, "equal"): 0.5,
     }
-    assert table.beats.to_dict() == {
+    assert table.outperforms.to_dict() == {
         (0, "lot"): True,
         (0, "equal"): False,
         (1, "lot"): False,
         (1, "equal"): False,
     }
     assert table.difference[1, "equal"] == -0.5
-    assert beaten_by(found)["span_detectors", "a", 1, 0] == {"base": ["lot"], "rl": ["lot"]}
-    counts = count_beaten(found).set_index("reader")
+    assert outperformed_baselines(found)["span_detectors", "a", 1, 0] == {
+        "base": ["lot"],
+        "rl": ["lot"],
+    }
+    counts = count_outperforming(found).set_index("reader")
     assert counts.loc["rl"].to_dict() == {
         "list": "span_detectors",
         "behaviour": "a",
@@ -86,10 +89,10 @@ def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> Non
     intervals = _intervals()
     lots = np.random.default_rng(0).random((60, 2 * PROBLEMS))
     rivals = {
-        f"lot {i}": rival_scores(lambda _select, _report, own=own: own, intervals, ["a"])
+        f"lot {i}": baseline_scores(lambda _select, _report, own=own: own, intervals, ["a"])
         for i, own in enumerate(lots)
     }
-    table = hold_against(
+    table = compare_with_baselines(
         "span_detectors",
         {"a": [span_detector(1, 1)]},
         ["a"],
@@ -100,7 +103,7 @@ def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> Non
         readers=["rl"],
     )
     assert (table.low > 0).any()
-    assert not table.beats.any()
+    assert not table.outperforms.any()
 
 
 def test_problems_keep_their_numbers_among_other_traces() -> None:

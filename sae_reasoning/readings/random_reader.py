@@ -15,7 +15,7 @@ from sae_reasoning.behaviours.baselines import (
     score_baseline,
     some_with_behaviours,
 )
-from sae_reasoning.behaviours.strata import Alike, alike
+from sae_reasoning.behaviours.matched_windows import MatchedWindows, draw_matched_windows
 from sae_reasoning.behaviours.streams import MaximaStream, SparseMaxima
 from sae_reasoning.behaviours.windows import (
     Intervals,
@@ -31,34 +31,18 @@ from sae_reasoning.edges.lm.read import residuals_in_memory
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_dictionary
 from sae_reasoning.edges.sae_training import train_sae
 from sae_reasoning.edges.workers import shared_out
-from sae_reasoning.jobs.rank.data import (
+from sae_reasoning.readings.data import (
     BATCH_ROWS,
-    RankData,
+    MATCHED,
+    ONSETS,
+    SPANS,
+    Readings,
     active,
     load_maxima,
     save_maxima,
     write_baselines,
 )
-from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Trace
-
-
-@dataclass(frozen=True)
-class RandomMaxima:
-    """Largest activations of one layer's latents in a reader that was never trained.
-
-    Attributes:
-        spans: Over spans and windows of the same traces.
-        onsets: At onset-1 of opportunities.
-        alike: Over spans on the report split, and windows that are like them.
-    """
-
-    spans: SparseMaxima
-    onsets: SparseMaxima
-    alike: SparseMaxima
-
-    def of(self, shortlist: str) -> SparseMaxima:
-        """What a shortlist's latents are compared on."""
-        return {SPAN_DETECTORS: self.spans, ONSET_PREDICTORS: self.onsets}[shortlist]
+from sae_reasoning.records import Trace
 
 
 @dataclass(frozen=True)
@@ -69,48 +53,50 @@ class RandomReader:
         lm: Of the RL model's architecture.
         traces: That it reads.
         rows: Their tokens.
-        alike: Spans on the report split, and windows that are like them.
+        matched: Spans on the report split, and windows that are matched to them.
         dictionaries: SAEs trained on it, by layer.
-        maxima: By layer.
+        maxima: Largest activations over spans, onsets and matched windows, by layer and kind.
     """
 
     lm: LanguageModel
     traces: list[Trace]
     rows: Rows
-    alike: Alike
+    matched: MatchedWindows
     dictionaries: Mapping[int, Dictionary]
-    maxima: Mapping[int, "RandomMaxima"]
+    maxima: Mapping[int, Mapping[str, SparseMaxima]]
 
 
-def score_text(cfg: Config, data: RankData, parts: Path) -> None:
-    """What the words alone tell."""
+def score_text(cfg: Config, readings: Readings, parts: Path) -> None:
+    """The n-gram model of the text."""
     path = parts / "text_baselines.parquet"
     if path.exists():
         return
     scored = score_baseline(
         NGRAM,
-        NgramScorer(data.labels.spans, data.rows.token_id),
-        data.labels.spans,
+        NgramScorer(readings.labels.spans, readings.rows.token_id),
+        readings.labels.spans,
         cfg.behaviours,
         layer=-1,
         reader="text",
-        num_traces=len(data.traces),
+        num_traces=len(readings.traces),
     )
     write_baselines(path, scored)
 
 
-def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) -> RandomReader:
+def random_reader(cfg: Config, readings: Readings, parts: Path, console: Console) -> RandomReader:
     """Train SAEs on a randomly initialised reader, or read them back; score the best latents."""
-    chosen = some_with_behaviours(data.traces, cfg.rank.random_traces, cfg.rank.seed)
-    traces = [data.traces[t] for t in chosen]
+    chosen = some_with_behaviours(readings.traces, cfg.rank.random_traces, cfg.rank.seed)
+    traces = [readings.traces[t] for t in chosen]
     rows = response_rows(traces)
     twin = random_twin(load(cfg.pair.rl, cfg.device), cfg.rank.seed)
     spans = span_intervals(traces, rows, cfg.behaviours, cfg.rank.seed)
-    drawn = alike(traces, rows, cfg.behaviours, data.labels.wordings, cfg.rank.seed)
+    drawn = draw_matched_windows(
+        traces, rows, cfg.behaviours, readings.labels.wordings, cfg.rank.seed
+    )
     compared: dict[str, Intervals] = {
-        "spans": spans,
-        "onsets": onset_intervals(traces, rows, cfg.behaviours, cfg.rank.seed),
-        "alike": drawn.intervals,
+        SPANS: spans,
+        ONSETS: onset_intervals(traces, rows, cfg.behaviours, cfg.rank.seed),
+        MATCHED: drawn.intervals,
     }
     missing = [x for x in cfg.layers if not (parts / f"random_{x}_baselines.parquet").exists()]
     if missing:
@@ -141,7 +127,7 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
             save_maxima(_maxima_path(parts, layer, kind), maxima_of_kind)
         scored = score_baseline(
             RANDOM_READER,
-            best_latent(found["spans"]),
+            best_latent(found[SPANS]),
             spans,
             cfg.behaviours,
             layer=layer,
@@ -155,12 +141,10 @@ def random_reader(cfg: Config, data: RankData, parts: Path, console: Console) ->
     device = resolve_device(cfg.device)
     dictionaries = {x: load_dictionary(_folder(parts, x), device) for x in cfg.layers}
     maxima = {
-        layer: RandomMaxima(
-            **{
-                kind: load_maxima(_maxima_path(parts, layer, kind), intervals, dictionary.d_sae)
-                for kind, intervals in compared.items()
-            }
-        )
+        layer: {
+            kind: load_maxima(_maxima_path(parts, layer, kind), intervals, dictionary.d_sae)
+            for kind, intervals in compared.items()
+        }
         for layer, dictionary in dictionaries.items()
     }
     return RandomReader(twin, traces, rows, drawn, dictionaries, maxima)

@@ -11,10 +11,10 @@ sentence, and without what follows it in the behaviour, no grammar takes it for 
 that a latent which fires on it there knows the word (`lexical`).
 
 1. `top_ngrams`: on the select split, what the latent fires on most.
-2. `carriers`: prompts, and responses up to a place inside another sentence than the behaviour's.
+2. `host_texts`: prompts, and responses up to a place inside another sentence than the behaviour's.
 3. `inject`: the text with the words put in, and the window that is looked at: from the words on, as
    long as a span of the behaviour usually is. The same window without the words is the plain one.
-4. `rises`: AUROC of injected against plain windows.
+4. `injection_effect`: AUROC of injected against plain windows.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int
 from sae_reasoning.behaviours.windows import Rows, problem_numbers
 from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import Trace
+from sae_reasoning.robustness.readers import Text
 from sae_reasoning.stats import auroc
 
 WORD_SIZES, PHRASE_SIZES = (1,), (2, 3)
@@ -41,24 +42,7 @@ _PER_TEXT = 3
 
 
 @dataclass(frozen=True)
-class Text:
-    """Tokens, and the windows of them that are looked at.
-
-    Attributes:
-        token_ids: To be read.
-        windows: First token and one past the last of each.
-        problem: Problem of the text.
-        prefix: Tokens, before all windows, with which other texts that are read with it begin too.
-    """
-
-    token_ids: tuple[int, ...]
-    windows: tuple[tuple[int, int], ...]
-    problem: int
-    prefix: int = 0
-
-
-@dataclass(frozen=True)
-class Carrier:
+class HostText:
     """A text to put words into.
 
     Attributes:
@@ -123,7 +107,7 @@ def top_ngrams(
     return None
 
 
-def carriers(
+def host_texts(
     traces: Sequence[Trace],
     behaviour: str,
     kind: str,
@@ -135,7 +119,7 @@ def carriers(
     most_tokens: int,
     is_junction: Junction,
     seed: int,
-) -> list[Carrier]:
+) -> list[HostText]:
     """Texts with places between words: in prompts, or in responses outside the behaviour.
 
     In a response a place lies inside a sentence (no behaviour begins there), and neither it nor the
@@ -157,7 +141,7 @@ def carriers(
     """
     rng = np.random.default_rng(seed)
     problems = problem_numbers(traces)
-    found: dict[int, Carrier] = {}
+    found: dict[int, HostText] = {}
     for t in rng.permutation(len(traces)).tolist():
         trace = traces[t]
         if (trace.split, trace.writer) != (split, writer) or problems[t] in found:
@@ -181,7 +165,7 @@ def carriers(
         chosen = _apart(places, length, rng)
         if chosen:
             held = ids[: chosen[-1] + length]
-            found[problems[t]] = Carrier(held, chosen, problems[t], begin)
+            found[problems[t]] = HostText(held, chosen, problems[t], begin)
         if len(found) == num:
             break
     return list(found.values())
@@ -208,34 +192,34 @@ def _apart(places: list[int], length: int, rng: np.random.Generator) -> tuple[in
     return tuple(sorted(chosen))
 
 
-def plain(carrier: Carrier, length: int) -> Text:
+def plain(host: HostText, length: int) -> Text:
     """The text as it stands, with the windows at its places."""
-    windows = tuple((p, p + length) for p in carrier.places)
-    return Text(carrier.token_ids, windows, carrier.problem, carrier.places[0])
+    windows = tuple((p, p + length) for p in host.places)
+    return Text(host.token_ids, windows, host.problem, host.places[0])
 
 
-def inject(carrier: Carrier, words: tuple[int, ...], length: int) -> Text:
+def inject(host: HostText, words: tuple[int, ...], length: int) -> Text:
     """The text with words put in at each place."""
     ids: list[int] = []
     windows = []
-    bounds = [0, *carrier.places, len(carrier.token_ids)]
+    bounds = [0, *host.places, len(host.token_ids)]
     for number, (start, stop) in enumerate(pairwise(bounds)):
         if number:
             windows.append((len(ids), len(ids) + max(length, len(words))))
             ids += words
-        ids += carrier.token_ids[start:stop]
-    return Text(tuple(ids), tuple(windows), carrier.problem, carrier.places[0])
+        ids += host.token_ids[start:stop]
+    return Text(tuple(ids), tuple(windows), host.problem, host.places[0])
 
 
 @dataclass(frozen=True)
-class Rise:
-    """How much injected words raise a latent, beside latents that weren't selected.
+class InjectionEffect:
+    """What injected words do to a latent, beside latents that weren't selected.
 
     Attributes:
         strategy: Tokens put in at once, chosen on the select split.
         auroc: Of injected against plain windows, on the report split.
         null_95: 95 % quantile of the same over the other latents, each with its best strategy.
-        p: Share of them that rise as much, the latent itself counted.
+        p: Share of them whose AUROC is as large, the latent itself counted.
         num_others: How many.
     """
 
@@ -251,21 +235,21 @@ class Injection:
     """What a latent's own words do to it elsewhere.
 
     Attributes:
-        behaviour: Behaviour that it's said to track.
+        behaviour: Behaviour that it detects.
         reader: Whose activations.
         writer: Whose text.
         layer: Decoder block.
         latent: Index.
-        carrier: `prompt`, or `response` for traces outside the behaviour.
-        strategy: How many tokens were put in at once, chosen on the select split.
+        host_text: `prompt`, or `response` for traces outside the behaviour.
+        num_tokens: How many were put in at once, chosen on the select split.
         words: Which.
-        rise: AUROC of windows with them against the same without, on the report split.
+        injection_auroc: Of windows with them against the same without, on the report split.
         null_95: 95 % quantile of the same, over unselected latents of like frequency.
-        p: Share of those that rise as much.
+        p: Share of those whose AUROC is as large.
         num_others: How many.
         num_windows: Windows with the words.
         fvu: Variance of this kind of text, as it stands, that the dictionary leaves unexplained.
-        is_left_out: Whether that is too much for the attack to count.
+        excluded: Whether that is too much for the attack to count.
     """
 
     behaviour: str
@@ -273,22 +257,22 @@ class Injection:
     writer: str
     layer: int
     latent: int
-    carrier: str
-    strategy: int
+    host_text: str
+    num_tokens: int
     words: str
-    rise: float
+    injection_auroc: float
     null_95: float
     p: float
     num_others: int
     num_windows: int
     fvu: float
-    is_left_out: bool
+    excluded: bool
 
 
-def rises(
+def injection_effect(
     select: Sequence[tuple[Float[np.ndarray, "_ latent"], Float[np.ndarray, "_ latent"]]],
     report: Sequence[tuple[Float[np.ndarray, "_ latent"], Float[np.ndarray, "_ latent"]]],
-) -> Rise:
+) -> InjectionEffect:
     """Pick each latent's strategy on select, and compare the first latent with the others.
 
     Args:
@@ -298,14 +282,14 @@ def rises(
     """
 
     def effects(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-        return np.array([_auroc(injected, plainly) for injected, plainly in sides])
+        return np.array([_auroc(injected, plain_maxima) for injected, plain_maxima in sides])
 
     best = effects(select).argmax(0)
     found = effects(report)[best, np.arange(len(best))]
     own, others = float(found[0]), found[1:]
     if not len(others):
-        return Rise(int(best[0]), own, float("nan"), float("nan"), 0)
-    return Rise(
+        return InjectionEffect(int(best[0]), own, float("nan"), float("nan"), 0)
+    return InjectionEffect(
         strategy=int(best[0]),
         auroc=own,
         null_95=float(np.quantile(others, 0.95, method="weibull")),
@@ -315,19 +299,19 @@ def rises(
 
 
 def _auroc(
-    injected: Float[np.ndarray, "_ latent"], plainly: Float[np.ndarray, "_ latent"]
+    injected: Float[np.ndarray, "_ latent"], plain_maxima: Float[np.ndarray, "_ latent"]
 ) -> Float[np.ndarray, " latent"]:
-    is_injected = np.repeat([True, False], [len(injected), len(plainly)])
-    return auroc(np.concatenate([injected, plainly]).astype(np.float64), is_injected)
+    is_injected = np.repeat([True, False], [len(injected), len(plain_maxima)])
+    return auroc(np.concatenate([injected, plain_maxima]).astype(np.float64), is_injected)
 
 
-def like(
+def matched_by_mass(
     latent: int,
     mass: Float[np.ndarray, " latent"],
     excluded: Collection[int],
     num: int,
 ) -> Int[np.ndarray, " other"]:
-    """Latents whose mass (firing rate x mean value) is nearest, those excluded left out."""
+    """Latents whose mass (firing rate x mean value) is nearest, without those excluded."""
     usable = mass > 0
     usable[[*excluded, latent]] = False
     candidates = np.flatnonzero(usable)

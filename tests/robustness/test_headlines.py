@@ -6,18 +6,18 @@ from dataclasses import replace
 import pandas as pd
 from shortlists import onset_predictor, span_detector
 
-from sae_reasoning.behaviours.headlines import (
+from sae_reasoning.records import Shortlist
+from sae_reasoning.robustness.headlines import (
     empty_lists,
     headlines,
     survivors_in_words,
     words_suffice,
 )
-from sae_reasoning.records import Shortlist
 
 
-def attack(latent: int, kind: str, outcome: str, called: str, **other: object) -> dict:
+def attack(latent: int, kind: str, outcome: str, label: str, **other: object) -> dict:
     row = {"shortlist": "span_detectors", "behaviour": "backtracking", "reader": "rl", "layer": 1}
-    return row | {"latent": latent, "kind": kind, "outcome": outcome, "called": called} | other
+    return row | {"latent": latent, "kind": kind, "outcome": outcome, "label": label} | other
 
 
 SHORTLIST = Shortlist(
@@ -38,13 +38,13 @@ SHORTLIST = Shortlist(
 )
 ATTACKS = pd.DataFrame(
     [
-        attack(3, "all", "survives", "lexical"),
-        attack(3, "token", "killed", "lexical"),
-        attack(3, "position", "survives", "lexical"),
-        attack(3, "token", "survives", "contextual", reader="base"),
-        attack(4, "token", "survives", "contextual"),
-        attack(4, "token", "survives", "contextual", reader="random-init"),
-        attack(9, "token", "killed", "weak", shortlist="onset_predictors"),
+        attack(3, "all", "robust", "lexical"),
+        attack(3, "token", "refuted", "lexical"),
+        attack(3, "position", "robust", "lexical"),
+        attack(3, "token", "robust", "contextual", reader="base"),
+        attack(4, "token", "robust", "contextual"),
+        attack(4, "token", "robust", "contextual", reader="random-init"),
+        attack(9, "token", "refuted", "weak", shortlist="onset_predictors"),
     ]
 )
 
@@ -62,7 +62,7 @@ def test_a_headline_names_the_first_latent_of_each_list_and_what_refutes_it() ->
         ),
     ]
     assert found[0].interval == "0.900 [0.800, 0.950]"
-    assert [one.called for one in found] == ["lexical", "weak", "not testable"]
+    assert [one.label for one in found] == ["lexical", "weak", "not testable"]
 
 
 def test_headlines_are_of_the_lists_that_are_asked_for() -> None:

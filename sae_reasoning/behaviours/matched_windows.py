@@ -1,20 +1,15 @@
-"""Spans of a behaviour on the report split, and windows of other text that are like them.
+"""Spans of a behaviour on the report split, and matched windows of other text.
 
 For each span windows of the same length are drawn outside the behaviour, most of them around an
 occurrence of one of the span's tokens, at the same place in the window. Both can then be compared
-within strata, that is only with what is alike: in the token (or the two tokens) that a latent
-answers to, in the place in the response, in the length of the trace.
-
-The token that a latent answers to is looked up for each latent: of an interval's tokens, the one in
-whose intervals, behaviour or not, the latent rises highest on average. So a latent which knows a
-word is compared among intervals with that word, wherever they stand (after Ma et al. 2601.05679).
+within strata: of equal token, place in the response or length of the trace (`robustness.strata`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from sae_reasoning.behaviours.windows import (
     Intervals,
@@ -29,15 +24,13 @@ from sae_reasoning.records import MODELS, REPORT, Trace
 MAX_SPANS = 1000
 """Spans of each behaviour and writer; beyond it, as many drawn."""
 
-_WINDOWS, _TRIES = 4, 6
+_WINDOWS, _ATTEMPTS = 4, 6
 _TENTHS = 10
-_TOKEN_BITS = 24
-_MOST_TIMES = 3
 
 
 @dataclass(frozen=True)
-class Alike:
-    """Spans and windows like them.
+class MatchedWindows:
+    """Spans and the windows that are matched to them.
 
     Attributes:
         intervals: Ordered by cell.
@@ -52,27 +45,14 @@ class Alike:
     length: Int[np.ndarray, " interval"]
 
 
-@dataclass(frozen=True)
-class Contents:
-    """Tokens, or pairs of tokens, that intervals hold.
-
-    Attributes:
-        interval: Interval of each, ascending.
-        code: Number of the token or pair, from 0 on.
-    """
-
-    interval: Int[np.ndarray, " entry"]
-    code: Int[np.ndarray, " entry"]
-
-
-def alike(
+def draw_matched_windows(
     traces: Sequence[Trace],
     rows: Rows,
     behaviours: Sequence[str],
     wordings: Mapping[str, Collection[str]],
     seed: int,
-) -> Alike:
-    """Draw the windows.
+) -> MatchedWindows:
+    """Draw the windows at random.
 
     Args:
         traces: Annotated; those of the report split count.
@@ -92,8 +72,8 @@ def alike(
         }
         for number, behaviour in enumerate(behaviours):
             rng = np.random.default_rng((seed, number, MODELS.index(writer)))
-            is_move = (bits >> number & 1).astype(bool)
-            places = _places(rows, response, is_move)
+            is_inside = (bits >> number & 1).astype(bool)
+            places = _places(rows, response, is_inside)
             cell = cell_index(number, writer, REPORT)
             spans = [
                 (t, rows.row(t, s.token_start), rows.row(t, s.token_end), s)
@@ -111,7 +91,7 @@ def alike(
                     (start, stop, cell, True, problems[t], is_unseen, start - first, last - first)
                 )
                 for kept in range(_WINDOWS):
-                    window = _window(start, stop, kept > 0, rows, places, is_move, rng)
+                    window = _window(start, stop, kept > 0, rows, places, is_inside, rng)
                     if window is not None:
                         row, of = window
                         first, last = response[of]
@@ -131,7 +111,7 @@ def alike(
     table = table[np.argsort(table[:, 2], kind="stable")]
     flags, one = table.astype(bool), np.zeros(len(table), np.int64)
     intervals = Intervals(table[:, 0], table[:, 1], table[:, 2], flags[:, 3], table[:, 4], one)
-    return Alike(intervals, flags[:, 5], tenths(table[:, 6]), tenths(table[:, 7]))
+    return MatchedWindows(intervals, flags[:, 5], tenths(table[:, 6]), tenths(table[:, 7]))
 
 
 @dataclass(frozen=True)
@@ -154,12 +134,12 @@ class _Places:
 
 
 def _places(
-    rows: Rows, response: Mapping[int, tuple[int, int]], is_move: Bool[np.ndarray, " row"]
+    rows: Rows, response: Mapping[int, tuple[int, int]], is_inside: Bool[np.ndarray, " row"]
 ) -> _Places:
     none = np.empty(0, np.int64)
     row = np.concatenate([none, *(np.arange(*bounds) for bounds in response.values())])
     trace = np.concatenate([none, *(np.full(b - a, t) for t, (a, b) in response.items())])
-    outside = ~is_move[row]
+    outside = ~is_inside[row]
     row, trace = row[outside], trace[outside]
     order = np.argsort(rows.token_id[row], kind="stable")
     return _Places(row, trace, order, rows.token_id[row][order].astype(np.int64), response)
@@ -171,13 +151,13 @@ def _window(
     has_token: bool,
     rows: Rows,
     places: _Places,
-    is_move: Bool[np.ndarray, " row"],
+    is_inside: Bool[np.ndarray, " row"],
     rng: np.random.Generator,
 ) -> tuple[int, int] | None:
-    """First row and trace of a window like a span; with one of its tokens, or anywhere."""
+    """First row and trace of a window as long as a span; with one of its tokens, or anywhere."""
     if not len(places.row):
         return None
-    for _ in range(_TRIES):
+    for _ in range(_ATTEMPTS):
         offset = int(rng.integers(stop - start))
         if has_token:
             token = int(rows.token_id[start + offset])
@@ -190,54 +170,9 @@ def _window(
         row, trace = int(places.row[pick]) - offset, int(places.trace[pick])
         first, last = places.bounds[trace]
         end = row + stop - start
-        if row >= first and end <= last and not is_move[row:end].any():
+        if row >= first and end <= last and not is_inside[row:end].any():
             return row, trace
     return None
-
-
-def contents(
-    intervals: Intervals, here: slice, token_id: Int[np.ndarray, " row"], *, pairs: bool
-) -> Contents:
-    """Tokens of a cell's intervals, or each token with the one before it."""
-    start, stop = intervals.start[here], intervals.stop[here]
-    sizes = stop - start
-    interval = np.repeat(np.arange(len(sizes)), sizes)
-    offset = np.arange(len(interval)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    row = start[interval] + offset
-    token = token_id[row].astype(np.int64)
-    if pairs:
-        token = (token_id[np.maximum(row - 1, 0)].astype(np.int64) << _TOKEN_BITS) | token
-    _, code = np.unique(token, return_inverse=True)
-    return Contents(interval, code)
-
-
-def answered(
-    values: Float[np.ndarray, " interval"], held: Contents, fewest: int
-) -> Int[np.ndarray, " interval"]:
-    """Of each interval, the token (or pair) that a latent answers to most, and how often it stands.
-
-    A word said twice gives a latent two chances to rise. -1 where all tokens are rare.
-
-    Args:
-        values: The latent's maximum over each interval.
-        held: What the intervals hold.
-        fewest: Intervals that must hold a token for it to be what the latent answers to.
-    """
-    found = np.full(len(values), -1)
-    if not len(held.code):
-        return found
-    each, times = np.unique(np.stack([held.interval, held.code]), axis=1, return_counts=True)
-    interval, code = each
-    count = np.bincount(code)
-    mean = np.bincount(code, values[interval]) / np.maximum(count, 1)
-    mean[count < fewest] = -1.0
-    order = np.lexsort((code, mean[code], interval))
-    last = np.flatnonzero(np.append(interval[order][1:] != interval[order][:-1], True))
-    best = order[last]
-    usable = mean[code[best]] >= 0
-    stratum = code * _MOST_TIMES + np.minimum(times, _MOST_TIMES) - 1
-    found[interval[best][usable]] = stratum[best][usable]
-    return found
 
 
 def tenths(values: Int[np.ndarray, " interval"]) -> Int[np.ndarray, " interval"]:

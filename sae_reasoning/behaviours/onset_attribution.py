@@ -1,14 +1,17 @@
-"""Onset predictors: latents that push a behaviour's first token, by attribution of the onset logit.
+"""Attribution of the onset logit: which latents raise a behaviour's first token.
+
+Those that do most are onset predictors.
 
 At onset-1 the residual holds f_j * d_j of latent j; to first order, taking it out changes
 log P(the next token starts the behaviour) by -f_j * <gradient, d_j>. The mean over opportunities,
-taken or not, is the latent's attribution: positive pushes towards the behaviour.
+onsets or not, is the latent's attribution: positive is towards the behaviour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -79,3 +82,51 @@ def attribute(
     along = (gradients.float() @ directions.T).gather(1, latents)
     total = torch.zeros(len(directions), device=directions.device)
     return total.index_add_(0, latents.flatten(), (values * along).flatten())
+
+
+class OnsetAttributions:
+    """Mean attribution of every latent, by behaviour and writer, while onsets stream by.
+
+    Args:
+        onsets: All of them.
+        directions: Decoder rows of each layer.
+    """
+
+    def __init__(
+        self, onsets: Sequence[Onset], directions: Mapping[int, Float[Tensor, "latent d_model"]]
+    ) -> None:
+        self._directions = directions
+        self._keys = sorted({(onset.behaviour, onset.writer) for onset in onsets})
+        group = [self._keys.index((onset.behaviour, onset.writer)) for onset in onsets]
+        self._group = torch.tensor(group)
+        self._totals = {
+            layer: torch.zeros(len(self._keys), len(rows), device=rows.device)
+            for layer, rows in directions.items()
+        }
+
+    def add(
+        self,
+        layer: int,
+        onsets: Sequence[int],
+        values: Float[Tensor, "onset k"],
+        latents: Int[Tensor, "onset k"],
+        gradients: Float[Tensor, "onset d_model"],
+    ) -> None:
+        """Take a batch of one layer: which onsets, their active latents and their gradients."""
+        of_row = self._group[onsets]
+        for key in of_row.unique().tolist():
+            here = (of_row == key).to(values.device)
+            self._totals[layer][key] += attribute(
+                values[here], latents[here], gradients[here], self._directions[layer]
+            )
+
+    def table(self) -> pd.DataFrame:
+        """`onset_attribution` in nats per opportunity, a row a latent, behaviour and writer."""
+        columns = ["layer", "latent", "behaviour", "writer", "onset_attribution"]
+        blocks = [pd.DataFrame(columns=columns)] if not self._keys else []
+        for layer, total in self._totals.items():
+            for key, (behaviour, writer) in enumerate(self._keys):
+                mean = (total[key] / (self._group == key).sum()).cpu().numpy()
+                block = (layer, np.arange(len(mean)), behaviour, writer, mean)
+                blocks.append(pd.DataFrame(dict(zip(columns, block, strict=True))))
+        return pd.concat(blocks, ignore_index=True)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from sae_reasoning.behaviours.baselines import NGRAM
-from sae_reasoning.behaviours.outcomes import ALL, CONTEXTUAL, KILLED, RANDOM, WEAK
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist, ShortlistEntry
+from sae_reasoning.robustness.outcomes import ALL, CONTEXTUAL, RANDOM, REFUTED, WEAK
 from sae_reasoning.texts import bounded
 
 _KINDS = {SPAN_DETECTORS: "span detector", ONSET_PREDICTORS: "onset predictor"}
@@ -30,7 +30,7 @@ class Headline:
             reader and on the text that it was found on.
         low: Lower bound of its 95 % interval.
         high: Upper bound.
-        attacks: What the attacks call it, and which of them refute it.
+        attacks: Its label by the attacks, and which of them refute it.
     """
 
     behaviour: str
@@ -42,8 +42,8 @@ class Headline:
     attacks: str
 
     @property
-    def called(self) -> str:
-        """What the attacks call it, without those that refute it."""
+    def label(self) -> str:
+        """Its label, without the attacks that refute it."""
         return self.attacks.partition(":")[0]
 
     @property
@@ -77,8 +77,8 @@ def headlines(
 
 def _attacked(entry: ShortlistEntry, name: str, behaviour: str, attacks: pd.DataFrame) -> str:
     if entry.status == POSITIONAL:
-        return "not testable: it stands at one place in every trace"
-    called = entry.labels.get(entry.reader, "not attacked")
+        return "not testable: it is at one place in every trace"
+    label = entry.labels.get(entry.reader, "not attacked")
     own = attacks[
         (attacks.shortlist == name)
         & (attacks.behaviour == behaviour)
@@ -86,8 +86,8 @@ def _attacked(entry: ShortlistEntry, name: str, behaviour: str, attacks: pd.Data
         & (attacks.layer == entry.layer)
         & (attacks.latent == entry.latent)
     ]
-    refuting = own.kind[(own.outcome == KILLED) & (own.kind != ALL)].tolist()
-    return f"{called}: {', '.join(refuting)}" if refuting and called != WEAK else called
+    refuting = own.kind[(own.outcome == REFUTED) & (own.kind != ALL)].tolist()
+    return f"{label}: {', '.join(refuting)}" if refuting and label != WEAK else label
 
 
 def survivors_in_words(attacks: pd.DataFrame) -> str:
@@ -99,7 +99,7 @@ def survivors_in_words(attacks: pd.DataFrame) -> str:
     said = []
     for name, kind in _KINDS.items():
         own = trained[trained.shortlist == name]
-        robust = own[own.called == CONTEXTUAL][_LATENT].drop_duplicates()
+        robust = own[own.label == CONTEXTUAL][_LATENT].drop_duplicates()
         if number := len(own[_LATENT].drop_duplicates()):
             said.append(f"{len(robust)} of {number} {kind}s")
     return f"The attacks leave {CONTEXTUAL}, in some reader: {', '.join(said)}." if said else ""
@@ -111,7 +111,7 @@ def empty_lists(shortlist: Shortlist) -> list[str]:
 
 
 def words_suffice(heads: Sequence[Headline], baselines: pd.DataFrame) -> list[str]:
-    """Behaviours whose best span detector isn't surely better than an n-gram model of the text.
+    """Behaviours whose best span detector isn't significantly better than the n-gram model.
 
     Args:
         heads: As `headlines` makes them.

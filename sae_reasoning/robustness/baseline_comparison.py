@@ -1,12 +1,13 @@
-"""Shortlisted latents held against what any latent must beat, on the same spans and windows.
+"""Shortlisted latents compared with baselines, on the same spans and windows.
 
-A span detector is held against each baseline of its own reader and layer (random direction, probe),
-the n-gram model of the text, and the best latent of an untrained reader. An onset predictor is held
-against the same at onset-1 of opportunities: directions, probe and untrained latents picked or
-fitted on what they read there, on the select split, and the n-gram model of the two tokens there.
-The difference of AUROCs is paired: the same problems are drawn for both sides. A latent beats a
-baseline where the difference is significantly above 0, by its interval and at q < 0.05 over the
-list; against a ceiling like the probe none is expected to.
+A span detector is compared with each baseline of its own reader and layer (random direction,
+probe), the n-gram model of the text, and the best latent of an untrained reader. An onset predictor
+is compared with the same at onset-1 of opportunities: directions, probe and untrained latents
+picked or fitted on what they read there, on the select split, and the n-gram model of the two
+tokens there.
+The difference of AUROCs is paired: the same problems are drawn for both sides. A latent outperforms
+a baseline where the difference is significantly above 0, by its interval and at q < 0.05 over the
+list; of a ceiling like the probe none is expected to.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,19 +17,19 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from sae_reasoning.behaviours.baselines import Scorer
-from sae_reasoning.behaviours.streams import MaximaOf
+from sae_reasoning.behaviours.baselines import Scorer, best_latent
+from sae_reasoning.behaviours.streams import MaximaOf, SparseMaxima
 from sae_reasoning.behaviours.windows import Intervals, cell_index
-from sae_reasoning.records import MODELS, ShortlistEntry
+from sae_reasoning.records import MODELS, SELECT, ShortlistEntry
 from sae_reasoning.stats import Compared, Ranked, benjamini_hochberg, compare_aurocs
 
-_SURE = 0.05
-RivalScores = Mapping[tuple[str, str], Ranked]
+_SIGNIFICANT = 0.05
+ScoresByCell = Mapping[tuple[str, str], Ranked]
 """A baseline's scores of the report split's spans and windows, by behaviour and writer."""
 
 
 @dataclass(frozen=True)
-class Bout:
+class BaselineComparison:
     """One latent against one baseline, in one reader, on the report split.
 
     Attributes:
@@ -38,16 +39,16 @@ class Bout:
         latent: Index.
         reader: Whose activations.
         writer: Whose text.
-        baseline: What it's held against.
+        baseline: What it is compared with.
         auroc: The latent's.
-        rival: The baseline's.
+        baseline_auroc: The baseline's.
         difference: Latent less baseline.
         low: Lower bound.
         high: Upper bound.
         p: Against no difference.
         n: Problems.
         q: Benjamini-Hochberg over the list.
-        beats: Whether the lower bound is above 0, at q < 0.05.
+        outperforms: Whether the lower bound is above 0, at q < 0.05.
     """
 
     shortlist: str
@@ -58,17 +59,17 @@ class Bout:
     writer: str
     baseline: str
     auroc: float
-    rival: float
+    baseline_auroc: float
     difference: float
     low: float
     high: float
     p: float
     n: int
     q: float = float("nan")
-    beats: bool = False
+    outperforms: bool = False
 
 
-def rival_scores(
+def baseline_scores(
     scorer: Scorer,
     intervals: Intervals,
     behaviours: Sequence[str],
@@ -102,12 +103,12 @@ def rival_scores(
     return found
 
 
-def hold_against(
+def compare_with_baselines(
     shortlist: str,
     lists: Mapping[str, Sequence[ShortlistEntry]],
     behaviours: Sequence[str],
     maxima_of: MaximaOf,
-    rivals: Callable[[str, int], Mapping[str, RivalScores]],
+    baselines: Callable[[str, int], Mapping[str, ScoresByCell]],
     *,
     num_resamples: int,
     seed: int,
@@ -120,12 +121,12 @@ def hold_against(
         lists: By behaviour.
         behaviours: In the order of cells.
         maxima_of: Largest activations, of a reader and layer.
-        rivals: By baseline, of a reader and layer.
+        baselines: By baseline, of a reader and layer.
         num_resamples: Resamples of problems.
         seed: Of the resamples.
         readers: The models.
     """
-    bouts: list[Bout] = []
+    found: list[BaselineComparison] = []
     for behaviour, entries in lists.items():
         number = behaviours.index(behaviour)
         for entry in entries:
@@ -138,35 +139,60 @@ def hold_against(
                     maxima.intervals.is_positive[here],
                     maxima.intervals.problem[here],
                 )
-                for baseline, scores in rivals(reader, entry.layer).items():
+                for baseline, scores in baselines(reader, entry.layer).items():
                     if (behaviour, entry.writer) in scores:
-                        rival = scores[behaviour, entry.writer]
-                        compared = compare_aurocs(rival, own, num_resamples, seed)
+                        other = scores[behaviour, entry.writer]
+                        compared = compare_aurocs(other, own, num_resamples, seed)
                         identity = (shortlist, behaviour, entry.layer, entry.latent, reader)
-                        bouts.append(_bout((*identity, entry.writer, baseline), compared))
-    table = pd.DataFrame(map(asdict, bouts), columns=[field.name for field in fields(Bout)])
+                        found.append(_comparison((*identity, entry.writer, baseline), compared))
+    table = pd.DataFrame(
+        map(asdict, found), columns=[field.name for field in fields(BaselineComparison)]
+    )
     table["q"] = benjamini_hochberg(table.p.to_numpy(float))
-    table["beats"] = (table.low > 0) & (table.q < _SURE)
+    table["outperforms"] = (table.low > 0) & (table.q < _SIGNIFICANT)
     return table
 
 
-def beaten_by(table: pd.DataFrame) -> dict[tuple[str, str, int, int], dict[str, list[str]]]:
+def best_untrained(
+    maxima: Mapping[int, SparseMaxima], behaviours: Sequence[str], problem: Int[np.ndarray, " own"]
+) -> ScoresByCell:
+    """The untrained reader's best latent, of the layer that is best on the select split.
+
+    Args:
+        maxima: Of its latents, by layer.
+        behaviours: In the order of cells.
+        problem: Number that each of its problems has among those of the trained readers.
+    """
+    best: dict[tuple[str, str], tuple[float, Ranked]] = {}
+    for own in maxima.values():
+        scores = baseline_scores(best_latent(own), own.intervals, behaviours, problem)
+        for (behaviour, writer), ranked in scores.items():
+            cell = cell_index(behaviours.index(behaviour), writer, SELECT)
+            chosen_by = float(np.nanmax(own.aurocs(cell)))
+            if chosen_by > best.get((behaviour, writer), (-1.0, ranked))[0]:
+                best[behaviour, writer] = (chosen_by, ranked)
+    return {key: ranked for key, (_, ranked) in best.items()}
+
+
+def outperformed_baselines(
+    table: pd.DataFrame,
+) -> dict[tuple[str, str, int, int], dict[str, list[str]]]:
     """Of each latent, by reader, the baselines that it significantly outperforms."""
     found: dict[tuple[str, str, int, int], dict[str, list[str]]] = {}
     for row in table.itertuples():
         latent = (row.shortlist, row.behaviour, row.layer, row.latent)
         own = found.setdefault(latent, {}).setdefault(row.reader, [])
-        if row.beats:
+        if row.outperforms:
             own.append(row.baseline)
     return found
 
 
-def count_beaten(table: pd.DataFrame) -> pd.DataFrame:
+def count_outperforming(table: pd.DataFrame) -> pd.DataFrame:
     """Per list, behaviour and reader: how many latents significantly outperform each baseline."""
     rows = [
         dict(zip(("list", "behaviour", "reader"), key, strict=True))
         | {"latents": len(own.drop_duplicates(["layer", "latent"]))}
-        | {name: int(part.beats.sum()) for name, part in own.groupby("baseline", sort=False)}
+        | {name: int(part.outperforms.sum()) for name, part in own.groupby("baseline", sort=False)}
         for key, own in table.groupby(["shortlist", "behaviour", "reader"], sort=False)
     ]
     frame = pd.DataFrame(rows, dtype=object)  # Counts stay whole beside what there isn't.
@@ -179,15 +205,15 @@ def problem_numbers_elsewhere(own: Iterable[str], elsewhere: Iterable[str]) -> n
     return np.array([number[problem] for problem in dict.fromkeys(own)], np.int64)
 
 
-def _bout(
+def _comparison(
     identity: tuple[str, str, int, int, str, str, str],
     compared: Compared,
-) -> Bout:
-    rival, own, gap = compared.first, compared.second, compared.difference
-    return Bout(
+) -> BaselineComparison:
+    baseline, own, gap = compared.first, compared.second, compared.difference
+    return BaselineComparison(
         *identity,
         auroc=own.value,
-        rival=rival.value,
+        baseline_auroc=baseline.value,
         difference=gap.value,
         low=gap.low,
         high=gap.high,

@@ -7,18 +7,24 @@ import numpy as np
 import pytest
 from behaviours.examples import made_up_trace, rows_of
 
-from sae_reasoning.behaviours.attacks import attack_onset_predictor, attack_span_detector
-from sae_reasoning.behaviours.outcomes import (
+from sae_reasoning.behaviours.matched_windows import draw_matched_windows
+from sae_reasoning.behaviours.streams import Active, MaximaStream
+from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits, onset_intervals
+from sae_reasoning.config import AttackConfig
+from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, TokenOpportunity, Trace
+from sae_reasoning.robustness.attacks import attack_onset_predictor, attack_span_detector
+from sae_reasoning.robustness.outcomes import (
     ALL,
     ANY_WORDING,
     BIGRAM,
     CONTEXTUAL,
+    EXCLUDED,
+    INCONCLUSIVE,
     INJECTED,
     KINDS,
-    LEFT_OUT,
+    LABELS,
     LENGTH,
     LEXICAL,
-    NAMES,
     NOT_REPLICATED,
     NOT_TESTABLE,
     PARAPHRASE,
@@ -30,27 +36,22 @@ from sae_reasoning.behaviours.outcomes import (
     POSITIONAL,
     REPLICATION,
     TOKEN,
-    UNCLEAR,
     WEAK,
     WORDING,
-    Bars,
     Target,
-    name_of,
+    Thresholds,
+    label_of,
 )
-from sae_reasoning.behaviours.strata import alike, answered, contents
-from sae_reasoning.behaviours.streams import Active, MaximaStream
-from sae_reasoning.behaviours.windows import Rows, cell_index, label_bits, onset_intervals
-from sae_reasoning.config import AttackConfig
-from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, TokenOpportunity, Trace
+from sae_reasoning.robustness.strata import contents, most_active_token
 
 WORD, FIRST, SECOND = 1, 2, 3
 BUILT = {
     "fires on a word": LEXICAL,
     "fires on a pair of words": PARTLY_LEXICAL,
     # Their words are put into no text here, so nobody knows what these do (test_hand_built puts).
-    "fires in the behaviour": UNCLEAR,
-    "fires once a behaviour": UNCLEAR,
-    "fires on a word, in the behaviour only": UNCLEAR,
+    "fires in the behaviour": INCONCLUSIVE,
+    "fires once a behaviour": INCONCLUSIVE,
+    "fires on a word, in the behaviour only": INCONCLUSIVE,
     "fires late in a trace": POSITIONAL,
     "fires in long traces": POSITIONAL,
     "fires by lot": WEAK,
@@ -121,14 +122,14 @@ def names(seed: int) -> list[str]:
     traces = written(rng)
     rows = rows_of(traces)
     dense = built(traces, rows, rng)
-    return [name_of(outcomes) for outcomes in attacked(traces, rows, dense, {}, seed)]
+    return [label_of(outcomes) for outcomes in attacked(traces, rows, dense, {}, seed)]
 
 
 def attacked(
     traces: list[Trace], rows: Rows, dense: np.ndarray, held: dict, seed: int
 ) -> list[dict[str, str]]:
     """Outcome of every kind of attack on each latent [row, latent]."""
-    drawn = alike(traces, rows, ["a"], held, seed)
+    drawn = draw_matched_windows(traces, rows, ["a"], held, seed)
     stream = MaximaStream(drawn.intervals, dense.shape[1])
     stream.add(Active.of(0, dense, np.tile(np.arange(dense.shape[1]), (len(dense), 1))))
     attacks = list(
@@ -139,7 +140,7 @@ def attacked(
             drawn,
             stream.result(),
             rows.token_id,
-            Bars(AttackConfig(), num_resamples=200, seed=seed),
+            Thresholds(AttackConfig(), num_resamples=200, seed=seed),
         )
     )
     return [
@@ -155,7 +156,7 @@ def test_hand_built_latents_come_out_as_what_they_are() -> None:
     for seed in range(draws):
         for (kind, expected), given in zip(BUILT.items(), names(seed), strict=True):
             right[kind] += given == expected
-    assert set(BUILT.values()) < set(NAMES)
+    assert set(BUILT.values()) < set(LABELS)
     for kind in BUILT:
         assert right[kind] >= 0.95 * draws, right
 
@@ -164,7 +165,7 @@ def test_windows_are_like_their_spans_and_clear_of_the_behaviour() -> None:
     traces = written(np.random.default_rng(0))
     rows = rows_of(traces)
     is_move = label_bits(traces, rows, ["a"]) > 0
-    drawn = alike(traces, rows, ["a"], {}, seed=0)
+    drawn = draw_matched_windows(traces, rows, ["a"], {}, seed=0)
     intervals = drawn.intervals
     sizes = Counter()
     for start, stop, positive in zip(
@@ -190,7 +191,7 @@ def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> N
     rng = np.random.default_rng(0)
     traces = written(rng)
     rows = rows_of(traces)
-    drawn = alike(traces, rows, ["a"], {}, seed=0)
+    drawn = draw_matched_windows(traces, rows, ["a"], {}, seed=0)
     here = slice(0, len(drawn.intervals.start))
     for pairs, code in ((False, WORD), (True, (FIRST << 24) | SECOND)):
         held = contents(drawn.intervals, here, rows.token_id, pairs=pairs)
@@ -203,49 +204,49 @@ def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> N
                 for a, b in zip(drawn.intervals.start, drawn.intervals.stop, strict=True)
             ]
         )
-        found = answered(has.astype(float), held, fewest=10)
+        found = most_active_token(has.astype(float), held, fewest=10)
         assert len(set((found[has] // 3).tolist())) == 1  # However often it is said.
         assert not set(found[has].tolist()) & set(found[~has].tolist())
 
 
 def test_what_cannot_be_compared_is_not_called_contextual() -> None:
-    outcomes = dict.fromkeys(KINDS, "survives")
+    outcomes = dict.fromkeys(KINDS, "robust")
     elsewhere = dict.fromkeys((INJECTED, PLANTED), NOT_TESTABLE)
     words = dict.fromkeys((WORDING, PARAPHRASE, BIGRAM), NOT_TESTABLE)
-    assert name_of(outcomes) == CONTEXTUAL
-    assert name_of(outcomes | {WORDING: NOT_TESTABLE}) == CONTEXTUAL
-    assert name_of(outcomes | {BIGRAM: NOT_TESTABLE}) == CONTEXTUAL
-    assert name_of(outcomes | {TOKEN: NOT_TESTABLE}) == CONTEXTUAL
-    assert name_of(outcomes | elsewhere) == "unclear"  # Its words could be tried nowhere.
-    assert name_of(outcomes | elsewhere | {INJECTED: LEFT_OUT}) == "unclear"
-    assert name_of({k: o for k, o in outcomes.items() if k not in elsewhere}) == "unclear"
-    assert name_of(outcomes | {INJECTED: LEFT_OUT, PLANTED: NOT_TESTABLE}) == "unclear"
-    assert name_of(outcomes | {TOKEN: NOT_TESTABLE, PLANTED: NOT_TESTABLE}) == ANY_WORDING
-    assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere) == ANY_WORDING
-    unread = {TOKEN: NOT_TESTABLE, INJECTED: LEFT_OUT, PHRASE_INJECTED: LEFT_OUT}
-    assert name_of(outcomes | unread) == CONTEXTUAL  # Its token was put mid-trace.
-    assert name_of(outcomes | unread | {PLANTED: NOT_TESTABLE}) == ANY_WORDING
-    assert name_of(outcomes | unread | {PLANTED: LEFT_OUT}) == ANY_WORDING
-    assert name_of(outcomes | unread | {PLANTED: "killed"}) == LEXICAL
-    read_nowhere = dict.fromkeys((INJECTED, PLANTED), LEFT_OUT)
-    assert name_of(outcomes | read_nowhere) == "unclear"  # By text alone it'd be contextual.
-    assert name_of(outcomes | read_nowhere | {BIGRAM: "killed"}) == PARTLY_LEXICAL
-    assert name_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere | words) == NOT_TESTABLE
-    assert name_of(outcomes | words) == NOT_TESTABLE
-    assert name_of(outcomes | {BIGRAM: "unclear"}) == "unclear"
-    assert name_of(outcomes | {REPLICATION: "killed"}) == NOT_REPLICATED
+    assert label_of(outcomes) == CONTEXTUAL
+    assert label_of(outcomes | {WORDING: NOT_TESTABLE}) == CONTEXTUAL
+    assert label_of(outcomes | {BIGRAM: NOT_TESTABLE}) == CONTEXTUAL
+    assert label_of(outcomes | {TOKEN: NOT_TESTABLE}) == CONTEXTUAL
+    assert label_of(outcomes | elsewhere) == "inconclusive"  # Its words could be tried nowhere.
+    assert label_of(outcomes | elsewhere | {INJECTED: EXCLUDED}) == "inconclusive"
+    assert label_of({k: o for k, o in outcomes.items() if k not in elsewhere}) == "inconclusive"
+    assert label_of(outcomes | {INJECTED: EXCLUDED, PLANTED: NOT_TESTABLE}) == "inconclusive"
+    assert label_of(outcomes | {TOKEN: NOT_TESTABLE, PLANTED: NOT_TESTABLE}) == ANY_WORDING
+    assert label_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere) == ANY_WORDING
+    unread = {TOKEN: NOT_TESTABLE, INJECTED: EXCLUDED, PHRASE_INJECTED: EXCLUDED}
+    assert label_of(outcomes | unread) == CONTEXTUAL  # Its token was put mid-trace.
+    assert label_of(outcomes | unread | {PLANTED: NOT_TESTABLE}) == ANY_WORDING
+    assert label_of(outcomes | unread | {PLANTED: EXCLUDED}) == ANY_WORDING
+    assert label_of(outcomes | unread | {PLANTED: "refuted"}) == LEXICAL
+    read_nowhere = dict.fromkeys((INJECTED, PLANTED), EXCLUDED)
+    assert label_of(outcomes | read_nowhere) == "inconclusive"  # By text alone it'd be contextual.
+    assert label_of(outcomes | read_nowhere | {BIGRAM: "refuted"}) == PARTLY_LEXICAL
+    assert label_of(outcomes | {TOKEN: NOT_TESTABLE} | elsewhere | words) == NOT_TESTABLE
+    assert label_of(outcomes | words) == NOT_TESTABLE
+    assert label_of(outcomes | {BIGRAM: "inconclusive"}) == "inconclusive"
+    assert label_of(outcomes | {REPLICATION: "refuted"}) == NOT_REPLICATED
     for kind in (TOKEN, INJECTED, PLANTED, WORDING, PARAPHRASE):
-        assert name_of(outcomes | {kind: "killed", BIGRAM: "unclear"}) == LEXICAL
+        assert label_of(outcomes | {kind: "refuted", BIGRAM: "inconclusive"}) == LEXICAL
     for kind in (BIGRAM, PHRASE_INJECTED, PHRASE_PLANTED):
-        assert name_of(outcomes | {kind: "killed", POSITION: "killed"}) == PARTLY_LEXICAL
-        assert name_of(outcomes | {kind: "killed", PLANTED: "killed"}) == LEXICAL
-        assert name_of(outcomes | {kind: "killed", PARAPHRASE: "killed"}) == PARTLY_LEXICAL
-    assert name_of(outcomes | {POSITION: "killed"}) == POSITIONAL
-    assert name_of(outcomes | {LENGTH: "killed"}) == POSITIONAL
-    assert name_of(outcomes | {ALL: "killed", TOKEN: "killed"}) == WEAK
-    at_onset = dict.fromkeys((ALL, TOKEN, POSITION, LENGTH), "survives")
-    assert name_of(at_onset, ONSET_PREDICTORS) == CONTEXTUAL
-    assert name_of(at_onset | {TOKEN: NOT_TESTABLE}, ONSET_PREDICTORS) == NOT_TESTABLE
+        assert label_of(outcomes | {kind: "refuted", POSITION: "refuted"}) == PARTLY_LEXICAL
+        assert label_of(outcomes | {kind: "refuted", PLANTED: "refuted"}) == LEXICAL
+        assert label_of(outcomes | {kind: "refuted", PARAPHRASE: "refuted"}) == PARTLY_LEXICAL
+    assert label_of(outcomes | {POSITION: "refuted"}) == POSITIONAL
+    assert label_of(outcomes | {LENGTH: "refuted"}) == POSITIONAL
+    assert label_of(outcomes | {ALL: "refuted", TOKEN: "refuted"}) == WEAK
+    at_onset = dict.fromkeys((ALL, TOKEN, POSITION, LENGTH), "robust")
+    assert label_of(at_onset, ONSET_PREDICTORS) == CONTEXTUAL
+    assert label_of(at_onset | {TOKEN: NOT_TESTABLE}, ONSET_PREDICTORS) == NOT_TESTABLE
 
 
 def test_an_onset_predictor_of_the_word_before_is_told_from_one_of_the_choice() -> None:
@@ -279,11 +280,11 @@ def test_an_onset_predictor_of_the_word_before_is_told_from_one_of_the_choice() 
             cell_index(0, "rl", "report"),
             stream.result(),
             rows,
-            Bars(AttackConfig(), num_resamples=200, seed=0),
+            Thresholds(AttackConfig(), num_resamples=200, seed=0),
         )
     )
     names = [
-        name_of({a.kind: a.outcome for a in found if a.latent == latent}, ONSET_PREDICTORS)
+        label_of({a.kind: a.outcome for a in found if a.latent == latent}, ONSET_PREDICTORS)
         for latent in (0, 1)
     ]
     assert names == [LEXICAL, CONTEXTUAL]
@@ -303,11 +304,11 @@ def test_a_behaviour_of_its_own_words_is_not_testable() -> None:
     rows = rows_of(traces)
     dense = (label_bits(traces, rows, ["a"]) > 0)[:, None].astype(float)
     (outcomes,) = attacked(traces, rows, dense, {}, 0)
-    assert outcomes[ALL] == "survives"
+    assert outcomes[ALL] == "robust"
     assert outcomes[TOKEN] == outcomes[BIGRAM] == outcomes[WORDING] == NOT_TESTABLE
-    assert name_of(outcomes) == NOT_TESTABLE
+    assert label_of(outcomes) == NOT_TESTABLE
 
 
 def test_no_trace_on_the_report_split_leaves_nothing_to_compare() -> None:
     traces = [made_up_trace(0, spans=[("a", 10, 15)], split="select")]
-    assert len(alike(traces, rows_of(traces), ["a"], {}, 0).intervals.start) == 0
+    assert len(draw_matched_windows(traces, rows_of(traces), ["a"], {}, 0).intervals.start) == 0

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sae_reasoning.behaviours.windows import Intervals, cell_index
-from sae_reasoning.jobs.rank.beaten import load_rivals, save_rivals
+from sae_reasoning.readings.baselines import load_baselines, save_baselines
 from sae_reasoning.stats import Ranked
 
 
@@ -24,8 +24,8 @@ def test_a_behaviour_may_be_called_anything(tmp_path: Path, name: str) -> None:
         )
         for number, behaviour in enumerate(behaviours)
     }
-    save_rivals(tmp_path / "rivals.npz", {"probe": kept})
-    (found,) = load_rivals(tmp_path / "rivals.npz", intervals, behaviours).values()
+    save_baselines(tmp_path / "rivals.npz", {"probe": kept})
+    (found,) = load_baselines(tmp_path / "rivals.npz", intervals, behaviours).values()
     assert list(found) == list(kept)
     for key, own in kept.items():
         assert found[key].scores.tolist() == own.scores.tolist()

@@ -2,7 +2,7 @@ import pytest
 import torch
 from behaviours.examples import made_up_trace
 
-from sae_reasoning.behaviours.announce import attribute, draw_onsets, shortened
+from sae_reasoning.behaviours.onset_attribution import attribute, draw_onsets, shortened
 
 
 def test_attribution_is_activation_times_gradient_along_the_latent() -> None:

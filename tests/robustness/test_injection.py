@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 from behaviours.examples import made_up_trace, rows_of
 
-from sae_reasoning.behaviours.injection import (
-    PROMPT,
-    RESPONSE,
-    Carrier,
-    carriers,
-    inject,
-    like,
-    openings,
-    plain,
-    rises,
-    top_ngrams,
-)
 from sae_reasoning.behaviours.wordings import HELD_OUT
 from sae_reasoning.records import TokenOpportunity, Trace
+from sae_reasoning.robustness.injection import (
+    PROMPT,
+    RESPONSE,
+    HostText,
+    host_texts,
+    inject,
+    injection_effect,
+    matched_by_mass,
+    openings,
+    plain,
+    top_ngrams,
+)
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
 from sae_reasoning.tasks.search.parser import parse
@@ -31,7 +31,7 @@ def _trace(problem: int, token_ids: tuple[int, ...], spans: list[tuple[str, int,
     return made_up_trace(problem, spans=spans, length=len(token_ids), token_ids=token_ids)
 
 
-def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_behaviour_itself_is_left_out() -> (
+def test_the_top_ngram_is_the_one_with_the_highest_mean_and_the_behaviour_itself_is_excluded() -> (
     None
 ):
     ids = (0, 0, 0, *([5, 6, 7, 9, 5, 6, 8, 9] * 5))
@@ -67,11 +67,11 @@ def test_an_ngram_that_is_rare_or_spans_two_traces_is_not_put_in() -> None:
     assert top_ngrams(np.ones(8), rows_of(four), 1, (), fewest=5) is None
 
 
-def carriers_of(trace: Trace, kind: str, **options: Any) -> list[Carrier]:
+def host_texts_of(trace: Trace, kind: str, **options: Any) -> list[HostText]:
     """Of one trace, for windows of four tokens."""
     any_place = {"num": 1, "most_tokens": 0, "is_junction": lambda before, after: True, "seed": 0}
     writer = options.pop("writer", trace.writer)
-    return carriers([trace], "a", kind, "select", writer, length=4, **any_place | options)
+    return host_texts([trace], "a", kind, "select", writer, length=4, **any_place | options)
 
 
 def test_places_lie_between_words_outside_the_behaviour_and_where_no_behaviour_begins() -> None:
@@ -80,7 +80,7 @@ def test_places_lie_between_words_outside_the_behaviour_and_where_no_behaviour_b
     trace = replace(trace, opportunities=(TokenOpportunity("b", 0, 44, False),))
     seen: set[int] = set()
     for seed in range(40):
-        (found,) = carriers_of(
+        (found,) = host_texts_of(
             trace, RESPONSE, num=5, is_junction=lambda before, after: after % 2 == 0, seed=seed
         )
         seen.update(found.places)
@@ -92,52 +92,52 @@ def test_places_lie_between_words_outside_the_behaviour_and_where_no_behaviour_b
     assert not touching
     assert 30 not in seen  # There another behaviour begins.
     assert 45 not in seen
-    (prompt,) = carriers_of(replace(trace, num_prompt_tokens=40), PROMPT)
+    (prompt,) = host_texts_of(replace(trace, num_prompt_tokens=40), PROMPT)
     assert max(prompt.places) + 4 < 40
-    assert not carriers_of(trace, RESPONSE, num=5, writer="nobody")
+    assert not host_texts_of(trace, RESPONSE, num=5, writer="nobody")
 
 
 def test_places_are_among_the_first_tokens_of_their_kind_where_those_are_asked_for() -> None:
     trace = replace(_trace(0, tuple(range(60)), [("a", 20, 30)]), num_prompt_tokens=31)
     for kind, begin in ((PROMPT, 1), (RESPONSE, 31)):
-        (found,) = carriers_of(trace, kind, most_tokens=12)
+        (found,) = host_texts_of(trace, kind, most_tokens=12)
         assert found.first == begin
         assert found.places[-1] + 4 <= begin + 12
 
 
 def test_injection_adds_the_words_and_behaviours_the_windows_along() -> None:
-    carrier = Carrier((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7, first=1)
-    made = inject(carrier, (90, 91), 3)
+    host = HostText((1, 2, 3, 4, 5, 6, 7, 8), (2, 5), problem=7, first=1)
+    made = inject(host, (90, 91), 3)
     assert made.token_ids == (1, 2, 90, 91, 3, 4, 5, 90, 91, 6, 7, 8)
     assert made.windows == ((2, 5), (7, 10))
     assert all(made.token_ids[start] == 90 for start, _ in made.windows)
-    assert plain(carrier, 3).windows == ((2, 5), (5, 8))
+    assert plain(host, 3).windows == ((2, 5), (5, 8))
     assert made.problem == 7
 
 
-def test_the_strategy_is_chosen_on_select_and_its_effect_held_against_the_others_best() -> None:
+def test_the_strategy_is_chosen_on_select_and_its_effect_compared_with_the_others_best() -> None:
     rng = np.random.default_rng(0)
 
     def windows(*means: float) -> tuple[np.ndarray, np.ndarray]:
         shape = (200, len(means))
         return rng.normal(size=shape) + np.array(means), rng.normal(size=shape)
 
-    # Latent 0 rises with strategy 1; of twenty others one rises with strategy 0, the rest never.
+    # Latent 0 responds to strategy 1; of twenty others one responds to strategy 0, the rest never.
     others = [0.0] * 19
     select = [windows(0.0, 4.0, *others), windows(3.0, 0.0, *others)]
     report = [windows(4.0, 4.0, *others), windows(1.0, 0.0, *others)]
-    rise = rises(select, report)
-    assert rise.strategy == 1
-    assert 0.7 < rise.auroc < 0.83  # Of strategy 1 on report: one standard deviation.
-    assert rise.num_others == 20
-    assert rise.p == 2 / 21  # One other rises more.
-    assert rise.null_95 > rise.auroc  # So it is no more than they do, as p says.
+    effect = injection_effect(select, report)
+    assert effect.strategy == 1
+    assert 0.7 < effect.auroc < 0.83  # Of strategy 1 on report: one standard deviation.
+    assert effect.num_others == 20
+    assert effect.p == 2 / 21  # One other responds more.
+    assert effect.null_95 > effect.auroc  # So it is no more than they do, as p says.
 
 
 def test_the_others_are_of_like_mass_and_not_selected() -> None:
     mass = np.array([1.0, 1.1, 0.0, 5.0, 0.9, 1.3])
-    assert like(0, mass, {1}, 2).tolist() == [4, 5]
-    assert like(0, mass, {1, 3, 4, 5}, 2).tolist() == []
+    assert matched_by_mass(0, mass, {1}, 2).tolist() == [4, 5]
+    assert matched_by_mass(0, mass, {1, 3, 4, 5}, 2).tolist() == []
 
 
 def test_a_lone_opening_word_inside_a_sentence_is_not_the_behaviour() -> None:
