@@ -29,7 +29,7 @@ def help_text() -> str:
         "python -m sae_reasoning <stage…> [-m] [option=value…]",
         "python -m sae_reasoning <stage…> --help     what the stages' options mean, and defaults",
         "",
-        "Stages, in order; each is up to date, resumes, or is made anew:",
+        "Stages, in order; each is up to date, resumes, or is made again:",
         *(f"  {name:<{width}}  {what}" for name, what in STAGES.items()),
         "",
         "Choices of files (conf/):",

@@ -1,12 +1,13 @@
-"""Latents of one dictionary and their counterparts in another, on one text.
+"""Latents of one dictionary and their matches in another, on one text.
 
 1. Each latent is a series of activations along the units of a text: its tokens, where both
    dictionaries read the same ones, or its words, where tokenizers differ.
-2. Two latents are alike as their series correlate (Pearson over tokens; Spearman over words, since
-   a word's maximum grows with its tokens), or, within one model, as their decoder rows do.
-3. A latent's counterpart is the most alike of all of the other's. It is held against the most alike
-   of a null: the same with the other's text moved, or its directions mirrored. So the best of many
-   is compared with the best of as many.
+2. Similarity of two latents is the correlation of their series (Pearson over tokens; Spearman over
+   words, since a word's maximum grows with its tokens), or, within one model, the cosine of their
+   decoder rows.
+3. A latent's match is the most similar of all of the other's. It is compared with the most similar
+   of a null: the same with the other's text shifted, or its directions mirrored. So the best of
+   many is compared with the best of as many.
 
 The setting is that of 2410.06981 (SAE features across models), with a null that keeps the runs of
 a text. Only nonzero activations are touched: the cost is units x k x k, and no more is held at once
@@ -142,15 +143,15 @@ def shared_by_kind(
 
 @dataclass(frozen=True)
 class Pairing:
-    """The counterpart of each own latent; columns are numbered as in the table of likeness.
+    """The match of each own latent; columns are numbered as in the table of similarities.
 
     Attributes:
-        best: The most alike of the other latents.
-        value: How alike.
-        is_mutual: Whether the own latent is also its counterpart's best.
-        assigned: Its partner where each may have but one and the sum of likeness is largest
+        best: The most similar of the other latents.
+        value: Its similarity.
+        is_mutual: Whether the own latent is also its match's best.
+        assigned: Its partner where each may have but one and the sum of similarity is largest
             (Hungarian); -1 where the other dictionary has too few.
-        assigned_value: How alike that one is; NaN where there is none.
+        assigned_value: Its similarity; NaN where there is none.
     """
 
     best: Int[np.ndarray, " own"]
@@ -160,18 +161,18 @@ class Pairing:
     assigned_value: Float[np.ndarray, " own"]
 
 
-def pair_up(likeness: Float[np.ndarray, "own other"]) -> Pairing:
-    """Best counterparts, and the assignment of one to one; its time grows with latents cubed."""
-    best = likeness.argmax(1)
+def pair_up(similarity: Float[np.ndarray, "own other"]) -> Pairing:
+    """Best matches, and the assignment of one to one; its time grows with latents cubed."""
+    best = similarity.argmax(1)
     here = np.arange(len(best))
     assigned, assigned_value = np.full(len(best), -1), np.full(len(best), np.nan)
-    rows, columns = linear_sum_assignment(likeness, maximize=True)
-    assigned[rows], assigned_value[rows] = columns, likeness[rows, columns]
-    is_mutual = likeness.argmax(0)[best] == here
-    return Pairing(best, likeness[here, best], is_mutual, assigned, assigned_value)
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    assigned[rows], assigned_value[rows] = columns, similarity[rows, columns]
+    is_mutual = similarity.argmax(0)[best] == here
+    return Pairing(best, similarity[here, best], is_mutual, assigned, assigned_value)
 
 
-def moved_text(
+def shifted_text(
     own: Series,
     other: Series,
     trace: Int[np.ndarray, " unit"],
@@ -216,7 +217,7 @@ def mirrored_directions(
 
     Each of its principal axes is reversed or not, at random: angles among its directions stay, and
     so does how much of them lies along each axis. A random rotation would spread the dictionary
-    over all of the residual stream, and so make any real one look alike.
+    over all of the residual stream, and so make any real one look similar.
     """
     _, axes = np.linalg.eigh(other.T @ other)
     bests = np.empty((num_draws, len(own)))
@@ -228,7 +229,7 @@ def mirrored_directions(
 
 @dataclass(frozen=True)
 class Null:
-    """How alike the best counterpart is where there is none.
+    """Similarity of the best match where there is none.
 
     Attributes:
         bests: Of each own latent, in each draw.

@@ -316,8 +316,8 @@ def _status(
 def scaling_summary(table: pd.DataFrame, readers: Sequence[str]) -> pd.DataFrame:
     """Latents by their status by norms, and by the status that scaling leaves them.
 
-    `shared` says that both readers have it, not that it is the same in both: `opposed` counts those of
-    them whose two rows point apart (cosine below 0), and so write what differs between readers.
+    `shared` says that both readers have it, not that it is the same in both: `opposed` counts those
+    of them whose two rows point apart (cosine below 0), and so write what differs between readers.
     """
     kinds = [*(f"{reader}-specific" for reader in readers), SHARED]
     rows = []

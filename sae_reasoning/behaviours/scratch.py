@@ -113,7 +113,7 @@ class SortedRuns:
         self._write()
         self._buffer = np.empty(0, np.int64)
         places = [
-            # Mapped anew for each run, as a page that was looked at stays mapped.
+            # Mapped again for each run, as a page that was looked at stays mapped.
             start + np.searchsorted(self._file.mapped()[start:stop], bounds)
             for start, stop in pairwise(self._starts)
         ]

@@ -284,7 +284,7 @@ class MaximaStream:
 def matched_strata(intervals: Intervals, cell: int) -> tuple[np.ndarray | None, float]:
     """Strata for a cell's onset AUROC, and the share of positives that they can compare.
 
-    Onsets are compared after the same preceding token where at least half of those taken stand
+    Onsets are compared after the same preceding token where at least half of the onsets are
     in strata that hold both kinds; else all with all.
     """
     here = intervals.of_cell(cell)

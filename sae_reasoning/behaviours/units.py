@@ -17,7 +17,7 @@ from sae_reasoning.traces.align import Offsets, align_words
 
 @dataclass(frozen=True)
 class Language:
-    """A tokenizer, as far as it's needed to tell a model a text.
+    """A tokenizer, as far as a model needs it to read a text.
 
     Attributes:
         expresses: Whether it has tokens for all of a text.
@@ -45,7 +45,7 @@ class Units:
         prompts: Of each trace, in the other's tokens; none where it reads the same ones.
         responses: Likewise.
         num_traces: Traces that both sides read.
-        num_left_out: Traces that the other side can't be told.
+        num_left_out: Traces that the other side's tokenizer can't express.
     """
 
     own: Intervals
@@ -81,7 +81,7 @@ def token_units(traces: Mapping[int, Trace], rows: Rows) -> Units:
 
 
 def word_units(traces: Mapping[int, Trace], rows: Rows, own: Language, other: Language) -> Units:
-    """The words of the responses that the other side can be told, each a unit.
+    """The words of the responses that the other side's tokenizer can express, each a unit.
 
     Args:
         traces: By number.

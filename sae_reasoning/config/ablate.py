@@ -20,7 +20,7 @@ class AblateConfig(SamplingConfig):
         behaviours: Behaviours whose latents are edited; empty for all that are shortlisted.
         shortlist: `onset_predictors` or `span_detectors`; or `separators`, by onset AUROC on
             the select split.
-        matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' counterparts
+        matches_of: Another run, as `<experiment>/<pair>` below `runs`: its latents' matches
             here, as its `match` found them, are edited, with this run's own beside them.
         reviews: Files of reviewers' calls, as the page of latents exports them: only latents that
             somebody called real, and nobody anything else, are edited.
@@ -40,7 +40,7 @@ class AblateConfig(SamplingConfig):
             residual, too.
         controls: Matched-latent sets, random directions and the like, each this many draws; an
             effect is held against one more draw, so with fewer than three hardly any stands.
-        permutations: Draws of counterparts of the other run's other latents, beside `matches_of`.
+        permutations: Draws of matches of the other run's other latents, beside `matches_of`.
         split: Whose problems: `report`; or `select`, to choose doses and sizes on.
         num_problems: Problems generated on.
         samples: Rollouts a problem and condition.

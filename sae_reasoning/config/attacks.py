@@ -1,4 +1,4 @@
-"""What decides the attacks on shortlisted latents; the values stand in conf/attacks/."""
+"""What decides the attacks on shortlisted latents; the values are in conf/attacks/."""
 
 from dataclasses import dataclass
 

@@ -8,7 +8,7 @@ from sae_reasoning.config.pair import ModelConfig
 
 @dataclass
 class MatchConfig:
-    """Counterparts of this run's latents in the dictionary of another.
+    """Matches of this run's latents in the dictionary of another.
 
     Attributes:
         other: The other run, as `<experiment>/<pair>` below `runs`.
@@ -20,7 +20,7 @@ class MatchConfig:
         num_problems: Problems of the report split whose traces are read, at most.
         min_fires: Tokens, or words, on which a latent must fire to take part.
         null_draws: Draws of the null.
-        strong: Cosine or correlation from which a counterpart is called strong.
+        strong: Cosine or correlation from which a match is strong.
         bootstrap: Resamples of problems.
         seed: Of the null and of the resamples.
     """

@@ -1,7 +1,7 @@
 """Folders of results that are whole, current and never lost.
 
 A stage works in `<stage>.partial-<fingerprint>` beside its final folder and takes the final name
-only when everything is there, so what was made before stands until what replaces it is whole. A
+only when everything is there, so what was made before is kept until what replaces it is whole. A
 killed stage leaves its partial folder, and the same config resumes in it; another config starts
 another. The fingerprint covers the stage's own config and its inputs' fingerprints. Of processes
 that would make a stage at the same time, one does; see lock.py. A stage may be made in parts, by
@@ -309,7 +309,7 @@ class Stage:
 
 
 def _behind_link(final: Path) -> Path:
-    """Where a stage's folder really is: what is made anew stays on the disk that it's linked to.
+    """Where a stage's folder really is: what is made again stays on the disk that it's linked to.
 
     Raises:
         BrokenArtifact: The link leads nowhere, or to a disk's root, which can't be replaced.
@@ -368,7 +368,7 @@ def require_stage(
     if manifest.schema_version != SCHEMA_VERSION:
         raise MissingInput(
             f"{root / name} is of schema {manifest.schema_version}, this version reads "
-            f"{SCHEMA_VERSION}; run `make {name}` with the same options to make it anew"
+            f"{SCHEMA_VERSION}; run `make {name}` with the same options to make it again"
         )
     if change := _first_change(manifest.config, _plain(settings)):
         raise MissingInput(
@@ -379,7 +379,7 @@ def require_stage(
     if damage := manifest.damage(root / name):
         raise MissingInput(
             f"{root / name} isn't whole any more: {damage}; run `make {name}` with the same "
-            "options to make it anew"
+            "options to make it again"
         )
     return manifest
 

@@ -34,7 +34,7 @@ class Question:
         system: Instructions.
         user: What they're about.
         schema: JSON schema of the answer; none for free text.
-        seed: Of the model's sampling; another one asks anew.
+        seed: Of the model's sampling; another one asks again.
     """
 
     system: str

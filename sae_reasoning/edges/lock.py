@@ -2,7 +2,7 @@
 
 The lock is a file that its holder keeps locked (flock), so a killed holder frees it. It names the
 work and who does it. The last holder removes it; a waiting process checks that what it has locked
-is the file that others see, and starts anew where it isn't.
+is the file that others see, and starts again where it isn't.
 """
 
 import errno
@@ -42,7 +42,7 @@ class Lock:
     """A lock on `place`, for `work`.
 
     Args:
-        place: What is to be written; the lock stands beside it.
+        place: What is to be written; the lock is beside it.
         work: Names what is made of it, exactly.
         shared: Whether others at the same work may hold it too.
     """

@@ -21,22 +21,22 @@ def refused(error: OSError, config: Config) -> str:
     reason = (error.strerror or str(error)).splitlines()[0]
     path = _path_of(error)
     place = f" ({path})" if path else ""
-    stands = "what was made before stands"
+    kept = "what was made before is kept"
     if error.errno not in _OF_WRITING and (read := _option_of(path, _inputs(config))):
         return f"{read} can't be read: {reason}{place}; mend it or name another, and run it again"
     if written := _option_of(path, _outputs(config)):
         if error.errno == errno.ENOENT:
             return (
-                f"{path} is gone, which was made below {written}: {reason}; make its stage anew, "
-                f"and let nothing else remove what is there; {stands}"
+                f"{path} is gone, which was made below {written}: {reason}; make its stage again, "
+                f"and let nothing else remove what is there; {kept}"
             )
     elif error.errno in _OF_WRITING:
         written = f"runs={config.runs}"
     else:
-        return f"{reason}{place}; {stands}; mend that, and run it again"
+        return f"{reason}{place}; {kept}; mend that, and run it again"
     option = written.partition("=")[0]
     return (
-        f"{reason}{place} while writing to {written}; {stands}; make room or permit writing, or "
+        f"{reason}{place} while writing to {written}; {kept}; make room or permit writing, or "
         f"set {option}=… elsewhere, and run it again"
     )
 

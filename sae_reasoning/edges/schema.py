@@ -1,7 +1,7 @@
 """The version that every table and JSON object of a stage carries.
 
 It is the stage's entry in `config.VERSIONS`, so whatever makes a stage stale makes its files
-unreadable too, and the command named in the refusal makes them anew.
+unreadable too, and the command named in the refusal makes them again.
 """
 
 import re
@@ -42,7 +42,7 @@ def require_schema(path: Path, found: object) -> None:
         has = "no schema_version" if found is None else f"schema_version={found}"
         raise MissingInput(
             f"{path} has {has}, this version reads {wanted}; run `make {stage_of(path)}` with the "
-            "same options to make it anew"
+            "same options to make it again"
         )
 
 

@@ -111,7 +111,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = _read(path).to_pylist()
     except UnicodeDecodeError as error:
         raise BrokenArtifact(
-            f"{path} holds text that isn't UTF-8 ({error.reason}); write it anew"
+            f"{path} holds text that isn't UTF-8 ({error.reason}); write it again"
         ) from error
     return rows
 

@@ -40,7 +40,7 @@ class Tracker(Protocol):
     """Receives what a stage found."""
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log points of curves; `step` is the x axis and may start anew for another curve."""
+        """Log points of curves; `step` is the x axis and may start again for another curve."""
 
     def table(self, name: str, frame: pd.DataFrame, cells: Sequence[str] = ()) -> None:
         """Log a small table, the best rows first, with a page of HTML in each row if there are."""
@@ -105,7 +105,7 @@ class WandbTracker:
         self._failed = False
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log points of curves; `step` is the x axis and may start anew for another curve."""
+        """Log points of curves; `step` is the x axis and may start again for another curve."""
         values = {shown(name): float(value) for name, value in metrics.items()}
         if step is not None:
             # An ordinary metric: W&B's own step drops whatever comes with a lower one, as the

@@ -1,4 +1,4 @@
-"""Find for latents of one dictionary their counterparts in another.
+"""Match latents of one dictionary with those of another.
 
 Where both dictionaries read the same model, directions and activations on the cached tokens are
 compared; whichever traces the other was trained on, this run's are read. Otherwise the other run's
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sae_reasoning.behaviours.counterparts import (
+from sae_reasoning.behaviours.matches import (
     CORRELATION,
     WORDS,
     Listed,
@@ -62,7 +62,7 @@ _BATCH = 8192
 
 
 def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
-    """Make `match/`: every latent's counterpart, and shares by pair of layers."""
+    """Make `match/`: every latent's match, and shares by pair of layers."""
     models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
     now = outside_inputs(cfg)
     inputs = models_in(cfg, now) | {
@@ -93,14 +93,12 @@ def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         )
     lists = data.own.listed, data.other.listed
     found = findings(matches, *lists, cfg.behaviours, cfg.match.strong)
-    tracker.table("counterparts", summary)
+    tracker.table("matched latents", summary)
     tracker.table("findings", found)
     tracker.summary(manifest.counts)
-    title = f"shares of latents with a counterpart (strong: {cfg.match.strong:g} or more)"
+    title = f"shares of latents with a match (strong: {cfg.match.strong:g} or more)"
     console.table(title, list(summary.columns), summary.values.tolist(), at_most=5)
-    title = (
-        f"counterparts of the span detectors in {cfg.match.other}, and whether they track the same"
-    )
+    title = f"matches of the span detectors in {cfg.match.other}, and whether they detect the same"
     console.table(title, list(found.columns), found.values.tolist(), at_most=6)
     console.wrote(stage.final, manifest)
     return manifest
@@ -268,7 +266,7 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
         "match",
         {
             "latents": data.own,
-            "look for theirs in": data.other,
+            "matched with": data.other,
             "reader": f"{cfg.match.reader}; "
             + (
                 "the same model: directions, and activations on cached tokens"
@@ -277,7 +275,7 @@ def _plan(cfg: Config, data: _Data, stage: Stage, console: Console) -> None:
             ),
             "text": f"{len(units.trace):,} {'tokens' if data.is_same_model else 'words'} of "
             f"{units.num_traces:,} traces, report split",
-            "null": f"text moved round within traces, {cfg.match.null_draws} draws"
+            "null": f"text shifted within traces, {cfg.match.null_draws} draws"
             + ("; directions mirrored" if data.is_same_model else ""),
         }
         | ({"resuming": "yes"} if stage.is_resuming else {}),

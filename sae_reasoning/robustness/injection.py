@@ -2,7 +2,7 @@
 
 After Ma et al. (2601.05679), who put a feature's top tokens, pairs and triples of tokens into text
 without reasoning. Four things are added: one token alone is told from two or three, so that a
-latent of a pair of words isn't called one of a word; their effect is held against the same
+latent of a pair of words isn't taken for one of a word; their effect is compared with the same
 injection's on latents of like frequency that weren't selected; which of two or three is put in is
 chosen on the select split, for the latent and for each of those others; and what holds the
 beginning of the behaviour itself (two tokens or more with which one of its spans begins) isn't put

@@ -11,7 +11,7 @@ place, in traces of like length. The first label that applies:
 
 * `not testable`: the behaviour is at one place in every trace, so that nothing tells it from that;
 * `weak`: its unstratified AUROC is significantly below a threshold, so there is nothing to explain;
-* `lexical`: refuted by its token, in other text as it stands, or put there;
+* `lexical`: refuted by its token, in other text as it is, or put there;
 * `partly-lexical`: by its token and the one before, or by two or three tokens put elsewhere;
 * `lexical` again: by wordings that it wasn't chosen on, or by a paraphrase;
 * `positional`: refuted by the place in the response, or by the length of the trace;

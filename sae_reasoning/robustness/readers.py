@@ -116,8 +116,8 @@ class Reader:
             values: The target's maxima over new windows.
             problem: Of each new window.
             thresholds: What decides.
-            is_spans: New windows are spans, held against windows as they stand; else they are no
-                spans, and spans as they stand are held against them.
+            is_spans: New windows are spans, compared with windows as they are; else they are no
+                spans, and spans as they are are compared with them.
         """
         cell = self.cell(target)
         here = self.matched.intervals.of_cell(cell)

@@ -155,7 +155,7 @@ def unit_of(marks: Sequence[Mark], text: str, unit: str) -> str:
     wrong = next(mark for mark in quoting if not _quotes(mark, text, ruler))
     raise ValueError(
         f"{wrong.name} [{wrong.start}, {wrong.end}) quotes {wrong.quote!r}, which doesn't stand "
-        "there; export it anew"
+        "there; export it again"
     )
 
 

@@ -13,10 +13,10 @@ from sae_reasoning.behaviours.matching import (
     decoder_cosines,
     interval,
     mirrored_directions,
-    moved_text,
     pair_up,
     problem_sums,
     shared_by_kind,
+    shifted_text,
 )
 from sae_reasoning.behaviours.streams import Active, MaximaStream
 from sae_reasoning.behaviours.windows import Intervals
@@ -76,13 +76,13 @@ def test_a_permuted_copy_is_matched_exactly_by_every_measure() -> None:
     rng = np.random.default_rng(1)
     order = rng.permutation(LATENTS)
     own, directions = sparse(rng), rng.normal(size=(LATENTS, 16))
-    for likeness in (
+    for similarity in (
         decoder_cosines(directions, 3 * directions[order]),
         correlations(series(own), series(own[:, order])),
         # Spearman doesn't mind another scale, however bent.
         correlations(series(own, by_rank=True), series(own[:, order] ** 3, by_rank=True)),
     ):
-        found = pair_up(likeness)
+        found = pair_up(similarity)
         assert (order[found.best] == np.arange(LATENTS)).all()
         assert (found.assigned == found.best).all()
         assert found.is_mutual.all()
@@ -128,8 +128,8 @@ def test_latents_that_hardly_fire_or_never_change_take_no_part() -> None:
 
 
 def test_one_to_one_leaves_out_whom_the_other_dictionary_has_no_partner_for() -> None:
-    likeness = np.array([[0.9, 0.1], [0.8, 0.3], [0.7, 0.2]])
-    found = pair_up(likeness)
+    similarity = np.array([[0.9, 0.1], [0.8, 0.3], [0.7, 0.2]])
+    found = pair_up(similarity)
     assert found.best.tolist() == [0, 0, 0]
     assert found.is_mutual.tolist() == [True, False, False]
     assert found.assigned.tolist() == [0, 1, -1]  # 0.9 + 0.3 is the most.
@@ -163,10 +163,10 @@ def test_sums_of_problems_make_the_correlation_and_its_interval() -> None:
     problem = np.repeat(np.arange(20), 20)
     pairs = np.array([[3, 3], [5, 5], [3, 5]])
     sums = problem_sums(series(own), series(other), pairs, problem)
-    likeness = correlations(series(own), series(other))
+    similarity = correlations(series(own), series(other))
     for (one, two), of_pair in zip(pairs, sums, strict=True):
         found = interval(of_pair, 500, 0)
-        assert found.value == pytest.approx(likeness[one, two])
+        assert found.value == pytest.approx(similarity[one, two])
         assert found.n == 20
         assert found.low < found.value < found.high
         assert 0.05 < found.high - found.low < 0.5
@@ -202,14 +202,14 @@ def test_unrelated_dictionaries_pass_the_null_as_often_as_it_says(by_rank: bool)
             for _ in range(2)
         )
         value = pair_up(correlations(own, other)).value
-        null = Null(moved_text(own, other, trace, num_draws=60, seed=repeat))
+        null = Null(shifted_text(own, other, trace, num_draws=60, seed=repeat))
         over.append(value > null.quantile(0.95))
         p.append(null.p_values(value))
         found += p[-1].min() < 0.05 / len(p[-1])
         # Every unit a trace of its own, in any order: what is forbidden.
         order = rng.permutation(len(trace))
         shuffled = series(np.asarray(other.values.toarray())[order], by_rank=by_rank)
-        single = moved_text(own, shuffled, trace, num_draws=20, seed=repeat)
+        single = shifted_text(own, shuffled, trace, num_draws=20, seed=repeat)
         over_shuffled.append(value > np.quantile(single, 0.95, axis=0))
     assert 0.03 <= np.mean(np.concatenate(over)) <= 0.08
     assert 0.03 <= np.mean(np.concatenate(p) < 0.05) <= 0.08

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from behaviours.examples import made_up_trace, rows_of
-from behaviours.test_attacks import attacked
+from robustness.test_attacks import attacked
 
 from sae_reasoning.behaviours.onset_attribution import draw_onsets
 from sae_reasoning.behaviours.scores import label_rows

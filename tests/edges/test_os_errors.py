@@ -84,7 +84,7 @@ def test_no_room_is_no_unreadable_input_where_a_model_of_the_pair_is_being_made(
 
 def test_a_result_that_is_gone_is_no_lack_of_room(cfg: Config) -> None:
     said = refused(error_of(errno.ENOENT, f"{cfg.runs}/tiny/rank/scores.parquet"), cfg)
-    assert "scores.parquet is gone" in said and "make its stage anew" in said
+    assert "scores.parquet is gone" in said and "make its stage again" in said
     assert "make room" not in said
 
 

@@ -16,7 +16,7 @@ from recorded import hold_to_record
 from safetensors.torch import load_file, save_file
 from sealed import seal
 
-from sae_reasoning.behaviours.counterparts import MATCHES
+from sae_reasoning.behaviours.matches import MATCHES
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PairConfig
 from sae_reasoning.edges.artifacts import (
     BrokenArtifact,

@@ -184,7 +184,7 @@ def test_a_latents_page_shades_tokens_by_value_in_both_readers(visit, report):
     assert {"What edits do", "In other dictionaries"} <= set(headings)
 
 
-def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
+def test_labels_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
     page = visit(report / "latents.html")
     page.keyboard.press("j")
     page.wait_for_selector("#one .review")
@@ -199,7 +199,7 @@ def test_calls_are_kept_exported_and_taken_in_again(visit, report, tmp_path):
     page.reload()
     page.wait_for_selector("#table tbody tr")
     assert [row[-1] for row in rows(page)[:2]] == ["real", "lexical"]
-    page.select_option("#by-call", "lexical")
+    page.select_option("#by-review", "lexical")
     assert rows(page)[0][-1] == "lexical"
     page.fill("#reviewer", "ann")
     with page.expect_download() as waited:
@@ -265,7 +265,7 @@ def listing(number: int, behaviour: str = "backtracking") -> dict[str, Any]:
     figures = {"auroc": 0.9, "low": 0.8, "high": 0.95, "n": 30, "firing_rate": 0.01}
     names = {"name": f"1_{number}", "layer": 1, "latent": number, "place": number + 1}
     where = {"shortlist": "span_detectors", "reader": "rl", "writer": "rl", "status": "tested"}
-    return names | where | figures | {"behaviour": behaviour, "label": {"base": "unclear"}}
+    return names | where | figures | {"behaviour": behaviour, "labels": {"base": "inconclusive"}}
 
 
 def latents_page(folder: Path, listings: list[dict[str, Any]], pair: str = "pair") -> Path:
@@ -301,9 +301,9 @@ def test_hostile_text_is_shown_as_text(visit, tmp_path, kind):
         "rates": [],
         "scores": [],
         "attacks": [],
-        "counterparts": [],
-        "planted": [],
-        "rivals": [],
+        "matched": [],
+        "injections": [],
+        "baselines": [],
         "replicas": [],
         "examples": [example],
         "histogram": {"edges": [0, 1, 2], "counts": counts, "active": {"rl": 1}, "tokens": 9},
@@ -342,7 +342,7 @@ def evidence_of(number: int) -> dict[str, Any]:
     example |= {"values": {"base": values, "rl": values}, "marks": []}
     bands = ["highest"] * 8 + [band for band in QUARTERS for _ in range(3)]
     counts = {"base": [9] * 24, "rl": [9] * 24}
-    empty = ("rates", "scores", "attacks", "counterparts", "planted", "rivals", "replicas")
+    empty = ("rates", "scores", "attacks", "matched", "injections", "baselines", "replicas")
     return {
         **{name: [] for name in empty},
         "name": f"1_{number}",
@@ -386,16 +386,16 @@ def test_an_edit_without_controls_is_said_to_have_none(visit, tmp_path):
     assert other.query_selector("#one details:has-text('none has controls')")
 
 
-def test_a_counterpart_stands_beside_chance_and_beside_what_its_words_alone_would_give(
+def test_a_matched_latent_is_shown_beside_chance_and_what_its_words_alone_would_give(
     visit, tmp_path
 ):
-    alike = {"by": "words", "other_layer": 2, "other_latent": 9, "value": 0.7, "low": 0.6}
-    alike |= {"high": 0.8, "n": 300, "null_95": 0.05, "same_word": 0.4}
-    alike |= {"is_mutual": True, "other_behaviours": "tracks verification"}
-    pointing = alike | {"by": "cosine", "n": 64, "low": None, "high": None, "same_word": None}
+    similar = {"by": "words", "other_layer": 2, "other_latent": 9, "value": 0.7, "low": 0.6}
+    similar |= {"high": 0.8, "n": 300, "null_95": 0.05, "same_word": 0.4}
+    similar |= {"is_mutual": True, "other_behaviours": "detects verification"}
+    pointing = similar | {"by": "cosine", "n": 64, "low": None, "high": None, "same_word": None}
     pointing |= {"is_mutual": False, "other_behaviours": ""}
     path = latents_page(tmp_path, [listing(0)])
-    record = evidence_of(0) | {"counterparts": [alike, pointing]}
+    record = evidence_of(0) | {"matched": [similar, pointing]}
     write_call(tmp_path / "latents" / "1_0.js", "showLatent", record)
     page = visit(path, "#0")
     page.wait_for_selector("#one .example")
@@ -406,7 +406,7 @@ def test_a_counterpart_stands_beside_chance_and_beside_what_its_words_alone_woul
         for row in table.query_selector_all("tbody tr")
     ]
     assert [row[:3] for row in cells] == [
-        ["2/9", "tracks verification", "words: rank r"],
+        ["2/9", "detects verification", "words: rank r"],
         ["2/9", "isn't shortlisted", "decoder rows: cosine"],
     ]
     assert [row[3:] for row in cells] == [

@@ -442,7 +442,7 @@ def test_a_record_holds_the_rows_of_rank_as_they_were_written(tmp_path):
     )
     match = {"layer": 1, "latent": 7, "by": "cosine", "other_layer": 0, "other_latent": 2}
     match |= {"value": 0.7, "low": 0.6, "high": 0.8, "n": 64, "null_95": 0.3, "same_word": 0.1}
-    match |= {"is_mutual": True, "other_behaviours": "tracks y", "fires": 3}
+    match |= {"is_mutual": True, "other_behaviours": "detects y", "fires": 3}
     score = {"layer": 1, "latent": 7, "split": "report", "behaviour": "x", "reader": RL}
     score |= {"writer": RL, "status": "tested", "span_auroc": 0.8, "span_auroc_low": 0.7}
     score |= {"span_auroc_high": 0.9, "onset_auroc": 0.6, "n_pos": 3, "n_neg": 4, "n_onset_pos": 2}

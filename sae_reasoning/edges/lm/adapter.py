@@ -48,7 +48,7 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     """A base with its adapter; its blocks are the base's own either way.
 
     Merged, the update is added to the weights, in their dtype; beside them, every adapted layer
-    computes it anew.
+    computes it again.
 
     Raises:
         ConfigError: PEFT isn't there, the adapter can't be read or was made for another base, or it

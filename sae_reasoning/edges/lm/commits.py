@@ -1,4 +1,4 @@
-"""Which commit a hub id stands for: `main` behaviours, a commit doesn't."""
+"""Which commit a hub id stands for: `main` changes, a commit doesn't."""
 
 from functools import cache
 from pathlib import Path

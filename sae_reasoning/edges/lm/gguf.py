@@ -24,7 +24,7 @@ from sae_reasoning.edges.lm.refusals import first_line, require_whole
 from sae_reasoning.edges.lock import Lock
 
 _FORMAT = 1
-"""Of unpacked folders; a change makes them anew."""
+"""Of unpacked folders; a change makes them again."""
 _PACKAGES = ("gguf", "accelerate")
 
 

@@ -4,7 +4,7 @@ The library's own cache concatenates every layer's keys and values at each step,
 models is a third to three quarters of the time of generation. This one writes into a buffer that is
 extended now and then. On a CPU the whole buffer may be attended to, with what is empty behind the
 mask: memory without gaps is read at twice the speed. Two more read on from a cache without growing
-it: `last_again` reads the last position of some rows anew, `after` reads continuations of a prefix
+it: `last_again` reads the last position of some rows again, `after` reads continuations of a prefix
 that stays as it is.
 """
 

@@ -1,4 +1,4 @@
-"""Tables of counterparts: by latent, shares by pair of layers, what became of span detectors."""
+"""Tables of matched latents: of every latent, shares by pair of layers, and of span detectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from sae_reasoning.behaviours.matching import (
     decoder_cosines,
     interval,
     mirrored_directions,
-    moved_text,
     pair_up,
     problem_sums,
     shared_by_kind,
+    shifted_text,
 )
 from sae_reasoning.behaviours.units import Units
 from sae_reasoning.records import Shortlist, ShortlistEntry
@@ -29,7 +29,7 @@ COSINE, CORRELATION, WORDS = "cosine", "correlation", "words"
 """What a match goes by: directions, activations on the same tokens, activations by word."""
 
 FOUND = 0.05
-"""False discovery rate at which a counterpart counts as found."""
+"""False discovery rate at which a match counts as found."""
 
 MATCHES = (
     "layer latent other_layer other_latent by value low high n fires null_95 null_99 same_word p q "
@@ -38,19 +38,19 @@ MATCHES = (
 """Columns of the table of matches, a row for each own latent, pair of layers and kind of match.
 
 layer, latent              the own latent
-other_layer, other_latent  its counterpart: the most alike of that layer
+other_layer, other_latent  its match: the most similar of that layer
 by                         cosine, correlation or words
-value                      how alike: cosine, Pearson's r over tokens, Spearman's over words
+value                      similarity: cosine, Pearson's r over tokens, Spearman's over words
 low, high                  95 % problem bootstrap, where one of the two is on a shortlist
 n                          problems; for cosines, coordinates
 fires                      tokens or words on which the own latent is active
 null_95, null_99           quantiles of its best match under the null
 same_word                  its best match if all latents knew only which token or word they are on
 p, q                       of `value` under the null; q over all rows of that kind
-is_mutual                  whether it's also its counterpart's best
+is_mutual                  whether it's also its match's best
 is_assigned                whether it's also its partner one to one (Hungarian)
-assigned_latent, assigned_value    that partner (-1: none) and how alike it is
-behaviours, other_behaviours       shortlists that hold the own latent, and its counterpart
+assigned_latent, assigned_value    that partner (-1: none) and its similarity
+behaviours, other_behaviours       shortlists that hold the own latent, and its match
 """
 
 LatentKey = tuple[int, int]
@@ -92,7 +92,7 @@ class Listed:
     def names(self, layer: int, latents: Int[np.ndarray, " latent"]) -> list[str]:
         """Of each latent, the lists that hold it."""
         found: dict[LatentKey, list[str]] = {}
-        for role, lists in (("tracks", self.span_detectors), ("announces", self.onset_predictors)):
+        for role, lists in (("detects", self.span_detectors), ("predicts", self.onset_predictors)):
             for behaviour, keys in lists.items():
                 for key in keys:
                     found.setdefault(key, []).append(f"{role} {behaviour}")
@@ -127,7 +127,7 @@ def by_activations(
     seed: int,
     on_draw: Callable[[], None],
 ) -> pd.DataFrame:
-    """Counterparts by activation, held against moved text; q is yet to come.
+    """Matches by activation, compared with those in shifted text; q is yet to come.
 
     Args:
         own: One side.
@@ -141,7 +141,7 @@ def by_activations(
     """
     x, y = own.series, other.series
     pairing = pair_up(correlations(x, y))
-    null = moved_text(x, y, units.trace, num_draws=num_draws, seed=seed, on_draw=on_draw)
+    null = shifted_text(x, y, units.trace, num_draws=num_draws, seed=seed, on_draw=on_draw)
     n = len(np.unique(units.problem))
     rows = _rows(own, other, by, pairing, Null(null), n)
     rows["same_word"] = shared_by_kind(x, y, units.kind).max(1)
@@ -154,14 +154,14 @@ def by_activations(
 
 
 def by_directions(own: Side, other: Side, *, num_draws: int, seed: int) -> pd.DataFrame:
-    """Counterparts by decoder cosine, held against mirrored directions; q is yet to come."""
+    """Matches by decoder cosine, compared with mirrored directions; q is yet to come."""
     pairing = pair_up(decoder_cosines(own.directions, other.directions))
     null = mirrored_directions(own.directions, other.directions, num_draws=num_draws, seed=seed)
     return _rows(own, other, COSINE, pairing, Null(null), own.directions.shape[1])
 
 
 def _rows(own: Side, other: Side, by: str, pairing: Pairing, null: Null, n: int) -> pd.DataFrame:
-    """Every own latent with its counterpart."""
+    """Every own latent with its match."""
     partner = np.where(pairing.assigned < 0, -1, other.series.latent[pairing.assigned])
     rows = pd.DataFrame(
         {
@@ -198,11 +198,11 @@ def add_q(matches: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise(matches: pd.DataFrame, strong: float) -> pd.DataFrame:
-    """Per kind of match and pair of layers: how many latents have a counterpart, and how alike.
+    """Per kind of match and pair of layers: how many latents have a match, and how similar.
 
     Args:
         matches: All, with q.
-        strong: Likeness from which a counterpart counts as strong.
+        strong: Similarity from which a match counts as strong.
     """
     rows = []
     for (by, layer, other_layer), own in matches.groupby(["by", "layer", "other_layer"]):
@@ -236,10 +236,10 @@ def findings(
     behaviours: Sequence[str],
     strong: float,
 ) -> pd.DataFrame:
-    """Per behaviour: span detectors with a counterpart, and how many of those track it too.
+    """Per behaviour: span detectors with a match, and how many of those detect it too.
 
-    A latent's counterpart is the most alike of all layers. By chance, as many would be on the
-    other's list as among as many latents drawn from all that have a counterpart; drawn without
+    A latent's match is the most similar of all layers. By chance, as many would be on the other's
+    list as among as many latents drawn from all that have a match; drawn without
     replacement, their number is hypergeometric.
     """
     best = matches.loc[matches.groupby(["by", "layer", "latent"]).value.idxmax()]
@@ -255,18 +255,18 @@ def findings(
             )
             is_span_detector = np.array([key in set(listed) for key in keys], bool)
             is_hit = np.array([key in wanted for key in to], bool)
-            tracking = found[is_span_detector]
-            hits, drawn = int(is_hit[is_span_detector].sum()), len(tracking)
+            matched = found[is_span_detector]
+            hits, drawn = int(is_hit[is_span_detector].sum()), len(matched)
             of = (len(found), int(is_hit.sum()), drawn)
             rows.append(
                 {
                     "behaviour": behaviour,
                     "by": by,
                     "span_detectors": len(listed),
-                    "with counterpart": drawn,
-                    "strong": int((tracking.value >= strong).sum()),
-                    "median": tracking.value.median(),
-                    "by same words": tracking.same_word.median(),
+                    "with match": drawn,
+                    "strong": int((matched.value >= strong).sum()),
+                    "median": matched.value.median(),
+                    "by same words": matched.same_word.median(),
                     "on the other's list": hits,
                     "by chance": drawn * of[1] / max(of[0], 1),
                     "p": float(hypergeom.sf(hits - 1, *of)) if drawn else np.nan,

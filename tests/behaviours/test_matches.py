@@ -1,11 +1,11 @@
-"""Tables of counterparts whose figures can be counted by hand."""
+"""Tables of matches whose figures can be counted by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from shortlists import onset_predictor, span_detector
 
-from sae_reasoning.behaviours.counterparts import (
+from sae_reasoning.behaviours.matches import (
     COSINE,
     MATCHES,
     WORDS,
@@ -26,7 +26,7 @@ MOVE = "backtracking"
 
 
 def matches(**columns: list) -> pd.DataFrame:
-    """Matches by words of layer 1 with layer 1; latent i's counterpart is i unless said."""
+    """Matches by words of layer 1 with layer 1; latent i's match is i unless said."""
     size = len(next(iter(columns.values())))
     plain = {
         "layer": 1,
@@ -50,8 +50,8 @@ def listed(*latents: int, layer: int = 1) -> Listed:
     return Listed({MOVE: [(layer, latent) for latent in latents]}, {})
 
 
-def test_span_detectors_are_followed_to_their_counterparts_and_compared_with_chance() -> None:
-    # Six of eight have a counterpart; of those, three lead to the other's list {6, 7}.
+def test_span_detectors_are_followed_to_their_matches_and_compared_with_chance() -> None:
+    # Six of eight have a match; of those, three lead to the other's list {6, 7}.
     table = matches(
         other_latent=[6, 7, 2, 3, 6, 5, 6, 7],
         q=[0.01, 0.01, 0.01, 0.01, 0.01, 0.01, 0.9, 0.9],
@@ -59,7 +59,7 @@ def test_span_detectors_are_followed_to_their_counterparts_and_compared_with_cha
     )
     (row,) = findings(table, listed(0, 1, 2, 6), listed(6, 7), [MOVE], 0.7).to_dict("records")
     assert row["span_detectors"] == 4
-    assert row["with counterpart"] == 3
+    assert row["with match"] == 3
     assert row["strong"] == 1
     assert row["median"] == 0.6
     assert row["on the other's list"] == 2
@@ -69,7 +69,7 @@ def test_span_detectors_are_followed_to_their_counterparts_and_compared_with_cha
     assert row["p"] == pytest.approx(10 / 20)
 
 
-def test_a_latents_counterpart_is_the_most_alike_of_all_layers() -> None:
+def test_a_latents_match_is_the_most_similar_of_all_layers() -> None:
     near, far = matches(value=[0.5, 0.5]), matches(value=[0.4, 0.8]).assign(other_layer=2)
     table = pd.concat([near, far], ignore_index=True)
     (row,) = findings(table, listed(0, 1), listed(1, layer=2), [MOVE], 0.7).to_dict("records")
@@ -112,8 +112,8 @@ def test_lists_of_another_dictionary_are_not_taken_for_this_ones() -> None:
     )
     found = Listed.of(shortlist, {1: "one", 2: "retrained"})
     assert found.span_detectors[MOVE] == [(1, 7)]
-    tracks = f"tracks {MOVE}, tracks verification, announces {MOVE}"
-    assert found.names(1, np.array([6, 7])) == ["", tracks]
+    named = f"detects {MOVE}, detects verification, predicts {MOVE}"
+    assert found.names(1, np.array([6, 7])) == ["", named]
     assert found.names(2, np.array([8])) == [""]
 
 
@@ -124,12 +124,12 @@ def test_latents_keep_the_numbers_of_their_dictionary() -> None:
     latent = np.tile([3, 5], 4)  # Of six latents, two fire.
     activations = SparseMaxima(units, 6, unit, latent, np.arange(1, 9, dtype=np.float32))
     series = Series.of(activations, min_fires=2, by_rank=False)
-    own = Side(1, series, np.eye(3)[:2], ["", "tracks x"])
-    other = Side(2, series, np.eye(3)[[1, 0]], ["tracks y", ""])
+    own = Side(1, series, np.eye(3)[:2], ["", "detects x"])
+    other = Side(2, series, np.eye(3)[[1, 0]], ["detects y", ""])
     found = by_directions(own, other, num_draws=20, seed=0)
     assert list(found.columns) == MATCHES
     assert found.latent.tolist() == [3, 5]
     assert found.other_latent.tolist() == [5, 3]
     assert found.assigned_latent.tolist() == [5, 3]
-    assert found.other_behaviours.tolist() == ["", "tracks y"]
+    assert found.other_behaviours.tolist() == ["", "detects y"]
     assert found.n.tolist() == [3, 3]
