@@ -178,7 +178,7 @@ class RankConfig:
         random_directions: Directions in the random-direction baseline.
         random_traces: Traces with behaviours, per writer and split, that the randomly initialised
             reader reads, and learns its SAE on.
-        injection_texts: Texts of each kind on the report split that a latent's own opening are put
+        injection_texts: Texts of each kind on the report split that a latent's own words are put
             into, at up to three places each (of the select split a quarter as many).
         injection_tokens: Tokens of a prompt or response, from its beginning, among which words are
             put; 0 for all.

@@ -19,7 +19,6 @@ from jobs.ranking import (
 )
 from sealed import seal
 
-from sae_reasoning.behaviours import outcomes
 from sae_reasoning.behaviours.shortlist import mark_candidates
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.compose import CONF
@@ -40,6 +39,7 @@ from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
 from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
+from sae_reasoning.robustness import outcomes
 from sae_reasoning.robustness.outcomes import EXCLUDED, LABELS, NOT_TESTABLE, RANDOM
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, INITIALIZING
 

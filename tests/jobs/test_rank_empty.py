@@ -14,19 +14,21 @@ from sealed import seal
 
 from sae_reasoning.behaviours.baselines import BaselineScore
 from sae_reasoning.behaviours.grid import Gap
+from sae_reasoning.behaviours.scores import SCORES
 from sae_reasoning.behaviours.windows import POSITIONAL
 from sae_reasoning.config import Config, ConfigError, PairConfig
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_traces, write_traces
 from sae_reasoning.edges.tracker import NullTracker
-from sae_reasoning.jobs import rank as rank_job
 from sae_reasoning.jobs.cache import cache
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.train import train
-from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS, Shortlist, Trace
+from sae_reasoning.records import Shortlist, Trace
+from sae_reasoning.robustness import summary
 from sae_reasoning.robustness.baseline_comparison import BaselineComparison
 from sae_reasoning.robustness.outcomes import Attack, add_labels
+from sae_reasoning.robustness.summary import summarise_ranking
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished
         raise KeyError("behaviour")
 
     with monkeypatch.context() as patch:
-        patch.setattr(rank_job, "words_suffice", broken)
+        patch.setattr(summary, "words_suffice", broken)
         with pytest.raises(KeyError):
             rank(config, **quiet())
     assert not (config.folder / "rank").exists()
@@ -104,15 +106,16 @@ def test_what_is_shown_of_empty_tables_is_a_line_for_each_list(tiny_pair: PairCo
     def none(kind: type) -> pd.DataFrame:
         return pd.DataFrame(columns=[field.name for field in fields(kind)])
 
-    found = rank_job._found(
+    found = summarise_ranking(
         config,
-        pd.DataFrame(columns=[*rank_job._ORDER]).astype({"is_candidate": bool}),
-        none(BaselineScore),
         Shortlist({"backtracking": []}, {"backtracking": []}),
-        {SPAN_DETECTORS: {"backtracking": []}, ONSET_PREDICTORS: {"backtracking": []}},
-        add_labels(none(Attack)),
-        none(Gap),
-        none(BaselineComparison),
+        {
+            "scores": pd.DataFrame(columns=SCORES).astype({"is_candidate": bool}),
+            "baselines": none(BaselineScore),
+            "attacks": add_labels(none(Attack)),
+            "grid": none(Gap),
+            "baseline_comparison": none(BaselineComparison),
+        },
     )
     assert found.top.empty and found.heads == []
     (name,) = found.tables
