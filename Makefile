@@ -41,7 +41,7 @@ export: $(READY)  ## traces with their behaviours as span JSONL (Doccano), for p
 cache: $(READY)  ## activations of both models on all traces, to HDF5 (makes traces if missing)
 train: $(READY)  ## one SAE a layer on the cache
 rank: $(READY)  ## score every latent for every behaviour; two shortlists
-match: $(READY)  ## counterparts of latents in another run: ARGS=match.other=<experiment>/<pair>
+match: $(READY)  ## matches of latents in another run: ARGS=match.other=<experiment>/<pair>
 ablate: $(READY)  ## edit the shortlist in both models, with controls
 transfer: $(READY)  ## edits of one pair's latents in another, joined: source x target x behaviour
 calibrate: $(READY)  ## hold the verdict against organisms; SEEDS=1,2,3 FAMILY=llama,neox

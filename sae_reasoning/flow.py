@@ -26,7 +26,7 @@ STAGES = {
     "cache": "read every trace through both models; activations to HDF5",
     "train": "train one SAE a layer on the cache",
     "rank": "score every latent for every behaviour; two shortlists",
-    "match": "find latents' counterparts in another run's dictionary; matches.parquet",
+    "match": "find latents' matches in another run's dictionary; matches.parquet",
     "ablate": "edit the shortlist in both models, with controls; effects",
     "transfer": "join edits of one pair's latents in another: source x target; transfer.parquet",
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",

@@ -1,4 +1,4 @@
-"""Latents with known counterparts, and dictionaries that have nothing in common."""
+"""Latents with known matches, and dictionaries that have nothing in common."""
 
 import numpy as np
 import pytest
