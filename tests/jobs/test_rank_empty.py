@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from jobs.ranking import config_of, quiet, shorten, write_narrated
-from sae_reasoning.jobs.ablate.latents import choose
 from sealed import seal
 
 from sae_reasoning.behaviours.baselines import BaselineScore
@@ -29,6 +28,7 @@ from sae_reasoning.robustness import summary
 from sae_reasoning.robustness.baseline_comparison import BaselineComparison
 from sae_reasoning.robustness.outcomes import Attack, add_labels
 from sae_reasoning.robustness.summary import summarise_ranking
+from sae_reasoning.steering.latent_choice import choose
 
 
 @pytest.fixture
