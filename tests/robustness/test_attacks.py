@@ -187,7 +187,7 @@ def test_windows_are_like_their_spans_and_clear_of_the_behaviour() -> None:
     assert np.mean(np.array(has_word)[~intervals.is_positive]) > by_lot + 0.05
 
 
-def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> None:
+def test_the_stratum_is_the_word_in_whose_intervals_a_latent_is_most_active() -> None:
     rng = np.random.default_rng(0)
     traces = written(rng)
     rows = rows_of(traces)
@@ -209,7 +209,7 @@ def test_a_latent_answers_to_the_word_in_whose_intervals_it_rises_highest() -> N
         assert not set(found[has].tolist()) & set(found[~has].tolist())
 
 
-def test_what_cannot_be_compared_is_not_called_contextual() -> None:
+def test_what_cannot_be_compared_is_not_labelled_contextual() -> None:
     outcomes = dict.fromkeys(KINDS, "robust")
     elsewhere = dict.fromkeys((INJECTED, PLANTED), NOT_TESTABLE)
     words = dict.fromkeys((WORDING, PARAPHRASE, BIGRAM), NOT_TESTABLE)

@@ -84,7 +84,7 @@ def test_a_latent_outperforms_what_it_is_significantly_above_and_not_its_equal()
     }
 
 
-def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_beat_it() -> None:
+def test_what_is_above_a_baseline_by_one_bound_of_many_does_not_outperform_it() -> None:
     """A lower bound just above 0, among sixty comparisons of nothing, is what chance gives."""
     intervals = _intervals()
     lots = np.random.default_rng(0).random((60, 2 * PROBLEMS))

@@ -58,7 +58,7 @@ def test_a_headline_names_the_first_latent_of_each_list_and_what_refutes_it() ->
             "deduction",
             "span detector",
             "1/5",
-            "not testable: it stands at one place in every trace",
+            "not testable: it is at one place in every trace",
         ),
     ]
     assert found[0].interval == "0.900 [0.800, 0.950]"
