@@ -30,7 +30,7 @@ from sae_reasoning.config.organisms import (
     OrganismConfig,
     PretrainConfig,
 )
-from sae_reasoning.config.pair import ModelConfig, PairConfig
+from sae_reasoning.config.pair import QUESTION, ModelConfig, PairConfig
 from sae_reasoning.config.plan import PlanConfig
 from sae_reasoning.config.real_pair import RealPairConfig
 from sae_reasoning.config.stages import (
@@ -58,6 +58,7 @@ __all__ = [
     "LAYER_FIELD",
     "OFFSET_UNITS",
     "PARTIAL",
+    "QUESTION",
     "VERSIONS",
     "AblateConfig",
     "AttackConfig",

@@ -7,6 +7,9 @@ from typing import Any
 
 from sae_reasoning.config.checks import one_of, require
 
+QUESTION = "{question}"
+"""What stands for the question in `ModelConfig.prompt`."""
+
 
 @dataclass
 class ModelConfig:
@@ -30,6 +33,9 @@ class ModelConfig:
             sequential; or one device. Empty for the experiment's `device`.
         chat_template: Whether prompts are put into the tokenizer's chat template, as what a user
             says.
+        prompt: What this model is asked, with `{question}` where the question stands, as in
+            `Question: {question} Answer:`; with a chat template it is what a user says in it.
+            By default the question alone, with `traces.instruction` behind it for both models.
         trust_remote_code: Whether code that comes with the model may run.
     """
 
@@ -46,12 +52,18 @@ class ModelConfig:
     attention: str = ""
     device_map: str = ""
     chat_template: bool = False
+    prompt: str = QUESTION
     trust_remote_code: bool = False
 
     def checked_as(self, option: str) -> None:
         """Check what is set; messages call the model `option` from now on."""
         self.option = option
         one_of(f"{self.option}.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+        require(
+            self.prompt.count(QUESTION) == 1,
+            f"{self.option}.prompt={self.prompt!r} must hold {QUESTION} once, where the question "
+            f"stands; try {QUESTION}",
+        )
         require(
             not self.path.endswith(".gguf"),
             f"{self.named} is a file; name its folder there, and the file as "
@@ -113,7 +125,10 @@ class PairConfig:
     @property
     def reading(self) -> dict[str, dict[str, Any]]:
         """What results depend on of how both models are read."""
-        options = ("dtype", "attention", "chat_template", "merge_adapter")
+        options = ["dtype", "attention", "chat_template", "merge_adapter"]
+        # Results that were made before there was a choice of prompts stay what they are.
+        if any(model.prompt != QUESTION for model in self.readers.values()):
+            options.append("prompt")
         return {
             option: {name: getattr(model, option) for name, model in self.readers.items()}
             for option in options

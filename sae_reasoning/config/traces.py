@@ -49,7 +49,7 @@ class TracesConfig:
             model's then.
         offsets: What the offsets of imported spans count: `codepoints` as Python does, units of
             `utf16` as JavaScript and so Doccano do, or `bytes` of UTF-8. Where a tool quotes what
-            it marks, as Label Studio does, the quotes tell.
+            it labels, as Label Studio does, the quotes tell.
         writer: Who wrote imported traces that don't say: `base`, `rl`, or none, which refuses them
             where there are two models.
         annotator: Who labels behaviours, here and in whatever later stages write: `grammar` (the

@@ -1,4 +1,4 @@
-"""Traces with their moves as span JSONL, for annotation tools; traces.source takes them back."""
+"""Traces with their behaviours as span JSONL, for annotation tools; `traces.source` reads it."""
 
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage

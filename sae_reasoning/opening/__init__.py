@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sae_reasoning.config import COUNTDOWN3, Config, ConfigError
 from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
+from sae_reasoning.edges.lm.prompt import opened_by_prompt
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.opening.annotators import open_annotator
@@ -18,7 +18,7 @@ from sae_reasoning.tasks.countdown.task import CountdownJudge
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Task
 from sae_reasoning.tasks.search.task import search_task
-from sae_reasoning.tasks.text.task import THINK, TextGrader, response_format, text_task
+from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task, written_mark
 
 PROBLEMS_FILE = "problems.parquet"
 """Beside the traces: what was posed, and what answers are graded by."""
@@ -48,10 +48,10 @@ def open_task(cfg: Config, traces: Sequence[Trace] = (), folder: Path | None = N
 
 def _formats(cfg: Config, traces: Sequence[Trace]) -> dict[str, ResponseFormat]:
     prompt = traces[0].prompt if traces else "?"
-    writers = {trace.writer for trace in traces if trace.text.lstrip().startswith(THINK)}
     return {
         name: response_format(
-            opened=prompt_opens_thinking(load_tokenizer(model), prompt), marks=name in writers
+            opened=opened_by_prompt(load_tokenizer(model), prompt),
+            written=written_mark(trace.text for trace in traces if trace.writer == name),
         )
         for name, model in cfg.pair.readers.items()
     }

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sae_reasoning.config import Config
 from sae_reasoning.edges.lm.load import load_tokenizer
-from sae_reasoning.edges.lm.prompt import prompt_opens_thinking
+from sae_reasoning.edges.lm.prompt import opened_by_prompt
 from sae_reasoning.edges.scoring import OutsideScorers
 from sae_reasoning.records import Trace
 from sae_reasoning.tasks.problems import Problem
@@ -53,6 +53,6 @@ def opens_thought(cfg: Config) -> Callable[[Trace], bool]:
 
     @cache
     def opened(writer: str, prompt: str) -> bool:
-        return prompt_opens_thinking(tokenizers[writer], prompt)
+        return bool(opened_by_prompt(tokenizers[writer], prompt))
 
     return lambda trace: opened(trace.writer, trace.prompt)

@@ -28,7 +28,7 @@ def agree(
     """How far two annotators of the same traces agree.
 
     Args:
-        ones: Traces as the first marks them.
+        ones: Traces as the first labels them.
         others: The same traces, in the same order, as the second does.
         behaviours: Labels to compare.
         num_resamples: Resamples of problems.

@@ -186,3 +186,29 @@ def cut_to(trace: Trace, most: int, offsets: Offsets) -> Trace:
         ),
         opportunities=tuple(one for one in trace.opportunities if one.token < most - 1),
     )
+
+
+def under_prompt(trace: Trace, prompt_ids: Sequence[int]) -> Trace:
+    """A trace as a reader gets it whose prompt is put in other words than the writer's.
+
+    Args:
+        trace: With the prompt that its writer got; one that says nothing of it stays as it is.
+        prompt_ids: The same question as the reader is asked it.
+
+    Returns:
+        The trace with the reader's prompt before the same response; spans and opportunities are
+        moved along.
+    """
+    moved = len(prompt_ids) - trace.num_prompt_tokens
+    if not trace.prompt or tuple(prompt_ids) == trace.token_ids[: trace.num_prompt_tokens]:
+        return trace
+    return replace(
+        trace,
+        token_ids=(*prompt_ids, *trace.token_ids[trace.num_prompt_tokens :]),
+        num_prompt_tokens=len(prompt_ids),
+        spans=tuple(
+            replace(s, token_start=s.token_start + moved, token_end=s.token_end + moved)
+            for s in trace.spans
+        ),
+        opportunities=tuple(replace(o, token=o.token + moved) for o in trace.opportunities),
+    )

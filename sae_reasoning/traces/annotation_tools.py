@@ -105,7 +105,7 @@ def _regions(annotation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def marks_of(row: Mapping[str, Any]) -> list[Mark] | None:
-    """What a row marks; None where it has no such column.
+    """The labels of a row; None where it has no such column.
 
     Raises:
         ValueError: An entry isn't of a known form.

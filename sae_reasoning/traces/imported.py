@@ -65,7 +65,7 @@ class ImportedTrace:
         text: What was answered.
         truncated: Whether it was cut.
         split: `select` or `report`, where the file says so.
-        annotation: Its moves.
+        annotation: Its behaviours.
         where: What to call it in a message: option, file and row.
         is_numbered: Whether its problem is named by its place in the file, as by nothing else.
     """
@@ -102,19 +102,19 @@ def parse_imported(
     offsets: str = CODEPOINTS,
     warn: Callable[[str], None] = silent,
 ) -> tuple[list[ImportedTrace], Placement]:
-    """Traces of a file's rows; spans of moves that aren't tracked are left out.
+    """Traces of a file's rows; spans of behaviours that aren't tracked are left out.
 
     Args:
         rows: Each with what to call it in a message.
         source: Option and file, for messages.
-        behaviours: Moves tracked.
+        behaviours: Those tracked.
         writer: Of rows that don't say who wrote them; "" refuses those.
-        marked: Whether rows must hold moves; another annotator needs none.
+        marked: Whether rows must hold labels; another annotator needs none.
         offsets: What the rows' offsets count, of UNITS.
-        warn: Hears of what may not be meant.
+        warn: Told of what may not be meant.
 
     Raises:
-        ConfigError: A row is malformed, or no move of `behaviours` is in any; the message names it.
+        ConfigError: A row is malformed, or none holds a behaviour of `behaviours`.
     """
     if marked and (bare := [where for where, row in rows if is_unmarked(row)]):
         warn(f"{source}: {len(bare)} tasks (first: {bare[0]}) bear no annotation and are left out")
@@ -130,9 +130,9 @@ def parse_imported(
     untracked = _untracked(parser.labels, behaviours)
     if marked and not any(trace.annotation.spans for trace in traces):
         raise ConfigError(
-            f"{source} marks no move of behaviours={list(behaviours)}, but {untracked or 'nothing'}"
-            "; set behaviours=to what is marked, or traces.annotator=cues or llm to mark the texts "
-            "anew"
+            f"{source} labels none of behaviours={list(behaviours)}, but {untracked or 'nothing'}"
+            "; set behaviours= to what is labelled, or traces.annotator=cues, llm or fitted to "
+            "label the texts anew"
         )
     if untracked:
         warn(
@@ -166,7 +166,7 @@ def _remedy(row: Mapping[str, Any]) -> str:
     if not is_trace(row):
         return f"it has only {', '.join(given) or 'no key'}; put the response under `text`"
     if not {"spans", "annotated_response", *MARKED_UNDER} & set(given):
-        return "give its moves under `spans`, or set traces.annotator=cues or llm to mark them"
+        return "give its behaviours under `spans`, or set traces.annotator=cues or llm to label it"
     return "mend it (conf/README.md, “Traces that you have”)"
 
 
@@ -204,9 +204,9 @@ class _Parser:
     """Reads the rows of a file, and counts what it meets in them.
 
     Args:
-        behaviours: Moves tracked.
+        behaviours: Those tracked.
         writer: Of rows that don't say.
-        marked: Whether rows must hold moves.
+        marked: Whether rows must hold labels.
         offsets: What their offsets count.
     """
 
@@ -272,10 +272,10 @@ class _Parser:
         )
 
     def _counted(self, row: Mapping[str, Any], text: str, where: str) -> tuple[list[Span], Ruler]:
-        """Moves given by offsets, as code points, and what the row's offsets count."""
+        """Behaviours given by offsets, as code points, and what the row's offsets count."""
         marks = _own_marks(row) if "spans" in row else marks_of(row)
         if marks is None:
-            raise ValueError("its moves are missing")
+            raise ValueError("its behaviours are missing")
         ruler = Ruler(text, unit_of(marks, text, self._unit))
         if not any(mark.quote for mark in marks):
             self._compare_units(marks, text, where)
@@ -322,7 +322,7 @@ class _Parser:
             )
 
     def _placed(self, annotated: str, text: str) -> list[Span]:
-        """Moves given by quotes."""
+        """Behaviours given by quotes."""
         sections = parse_sections(annotated, {*VENHOFF_LABELS, *self._behaviours})
         places = place([section.text for section in sections], text)
         spans = []

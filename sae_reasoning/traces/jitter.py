@@ -1,4 +1,4 @@
-"""Spans with their boundaries moved at random: does a finding hang on where a move begins?"""
+"""Spans with their boundaries moved at random: does a finding hang on where a behaviour begins?"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ def jitter(trace: Trace, max_tokens: int, rng: np.random.Generator) -> Trace:
     """A trace whose spans begin and end up to `max_tokens` earlier or later, each at random.
 
     Spans keep a token, stay within the response and don't come to overlap. A taken opportunity
-    moves with its span's onset. Characters stay where they were: they say what was marked.
+    moves with its span's onset. Characters stay where they were: they say what was labelled.
 
     Args:
         trace: Annotated.

@@ -1,4 +1,4 @@
-"""The same moves in other words: what follows from a latent's words only is lost, the rest is kept.
+"""The same behaviours in other words: what follows from a latent's words only is lost, the rest is kept.
 
 A task may have templates for that; elsewhere a model behind an endpoint can be asked.
 """
@@ -18,7 +18,7 @@ Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]
 
 @dataclass(frozen=True)
 class Paraphrased:
-    """A trace whose moves are put in other words.
+    """A trace whose behaviours are put in other words.
 
     Attributes:
         trace: With the same spans, in the same order, at their new places; no opportunities.
@@ -36,11 +36,11 @@ def paraphrase(
     encode: Encode,
     rng: np.random.Generator,
 ) -> Paraphrased | None:
-    """A trace with all spans of some moves in other words; None where none could be put so.
+    """A trace with all spans of some behaviours in other words; None where none could be put so.
 
     Args:
         trace: Annotated.
-        behaviours: Moves to rewrite.
+        behaviours: Whose spans to rewrite.
         paraphraser: Finds the words.
         encode: Tokenises the new text.
         rng: Of the choice of words.

@@ -34,7 +34,7 @@ def read_rows(
     Args:
         path: The file; UTF-8, or UTF-16 or UTF-32 where a byte-order mark says so.
         option: What named it, for messages.
-        warn: Hears of characters that had to be replaced.
+        warn: Told of characters that had to be replaced.
 
     Raises:
         ConfigError: It isn't JSON of objects; the message names the line.

@@ -1,11 +1,14 @@
 """What chat templates make of a prompt, and whether they have begun to think."""
 
+from dataclasses import replace
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from sae_reasoning.config import ConfigError, PairConfig
 from sae_reasoning.edges.lm.load import encode_prompt, load_tokenizer
-from sae_reasoning.edges.lm.prompt import prompt_opens_thinking, render_prompt
+from sae_reasoning.edges.lm.prompt import opened_by_prompt, render_prompt
+from sae_reasoning.tasks.text.task import THINKING_MARKS
 
 ASKED = "map ash: gold ; from ash find gold ?"
 TURN = "{% for m in messages %}at {{ m['content'] }} {% endfor %}"
@@ -63,7 +66,47 @@ def test_a_template_that_cannot_hold_a_prompt_is_refused_in_one_line(tokenizer, 
 )
 def test_a_prompt_that_opens_a_thinking_block_is_known(tokenizer, template, prompt, is_open):
     tokenizer.chat_template = template
-    assert prompt_opens_thinking(tokenizer, prompt) is is_open
+    assert bool(opened_by_prompt(tokenizer, prompt)) is is_open
+
+
+@pytest.mark.parametrize("mark", THINKING_MARKS)
+def test_a_template_may_open_a_chain_of_thought_by_any_mark(tokenizer, mark):
+    closed = THINKING_MARKS[mark]
+    tokenizer.chat_template = f"{TURN}so {mark}"
+    assert opened_by_prompt(tokenizer, ASKED) == mark
+    tokenizer.chat_template = f"{TURN}so {mark}{closed}"
+    assert opened_by_prompt(tokenizer, ASKED) == ""
+
+
+def test_a_model_may_be_asked_in_words_of_its_own(tokenizer, tiny_pair):
+    """With or without a chat template, and whoever asks: it's the tokenizer that knows."""
+    plain = load_tokenizer(tiny_pair.base)
+    own = load_tokenizer(replace(tiny_pair.base, prompt="at ash: {question} so"))
+    assert encode_prompt(own, ASKED) == encode_prompt(plain, f"at ash: {ASKED} so")
+    assert encode_prompt(load_tokenizer(tiny_pair.base), ASKED) == encode_prompt(plain, ASKED)
+    own.chat_template = TURN
+    assert render_prompt(own, ASKED) == f"at at ash: {ASKED} so "
+    own.chat_template = None
+    thinks = load_tokenizer(replace(tiny_pair.base, prompt="{question}\n<think>"))
+    assert opened_by_prompt(thinks, ASKED) == "<think>"
+    braces = load_tokenizer(replace(tiny_pair.base, prompt="{x} {question}"))
+    assert render_prompt(braces, "ash: {question}") == "{x} ash: {question}"
+
+
+@pytest.mark.parametrize("prompt", ["", "Answer it.", "{question} {question}"])
+def test_words_that_do_not_hold_the_question_once_are_refused(tiny_pair, prompt):
+    base = replace(tiny_pair.base, prompt=prompt)
+    with pytest.raises(ConfigError, match=r"pair\.base\.prompt=.* must hold {question} once"):
+        replace(tiny_pair, base=base)
+
+
+def test_only_pairs_with_prompts_of_their_own_are_told_apart_by_them(tiny_pair):
+    assert "prompt" not in tiny_pair.reading
+    base = replace(tiny_pair.base, prompt="Question: {question}")
+    assert replace(tiny_pair, base=base).reading["prompt"] == {
+        "base": "Question: {question}",
+        "rl": "{question}",
+    }
 
 
 def test_a_prompt_without_template_is_read_as_it_is(tokenizer):

@@ -1,14 +1,21 @@
 """Characters to tokens, by one convention."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.load import encode_response, load_tokenizer
-from sae_reasoning.records import Opportunity, Span
-from sae_reasoning.traces.align import NoTokensError, align_opportunity, align_span, align_words
+from sae_reasoning.records import Opportunity, Span, Trace
+from sae_reasoning.traces.align import (
+    NoTokensError,
+    align_opportunity,
+    align_span,
+    align_words,
+    under_prompt,
+)
 
 # "ab cd. ef" cut as a tokenizer with leading spaces would
 OFFSETS = [(0, 2), (2, 5), (5, 6), (6, 9)]
@@ -101,3 +108,21 @@ def test_a_word_has_the_tokens_that_share_a_character_with_it(text, offsets, tok
 def test_a_word_without_any_token_is_named() -> None:
     with pytest.raises(ValueError, match="no token holds a character of 'cd'"):
         align_words("ab cd", [(0, 2)])
+
+
+def test_a_trace_is_read_under_the_readers_own_prompt() -> None:
+    span = align_span(Span("x", 3, 5), OFFSETS, 2, "a")
+    place = align_opportunity(Opportunity("x", 3, True), OFFSETS, 2)
+    trace = Trace(
+        "t", "p", "report", "base", "m", "1 + 1?", "ab cd. ef", (7, 8, 1, 2, 3, 4), 2,
+        None, False, (span,), (place,),
+    )  # fmt: skip
+    assert under_prompt(trace, [7, 8]) is trace
+    read = under_prompt(trace, [9, 9, 9, 9])
+    assert read.token_ids == (9, 9, 9, 9, 1, 2, 3, 4) and read.num_prompt_tokens == 4
+    assert (read.spans[0].token_start, read.spans[0].token_end) == (
+        span.token_start + 2,
+        span.token_end + 2,
+    )
+    assert read.opportunities[0].token == place.token + 2
+    assert replace(trace, prompt="") == under_prompt(replace(trace, prompt=""), [9, 9])

@@ -124,7 +124,7 @@ def test_a_row_without_moves_names_the_annotators_and_without_text_its_keys(tmp_
     bare = {key: value for key, value in GOOD.items() if key != "spans"}
     path = write(tmp_path / "t.jsonl", bare)
     with pytest.raises(
-        ConfigError, match=r"line 1: its moves are missing; .*annotator=cues or llm"
+        ConfigError, match=r"line 1: its behaviours are missing; .*annotator=cues or llm"
     ):
         read_imported(path, ["backtracking"])
     assert not read_imported(path, ["backtracking"], marked=False)[0].annotation.spans
@@ -135,7 +135,7 @@ def test_a_row_without_moves_names_the_annotators_and_without_text_its_keys(tmp_
 
 def test_moves_that_nobody_tracks_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", GOOD)
-    with pytest.raises(ConfigError, match=r"marks no move of .*, but backtracking \(1\)"):
+    with pytest.raises(ConfigError, match=r"labels none of .*, but backtracking \(1\)"):
         read_imported(path, ["deduction"])
 
 

@@ -35,7 +35,7 @@ from sae_reasoning.edges.lm.commits import commit_of
 from sae_reasoning.edges.lm.ending import find_end_ids
 from sae_reasoning.edges.lm.gguf import content_of, unpacked
 from sae_reasoning.edges.lm.limits import context_of
-from sae_reasoning.edges.lm.prompt import render_prompt
+from sae_reasoning.edges.lm.prompt import render_prompt, set_prompt
 from sae_reasoning.edges.lm.refusals import first_line, require_whole
 
 # Weights load in a moment; bars for it drown a stage's own progress. Downloads keep theirs.
@@ -211,6 +211,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
             f"{named} has a tokenizer without offsets, so spans can't be "
             "aligned; save its fast version (tokenizer.json) beside it"
         )
+    set_prompt(cast(PreTrainedTokenizerFast, tokenizer), config.prompt)
     if not config.chat_template:
         tokenizer.chat_template = None
     elif not tokenizer.chat_template:
@@ -262,7 +263,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:
 
     Args:
         tokenizer: With a chat template, the prompt is what a user says in it.
-        prompt: Text before the response.
+        prompt: What is asked, in the words for all models; the model gets it in its own.
     """
     rendered = render_prompt(tokenizer, prompt)
     if tokenizer.chat_template:

@@ -9,11 +9,30 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerFast
 
-from sae_reasoning.config import ConfigError
+from sae_reasoning.config import QUESTION, ConfigError
 from sae_reasoning.edges.lm.refusals import first_line
 
-_THINKING = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]")
-"""Marks with which chat templates open and close a thinking block."""
+_THINKING = re.compile(
+    r"(?P<closes></(?:think|thinking|thought)>|\[/THINK\]|<\|end_of_thought\|>)"
+    r"|<(?:think|thinking|thought)>|\[THINK\]|<\|begin_of_thought\|>"
+)
+"""Marks with which chat templates open and close a chain of thought."""
+
+
+def set_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> None:
+    """Have every question put to a model in its own words, as `ModelConfig.prompt` says.
+
+    Args:
+        tokenizer: The model's, which goes wherever the model is asked anything.
+        prompt: With `QUESTION` where the question stands.
+    """
+    tokenizer.asked_as = prompt
+
+
+def asked_of(tokenizer: PreTrainedTokenizerFast, question: str) -> str:
+    """A question in the words in which a model is asked, before any chat template."""
+    before, _, after = str(getattr(tokenizer, "asked_as", QUESTION)).partition(QUESTION)
+    return f"{before}{question}{after}"
 
 
 def render_prompt(
@@ -23,12 +42,13 @@ def render_prompt(
 
     Args:
         tokenizer: With a chat template, the prompt is what a user says in it.
-        prompt: What is asked.
+        prompt: What is asked, in the words for all models.
         option: That has the template used, for messages.
 
     Raises:
         ConfigError: The template can't be used, or leaves the prompt out.
     """
+    prompt = asked_of(tokenizer, prompt)
     if not tokenizer.chat_template:
         return prompt
     said = ""
@@ -52,18 +72,21 @@ def render_prompt(
     )
 
 
-def prompt_opens_thinking(tokenizer: PreTrainedTokenizerFast, prompt: str) -> bool:
-    """Whether a response to a prompt begins inside a thinking block, which the prompt has opened.
+def opened_by_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> str:
+    """The mark with which a prompt has opened a chain of thought; "" where it has opened none.
 
-    It then holds the end of the block only. What opens it is the chat template, or a prompt that
-    ends in the mark; marks that a question merely names open nothing.
+    A response then begins within the chain of thought, and holds its end only. What opens it is the
+    chat template, or a prompt that ends in the mark; marks that a question merely names open
+    nothing.
     """
     rendered = render_prompt(tokenizer, prompt)
-    after = rendered.rpartition(prompt.strip())[2] if tokenizer.chat_template else rendered
+    asked = asked_of(tokenizer, prompt).strip()
+    after = rendered.rpartition(asked)[2] if tokenizer.chat_template else rendered
     marks = list(_THINKING.finditer(after))
-    if not marks or any(marks[-1].groups()):
-        return False
-    return bool(tokenizer.chat_template) or not after[marks[-1].end() :].strip()
+    if not marks or marks[-1]["closes"]:
+        return ""
+    is_open = bool(tokenizer.chat_template) or not after[marks[-1].end() :].strip()
+    return marks[-1][0] if is_open else ""
 
 
 def after_answer(tokenizer: PreTrainedTokenizerFast) -> str:

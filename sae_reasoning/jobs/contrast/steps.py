@@ -26,13 +26,15 @@ from sae_reasoning.contrast.summary import weight_measures
 from sae_reasoning.contrast.weights import weight_changes
 from sae_reasoning.edges.lm.adapter import compared_parameters
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
+from sae_reasoning.edges.lm.load import encode_prompt
 from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.lm.read import token_log_probs
 from sae_reasoning.edges.tables import write_table
 from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.records import MODELS, REPORT, RL, SPLITS, Trace
 from sae_reasoning.rollouts.respond import prefix_of
-from sae_reasoning.traces.align import Rollout
+from sae_reasoning.tasks.annotations import Unlabelled
+from sae_reasoning.traces.align import Rollout, under_prompt
 
 OnsetLogProbs = Mapping[str, Sequence[Sequence[float]]]
 """Of each model and place, the log-probability of each opening of the place's behaviour."""
@@ -55,12 +57,15 @@ def _roll_out(setting: Setting, split: str, model: str) -> list[Trace]:
     rows = [(p, sample) for p in setting.problems[split] for sample in range(own.samples)]
     prefixes = [prefix_of(lm, p.prompt, p.key, sample, begun=begun) for p, sample in rows]
     made = setting.respond(model, prefixes, "rollouts", own.max_new_tokens)
+    asked = [Unlabelled(p, one.text, one.truncated) for (p, _), one in zip(rows, made, strict=True)]
+    labelled = setting.task.annotate_all(asked, model=model)
     found = []
-    for (problem, sample), one in zip(rows, made, strict=True):
+    for (problem, sample), one, said in zip(rows, made, labelled, strict=True):
+        if said is None:  # A language model's answers on it could not be read.
+            continue
         ids = one.response_ids
         offsets = offsets_of(lm.tokenizer, ids, one.text)
         rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text, one.truncated)
-        said = setting.task.annotate(problem, one.text, truncated=one.truncated, model=model)
         found.append(
             rollout.annotated(
                 problem,
@@ -75,16 +80,22 @@ def _roll_out(setting: Setting, split: str, model: str) -> list[Trace]:
 
 
 def onset_log_probs(setting: Setting) -> dict[str, list[list[float]]]:
-    """Both models' reading of every opportunity."""
+    """Both models' reading of every opportunity, each under its own prompt."""
     assert setting.task.openings is not None
     openings = setting.task.openings
 
     def read(model: str) -> list[list[float]]:
         setting.console.say(f"contrast: {model} reads {len(setting.places):,} opportunities")
+        lm = setting.models[model]
+        own = [under_prompt(t, encode_prompt(lm.tokenizer, t.prompt)) for t in setting.traces]
+        moved = [
+            here.num_prompt_tokens - trace.num_prompt_tokens
+            for here, trace in zip(own, setting.traces, strict=True)
+        ]
         return log_probs_at(
-            setting.models[model],
-            [trace.token_ids for trace in setting.traces],
-            [(place.trace, place.opportunity.token) for place in setting.places],
+            lm,
+            [trace.token_ids for trace in own],
+            [(p.trace, p.opportunity.token + moved[p.trace]) for p in setting.places],
             [openings.of(place.behaviour) for place in setting.places],
             setting.own.token_budget,
         )

@@ -77,7 +77,7 @@ def pose_rows(
         rows: Each with what to call it in a message.
         source: Option and value, for messages.
         draw: Which are taken.
-        warn: Hears of questions that are left out.
+        warn: Told of questions that are left out.
 
     Raises:
         ConfigError: A row has no question, or fewer than two problems are there.
@@ -141,7 +141,7 @@ def _drawn(problems: list[Problem], source: str, draw: Draw) -> list[Problem]:
             f"{source} holds {len(problems)} different problem(s), but one split selects and "
             "another reports; give two or more"
         )
-    # By lot, as files are often sorted by kind or difficulty.
+    # At random, as files are often sorted by kind or difficulty.
     random.Random(f"questions/{draw.seed}").shuffle(problems)
     return in_splits(problems[: draw.num_problems], draw.report_share)
 

@@ -1,6 +1,7 @@
 """Natural text as a task: sentences by punctuation, grades by program, labels by an annotator."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Annotator, Grader, ResponseFormat, Task
@@ -9,7 +10,15 @@ from sae_reasoning.tasks.text.grading import Scorers
 from sae_reasoning.tasks.text.openings import mine_openings
 from sae_reasoning.tasks.text.sentences import FirstSentence, sentences
 
-THINK, END_THINK, ANSWER = "<think>", "</think>", "\n\nAnswer:"
+ANSWER = "\n\nAnswer:"
+THINKING_MARKS = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<thought>": "</thought>",
+    "<|begin_of_thought|>": "<|end_of_thought|>",
+    "[THINK]": "[/THINK]",
+}
+"""What opens a chain of thought, and what closes it."""
 
 
 class TextGrader:
@@ -30,16 +39,24 @@ class TextGrader:
         return grader.correct(problem.problem_id, response, truncated, opened=opened)
 
 
-def response_format(*, opened: bool, marks: bool) -> ResponseFormat:
+def response_format(*, opened: str = "", written: str = "") -> ResponseFormat:
     """How a model lays out its responses.
 
     Args:
-        opened: Whether its prompts have opened the chain of thought.
-        marks: Whether some of its responses open one themselves.
+        opened: The mark with which its prompts have opened the chain of thought; "" for none.
+        written: The mark with which its responses open one themselves; "" for none.
     """
-    if opened or marks:
-        return ResponseFormat("" if opened else THINK, END_THINK, ANSWER, not opened)
+    if mark := opened or written:
+        prefix = "" if opened else written
+        return ResponseFormat(prefix, THINKING_MARKS[mark], ANSWER, not opened)
     return ResponseFormat(answer_prefix=ANSWER)
+
+
+def written_mark(responses: Iterable[str]) -> str:
+    """The mark with which most of those responses begin that begin with one; "" where none does."""
+    begun = (text.lstrip() for text in responses)
+    found = Counter(m for text in begun for m in THINKING_MARKS if text.startswith(m))
+    return found.most_common(1)[0][0] if found else ""
 
 
 def text_task(annotator: Annotator, formats: Mapping[str, ResponseFormat], grader: Grader) -> Task:

@@ -5,7 +5,13 @@ import pytest
 from sae_reasoning.records import BASE, RL, Comparison
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.text.annotators import CueAnnotator
-from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task
+from sae_reasoning.tasks.text.task import (
+    THINKING_MARKS,
+    TextGrader,
+    response_format,
+    text_task,
+    written_mark,
+)
 
 PROBLEM = Problem("p00000", "report", "What is 6 times 7?", "42", "math")
 
@@ -23,8 +29,8 @@ class NoScorers:
 TASK = text_task(
     CueAnnotator({"backtracking": ["wait"], "deduction": ["^so"]}, ["backtracking", "deduction"]),
     {
-        BASE: response_format(opened=False, marks=False),
-        RL: response_format(opened=True, marks=False),
+        BASE: response_format(),
+        RL: response_format(opened="<think>"),
     },
     TextGrader(NoScorers()),
 )
@@ -49,12 +55,22 @@ def test_an_answer_within_an_open_chain_of_thought_is_none():
 
 
 def test_only_a_model_that_opens_its_chain_of_thought_itself_enters_it_by_choice():
-    opened, chosen = (response_format(opened=o, marks=not o) for o in (True, False))
+    opened, chosen = response_format(opened="<think>"), response_format(written="<think>")
     assert opened.is_opened_by_prompt and not opened.enters_by_choice
     assert chosen.enters_by_choice and chosen.thinking_prefix == "<think>"
     assert chosen.split("<think>Hmm.</think>42") == ("<think>Hmm.", "42")
     neither = TASK.formats[BASE]
     assert not (neither.is_opened_by_prompt or neither.enters_by_choice)
+
+
+@pytest.mark.parametrize(("mark", "closes"), THINKING_MARKS.items())
+def test_a_chain_of_thought_ends_with_the_mark_that_goes_with_its_beginning(mark, closes):
+    responses = [f"\n{mark} So it is 42.{closes} 42", "It is 42.", f"{mark} Hmm."]
+    assert written_mark(responses) == mark and written_mark(responses[1:2]) == ""
+    form = response_format(written=mark)
+    assert form.split(responses[0])[1].strip() == "42"
+    # A prompt that opened it says more than a response that does so again.
+    assert response_format(opened=mark, written="<think>").thinking_suffix == closes
 
 
 def test_what_natural_text_has_no_means_for_is_missing():
