@@ -1,4 +1,4 @@
-"""The same behaviours in other words: what follows from a latent's words only is lost, the rest is kept.
+"""The same behaviours in other words: what follows from words only is lost, the rest is kept.
 
 A task may have templates for that; elsewhere a model behind an endpoint can be asked.
 """
