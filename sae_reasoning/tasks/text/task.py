@@ -10,9 +10,9 @@ from sae_reasoning.tasks.text.grading import Scorers
 from sae_reasoning.tasks.text.openings import mine_openings
 from sae_reasoning.tasks.text.sentences import FirstSentence, sentences
 
-ANSWER = "\n\nAnswer:"
+THINK, END_THINK, ANSWER = "<think>", "</think>", "\n\nAnswer:"
 THINKING_MARKS = {
-    "<think>": "</think>",
+    THINK: END_THINK,
     "<thinking>": "</thinking>",
     "<thought>": "</thought>",
     "<|begin_of_thought|>": "<|end_of_thought|>",
