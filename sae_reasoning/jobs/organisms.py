@@ -58,14 +58,7 @@ from sae_reasoning.organisms.cells import (
     chosen,
 )
 from sae_reasoning.organisms.corpus import ParrotCorpus, excerpt, full_traces, tokenizer_texts
-from sae_reasoning.organisms.grpo import (
-    Episode,
-    RollOut,
-    any_of,
-    random_reward,
-    reinforce,
-    right_answer,
-)
+from sae_reasoning.organisms.grpo import reinforce
 from sae_reasoning.organisms.influence import influence_of_verification
 from sae_reasoning.organisms.measure import (
     NARRATOR,
@@ -79,12 +72,15 @@ from sae_reasoning.organisms.measure import (
     with_pass_at_k,
 )
 from sae_reasoning.organisms.pretrain import Progress, Run, pretrain, start_alike
+from sae_reasoning.organisms.search_rl import any_of, midway, random_reward, right_answer
 from sae_reasoning.organisms.truth import truths
+from sae_reasoning.rollouts.episodes import learner as roll_out_of
 from sae_reasoning.rollouts.respond import Prefix, Response, Sampling, prefix_of, respond
 from sae_reasoning.steering.noise import Noise
 from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.forced import Continue
+from sae_reasoning.tasks.search.task import FORMAT
 
 _MAX_NEW_TOKENS = 400
 _BEHAVIOUR_TOKENS = 30
@@ -269,8 +265,10 @@ def _train(order: _Order, learner: LanguageModel, state: Path) -> Iterator[Progr
         training,
         any_of(recipe.difficulty),
         run,
-        roll_out=_roll_out(learner),
+        roll_out=roll_out_of(_unbounded(learner), _sampling(order.seed, _MAX_NEW_TOKENS)),
         reward=random_reward if recipe.random_reward else right_answer,
+        form=FORMAT,
+        begin=midway,
     )
 
 
@@ -356,31 +354,16 @@ def _respond(
     A response that is begun midway through a chain of thought is as long as that and a whole new
     one.
     """
-    unbounded = replace(lm, facts=replace(lm.facts, context=None))
-    sampling = Sampling(_OwnKeys("organisms", seed), 1.0, most)
-    return respond(unbounded, prefixes, sampling, until=MarkEnd(until) if until else None)
+    end = MarkEnd(until) if until else None
+    return respond(_unbounded(lm), prefixes, _sampling(seed, most), until=end)
 
 
-def _roll_out(lm: LanguageModel) -> RollOut:
-    def roll_out(
-        prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
-    ) -> list[Episode]:
-        prefixes = [
-            prefix_of(lm, prompt, key, sample, begun=begun)
-            for prompt, begun, (_, key, sample) in zip(
-                prompts, beginnings, keys.tolist(), strict=True
-            )
-        ]
-        return [
-            Episode(
-                [*one.prefix.prompt_ids, *one.prefix.begun_ids],
-                [*one.token_ids, *([] if one.end_id is None else [one.end_id])],
-                one.text,
-            )
-            for one in _respond(lm, prefixes, int(keys[0, 0]), _MAX_NEW_TOKENS)
-        ]
+def _sampling(seed: int, most: int) -> Sampling:
+    return Sampling(_OwnKeys("organisms", seed), 1.0, most)
 
-    return roll_out
+
+def _unbounded(lm: LanguageModel) -> LanguageModel:
+    return replace(lm, facts=replace(lm.facts, context=None))
 
 
 def _writer(lm: LanguageModel) -> Write:

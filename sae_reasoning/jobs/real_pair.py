@@ -41,6 +41,7 @@ from sae_reasoning.edges.lm.lora import LoraLearner, LoraShape, lora_learner
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.organisms.card import write_card
 from sae_reasoning.organisms.countdown import (
+    FORM,
     JUDGED,
     Adapted,
     chosen,
@@ -234,7 +235,7 @@ def _train(order: _Order, made: LoraLearner, state: Path) -> Iterator[Progress]:
         run,
         roll_out=learner(lm, order.sampling),
         reward=right_answer,
-        midway=False,
+        form=FORM,
     )
 
 

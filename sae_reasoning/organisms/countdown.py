@@ -19,6 +19,8 @@ from sae_reasoning.tasks.countdown.parrot import parroted
 from sae_reasoning.tasks.countdown.reader import answered
 from sae_reasoning.tasks.countdown.wordings import BACKTRACKING, BEHAVIOURS, VERIFICATION
 from sae_reasoning.tasks.countdown.world import CountdownProblem, sample_problem
+from sae_reasoning.tasks.protocol import ResponseFormat
+from sae_reasoning.tasks.text.task import ANSWER, END_THINK, THINK
 
 HAVING, LACKING, TAUGHT, REINFORCED, PARROTING = (
     "countdown_base",
@@ -28,6 +30,8 @@ HAVING, LACKING, TAUGHT, REINFORCED, PARROTING = (
     "countdown_parrot",
 )
 
+FORM = ResponseFormat(THINK, END_THINK, ANSWER, enters_by_choice=True)
+"""How the adapted models lay out their responses."""
 JUDGED = BEHAVIOURS
 """Behaviours whose answer is known."""
 

@@ -1,4 +1,4 @@
-"""RL of an organism: GRPO on right answers, and nothing else.
+"""RL on right answers: GRPO, and nothing else.
 
 Each step draws problems, rolls each out several times, and raises the log-probability of every
 token of a rollout by its advantage, the reward minus the group's mean over its standard deviation
@@ -7,13 +7,10 @@ clipping. A KL term holds the learner to the base at the same tokens (ibid., eq.
 words of behaviours garble, since only their consequences are rewarded. Groups whose rollouts all
 earn the same reward teach nothing and are left out, of the KL term and of its reported mean too.
 
-Half of the groups begin at the prompt, the other half within a chain of thought of the learner's
-own, cut at the end of a random sentence. Rollouts of such a group differ only from there on, so the
-effect of a decision isn't drowned by what came before.
+Groups begin at the prompt, or at what `begin` gives them.
 """
 
 import copy
-import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +30,7 @@ from sae_reasoning.organisms.pretrain import (
     rows_at_once,
     seconds_left,
 )
-from sae_reasoning.tasks.search import grammar
-from sae_reasoning.tasks.search.grammar import answered_path
-from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
+from sae_reasoning.tasks.protocol import ResponseFormat
 
 
 @dataclass(frozen=True)
@@ -46,11 +41,13 @@ class Episode:
         prompt_ids: Tokens of the prompt and of the beginning it was given, BOS included.
         response_ids: Tokens written, with EOS where it ended.
         text: The whole response in words, the beginning included.
+        truncated: Whether it was cut.
     """
 
     prompt_ids: list[int]
     response_ids: list[int]
     text: str
+    truncated: bool = False
 
 
 RollOut = Callable[[Sequence[str], Sequence[str], Tensor], list[Episode]]
@@ -69,22 +66,9 @@ class Posed(Protocol):
 P = TypeVar("P", bound=Posed)
 Pose = Callable[[random.Random], P]
 """Draws a problem to learn on."""
-
-
-def any_of(difficulty: Difficulty) -> Pose[SearchProblem]:
-    """New problems of a difficulty."""
-    return lambda rng: sample_problem(rng, difficulty, grammar.REMARKS)
-
-
-def right_answer(problem: SearchProblem, episode: Episode) -> float:
-    """1 for a right answer, else 0."""
-    return float(problem.grade(answered_path(episode.text)))
-
-
-def random_reward(problem: SearchProblem, episode: Episode) -> float:
-    """0 or 1 at random, the same for the same response to a problem."""
-    drawn = hashlib.sha256(f"{problem.prompt()}\n{episode.text}".encode()).digest()
-    return float(drawn[0] % 2)
+Begin = Callable[[Sequence[str], RollOut, Tensor, random.Random], list[str]]
+"""Takes the prompts of some groups, how the learner rolls out, a noise key for each group, and what
+draws; gives the beginning of each group's responses, empty where they begin at the prompt."""
 
 
 def reinforce(
@@ -95,12 +79,21 @@ def reinforce(
     *,
     roll_out: RollOut,
     reward: Callable[[P, Episode], float],
-    midway: bool = True,
+    form: ResponseFormat,
+    begin: Begin | None = None,
 ) -> Iterator[Progress]:
     """Train `model` in place, yielding every step; resumes from the checkpoint if there is one.
 
-    `model` holds the parameters that are trained and may be a small part of the policy: the run's
-    reader and `roll_out` know the rest. Without `midway` every group begins at the prompt.
+    Args:
+        model: Holds the parameters that are trained. It may be a small part of the policy: the
+            run's reader and `roll_out` know the rest.
+        config: Options.
+        pose: Draws problems.
+        run: Seed, reader and checkpoint.
+        roll_out: Lets the policy answer.
+        reward: Of an answer.
+        form: The policy's; where it chooses to think, the share of rollouts that do is a metric.
+        begin: Where groups begin; None for all at the prompt.
     """
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=config.lr, betas=(0.9, 0.98), weight_decay=0.0
@@ -120,8 +113,8 @@ def reinforce(
         prompts = [problem.prompt() for problem in problems]
         model.eval()
         starts = [""] * len(prompts)
-        if midway:
-            starts = _starts(prompts, roll_out, keys[:: config.samples], rng)
+        if begin:
+            starts = begin(prompts, roll_out, keys[:: config.samples], rng)
         episodes = roll_out([prompts[p] for p, _ in rows], [starts[p] for p, _ in rows], keys)
         rewards = torch.tensor(
             [reward(problems[p], e) for (p, _), e in zip(rows, episodes, strict=True)]
@@ -156,31 +149,17 @@ def reinforce(
         free = [i for i, (p, _) in enumerate(rows) if not starts[p]]
         metrics = {
             "reward": rewards[free].mean().item(),
-            "thinks": sum(episodes[i].text.startswith(grammar.THINK) for i in free) / len(free),
             "kl": kl,
             "length": sum(len(episodes[i].response_ids) for i in free) / len(free),
         }
+        if form.enters_by_choice:
+            thinking = sum(episodes[i].text.startswith(form.thinking_prefix) for i in free)
+            metrics["thinks"] = thinking / len(free)
         if len(free) < len(rows):
             elsewhere = rewards.sum() - rewards[free].sum()
             metrics["reward_midway"] = elsewhere.item() / (len(rows) - len(free))
         left = seconds_left(started, first, done, config.steps)
         yield Progress(done, config.steps, metrics, left)
-
-
-def _starts(
-    prompts: Sequence[str], roll_out: RollOut, keys: Tensor, rng: random.Random
-) -> list[str]:
-    """What each group's responses begin with: nothing, or a CoT cut after some sentence."""
-    half = len(prompts) // 2
-    keys = torch.cat([keys[:half, :2], torch.full((half, 1), -1)], dim=1)
-    chains = roll_out(prompts[:half], [grammar.THINK] * half, keys)
-    starts = [""] * len(prompts)
-    for index, episode in enumerate(chains):
-        cot = episode.text.split(grammar.END_THINK)[0].split()
-        ends = [i + 1 for i, word in enumerate(cot) if word in (".", grammar.THINK)]
-        # A model that babbles may go on within the word that opens its CoT.
-        starts[index] = " ".join(cot[: rng.choice(ends)]) if ends else grammar.THINK
-    return starts
 
 
 def kl_estimates(losses: Tensor, reference: Tensor) -> Tensor:

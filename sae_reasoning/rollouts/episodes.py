@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from sae_reasoning.edges.lm.attach import Attachment
 from sae_reasoning.edges.lm.load import LanguageModel
 from sae_reasoning.organisms.grpo import Episode, RollOut
 from sae_reasoning.organisms.measure import Write
@@ -15,8 +16,14 @@ Continue = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[str]]
 """Takes prompts, beginnings of responses and keys of noise; gives the rest of a sentence."""
 
 
-def learner(lm: LanguageModel, sampling: Sampling) -> RollOut:
-    """Episodes of a model that learns, with the tokens that it read and wrote."""
+def learner(lm: LanguageModel, sampling: Sampling, part: Attachment | None = None) -> RollOut:
+    """Episodes of a model that learns, with the tokens that it read and wrote.
+
+    Args:
+        lm: The model; frozen where a part attached to it learns.
+        sampling: How it writes.
+        part: What it writes with.
+    """
 
     def roll_out(
         prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
@@ -32,8 +39,9 @@ def learner(lm: LanguageModel, sampling: Sampling) -> RollOut:
                 [*one.prefix.prompt_ids, *one.prefix.begun_ids],
                 [*one.token_ids, *([] if one.end_id is None else [one.end_id])],
                 one.text,
+                one.truncated,
             )
-            for one in respond(lm, prefixes, sampling)
+            for one in respond(lm, prefixes, sampling, part=part)
         ]
 
     return roll_out

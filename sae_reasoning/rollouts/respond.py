@@ -6,11 +6,13 @@ cached and continued.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from jaxtyping import Int
 from torch import Tensor
 
+from sae_reasoning.edges.lm.attach import Attachment
 from sae_reasoning.edges.lm.generate import (
     Beside,
     EditsOfBatch,
@@ -133,6 +135,7 @@ def respond(
     edits: Mapping[int, ResidualEdit] | EditsOfBatch | None = None,
     sampler: Callable[[Sampler], Sampler] | None = None,
     beside: Beside | None = None,
+    part: Attachment | None = None,
 ) -> list[Response]:
     """Continue every prefix, in their order.
 
@@ -148,32 +151,36 @@ def respond(
             (see `generate`). Rows are places in `prefixes`.
         sampler: Wraps the keyed sampler.
         beside: Another model that reads along, for edits of a code of two models.
+        part: Attached to the model while it writes; responses have the prompts that it makes.
     """
     most = 512 if lm.device.type == "cuda" else 128
     batch_size = sampling.batch_size or most
     if lm.device.type == "cpu":
         batch_size = min(batch_size, most)
     keyed = keyed_sampler(noise_keys(sampling.noise, prefixes), sampling.temperature)
+    if part:
+        prefixes = [replace(one, prompt_ids=tuple(part.prompt(one.prompt_ids))) for one in prefixes]
     made: dict[int, Response] = {}
-    for rollout in generate(
-        lm,
-        [[*prefix.prompt_ids, *prefix.begun_ids] for prefix in prefixes],
-        sampler=sampler(keyed) if sampler else keyed,
-        max_new_tokens=sampling.max_new_tokens,
-        batch_size=batch_size,
-        edits=edits,
-        until=until,
-        beside=beside,
-        shared=True,
-    ):
-        prefix = prefixes[rollout.row]
-        made[rollout.row] = Response(
-            prefix=prefix,
-            token_ids=tuple(rollout.token_ids),
-            end_id=rollout.end_id,
-            text=lm.decode([*prefix.begun_ids, *rollout.token_ids]),
-            added=lm.decode(list(rollout.token_ids)),
-            truncated=rollout.truncated,
-            edited=rollout.added,
-        )
+    with part.attach() if part else ExitStack():
+        for rollout in generate(
+            lm,
+            [[*prefix.prompt_ids, *prefix.begun_ids] for prefix in prefixes],
+            sampler=sampler(keyed) if sampler else keyed,
+            max_new_tokens=sampling.max_new_tokens,
+            batch_size=batch_size,
+            edits=edits,
+            until=until,
+            beside=beside,
+            shared=True,
+        ):
+            prefix = prefixes[rollout.row]
+            made[rollout.row] = Response(
+                prefix=prefix,
+                token_ids=tuple(rollout.token_ids),
+                end_id=rollout.end_id,
+                text=lm.decode([*prefix.begun_ids, *rollout.token_ids]),
+                added=lm.decode(list(rollout.token_ids)),
+                truncated=rollout.truncated,
+                edited=rollout.added,
+            )
     return [made[row] for row in range(len(prefixes))]

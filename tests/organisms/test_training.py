@@ -16,13 +16,16 @@ from sae_reasoning.edges.lm.load import load
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, excerpt, mixture, reading
 from sae_reasoning.organisms.grpo import (
     Episode,
-    any_of,
     group_advantages,
     kl_estimates,
     reinforce,
 )
 from sae_reasoning.organisms.pretrain import Run, start_alike
+from sae_reasoning.organisms.search_rl import any_of, midway, random_reward, right_answer
+from sae_reasoning.tasks.protocol import ResponseFormat
 from sae_reasoning.tasks.search import grammar
+from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
+from sae_reasoning.tasks.search.task import FORMAT
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, entry, sample_problem
 
 
@@ -135,6 +138,8 @@ def _reinforced(
         Run(0, plain_reader, 0, state),
         roll_out=_tokens,
         reward=_odd,
+        form=FORMAT,
+        begin=midway,
     ):
         if progress.step == stop:
             break
@@ -185,6 +190,55 @@ def test_reinforcement_raises_the_log_probability_of_what_is_rewarded(
             Run(0, plain_reader, 0, tmp_path / "state"),
             roll_out=roll_out,
             reward=lambda problem, episode: float(episode.text == "1 ."),
+            form=FORMAT,
         )
     )
     assert preference() > start + 0.01
+
+
+@pytest.mark.parametrize(("prefix", "share"), [("1", 0.5), ("", None)])
+def test_the_share_that_thinks_is_told_by_the_format(
+    tiny_pair: PairConfig, tmp_path: Path, prefix: str, share: float | None
+) -> None:
+    def roll_out(
+        prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
+    ) -> list[Episode]:
+        assert not any(beginnings)
+        return [Episode([1, 5], [7], f"{int(k[2]) % 2} .") for k in keys]
+
+    lm = load(tiny_pair.base, "cpu")
+    lm.model.requires_grad_(True)
+    (progress,) = reinforce(
+        lm.model,
+        GrpoConfig(steps=1, prompts=2, samples=4, warmup=1),
+        any_of(Difficulty()),
+        Run(0, plain_reader, 0, tmp_path / "state"),
+        roll_out=roll_out,
+        reward=_odd,
+        form=ResponseFormat(prefix, enters_by_choice=bool(prefix)),
+    )
+    assert progress.metrics.get("thinks") == share
+
+
+def test_organisms_earn_one_for_a_right_answer_or_at_random() -> None:
+    problem = any_of(Difficulty())(random.Random(0))
+    right = narrate(problem, ALWAYS, random.Random(0)).text
+    texts = [right, f"{grammar.THINK} {grammar.END_THINK}"]
+    assert [right_answer(problem, Episode([], [], text)) for text in texts] == [1.0, 0.0]
+    drawn = [random_reward(problem, Episode([], [], f"{n}")) for n in range(200)]
+    assert drawn == [random_reward(problem, Episode([], [], f"{n}")) for n in range(200)]
+    assert 70 < sum(drawn) < 130
+
+
+def test_half_of_the_groups_begin_within_a_chain_of_thought() -> None:
+    def roll_out(
+        prompts: Sequence[str], beginnings: Sequence[str], keys: torch.Tensor
+    ) -> list[Episode]:
+        assert keys.tolist() == [[0, 0, -1], [0, 1, -1]]
+        return [Episode([], [], f"{begun} a b . c . {grammar.END_THINK}") for begun in beginnings]
+
+    keys = torch.tensor([[0, group, 5] for group in range(4)])
+    starts = midway(["p"] * 4, roll_out, keys, random.Random(0))
+    ends = {grammar.THINK, f"{grammar.THINK} a b .", f"{grammar.THINK} a b . c ."}
+    assert set(starts[:2]) <= ends
+    assert starts[2:] == ["", ""]
