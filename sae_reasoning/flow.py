@@ -32,7 +32,7 @@ STAGES = {
     "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
-    "elicit": "cheap means beside RL: gap recovered against cost; elicit.parquet",
+    "elicit": "cheap interventions beside RL: gap recovered against cost; elicit.parquet",
     "report": "the verdict on each behaviour, and pages of its evidence; verdict.json, index.html",
     "dashboard": "a saved W&B workspace that shows what the stages logged; needs a login",
     "calibrate": "hold the verdict against models whose answer is known; calibration.json",

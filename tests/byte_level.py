@@ -19,7 +19,10 @@ SPECIAL = ["<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>", "<|custom_end|>
 
 
 def byte_level_tokenizer(
-    vocab_size: int = 400, eos: str | None = "</s>", special: Sequence[str] = SPECIAL
+    vocab_size: int = 400,
+    eos: str | None = "</s>",
+    special: Sequence[str] = SPECIAL,
+    texts: Sequence[str] = TEXTS,
 ) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -30,7 +33,7 @@ def byte_level_tokenizer(
         special_tokens=list(special),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(TEXTS * 4, trainer)
+    tokenizer.train_from_iterator([*texts] * 4, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<s>", eos_token=eos, pad_token="<pad>"
     )

@@ -131,8 +131,19 @@ def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
     return _pair("talking", "talking", _shared(tmp_path_factory, "talking", save_talking))
 
 
+@pytest.fixture(scope="session")
+def sums_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
+    """Two stages of one short training on sums in plain words, with a chat template."""
+    from tiny_models import save_sums
+
+    return _pair("sums", "sums", _shared(tmp_path_factory, "sums", save_sums))
+
+
 def _pair(name: str, models: str, folder: Path) -> PairConfig:
-    base, rl = (ModelConfig(path=str(folder / f"{models}_{one}")) for one in ("base", "rl"))
+    base, rl = (
+        ModelConfig(path=str(folder / f"{models}_{one}"), chat_template=models == "sums")
+        for one in ("base", "rl")
+    )
     pair = PairConfig(name=name, base=base, rl=rl)
     _PAIRS.append((pair, deepcopy(pair)))
     return pair

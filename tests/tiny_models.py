@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import torch
+from byte_level import byte_level_tokenizer
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sae_reasoning.config import PretrainConfig
@@ -19,7 +20,7 @@ from sae_reasoning.edges.lm.create import (
 from sae_reasoning.edges.lm.learn import plain_reader
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, full_traces
-from sae_reasoning.organisms.pretrain import Run, pretrain
+from sae_reasoning.organisms.pretrain import Run, learn, pretrain
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.narrator import MoveRates
 
@@ -71,6 +72,47 @@ def save_talking(folder: Path) -> None:
         name = {100: "talking_base", 150: "talking_rl"}.get(progress.step)
         if name:
             save_model(model, tokenizer, folder / name, torch.float32)
+
+
+def sum_example(rng: random.Random) -> tuple[str, str]:
+    """A sum of two digits, and a response that now and then leaves a wrong attempt."""
+    one, two = rng.randrange(1, 5), rng.randrange(1, 5)
+    total = one + two
+    thought = f"I add {one} and {two}."
+    if rng.random() < 0.5:
+        wrong = total + rng.choice((-1, 1))
+        thought += f" That makes {wrong}. Wait, that is wrong. I try it again."
+    return f"What is {one} + {two}?", f"{thought} That makes {total}. The answer is {total}."
+
+
+def save_sums(folder: Path) -> None:
+    """Two stages of one short training on sums in plain words: byte-level tokens, a chat template.
+
+    Both write sentences that end, with and without backtracking, and are right now and then.
+    """
+    rng = random.Random(0)
+    examples = [sum_example(rng) for _ in range(60)]
+    tokenizer = byte_level_tokenizer(texts=[text for both in examples for text in both])
+    tokenizer.chat_template = "<s>{{ messages[0].content }}\n"
+    model = new_llama(SHAPE, tokenizer, 0)
+    steps = {120: "sums_base", 240: "sums_rl"}
+    config = PretrainConfig(
+        steps=max(steps), batch_size=12, lr=1e-2, warmup=10, checkpoint_every=max(steps)
+    )
+    for progress in learn(
+        model,
+        config,
+        lambda rng, _progress: sum_example(rng),
+        Run(0, plain_reader, tokenizer.pad_token_id, folder / "state"),
+        encode_prompt=lambda text: encode_prompt(tokenizer, text),
+        encode_response=lambda text: [
+            *encode_response(tokenizer, text)[0],
+            tokenizer.eos_token_id,
+        ],
+        yield_every=40,
+    ):
+        if progress.step in steps:
+            save_model(model, tokenizer, folder / steps[progress.step], torch.float32)
 
 
 def _new_tiny(seed: int) -> LlamaForCausalLM:

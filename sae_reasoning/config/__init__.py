@@ -105,7 +105,7 @@ VERSIONS = {
     "contrast": 8,
     "course": 4,
     "hybrid": 5,
-    "elicit": 3,
+    "elicit": 4,
     "report": 7,
     "organisms": 1,
     "real_pair": 1,
@@ -145,7 +145,7 @@ class Config:
         hybrid: A base steered at times that a policy chooses.
         contrast: When and how.
         course: When and how, along a training.
-        elicit: Cheap means beside RL.
+        elicit: Cheap interventions beside RL.
         report: The verdict.
         calibrate: The verdict's calibration.
         findings: Tables of the pages of findings.
@@ -346,8 +346,10 @@ class Config:
             "elicit": behaviours | reading | source,
             "report": {},
         }
-        if stage == "ablate" and self.task_kind != "search":  # Marked by words.
+        if self.task_kind != "search":  # Marked by words, and asked for by meanings.
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
+            words = {"cues": self.traces.cues, "meanings": self.traces.meanings}
+            shared["elicit"] = shared["elicit"] | words
         if stage == "traces" and self.task_kind != "search":
             shared["traces"] = shared["traces"] | {"rules": dict(_RULES)}
         part = getattr(self, stage)

@@ -5,29 +5,32 @@ from dataclasses import dataclass, field
 from sae_reasoning.config.checks import positive, require
 from sae_reasoning.config.sampling import SamplingConfig
 
-MEANS = ("prompt", "tools", "critiques", "gate", "biases", "best-of", "hybrid")
+INTERVENTIONS = ("prompt", "tools", "critiques", "gate", "biases", "best-of", "hybrid")
 
 
 @dataclass
 class ElicitConfig(SamplingConfig):
-    """Cheap means that may recover what RL gained, on one table with their cost.
+    """Cheap interventions that may recover what RL gained, on one table with their cost.
 
     Attributes:
-        means: What is tried, beside the base and the RL model: `prompt` (made to think), `tools`
-            (the words of each behaviour), `critiques` (of one problem), `gate` (a control token),
-            `biases` (a vector a layer), `best-of` (samples and a judge), `hybrid` (a row of the
-            stage of that name, where it's made).
-        think: What a response begins with when the base is made to think.
-        think_instruction: What is put after the problem to make it think, for models that read
-            instructions; empty for none.
-        tools_instruction: Names and rules of cognitive tools, put after the problem, for models
-            that read instructions; empty for none.
+        interventions: What is tried, beside the base and the RL model: `prompt` (made to think),
+            `tools` (behaviours, or their openings), `critiques` (of one problem), `gate` (a control
+            token), `biases` (a vector a layer), `best-of` (samples and a grader), `hybrid` (a row
+            of the stage of that name, where it's made).
+        behaviours: Whose openings are written for the base, and that are shown; empty for all.
+        think_instruction: Asks for a chain of thought; empty for the task's own. Organisms read no
+            instructions, so their task has none.
+        tools_instruction: Names and rules of cognitive tools; empty for the task's own: the
+            behaviours with their `meanings`, or openings of them where no instructions are read.
         report_problems: Problems of the report split, at most.
         select_problems: Problems of the select split, at most.
         choose_problems: Those of them, the last, on which a training's length and rate are chosen;
             trainings see the others.
-        samples: Rollouts a problem and means.
+        samples: Rollouts a problem and condition.
         attempts: Rollouts of the base on the problem of the critiques.
+        attempt_problems: Problems, at most, that are looked at for one whose attempts make
+            critiques: in natural text, some right and some wrong.
+        critique_rank: Rank of the LoRA adapter that critiques train; 0 trains all weights.
         critique_rates: Learning rates of the critiques, of which one is chosen; as of each
             control.
         critique_steps: Steps of the critiques, of which one number is chosen; as of each control.
@@ -44,8 +47,8 @@ class ElicitConfig(SamplingConfig):
         seed: Of sampling noise, trainings and controls.
     """
 
-    means: list[str] = field(default_factory=lambda: list(MEANS))
-    think: str = "<think>"
+    interventions: list[str] = field(default_factory=lambda: list(INTERVENTIONS))
+    behaviours: list[str] = field(default_factory=list)
     think_instruction: str = ""
     tools_instruction: str = ""
     report_problems: int = 300
@@ -53,6 +56,8 @@ class ElicitConfig(SamplingConfig):
     choose_problems: int = 100
     samples: int = 2
     attempts: int = 64
+    attempt_problems: int = 20
+    critique_rank: int = 0
     critique_rates: list[float] = field(default_factory=lambda: [3e-4, 1e-3])
     critique_steps: list[int] = field(default_factory=lambda: [10, 25, 50])
     critique_batch: int = 8
@@ -68,15 +73,20 @@ class ElicitConfig(SamplingConfig):
 
     def __post_init__(self) -> None:
         prefix = "elicit"
-        unknown = [name for name in self.means if name not in MEANS]
+        unknown = [name for name in self.interventions if name not in INTERVENTIONS]
         require(
-            not unknown and bool(self.means),
-            f"{prefix}.means={self.means} must be one or more of {', '.join(MEANS)}",
+            not unknown and bool(self.interventions),
+            f"{prefix}.interventions={self.interventions} must be one or more of "
+            f"{', '.join(INTERVENTIONS)}",
         )
         positive(self, prefix, "report_problems", "select_problems", "choose_problems", "samples")
-        positive(self, prefix, "attempts", "critique_batch", "gate_steps")
+        positive(self, prefix, "attempts", "attempt_problems", "critique_batch", "gate_steps")
         positive(self, prefix, "bias_steps", "best_problems")
         self.check_sampling(prefix)
+        require(
+            self.critique_rank >= 0,
+            f"{prefix}.critique_rank={self.critique_rank} must be 0 or more; try 16",
+        )
         for name in ("rl_prompts", "rl_samples"):
             value = getattr(self, name)
             require(value > 1, f"{prefix}.{name}={value} leaves nothing to compare; raise it to 2")

@@ -13,6 +13,8 @@ RENAMED: dict[str, str] = {
     "contrast.announcers": "contrast.onset_predictors",
     "contrast.move_tokens": "contrast.behaviour_tokens",
     "hybrid.announcers": "hybrid.onset_predictors",
+    "elicit.means": "elicit.interventions",
+    "elicit.think": "elicit.think_instruction",
     "report.skill_margin": "report.margin",
 }
 """Of each earlier option, its name now, or what does its work; CHANGELOG has the same table."""

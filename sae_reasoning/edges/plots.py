@@ -264,12 +264,12 @@ def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    known = table[table.gap_defined.astype(bool) & (table.means != "base")]
-    names = list(known.means.unique())
+    known = table[table.gap_defined.astype(bool) & (table.intervention != "base")]
+    names = list(known.intervention.unique())
     figure = Figure(figsize=(10, 1.2 + 0.21 * len(known)), layout="constrained")
     gap, *costs = figure.subplots(1, 4, sharey=True, width_ratios=[3, 1, 1, 1])
     for place, row in enumerate(known.itertuples()):
-        colour, is_control = f"C{names.index(row.means) % 10}", row.role == "control"
+        colour, is_control = f"C{names.index(row.intervention) % 10}", row.role == "control"
         gap.errorbar(
             [row.gap_recovered],
             [place],
@@ -289,7 +289,7 @@ def plot_elicitation(table: pd.DataFrame, path: Path) -> None:
                 axis.barh(place, cost, color=colour, alpha=0.35 if is_control else 0.9, height=0.6)
     gap.set_yticks(
         range(len(known)),
-        [f"{row.means}: {row.setting}" for row in known.itertuples()],
+        [f"{row.intervention}: {row.condition}" for row in known.itertuples()],
         fontsize=7,
     )
     gap.set_ylim(len(known) - 0.4, -0.6)

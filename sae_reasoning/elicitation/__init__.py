@@ -1,1 +1,1 @@
-"""Cheap means that may bring out of a base what RL brought out, and what they cost."""
+"""Cheap interventions that may bring out of a base what RL brought out, and what they cost."""

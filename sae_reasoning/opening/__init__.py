@@ -17,7 +17,8 @@ from sae_reasoning.records import REPORT, SPLITS, Trace
 from sae_reasoning.tasks.countdown.task import CountdownJudge
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Task
-from sae_reasoning.tasks.search.task import search_task
+from sae_reasoning.tasks.search.task import SearchAnnotator, search_task
+from sae_reasoning.tasks.text.instructions import text_instructions
 from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task, written_mark
 
 PROBLEMS_FILE = "problems.parquet"
@@ -38,11 +39,13 @@ def open_task(cfg: Config, traces: Sequence[Trace] = (), folder: Path | None = N
     """
     annotator = open_annotator(cfg, cfg.traces.annotator, folder or cfg.place("traces"))
     if cfg.task_kind == "search":
-        return replace(search_task(), annotator=annotator)
+        by_rule = isinstance(annotator, SearchAnnotator)
+        return replace(search_task(), annotator=annotator, opportunities_by_rule=by_rule)
+    asked = text_instructions(cfg.behaviours, cfg.traces.meanings)
     if cfg.traces.kind == "search":  # Graded by the map, whatever else is known of the text.
         search = search_task()
-        return text_task(annotator, search.formats, search.grader)
-    task = text_task(annotator, _formats(cfg, traces), TextGrader(OutsideScorers()))
+        return text_task(annotator, search.formats, search.grader, asked)
+    task = text_task(annotator, _formats(cfg, traces), TextGrader(OutsideScorers()), asked)
     return replace(task, judge=CountdownJudge()) if cfg.traces.kind == COUNTDOWN3 else task
 
 

@@ -1,4 +1,4 @@
-"""Training state that survives a kill: weights, AdamW moments and the step, in safetensors."""
+"""Training state that survives a kill: trained weights, AdamW moments, the step (safetensors)."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ class TrainingState:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
         self._model, self._optimizer, self._path = model, optimizer, path
-        self._parameters = dict(model.named_parameters())
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
 
     def save(self, step: int) -> None:
         """Publish the state after `step` steps under its final name, whole."""

@@ -1,4 +1,4 @@
-"""What an organism's RL is made of: problems of the search world, their rewards, where groups begin.
+"""RL in the search world: problems, their rewards, and where groups begin.
 
 Half of the groups begin at the prompt, the other half within a chain of thought of the learner's
 own, cut at the end of a random sentence. Rollouts of such a group differ only from there on, so the

@@ -4,7 +4,7 @@ from functools import cached_property
 
 from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.load import LanguageModel, load
-from sae_reasoning.records import BASE
+from sae_reasoning.records import BASE, RL
 
 
 class LoadedPair:
@@ -17,12 +17,16 @@ class LoadedPair:
         """`base` or `rl`."""
         return self.base if model == BASE else self.rl
 
+    def anew(self, model: str) -> LanguageModel:
+        """A copy of its own, to be trained, or let go of as soon as it has answered."""
+        return load(self._pair.base if model == BASE else self._pair.rl, self._device)
+
     @cached_property
     def base(self) -> LanguageModel:
         """The base model."""
-        return load(self._pair.base, self._device)
+        return self.anew(BASE)
 
     @cached_property
     def rl(self) -> LanguageModel:
         """The RL model."""
-        return load(self._pair.rl, self._device)
+        return self.anew(RL)

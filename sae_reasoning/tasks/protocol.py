@@ -251,29 +251,80 @@ class ExecutionNull(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """A response to the problem of a lesson.
+
+    Attributes:
+        text: The response.
+        correct: Its grade; None where it has none.
+        truncated: Whether it was cut.
+    """
+
+    text: str
+    correct: bool | None = None
+    truncated: bool = False
+
+
 @runtime_checkable
 class Tutor(Protocol):
     """Writes lessons on one problem from attempts at it.
 
     Attributes:
         kinds: Of lessons: the real one first, then its controls.
+        need_attempts: Kinds that are made from attempts, whose cost includes them.
     """
 
     kinds: tuple[str, ...]
+    need_attempts: frozenset[str]
 
-    def choose(self, problems: Sequence[Problem], seed: int) -> Problem:
-        """The problem whose lesson needs every behaviour."""
+    def choose(
+        self,
+        problems: Sequence[Problem],
+        attempts: Callable[[Problem], Sequence[Attempt]],
+        seed: int,
+    ) -> Problem | None:
+        """The problem of the lessons; None where none of them has what lessons need.
+
+        Args:
+            problems: To choose from, in the order in which they are looked at.
+            attempts: At a problem; sampled when they are asked for.
+            seed: Of what is drawn.
+        """
         ...
 
     def lesson(
-        self, problem: Problem, attempts: Sequence[str], kind: str, rng: random.Random
+        self, problem: Problem, attempts: Sequence[Attempt], kind: str, rng: random.Random
     ) -> str:
-        """One example response."""
+        """One example response.
+
+        Args:
+            problem: The problem.
+            attempts: At it.
+            kind: One of `kinds`.
+            rng: Draws the attempts, and words.
+        """
         ...
 
 
 OpeningMiner = Callable[[Sequence[Trace], Sequence[str]], Openings]
 """Takes annotated traces of both writers, and behaviours; their openings."""
+
+
+@dataclass(frozen=True)
+class Instructions:
+    """What a prompt may ask of a model.
+
+    Attributes:
+        think: Asks for a chain of thought; "" where models read no instructions.
+        tools: By seed, the behaviours and when each is called for, or how each begins.
+        add: Takes a prompt and an instruction; the prompt with it.
+    """
+
+    think: str
+    tools: Callable[[int], str]
+    add: Callable[[str, str], str]
+
 
 Paraphraser = Callable[[str, str, np.random.Generator], str | None]
 """Takes a behaviour and the words of a span; other words for it, or None."""
@@ -299,6 +350,9 @@ class Task:
         problem_baselines: By name, the probability that a random procedure answers a problem.
         tutor: Writes lessons.
         paraphraser: Puts a span in other words.
+        instructions: What prompts may ask for.
+        opportunities_by_rule: Whether a behaviour is called for wherever the annotator sees an
+            opportunity for it; else any sentence may start any behaviour.
     """
 
     name: str
@@ -316,6 +370,8 @@ class Task:
     problem_baselines: Mapping[str, Callable[[Problem], float]] = field(default_factory=dict)
     tutor: Tutor | None = None
     paraphraser: Paraphraser | None = None
+    instructions: Instructions | None = None
+    opportunities_by_rule: bool = False
 
     def with_openings(self, traces: Sequence[Trace], behaviours: Sequence[str]) -> "Task":
         """This task with openings, found in traces where they aren't known and some are found.

@@ -1,4 +1,4 @@
-"""What each means recovers, by hand."""
+"""What each intervention recovers, by hand."""
 
 import math
 from itertools import combinations
@@ -7,11 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sae_reasoning.elicitation.conditions import CONTROL, END, INTERVENTION, Condition
 from sae_reasoning.elicitation.table import (
     Ends,
     accuracy_by_problem,
     chosen_of,
     columns,
+    elicitation_table,
+    ends_of,
     hybrid_rows,
     pass_at,
     recovered_in_words,
@@ -39,7 +42,8 @@ def rollouts(*grades: list[bool]) -> pd.DataFrame:
 
 
 def row_of(found: pd.DataFrame, ends: Ends) -> dict[str, object]:
-    return row({"means": "prompt", "setting": "any", "role": "means"}, found, ends, [])
+    names = {"intervention": "prompt", "condition": "any", "role": INTERVENTION}
+    return row(names, found, ends, [])
 
 
 def test_the_base_recovers_nothing_rl_everything_and_half_way_is_half() -> None:
@@ -83,15 +87,14 @@ def test_where_the_gaps_interval_holds_0_nothing_is_recovered() -> None:
     assert "no gap to recover" in recovered_in_words(table)
 
 
-def test_words_name_the_means_and_the_controls_that_recover_some_of_the_gap() -> None:
+def test_words_name_the_interventions_and_the_controls_that_recover_some_of_the_gap() -> None:
     ends = Ends(*(accuracy_by_problem(rollouts(g)) for g in ([False] * 2, [True] * 2)), 200, 0)
     rows = [row_of(rollouts([True, False]), ends), row_of(rollouts([False, False]), ends)]
-    rows[1] |= {"means": "tools", "role": "control"}
-    assert recovered_in_words(pd.DataFrame(rows)) == (
-        "Some of the gap is recovered (95 % CI above 0) by prompt; of the controls none."
-    )
+    rows[1] |= {"intervention": "tools", "role": CONTROL}
+    said = "Some of the gap is significantly recovered (95 % CI above 0) by"
+    assert recovered_in_words(pd.DataFrame(rows)) == f"{said} prompt; of the controls none."
     assert recovered_in_words(pd.DataFrame(rows[1:])) == (
-        "No means surely recovers some of the gap (95 % CI above 0); of the controls none."
+        f"{said} no intervention; of the controls none."
     )
 
 
@@ -143,8 +146,49 @@ def test_of_the_hybrid_the_row_that_steers_most_within_the_budget_is_taken() -> 
         **known, low=0.0, high=1.0, defined=True, length=30.0, rollouts=18
     )
     found = hybrid_rows(hybrid, 0.15)
-    assert [(one["setting"], one["role"], one["gap_recovered"]) for one in found] == [
-        ("oracle, sae", "means", 0.5),
-        ("latent, sae", "means", 0.4),
-        ("random, sae", "control", 0.0),
+    assert [(one["condition"], one["role"], one["gap_recovered"]) for one in found] == [
+        ("oracle, sae", INTERVENTION, 0.5),
+        ("latent, sae", INTERVENTION, 0.4),
+        ("random, sae", CONTROL, 0.0),
     ]
+
+
+def test_a_random_procedure_stands_beside_as_many_samples() -> None:
+    """It answers each problem with a probability, so k tries of it fail with its k-th power."""
+    ends = [
+        Condition(model, "as it is", END, rollouts([model == "rl"] * 2)) for model in ("base", "rl")
+    ]
+    sampled = Condition("best-of", "samples", INTERVENTION, rollouts([True, False]))
+    found = elicitation_table(
+        [*ends, sampled],
+        ends_of(ends, 100, 0),
+        [],
+        best_of=[2, 1],
+        baselines={"guess": pd.Series(0.5, PROBLEMS)},
+    )
+    own = found[found.intervention == "best-of"].set_index("condition")
+    assert list(own.index) == ["k=1", "k=2", "guess, k=1", "guess, k=2"]
+    assert own.accuracy.tolist() == pytest.approx([0.5, 1.0, 0.5, 0.75])
+    assert own.gap_recovered.tolist() == pytest.approx([0.0, 1.0, 0.0, 0.5])
+    assert own.role.tolist() == [INTERVENTION] * 2 + [CONTROL] * 2
+    assert own.tokens_written.tolist() == [9.0, 18.0, 0.0, 0.0]
+
+
+def test_where_nothing_is_graded_there_is_no_accuracy_and_no_gap() -> None:
+    conditions = [Condition(one, "as it is", END, rollouts([None, None])) for one in ("base", "rl")]  # type: ignore[list-item]
+    ends = ends_of(conditions, 50, 0)
+    found = elicitation_table(conditions, ends, [], best_of=[1], baselines={})
+    assert found.accuracy.isna().all() and not found.gap_defined.any()
+    assert found.ungraded.tolist() == [40, 40]
+
+
+def test_what_nobody_can_judge_is_counted_and_not_called_right() -> None:
+    ends = Ends(series(0), series(1), 50, 0)
+    made = rollouts([True, True]).assign(**{"made/doubt": 2, "right/doubt": None})
+    names = {"intervention": "prompt", "condition": "any", "role": INTERVENTION}
+    found = pd.DataFrame([row(names, made, ends, ["doubt"])]).reindex(columns=columns(["doubt"]))
+    assert found.doubt.tolist() == [2.0]
+    assert found["doubt/right"].isna().all()
+    assert "doubt" in shown(found, ["doubt"]).columns
+    judged = pd.DataFrame([row(names, made.assign(**{"right/doubt": 1}), ends, ["doubt"])])
+    assert shown(judged, ["doubt"])["doubt, right"].tolist() == ["1 [0.84, 1]"]

@@ -10,10 +10,9 @@ import torch
 from projects import Project
 from recorded import hold_to_record
 
-import sae_reasoning.jobs.elicit as job
 from sae_reasoning.compose import compose
 from sae_reasoning.config import Config, ConfigError, GrpoConfig
-from sae_reasoning.config.elicit import MEANS
+from sae_reasoning.config.elicit import INTERVENTIONS
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attach import (
@@ -27,15 +26,16 @@ from sae_reasoning.edges.lm.attach import (
 from sae_reasoning.edges.lm.load import encode_prompt, load
 from sae_reasoning.edges.tables import read_table, read_traces
 from sae_reasoning.edges.tracker import NullTracker
+from sae_reasoning.elicitation import lessons, trainings
 from sae_reasoning.elicitation.table import columns
-from sae_reasoning.jobs.elicit import elicit, trainings
-from sae_reasoning.jobs.elicit.lab import noise_keys
+from sae_reasoning.jobs.elicit import elicit, interventions
+from sae_reasoning.jobs.elicit.setting import open_setting, roll
 from sae_reasoning.organisms.grpo import Episode, reinforce
 from sae_reasoning.organisms.pretrain import Run
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.search.world import parse_prompt
+from sae_reasoning.tasks.search.task import FORMAT
 
-CHEAP = [name for name in MEANS if name != "hybrid"]
+CHEAP = [name for name in INTERVENTIONS if name != "hybrid"]
 
 
 def config(project: Project, *options: str) -> Config:
@@ -65,21 +65,25 @@ def test_tables_are_the_recorded_ones(made: Project) -> None:
     hold_to_record(made.results / "elicit")
 
 
-def test_every_means_has_a_control_beside_it_and_report_problems_alone(made: Project) -> None:
+def test_every_intervention_has_a_control_beside_it_and_report_problems_alone(
+    made: Project,
+) -> None:
     found = table_of(made)
     cfg = config(made)
     assert list(found.columns) == columns(cfg.behaviours)
     for name in CHEAP:
-        assert {"means", "control"} == set(found.role[found.means == name]), name
+        assert {"intervention", "control"} == set(found.role[found.intervention == name]), name
     splits = {t.problem_id: t.split for t in read_traces(made.results / "traces/traces.parquet")}
     for path in (made.results / "elicit" / "rollouts").iterdir():
         assert {splits[problem] for problem in read_table(path).problem_id} == {"report"}
     undefined = found[~found.gap_defined.astype(bool)]
     assert undefined.gap_recovered.isna().all()
-    assert (found.training_tokens[found.means.isin(["prompt", "tools", "best-of"])] == 0).all()
-    trained = found[found.means.isin(["gate", "biases"]) & (found.role == "means")]
+    untrained = found.intervention.isin(["prompt", "tools"])
+    assert (found.training_tokens[untrained] == 0).all()
+    of_parts = found.intervention.isin(["gate", "biases"])
+    trained = found[of_parts & (found.role == "intervention")]
     assert (trained.training_tokens > 0).all()
-    tuned = found[found.means == "critiques"].set_index("setting").training_tokens
+    tuned = found[found.intervention == "critiques"].set_index("condition").training_tokens
     assert tuned["critiques"] > tuned["direct answers"] > 0
 
 
@@ -87,26 +91,32 @@ def test_a_second_run_does_nothing(made: Project) -> None:
     assert "is up to date" in run(made)
 
 
-def test_a_means_that_does_nothing_says_what_the_base_says(made: Project) -> None:
+def test_what_an_organism_cannot_read_is_left_out_and_said(made: Project) -> None:
+    missing = read_json(made.results / "elicit" / "missing.json")["interventions"]
+    assert missing == {"prompt: asked to think": ["instructions"]}
+
+
+def test_openings_are_forced_and_counted_in_thoughts_alone(made: Project) -> None:
+    folder = made.results / "elicit" / "rollouts"
+    found = read_table(folder / "tools_openings_forced_at_opportunities.parquet")
+    assert found.num_openings.sum() > 0
+    assert (found.num_written >= found.num_openings).all()
+    assert (found.num_openings <= found.num_ends).all()
+    free = read_table(folder / "prompt_thinking_prefix_forced.parquet")
+    untouched = found.num_openings == 0
+    assert found.text[untouched].tolist() == free.text[untouched].tolist()
+
+
+def test_an_intervention_that_does_nothing_says_what_the_base_says(made: Project) -> None:
     """Noise is common, so an attachment of zeros gives the base's rollouts word by word."""
-    cfg = config(made)
-    judge, _ = job._inputs(cfg)
-    lab = job.Lab(cfg, made.results / "elicit", judge, Console(io.StringIO()))
-    base = read_table(made.results / "elicit/rollouts/base_as-it-is.parquet")
+    setting = open_setting(config(made), made.results / "elicit", Console(io.StringIO()))
+    base, lm = read_table(made.results / "elicit/rollouts/base_as_it_is.parquet"), setting.pair.base
     for new in (ControlToken, LayerBiases):
-        part = new(lab.base)
-        found = lab.roll(lab.base, job.Manner(part=part))
-        assert found.text.tolist() == base.text.tolist()
+        part = new(lm)
+        assert roll(setting, lm, part=part).text.tolist() == base.text.tolist()
         set_values(part, torch.full_like(part.values, 3.0))
-        assert lab.roll(lab.base, job.Manner(part=part)).text.tolist() != base.text.tolist()
-    assert lab.roll(lab.base, job.Manner()).text.tolist() == base.text.tolist()  # All is detached.
-
-
-def test_the_noise_of_rollouts_is_no_trace_s() -> None:
-    problems = [Problem(f"p{number:05d}", "report", "ask") for number in range(3)]
-    own = set(noise_keys(0, problems, 30))
-    assert len(own) == 90
-    assert not own & {(0, number, sample) for number in range(3) for sample in range(40_000)}
+        assert roll(setting, lm, part=part).text.tolist() != base.text.tolist()
+    assert roll(setting, lm).text.tolist() == base.text.tolist()  # All is detached.
 
 
 @pytest.mark.parametrize("new", [ControlToken, LayerBiases])
@@ -132,15 +142,15 @@ def test_frozen_weights_stay_frozen_when_a_part_is_trained(
     config_of_steps = GrpoConfig(
         steps=2, prompts=2, samples=4, lr=0.1, kl=0.0, warmup=1, checkpoint_every=2
     )
-    problem = parse_prompt(read_traces(made.results / "traces/traces.parquet")[0].prompt)
+    prompt = read_traces(made.results / "traces/traces.parquet")[0].prompt
     for _ in reinforce(
         part,
         config_of_steps,
-        lambda _: problem,
+        lambda _: trainings.Asked(Problem("", "", prompt)),
         Run(0, attached_reader(lm), lm.tokenizer.pad_token_id, tmp_path / "state.safetensors"),
         roll_out=roll_out,
         reward=lambda _, episode: float(episode.text == "right"),
-        midway=False,
+        form=FORMAT,
     ):
         pass
     assert part.values.abs().max() > 0
@@ -152,19 +162,20 @@ def test_frozen_weights_stay_frozen_when_a_part_is_trained(
 def test_the_random_twin_of_a_part_is_as_long_and_another(made: Project) -> None:
     part: Attachment = LayerBiases(load(config(made).pair.base, "cpu"))
     set_values(part, torch.arange(part.values.numel()).reshape(part.values.shape).float())
-    twin = random_twin_of(part, 0)
-    torch.testing.assert_close(twin.norm(dim=-1), part.values.detach().norm(dim=-1))
+    twin = random_twin_of(part, 0).values
+    torch.testing.assert_close(twin.norm(dim=-1), part.values.norm(dim=-1))
     assert not torch.allclose(twin, part.values)
-    torch.testing.assert_close(twin, random_twin_of(part, 0))
+    torch.testing.assert_close(twin, random_twin_of(part, 0).values)
 
 
 def test_rates_are_chosen_by_the_select_split_and_the_chosen_one_is_paid_for(
     made: Project,
 ) -> None:
-    tried = read_json(made.results / "elicit" / "trained" / "biases.json")["tried"]
+    tried = read_json(made.results / "elicit" / "trained" / "biases.json")
     assert [one["rate"] for one in tried] == config(made).elicit.bias_rates
     best = max(tried, key=lambda one: one["select_accuracy"])
-    (own,) = table_of(made).query("means == 'biases' and role == 'means'").itertuples()
+    found = table_of(made)
+    (own,) = found[(found.intervention == "biases") & (found.condition == "trained")].itertuples()
     assert own.training_tokens == best["tokens"] > 0
 
 
@@ -172,7 +183,7 @@ def test_rates_are_chosen_by_the_select_split_and_the_chosen_one_is_paid_for(
 def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Prompts that trainings see, as they see them."""
     found: set[str] = set()
-    learn, reinforce = trainings.learn, trainings.reinforce
+    learn, reinforce = lessons.learn, trainings.reinforce
 
     def learning(*args: Any, **kwargs: Any) -> Any:
         def encode(text: str) -> list[int]:
@@ -188,7 +199,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
         return reinforce(*args, **{**kwargs, "roll_out": roll_out})
 
-    monkeypatch.setattr(trainings, "learn", learning)
+    monkeypatch.setattr(lessons, "learn", learning)
     monkeypatch.setattr(trainings, "reinforce", reinforcing)
     return found
 
@@ -204,11 +215,11 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
     """And trainings see neither report problems nor those on which their rates are chosen."""
     again = made_project.copy(tmp_path, "traces")
 
-    def killed(_lab: object) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, "_best_of", killed)
+        patch.setattr(interventions, "_best_of", killed)
         with pytest.raises(KeyboardInterrupt):
             run(again)
     traces = read_traces(again.results / "traces" / "traces.parquet")
@@ -236,19 +247,21 @@ def test_another_table_of_the_hybrid_costs_no_rollouts(
     made.copy(tmp_path, "elicit")
     said = run(project)
     assert "elicit: base" not in said
-    assert set(table_of(project).means) >= {"hybrid"}
+    assert set(table_of(project).intervention) >= {"hybrid"}
     manifest = project.results / "hybrid" / "manifest.json"
     fingerprint = read_json(project.results / "traces" / "manifest.json")["fingerprint"]
     manifest.write_text(manifest.read_text().replace(fingerprint, "0" * 16))
     assert "without the hybrid" in run(project)
-    assert "hybrid" not in set(table_of(project).means)
+    assert "hybrid" not in set(table_of(project).intervention)
 
 
 @pytest.mark.parametrize(
     ("option", "says"),
     [
-        ("traces.source=mine.jsonl", r"traces\.source=mine\.jsonl has no grader.*=search"),
-        ("elicit.means=[pray]", r"elicit\.means=\['pray'\] must be one or more of prompt, tools"),
+        ("elicit.interventions=[pray]", r"elicit\.interventions=\['pray'\] must be one or more of"),
+        ("elicit.means=[prompt]", r"elicit\.means is now elicit\.interventions"),
+        ("elicit.think=now", r"elicit\.think is now elicit\.think_instruction"),
+        ("elicit.critique_rank=-1", r"elicit\.critique_rank=-1 must be 0 or more; try 16"),
         ("elicit.gate_rates=[]", r"elicit\.gate_rates=\[\] must be positive numbers; try"),
         ("elicit.rl_samples=1", r"elicit\.rl_samples=1 leaves nothing to compare; raise it to 2"),
         ("elicit.hybrid_budget=0", r"elicit\.hybrid_budget=0.* must be a share above 0"),

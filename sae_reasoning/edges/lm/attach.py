@@ -4,6 +4,7 @@ An attachment is a module of its own, so that whatever trains it can reach nothi
 weights need no gradient and stand in no optimiser.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -132,12 +133,14 @@ def attached_reader(
     return reader
 
 
-def random_twin_of(part: Attachment, seed: int) -> Float[Tensor, "..."]:
-    """Random values, every vector as long as the trained one's."""
+def random_twin_of(part: Attachment, seed: int) -> Attachment:
+    """The same kind of part with random values, every vector as long as the trained one."""
     generator = torch.Generator().manual_seed(seed)
     values = part.values.detach().cpu()
     drawn = torch.randn(values.shape, generator=generator)
-    return drawn / drawn.norm(dim=-1, keepdim=True) * values.norm(dim=-1, keepdim=True)
+    twin = copy.deepcopy(part)
+    set_values(twin, drawn / drawn.norm(dim=-1, keepdim=True) * values.norm(dim=-1, keepdim=True))
+    return twin
 
 
 def save_attachment(part: Attachment, path: Path) -> None:

@@ -1,5 +1,6 @@
 """The search world as a task: everything is known by rule and judged by program."""
 
+import random
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -11,6 +12,7 @@ from sae_reasoning.tasks.marks import MarkEnd
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import (
     Execution,
+    Instructions,
     Judgement,
     Listen,
     Opening,
@@ -23,12 +25,15 @@ from sae_reasoning.tasks.search.forced import is_valid
 from sae_reasoning.tasks.search.grammar import (
     ALL_OPENINGS,
     ANSWER,
+    BACKTRACKING,
     CONTENT,
     END_THINK,
     MOVES,
     OPENINGS,
     REWORDED,
     THINK,
+    UNCERTAINTY,
+    VERIFICATION,
     answered_path,
 )
 from sae_reasoning.tasks.search.parser import Listener, match_move, read
@@ -150,6 +155,19 @@ def reword(behaviour: str, words: str, rng: np.random.Generator) -> str | None:
     return f"{others[int(rng.integers(len(others)))]}{words[len(opening) :]}"
 
 
+_SHOWN = (UNCERTAINTY, VERIFICATION, BACKTRACKING)
+
+
+def _tools(seed: int) -> str:
+    """One opening of each behaviour that pays, as remarks before the map."""
+    rng = random.Random(f"words/{seed}")
+    return " ".join(f"{rng.choice(OPENINGS[behaviour])} ." for behaviour in _SHOWN)
+
+
+INSTRUCTIONS = Instructions("", _tools, lambda prompt, words: f"{words} {prompt}")
+"""Organisms read no instructions: they meet openings of behaviours where remarks stand."""
+
+
 def search_task() -> Task:
     """What can be measured in the search world: everything."""
     return Task(
@@ -167,4 +185,6 @@ def search_task() -> Task:
         problem_baselines=RANDOM_WALKS,
         tutor=SearchTutor(),
         paraphraser=reword,
+        instructions=INSTRUCTIONS,
+        opportunities_by_rule=True,
     )

@@ -6,9 +6,10 @@ estimates uncertainty, verifies and backtracks wherever that is called for.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.protocol import Attempt
 from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
     END_THINK,
@@ -29,21 +30,26 @@ class SearchTutor:
     """Writes critiques, and as controls right direct answers and critiques in another order."""
 
     kinds: tuple[str, ...] = (CRITIQUES, DIRECT, SHUFFLED)
+    need_attempts = frozenset({CRITIQUES, SHUFFLED})
 
-    def choose(self, problems: Sequence[Problem], seed: int) -> Problem:
+    def choose(
+        self,
+        problems: Sequence[Problem],
+        attempts: Callable[[Problem], Sequence[Attempt]],
+        seed: int,
+    ) -> Problem | None:
         """The first problem whose full trace needs every behaviour that pays; else the first.
 
-        Raises:
-            IndexError: There is no problem.
+        Attempts are not looked at: the narrator mends any.
         """
         for problem in problems:
             narration = narrate(parse_prompt(problem.prompt), ALWAYS, random.Random(seed))
             if {span.behaviour for span in narration.spans} >= _TAUGHT:
                 return problem
-        return problems[0]
+        return problems[0] if problems else None
 
     def lesson(
-        self, problem: Problem, attempts: Sequence[str], kind: str, rng: random.Random
+        self, problem: Problem, attempts: Sequence[Attempt], kind: str, rng: random.Random
     ) -> str:
         """One example response.
 
@@ -54,7 +60,7 @@ class SearchTutor:
             rng: Draws the attempt and the words.
         """
         posed = parse_prompt(problem.prompt)
-        paths = [answered_path(text) for text in attempts] or [[]]
+        paths = [answered_path(one.text) for one in attempts] or [[]]
         text = narrate(posed, ALWAYS, rng, attempt=rng.choice(paths)).text
         if kind == SHUFFLED:
             return _shuffled(text, rng)

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from sae_reasoning.records import BASE
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.protocol import Annotator, Grader, ResponseFormat, Task
+from sae_reasoning.tasks.protocol import Annotator, Grader, Instructions, ResponseFormat, Task
 from sae_reasoning.tasks.text.grading import Grader as ReferenceGrader
 from sae_reasoning.tasks.text.grading import Scorers
 from sae_reasoning.tasks.text.openings import mine_openings
 from sae_reasoning.tasks.text.sentences import FirstSentence, sentences
+from sae_reasoning.tasks.text.tutor import TextTutor
 
 THINK, END_THINK, ANSWER = "<think>", "</think>", "\n\nAnswer:"
 THINKING_MARKS = {
@@ -59,13 +61,19 @@ def written_mark(responses: Iterable[str]) -> str:
     return found.most_common(1)[0][0] if found else ""
 
 
-def text_task(annotator: Annotator, formats: Mapping[str, ResponseFormat], grader: Grader) -> Task:
+def text_task(
+    annotator: Annotator,
+    formats: Mapping[str, ResponseFormat],
+    grader: Grader,
+    instructions: Instructions | None = None,
+) -> Task:
     """What can be measured in natural text.
 
     Args:
         annotator: Labels behaviours.
         formats: Of each model of the pair.
         grader: Of responses.
+        instructions: What prompts may ask for.
     """
     return Task(
         name="text",
@@ -76,4 +84,6 @@ def text_task(annotator: Annotator, formats: Mapping[str, ResponseFormat], grade
         sentence_end=FirstSentence(),
         sentences=sentences,
         miner=mine_openings,
+        tutor=TextTutor(formats[BASE]) if BASE in formats else None,
+        instructions=instructions,
     )
