@@ -81,7 +81,7 @@ def sum_example(rng: random.Random) -> tuple[str, str]:
     thought = f"I add {one} and {two}."
     if rng.random() < 0.5:
         wrong = total + rng.choice((-1, 1))
-        thought += f" That makes {wrong}. Wait, that is wrong. I try it again."
+        thought += f" That makes {wrong}. Wait, {wrong} is wrong. I try it again."
     return f"What is {one} + {two}?", f"{thought} That makes {total}. The answer is {total}."
 
 

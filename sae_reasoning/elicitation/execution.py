@@ -11,24 +11,26 @@ class Made:
     """One behaviour in one response.
 
     Attributes:
-        spans: How often it's made.
+        spans: How often it's made; None where the response couldn't be annotated.
         right: How often at an opportunity and rightly; None where nothing can tell.
     """
 
-    spans: int
+    spans: int | None
     right: int | None
 
 
 def behaviours_made(
-    text: str, annotation: Annotation, behaviours: Sequence[str]
+    text: str, annotation: Annotation | None, behaviours: Sequence[str]
 ) -> Mapping[str, Made]:
     """Of each behaviour, what a response makes of it.
 
     Args:
         text: The response.
-        annotation: Of it.
+        annotation: Of it, where there is one.
         behaviours: To be counted.
     """
+    if annotation is None:
+        return dict.fromkeys(behaviours, Made(None, None))
     taken = {
         (o.behaviour, len(text[: o.char_end].rstrip())) for o in annotation.opportunities if o.taken
     }

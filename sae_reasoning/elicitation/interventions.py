@@ -95,10 +95,11 @@ def tools(material: Material, share: Callable[[], float]) -> Iterator[Variant]:
     if not words and task.instructions:
         words = task.instructions.tools(own.seed)
     yield Variant(TOOLS, "behaviours in the prompt", *_asked(material, words))
-    openings, behaviours, seed = task.openings, material.behaviours, own.seed
-    prefix = thinking_prefix(task)
-    if openings is None or not material.listens:
-        lacks = (*task.missing("openings"), *(() if material.listens else ("streaming annotator",)))
+    openings, prefix, seed = task.openings, thinking_prefix(task), own.seed
+    behaviours = [one for one in material.behaviours if openings and openings.usual(one)]
+    if openings is None or not behaviours or not material.listens:
+        lacks = () if behaviours else ("openings",)
+        lacks += () if material.listens else ("streaming annotator",)
         yield Variant(TOOLS, AT_OPPORTUNITIES, Prompting(), lacks)
     elif task.opportunities_by_rule:
         choose = where_called_for(openings, behaviours, seed)
@@ -112,7 +113,7 @@ def tools(material: Material, share: Callable[[], float]) -> Iterator[Variant]:
         lacks = () if rates and sentences else ("behaviours in the RL model's select traces",)
         choose = at_rates(openings, rates, seed)
         forced = Prompting(beginning=prefix, openings=choose)
-        yield Variant(TOOLS, "openings forced at the RL model's rate", forced, lacks)
+        yield Variant(TOOLS, "openings forced at the rate of RL", forced, lacks)
         control = Prompting(beginning=prefix, openings=other_words(choose, sentences, seed))
         yield Variant(TOOLS, "other words forced as often", control, lacks, CONTROL)
 

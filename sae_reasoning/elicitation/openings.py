@@ -105,7 +105,7 @@ class OpeningWriter:
         return text.lstrip().startswith(form.thinking_prefix) and not is_over
 
 
-def with_openings(writer_of: Callable[[int], OpeningWriter]) -> Callable[[Sampler], Sampler]:
+def forcing_openings(writer_of: Callable[[int], OpeningWriter]) -> Callable[[Sampler], Sampler]:
     """Makes of a sampler one that writes openings, and else samples as the other does.
 
     Args:

@@ -12,13 +12,13 @@ from sae_reasoning.elicitation.execution import behaviours_made
 from sae_reasoning.elicitation.openings import (
     OpeningWriter,
     Words,
+    forcing_openings,
     replayed,
-    with_openings,
 )
 from sae_reasoning.records import BASE
 from sae_reasoning.rollouts.respond import Sampling, prefix_of, respond
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.protocol import Task
+from sae_reasoning.tasks.protocol import Task, Unlabelled
 
 
 def answers(
@@ -67,11 +67,15 @@ def answers(
             said=list(prefixes[row].begun_ids),
         )
 
-    sampler = with_openings(writer_of) if prompting.openings else None
+    sampler = forcing_openings(writer_of) if prompting.openings else None
     made = respond(lm, prefixes, sampling, sampler=sampler, part=part)
+    unlabelled = [
+        Unlabelled(problem, one.text, one.truncated)
+        for (problem, _), one in zip(rows, made, strict=True)
+    ]
+    labelled = task.annotate_all(unlabelled, model=model)
     found = []
     for row, ((problem, sample), one) in enumerate(zip(rows, made, strict=True)):
-        judged = task.annotate(problem, one.text, truncated=one.truncated, model=model)
         written = replayed(writer_of(row), one.token_ids) if prompting.openings else None
         plain = encode_prompt(lm.tokenizer, problem.prompt)
         given = len(one.prefix.prompt_ids) + len(one.prefix.begun_ids)
@@ -80,7 +84,7 @@ def answers(
             "sample": sample,
             "prompt": problem.prompt,
             "text": one.text,
-            "correct": judged.correct,
+            "correct": task.grade(problem, one.text, truncated=one.truncated, model=model),
             "truncated": one.truncated,
             "num_tokens": len(one.token_ids),
             "num_written": written.num_written if written else 0,
@@ -88,7 +92,7 @@ def answers(
             "num_ends": written.num_ends if written else 0,
             "prompt_tokens": given - len(plain),
         }
-        for behaviour, counts in behaviours_made(one.text, judged, behaviours).items():
+        for behaviour, counts in behaviours_made(one.text, labelled[row], behaviours).items():
             record |= {f"made/{behaviour}": counts.spans, f"right/{behaviour}": counts.right}
         found.append(record)
     return pd.DataFrame(found)

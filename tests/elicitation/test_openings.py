@@ -11,12 +11,12 @@ from sae_reasoning.elicitation.openings import (
     Words,
     anywhere,
     at_rates,
+    forcing_openings,
     other_words,
     plain_sentences,
     replayed,
     rl_rates,
     where_called_for,
-    with_openings,
 )
 from sae_reasoning.organisms.cells import JUDGED
 from sae_reasoning.records import TokenOpportunity, TokenSpan, Trace
@@ -77,7 +77,7 @@ def test_openings_are_written_and_all_else_is_the_samplers() -> None:
     def sampled(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
         return torch.tensor([2 + (step + 1) % 2] * len(rows))
 
-    sampler = with_openings(lambda row: writer(begun[row]))(sampled)
+    sampler = forcing_openings(lambda row: writer(begun[row]))(sampled)
     steps = [sampler(torch.zeros(2, 7), torch.arange(2), step).tolist() for step in range(8)]
     ids = [[step[row] for step in steps] for row in range(2)]
     thinking, answering = (" ".join(VOCABULARY[i] for i in own) for own in ids)

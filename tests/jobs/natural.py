@@ -22,4 +22,5 @@ def sums_experiment(pair: PairConfig, folder: Path) -> Config:
     cfg.traces.cues = {"backtracking": ["wait"]}
     cfg.traces.meanings = {"backtracking": "leaves a line of thought that fails."}
     cfg.traces.num_problems, cfg.traces.max_new_tokens = len(sums), 48
+    cfg.traces.base_samples = cfg.traces.rl_samples = 4
     return cfg

@@ -51,7 +51,8 @@ def test_every_intervention_that_words_allow_is_tried_and_the_rest_is_said(
     assert conditions == {
         *("base: as it is", "rl: as it is"),
         *("prompt: asked to think", "prompt: answer prefix forced"),
-        "tools: behaviours in the prompt",
+        *("tools: behaviours in the prompt", "tools: openings forced at the rate of RL"),
+        "tools: other words forced as often",
         *("critiques: critiques", "critiques: right attempts", "critiques: shuffled critiques"),
         *("gate: trained", "gate: random", "biases: trained", "biases: random"),
         *("best-of: k=1", "best-of: k=4"),
@@ -59,7 +60,6 @@ def test_every_intervention_that_words_allow_is_tried_and_the_rest_is_said(
     missing = read_json(cfg.folder / "elicit" / "missing.json")["interventions"]
     assert missing == {
         "prompt: thinking prefix forced": ["thinking prefix"],
-        "tools: openings forced at opportunities": ["openings"],
         "best-of: control": ["random procedure that answers problems"],
     }
     assert "left out: prompt: thinking prefix forced; there is no thinking prefix" in said
@@ -112,6 +112,21 @@ def test_critiques_are_made_of_the_bases_own_attempts_and_train_an_adapter(
         < sum(p.numel() for p in load(cfg.pair.rl, "cpu").model.parameters())
     )
     assert all(len(both) == 2 for both in TEMPLATES)
+
+
+def test_openings_come_as_often_as_the_rl_model_begins_and_other_words_where_they_do(
+    made: tuple[Config, str],
+) -> None:
+    cfg, _ = made
+    folder = cfg.folder / "elicit" / "rollouts"
+    forced, other = (
+        read_table(folder / f"tools_{name}.parquet")
+        for name in ("openings_forced_at_the_rate_of_RL", "other_words_forced_as_often")
+    )
+    assert 0 < forced.num_openings.sum() < forced.num_ends.sum()
+    assert forced.num_written.sum() >= forced.num_openings.sum() > 0
+    assert other.num_openings.sum() > 0
+    assert forced["made/backtracking"].sum() > 0
 
 
 def test_a_second_run_does_nothing(made: tuple[Config, str]) -> None:
