@@ -98,9 +98,9 @@ def tools(material: Material, share: Callable[[], float]) -> Iterator[Variant]:
     openings, prefix, seed = task.openings, thinking_prefix(task), own.seed
     behaviours = [one for one in material.behaviours if openings and openings.usual(one)]
     if openings is None or not behaviours or not material.listens:
-        lacks = () if behaviours else ("openings",)
-        lacks += () if material.listens else ("streaming annotator",)
-        yield Variant(TOOLS, AT_OPPORTUNITIES, Prompting(), lacks)
+        needs = {"openings": bool(behaviours), "streaming annotator": material.listens}
+        missing = tuple(name for name, is_there in needs.items() if not is_there)
+        yield Variant(TOOLS, AT_OPPORTUNITIES, Prompting(), missing)
     elif task.opportunities_by_rule:
         choose = where_called_for(openings, behaviours, seed)
         yield Variant(TOOLS, AT_OPPORTUNITIES, Prompting(beginning=prefix, openings=choose))

@@ -191,9 +191,9 @@ def row(
     for behaviour in behaviours:
         for kind, name in (("made", behaviour), ("right", f"{behaviour}/right")):
             counts = rollouts[f"{kind}/{behaviour}"].astype(float)
-            if counts.isna().any():  # Nothing tells what is right.
+            if kind == "right" and counts.isna().any():  # Nothing tells what is right.
                 continue
-            rate = ends.mean(counts.groupby(rollouts.problem_id).mean())
+            rate = ends.mean(counts.groupby(rollouts.problem_id).mean().dropna())
             found |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
     return found
 

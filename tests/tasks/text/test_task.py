@@ -74,12 +74,8 @@ def test_a_chain_of_thought_ends_with_the_mark_that_goes_with_its_beginning(mark
 
 
 def test_what_natural_text_has_no_means_for_is_missing():
-    assert TASK.missing("openings", "judge", "null", "tutor") == (
-        "openings",
-        "judge",
-        "null",
-        "tutor",
-    )
+    lacks = ("openings", "judge", "null")
+    assert TASK.missing(*lacks, "tutor") == lacks
 
 
 @pytest.mark.parametrize(
