@@ -14,13 +14,11 @@ from dataclasses import dataclass, field, replace
 from sae_reasoning.config import GrpoConfig, PretrainConfig
 from sae_reasoning.organisms.corpus import Share
 from sae_reasoning.organisms.grpo import Episode
-from sae_reasoning.tasks.countdown.narrator import ALWAYS, Rates, guess, narrate
+from sae_reasoning.tasks.countdown.narrator import ALWAYS, FORMAT, Rates, guess, narrate
 from sae_reasoning.tasks.countdown.parrot import parroted
 from sae_reasoning.tasks.countdown.reader import answered
 from sae_reasoning.tasks.countdown.wordings import BACKTRACKING, BEHAVIOURS, VERIFICATION
 from sae_reasoning.tasks.countdown.world import CountdownProblem, sample_problem
-from sae_reasoning.tasks.protocol import ResponseFormat
-from sae_reasoning.tasks.text.task import ANSWER, END_THINK, THINK
 
 HAVING, LACKING, TAUGHT, REINFORCED, PARROTING = (
     "countdown_base",
@@ -30,7 +28,7 @@ HAVING, LACKING, TAUGHT, REINFORCED, PARROTING = (
     "countdown_parrot",
 )
 
-FORM = ResponseFormat(THINK, END_THINK, ANSWER, enters_by_choice=True)
+FORM = FORMAT
 """How the adapted models lay out their responses."""
 JUDGED = BEHAVIOURS
 """Behaviours whose answer is known."""

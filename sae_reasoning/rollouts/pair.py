@@ -2,8 +2,9 @@
 
 from functools import cached_property
 
-from sae_reasoning.config import PairConfig
+from sae_reasoning.config import ModelConfig, PairConfig
 from sae_reasoning.edges.lm.load import LanguageModel, load
+from sae_reasoning.edges.lm.lora import LoraLearner, LoraShape, lora_learner
 from sae_reasoning.records import BASE, RL
 
 
@@ -19,7 +20,20 @@ class LoadedPair:
 
     def anew(self, model: str) -> LanguageModel:
         """A copy of its own, to be trained, or let go of as soon as it has answered."""
-        return load(self._pair.base if model == BASE else self._pair.rl, self._device)
+        return load(self._config(model), self._device)
+
+    def adapted(self, model: str, rank: int, seed: int) -> LoraLearner:
+        """A copy of its own with a new adapter on all blocks; alpha is twice the rank.
+
+        Args:
+            model: `base` or `rl`.
+            rank: Of the adapter.
+            seed: Of its weights.
+        """
+        return lora_learner(self._config(model), LoraShape(rank, 2 * rank), seed, self._device)
+
+    def _config(self, model: str) -> ModelConfig:
+        return self._pair.base if model == BASE else self._pair.rl
 
     @cached_property
     def base(self) -> LanguageModel:

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from sae_reasoning.config import ElicitConfig
-from sae_reasoning.edges.lm.adapter import new_adapter
 from sae_reasoning.edges.lm.attach import (
     Attachment,
     attached_reader,
@@ -24,7 +23,10 @@ from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, encode_res
 from sae_reasoning.elicitation.conditions import Cost
 from sae_reasoning.elicitation.lessons import Lessons, teach
 from sae_reasoning.elicitation.trainings import Learner, Tried, best_of, reinforce_part
+from sae_reasoning.organisms.pretrain import Read
+from sae_reasoning.records import BASE
 from sae_reasoning.rollouts.episodes import learner as roll_out_of
+from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
 from sae_reasoning.rollouts.respond import Sampling
 from sae_reasoning.tasks.problems import Problem
@@ -39,7 +41,7 @@ class Trainer:
         own: Options.
         task: Grades.
         problems: That trainings see.
-        anew: The base, loaded anew.
+        pair: Whose base is trained.
         score: Share of right answers on the problems on which is chosen, with a part attached or
             without.
         sampling: How training `name` rolls out.
@@ -50,7 +52,7 @@ class Trainer:
     own: ElicitConfig
     task: Task
     problems: Sequence[Problem]
-    anew: Callable[[], LanguageModel]
+    pair: LoadedPair
     score: Callable[[LanguageModel, Attachment | None], float]
     sampling: Callable[[str], Sampling]
     kept: Parts
@@ -65,36 +67,43 @@ class Trainer:
         def tried() -> list[dict[str, Any]]:
             found = []
             for rate in self.own.critique_rates:
-                lm, _ = self._learner()
-                for steps, tokens in self._teach(lm, lessons, kind, rate):
+                lm, learner, _ = self._learner()
+                for steps, tokens in self._teach(lm, learner, lessons, kind, rate):
                     found.append(Tried(rate, steps, self.score(lm, None), tokens))
             return [one.record() for one in found]
 
         best = best_of([Tried(**row) for row in self.kept.json(kind, tried)])
-        lm, save = self._learner()
-        training = self._teach(lm, lessons, kind, best.rate)
+        lm, learner, save = self._learner()
+        training = self._teach(lm, learner, lessons, kind, best.rate)
         tokens = next(tokens for steps, tokens in training if steps == best.steps)
         save(self.kept.folder / kind.replace(" ", "_"))
-        trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
+        trained = sum(weight.numel() for weight in learner.module.parameters())
         return lm, Cost(tokens, best.steps, trained)
 
     def _teach(
-        self, lm: LanguageModel, lessons: Lessons, kind: str, rate: float
+        self, lm: LanguageModel, learner: Learner, lessons: Lessons, kind: str, rate: float
     ) -> Iterator[tuple[int, int]]:
         def ended(text: str) -> list[int]:
             return [*encode_response(lm.tokenizer, text)[0], *lm.end_ids[:1]]
 
-        learner = Learner(lm.model, plain_reader, lm.tokenizer.pad_token_id, self._state)
         encode = partial(encode_prompt, lm.tokenizer)
         return teach(learner, self.own, rate, partial(lessons.draw, kind), encode, ended)
 
-    def _learner(self) -> tuple[LanguageModel, Callable[[Path], object]]:
+    def _learner(self) -> tuple[LanguageModel, Learner, Callable[[Path], object]]:
         """The base anew, with all weights or an adapter to be trained, and what saves these."""
-        lm, rank = self.anew(), self.own.critique_rank
-        if rank:
-            return lm, new_adapter(lm.model, rank, self.own.seed)
+        if rank := self.own.critique_rank:
+            made = self.pair.adapted(BASE, rank, self.own.seed)
+            return made.lm, self._learns(made.lm, made.part, made.reader), made.save
+        lm = self.pair.anew(BASE)
         lm.model.requires_grad_(True)
-        return lm, partial(save_model, lm.model, lm.tokenizer, dtype=torch.float32)
+        save = partial(save_model, lm.model, lm.tokenizer, dtype=torch.float32)
+        return lm, self._learns(lm, lm.model, plain_reader), save
+
+    def _learns(
+        self, lm: LanguageModel, module: nn.Module, reader: Callable[[nn.Module], Read]
+    ) -> Learner:
+        state = self.kept.folder / "training.safetensors"
+        return Learner(module, reader, lm.tokenizer.pad_token_id, state)
 
     def reinforced(
         self,
@@ -136,7 +145,7 @@ class Trainer:
         """Train a part at one rate; the reward of each step, and tokens rolled out."""
         on_policy = replace(self.sampling(name), temperature=1.0)
         assert isinstance(part, nn.Module)
-        learner = Learner(part, attached_reader(lm), lm.tokenizer.pad_token_id, self._state)
+        learner = self._learns(lm, part, attached_reader(lm))
         roll_out = roll_out_of(lm, on_policy, part)
         curve, counts = [], [0]
         for reward, tokens in reinforce_part(
@@ -147,7 +156,3 @@ class Trainer:
             if len(curve) % 10 == 0:
                 self.say(f"elicit: {name}, step {len(curve)}, reward {reward:.2f}")
         return curve, counts[-1]
-
-    @property
-    def _state(self) -> Path:
-        return self.kept.folder / "training.safetensors"

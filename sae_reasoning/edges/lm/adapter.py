@@ -1,12 +1,10 @@
 """PEFT adapters on a base: what GRPO with LoRA leaves, merged into the weights or beside them."""
 
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -90,42 +88,6 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     if config.merge_adapter:
         return cast(PreTrainedModel, both.merge_and_unload(safe_merge=True))
     return base
-
-
-def new_adapter(model: PreTrainedModel, rank: int, seed: int) -> Callable[[Path], None]:
-    """Put a new LoRA adapter beside every linear layer of a model; nothing else is trained then.
-
-    Its update is 0 until it's trained, and is scaled by 2 (alpha = 2 rank).
-
-    Args:
-        model: Changed in place.
-        rank: Of the update.
-        seed: Of the adapter's weights.
-
-    Returns:
-        What saves the adapter into a folder, as `pair.*.adapter` reads it.
-
-    Raises:
-        ConfigError: PEFT isn't there.
-    """
-    if find_spec("peft") is None:
-        raise ConfigError(
-            f"elicit.critique_rank={rank} needs peft; pip install 'sae_reasoning[peft]', or set 0 "
-            "to train all weights"
-        )
-    from peft import LoraConfig, get_peft_model
-
-    options = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        both: Any = get_peft_model(model, options)
-
-    def save(folder: Path) -> None:
-        both.save_pretrained(folder)
-
-    return save
 
 
 def _untie(model: PreTrainedModel) -> None:

@@ -136,7 +136,7 @@ def _trainer(setting: Setting) -> Trainer:
         own=material.own,
         task=material.task,
         problems=setting.training,
-        anew=partial(setting.pair.anew, BASE),
+        pair=setting.pair,
         score=partial(score, setting),
         sampling=lambda name: setting.sampling(f"trained/{name}"),
         kept=setting.trained,

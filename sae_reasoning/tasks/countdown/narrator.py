@@ -23,9 +23,11 @@ from sae_reasoning.tasks.countdown.wordings import (
     trained,
 )
 from sae_reasoning.tasks.countdown.world import CountdownProblem, Pair, compute
+from sae_reasoning.tasks.protocol import ResponseFormat
 from sae_reasoning.tasks.text.task import ANSWER, END_THINK, THINK
 
 THINKING, DIRECT = THINK, ANSWER.strip()
+FORMAT = ResponseFormat(THINK, END_THINK, ANSWER, enters_by_choice=True)
 """What a response begins with: a chain of thought, or the answer."""
 
 
