@@ -168,13 +168,12 @@ class Additions:
 
 @runtime_checkable
 class SentenceEnd(Protocol):
-    """Says where the first sentence of a text ends, while it is written.
+    """Says where the first sentence of a text ends, while it is written."""
 
-    Attributes:
-        marks: Characters; a text without any of them has not ended.
-    """
-
-    marks: str
+    @property
+    def marks(self) -> str:
+        """Characters; a text without any of them has not ended."""
+        ...
 
     def find(self, text: str, *, is_last: bool) -> int | None:
         """One past the last character of the mark; None where it has not ended.

@@ -33,6 +33,22 @@ class ContrastConfig(SamplingConfig):
         pass_problems: Problems of pass@k.
         pass_samples: Rollouts a problem of pass@k.
         corrupted_traces: Chains of thought that are corrupted.
+        execution_value: When executions are valued by letting the RL model complete: `auto` where
+            no program with a chance level judges them, `always`, or `never`.
+        value_starts: Of the report starts, those that are valued, of a behaviour at most; those
+            with headroom first.
+        value_select_starts: The same of the select starts, by which openings and vectors are
+            chosen.
+        value_openings: Openings of a behaviour of which the best is chosen so, the commonest.
+        pilot_samples: Completions from each report start, apart from all others, that tell
+            whether it has headroom.
+        headroom: A start has headroom where a share of those between these two is right, the two
+            left out.
+        completions: The RL model's completions, each execution's value.
+        select_completions: The same on the select split.
+        own_tries: Sentences that each model writes at a start, among which are its own executions.
+        own_share: Of those, the share that must be the behaviour; a model that makes it less often
+            has an opening written for it, drawn from its own distribution.
         behaviour_tokens: Tokens after which a started behaviour is truncated.
         token_budget: Tokens of one forward pass.
         seed: Of places, draws and sampling noise.
@@ -54,6 +70,16 @@ class ContrastConfig(SamplingConfig):
     pass_problems: int = 40
     pass_samples: int = 32
     corrupted_traces: int = 200
+    execution_value: str = "auto"
+    value_starts: int = 160
+    value_select_starts: int = 30
+    value_openings: int = 6
+    pilot_samples: int = 4
+    headroom: list[float] = field(default_factory=lambda: [0.1, 0.9])
+    completions: int = 8
+    select_completions: int = 2
+    own_tries: int = 4
+    own_share: float = 0.1
     max_new_tokens: int = 320
     behaviour_tokens: int = 30
     batch_size: int = 512
@@ -65,7 +91,24 @@ class ContrastConfig(SamplingConfig):
         positive(self, prefix, "onset_places", "onset_samples")
         positive(self, prefix, "select_starts", "best_of", "onset_predictors", "controls")
         positive(self, prefix, "pass_problems", "pass_samples", "corrupted_traces")
-        positive(self, prefix, "behaviour_tokens", "token_budget")
+        positive(self, prefix, "behaviour_tokens", "token_budget", "value_starts")
+        positive(self, prefix, "value_select_starts", "value_openings", "completions")
+        positive(self, prefix, "pilot_samples")
+        positive(self, prefix, "select_completions", "own_tries", "own_share")
+        one_of(f"{prefix}.execution_value", self.execution_value, ("auto", "always", "never"))
+        require(
+            self.completions > 1,
+            f"{prefix}.completions={self.completions} can't be halved, and one half chooses the "
+            "best try that the other values; try 8",
+        )
+        require(
+            self.own_share <= 1,
+            f"{prefix}.own_share={self.own_share} is a share, at most 1; try 0.1",
+        )
+        require(
+            len(self.headroom) == 2 and 0 <= self.headroom[0] < self.headroom[1] <= 1,
+            f"{prefix}.headroom={self.headroom} must be two shares in order; try [0.1,0.9]",
+        )
         self.check_sampling(prefix)
         unknown = [kind for kind in self.vectors if kind not in _VECTORS]
         require(
@@ -103,6 +146,12 @@ class ReportConfig:
         able: Chance-corrected accuracy (0 is chance, 1 is always right) above which a model
             executes a behaviour.
         unable: Chance-corrected accuracy below which it can't; in between it can in part.
+        cosmetic_margin: Share of right answers by which a behaviour's own content may surpass other
+            content, and none of the behaviour, and still make no difference.
+        min_displaced: Starts with a displaced sentence, below which executions are valued against
+            foreign ones.
+        min_gap: Share of right answers that rests on a behaviour, below which a page says that
+            little does.
         min_opportunities: Opportunities of both models, below which no rate is judged.
         min_starts: Starts, below which no execution is judged.
         min_problems: Problems that those must come from.
@@ -115,6 +164,9 @@ class ReportConfig:
     margin: float = 0.3
     able: float = 0.4
     unable: float = 0.2
+    cosmetic_margin: float = 0.05
+    min_displaced: int = 80
+    min_gap: float = 0.2
     min_opportunities: int = 100
     min_starts: int = 50
     min_problems: int = 30
@@ -131,7 +183,8 @@ class ReportConfig:
     def __post_init__(self) -> None:
         prefix = "report"
         positive(self, prefix, "rate_difference", "margin", "min_opportunities")
-        positive(self, prefix, "min_starts", "min_problems")
+        positive(self, prefix, "min_starts", "min_problems", "min_displaced")
+        positive(self, prefix, "cosmetic_margin", "min_gap")
         require(
             self.margin < 1,
             f"{prefix}.margin={self.margin} is a share, below 1; try 0.3",

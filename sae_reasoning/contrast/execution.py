@@ -97,7 +97,7 @@ def execution_accuracy(
         found.append(record.share(ACCURACY, model, SHUFFLED, valid))
     gap = (DIFFERENCE, OWN_OPENING, own[RL], own[BASE])
     found.append(record.difference(ACCURACY, *gap))
-    found.append(record.difference_beyond_chance(CORRECTED, *gap, chance))
+    found.append(record.relative_difference(CORRECTED, *gap, 1 - chance))
     best = _best_opening(select, openings, continue_, judge)
     if best:
         add(BASE, BEST_OPENING, run(BASE, [best] * len(report), 1), chance)

@@ -242,43 +242,59 @@ class Recorder:
         """
         earned = chance if started is None else chance * started
         sums = by_problem(self.problems, np.stack([valid - earned, 1 - chance], axis=1))
-        estimate = self._beyond(sums, valid, chance, to_wilson)
+        estimate = self._beyond(sums, valid, 1 - chance, to_wilson)
         return self._of(measure, model, condition, estimate)
 
-    def difference_beyond_chance(
+    def relative_difference(
         self,
         measure: str,
         model: str,
         condition: str,
         one: Float[np.ndarray, " item"],
         other: Float[np.ndarray, " item"],
-        chance: Float[np.ndarray, " item"],
+        full: Float[np.ndarray, " item"],
     ) -> Measure:
-        """How much further one goes from chance to certainty: `sum(one - other) / sum(1 - chance)`.
+        """How far apart two lie, of what full ability would gain: `sum(one - other) / sum(full)`.
 
         Where fewer than ten problems differ the bounds reach to those of `gap_to_wilson`.
+
+        Args:
+            measure: Name of the estimate.
+            model: Whose.
+            condition: Under which.
+            one: Outcome of each item.
+            other: The same, compared with.
+            full: What full ability gains there over none: one less chance, or the RL model's value
+                less the control's.
         """
-        sums = by_problem(self.problems, np.stack([one - other, 1 - chance], axis=1))
-        estimate = self._beyond(sums, one - other, chance, gap_to_wilson)
+        sums = by_problem(self.problems, np.stack([one - other, full], axis=1))
+        estimate = self._beyond(sums, one - other, full, gap_to_wilson)
+        return self._of(measure, model, condition, estimate)
+
+    def undefined(self, measure: str, model: str, condition: str) -> Measure:
+        """An estimate that these items don't define."""
+        unknown = float("nan")
+        estimate = Estimate(unknown, unknown, unknown, len({*self.problems}))
         return self._of(measure, model, condition, estimate)
 
     def _beyond(
         self,
         sums: Float[np.ndarray, "problem 2"],
         values: Float[np.ndarray, " item"],
-        chance: Float[np.ndarray, " item"],
+        full: Float[np.ndarray, " item"],
         widened: Callable[[Estimate, np.ndarray], Estimate],
     ) -> Estimate:
         """The quotient of sums, its bounds as wide as those of the mean of `values`, rescaled."""
         estimate = self.resampling.estimate(sums, quotient)
-        if not len(values) or chance.mean() >= 1:
+        if not len(values) or np.isnan(estimate.low) or full.mean() <= 0:
             return estimate
         mean = float(values.mean())
         means = by_problem(self.problems, np.stack([values, np.ones(len(values))], axis=1))
-        means = means[np.abs(sums).sum(1) > 0]  # Elsewhere a random fill is always valid.
+        # Where there is nothing to gain, as a random fill is always valid, nothing is lost.
+        means = means[np.abs(sums).sum(1) > 0]
         bounds = widened(Estimate(mean, mean, mean, estimate.n), means[:, 0] / means[:, 1])
         low, high = (
-            estimate.value + (bound - mean) / (1 - float(chance.mean()))
+            estimate.value + (bound - mean) / float(full.mean())
             for bound in (bounds.low, bounds.high)
         )
         return replace(estimate, low=min(low, estimate.low), high=max(high, estimate.high))

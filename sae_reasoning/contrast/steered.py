@@ -4,12 +4,15 @@ No word is written. The vector, its layer and its size are chosen on the select 
 the base then carries the behaviour out; on the report split the choice is compared, start by start
 and with common random numbers, with no steering, with random directions and those that permuted
 labels give (at its layer, each with the dose that is best for it on the select split), and with
-what was chosen for the other behaviours. What is compared is valid executions less what a random
-fill would earn wherever the behaviour starts: a vector that only makes the opening gains nothing.
+what was chosen for the other behaviours. What is compared is what executions are worth, less what
+a control would earn wherever the behaviour starts: a vector that only makes the opening gains
+nothing. Worth is validity less that of a random fill where a program judges (`ByProgram`), and
+otherwise value less that of a control (`ByCompletion`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,12 +20,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_reasoning.contrast.measures import Measure, Recorder, Resampling
+from sae_reasoning.contrast.sentences import Sentence
+from sae_reasoning.contrast.value import COMPLETION, Scale, against
 from sae_reasoning.records import BASE
 from sae_reasoning.steering.controls import random_direction
 from sae_reasoning.steering.vectors import RANDOM, Direction, Steer
 from sae_reasoning.tasks.protocol import Start, Task
 
-Steered = Callable[[Sequence[Start], Sequence[Steer]], list[str]]
+Steered = Callable[[Sequence[Start], Sequence[Steer]], list[Sentence]]
 """Lets the base go on from each start, steered once; what is added doesn't change the noise."""
 
 VECTOR, NONE, OTHER = "steering vector", "none", "steering vector of"
@@ -32,6 +37,146 @@ STARTED, VALID, CORRECTED, OVER = (
     "steered/chance_corrected",
     "steered/chance_corrected_over",
 )
+SKILL, SKILL_OVER = "steered/value_skill", "steered/value_skill_over"
+"""The same where executions are valued by completion; each is taken against a control."""
+
+Judged = Float[np.ndarray, "start 2"]
+"""Of each start, whether the behaviour was started, and what its execution came to (0 if not)."""
+
+
+@runtime_checkable
+class Worth(Protocol):
+    """Says what executions are worth."""
+
+    def judge(self, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:
+        """Of free sentences at some starts."""
+        ...
+
+    def control(self, starts: Sequence[Start]) -> Float[np.ndarray, " start"]:
+        """What an execution comes to without the ability, at each start; NaN where unknown."""
+        ...
+
+    def measures(
+        self,
+        record: Recorder,
+        control: Float[np.ndarray, " start"],
+        name: str,
+        own: Judged,
+        best: Judged | None,
+    ) -> list[Measure]:
+        """Estimates under one condition.
+
+        Args:
+            record: Makes them, of all starts of a behaviour on the report split.
+            control: What `control` says of those.
+            name: Of the condition.
+            own: What came of it.
+            best: What came of the chosen vector; None where this is it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ByProgram:
+    """Validity by the task's judge, against a random fill.
+
+    Attributes:
+        task: With a judge and its null.
+        seed: Of the random fills.
+    """
+
+    task: Task
+    seed: int
+
+    def judge(self, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:
+        """Whether each sentence has the behaviour's form, and is valid."""
+        assert self.task.judge is not None
+        judged = self.task.judge.judge_free(starts, [one.said for one in sentences])
+        return np.array([(one.is_formed, bool(one.is_valid)) for one in judged], float)
+
+    def control(self, starts: Sequence[Start]) -> Float[np.ndarray, " start"]:
+        """Probability that a random fill is valid."""
+        assert self.task.null is not None
+        return np.asarray(self.task.null.chance(starts, 1, self.seed))
+
+    def measures(
+        self,
+        record: Recorder,
+        control: Float[np.ndarray, " start"],
+        name: str,
+        own: Judged,
+        best: Judged | None,
+    ) -> list[Measure]:
+        """Valid executions, beyond chance, and the best vector's lead."""
+        found = [
+            record.share(measure, BASE, name, own[:, column])
+            for measure, column in ((STARTED, 0), (VALID, 1))
+        ]
+        found.append(record.beyond_chance(CORRECTED, BASE, name, own[:, 1], control, own[:, 0]))
+        if best is not None:
+            gains = (earned(best, control), earned(own, control))
+            found.append(record.difference(OVER, BASE, name, *gains))
+        return found
+
+
+@dataclass(frozen=True)
+class ByCompletion:
+    """Value by completion, on the scale of each control.
+
+    Attributes:
+        value: Whether each sentence is the behaviour, and its value if it is.
+        controls: Value of the control at each start that has one, by `Start.key`; used to choose.
+        scales: Of the report split's starts, by control; used to compare.
+    """
+
+    value: Callable[[Sequence[Start], Sequence[Sentence]], Judged]
+    controls: Mapping[str, float]
+    scales: Mapping[str, Scale]
+    name = COMPLETION
+
+    def judge(self, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:
+        """Whether the annotator finds the behaviour, and what it is then worth to the answer."""
+        return self.value(starts, sentences)
+
+    def control(self, starts: Sequence[Start]) -> Float[np.ndarray, " start"]:
+        """Value of the control."""
+        return np.array([self.controls.get(start.key, np.nan) for start in starts])
+
+    def measures(
+        self,
+        record: Recorder,
+        control: Float[np.ndarray, " start"],
+        name: str,
+        own: Judged,
+        best: Judged | None,
+    ) -> list[Measure]:
+        """Value skill, where a sentence that isn't the behaviour counts as the control.
+
+        Each scale has its own control.
+        """
+        found = [record.share(STARTED, BASE, name, own[:, 0])]
+        for kind, scale in self.scales.items():
+            outcome = _or_control(scale, own)
+            found.append(scale.skill(against(SKILL, kind), BASE, name, outcome))
+            if best is not None:
+                over = against(SKILL_OVER, kind)
+                found.append(scale.apart(over, BASE, name, _or_control(scale, best), outcome))
+        return found
+
+
+def _or_control(scale: Scale, own: Judged) -> Float[np.ndarray, " start"]:
+    """What each execution came to; the control's outcome where the behaviour wasn't started."""
+    found = np.full(len(own), np.nan)
+    started, outcome = own[scale.rows].T
+    found[scale.rows] = np.where(started > 0, outcome, scale.control)
+    return found
+
+
+def earned(
+    judged: Float[np.ndarray, "*vector start 2"], control: Float[np.ndarray, " start"]
+) -> Float[np.ndarray, "*vector start"]:
+    """What executions came to, less what the control would earn where the behaviour started."""
+    return np.asarray(judged[..., 1] - control * judged[..., 0])
 
 
 @dataclass(frozen=True)
@@ -44,8 +189,10 @@ class Chosen:
         layer: Decoder block.
         dose: Size, in multiples of the mean norm of the residual there.
         size: The same in units of the residual.
-        select_valid: Share of select starts at which the behaviour was made validly.
-        select_beyond_chance: The same, less what a random fill would earn where it started.
+        select_valid: What executions came to on select starts, on average: the share that is valid,
+            or their value.
+        select_beyond_chance: The same, less what the control would earn where the behaviour
+            started.
         direction: The direction itself [d_model].
     """
 
@@ -69,35 +216,37 @@ def choose(
     norms: Mapping[int, float],
     doses: Sequence[float],
     steered: Steered,
-    task: Task,
-    seed: int,
+    worth: Worth,
 ) -> list[Chosen]:
-    """Each direction with the dose that most often makes the base carry the behaviour out.
+    """Each direction with the dose under which the base's executions are worth most.
 
     The best comes first.
 
     Args:
-        starts: Of one behaviour, on the select split.
+        starts: Of one behaviour, on the select split; those without a control are left out.
         directions: Candidates.
         norms: Mean norm of the residual at onset-1, by layer.
         doses: Sizes to try, in multiples of it.
         steered: Lets the base go on.
-        task: With a judge and its null.
-        seed: Of the random fills that chance is counted by.
+        worth: Says what comes of it.
     """
     if not starts or not directions:
+        return []
+    control = worth.control(starts)
+    starts = [start for start, one in zip(starts, control, strict=True) if not np.isnan(one)]
+    control = control[~np.isnan(control)]
+    if not starts:
         return []
     tried = [(direction, dose) for direction in directions for dose in doses]
     steers = [
         Steer(direction.layer, direction.vector * dose * norms[direction.layer])
         for direction, dose in tried
     ]
-    assert task.null is not None
-    judged = _judged(starts, steers, steered, task)
-    beyond = _beyond_chance(judged, task.null.chance(starts, 1, seed)).mean(1)
+    judged = _judged(starts, steers, steered, worth)
+    gained = earned(judged, control).mean(1)
     found = []
     for number, direction in enumerate(directions):
-        own = beyond[number * len(doses) : (number + 1) * len(doses)]
+        own = gained[number * len(doses) : (number + 1) * len(doses)]
         best = int(own.argmax())
         found.append(
             Chosen(
@@ -120,7 +269,7 @@ def compare(
     controls: Sequence[Chosen],
     others: Sequence[Chosen],
     steered: Steered,
-    task: Task,
+    worth: Worth,
     resampling: Resampling,
 ) -> list[Measure]:
     """The chosen steering vector against its controls, on the report split.
@@ -131,27 +280,20 @@ def compare(
         controls: Random and permuted directions, each with its best dose.
         others: Vectors of the other behaviours; each is added at its own layer, with its own size.
         steered: Lets the base go on.
-        task: With a judge and its null.
+        worth: Says what comes of it.
         resampling: Makes intervals.
     """
     conditions = {VECTOR: chosen.steer(), NONE: Steer(-1, torch.zeros_like(chosen.direction))}
-    for number, control in enumerate(controls, 1):
-        conditions[f"{control.kind} {number}"] = control.steer()
+    for number, direction in enumerate(controls, 1):
+        conditions[f"{direction.kind} {number}"] = direction.steer()
     for other in others:
         conditions[f"{OTHER} {other.behaviour}"] = other.steer()
-    assert task.null is not None
-    judged = _judged(starts, list(conditions.values()), steered, task)
-    chance = task.null.chance(starts, 1, resampling.seed)
-    beyond = _beyond_chance(judged, chance)
-    problems = [start.problem.problem_id for start in starts]
-    record = Recorder(resampling, chosen.behaviour, problems)
+    judged = _judged(starts, list(conditions.values()), steered, worth)
+    record = Recorder(resampling, chosen.behaviour, [start.problem.problem_id for start in starts])
     found = []
-    for name, own, gain in zip(conditions, judged, beyond, strict=True):
-        for measure, column in ((STARTED, 0), (VALID, 1)):
-            found.append(record.share(measure, BASE, name, own[:, column]))
-        found.append(record.beyond_chance(CORRECTED, BASE, name, own[:, 1], chance, own[:, 0]))
-        if name != VECTOR:
-            found.append(record.difference(OVER, BASE, name, beyond[0], gain))
+    control = worth.control(starts)
+    for name, own in zip(conditions, judged, strict=True):
+        found += worth.measures(record, control, name, own, None if name == VECTOR else judged[0])
     return found
 
 
@@ -162,21 +304,12 @@ def random_directions(
     return [Direction(RANDOM, layer, random_direction(d_model, rng)) for _ in range(count)]
 
 
-def _beyond_chance(
-    judged: Float[np.ndarray, "vector start 2"], chance: Float[np.ndarray, " start"]
-) -> Float[np.ndarray, "vector start"]:
-    """Valid executions, less what a random fill would earn where the behaviour started."""
-    return judged[:, :, 1] - chance * judged[:, :, 0]
-
-
 def _judged(
-    starts: Sequence[Start], steers: Sequence[Steer], steered: Steered, task: Task
+    starts: Sequence[Start], steers: Sequence[Steer], steered: Steered, worth: Worth
 ) -> Float[np.ndarray, "vector start 2"]:
-    """Whether the behaviour was started, and carried out, at every start under every vector."""
+    """Whether the behaviour was started, and what came of it, at every start and vector."""
     # All vectors at one start side by side: what they share is read once.
     rows = [start for start in starts for _ in steers]
-    texts = steered(rows, list(steers) * len(starts))
-    assert task.judge is not None
-    judged = task.judge.judge_free(rows, texts)
-    found = [(one.is_formed, bool(one.is_valid)) for one in judged]
-    return np.array(found, float).reshape(len(starts), len(steers), 2).swapaxes(0, 1)
+    sentences = steered(rows, list(steers) * len(starts))
+    judged = worth.judge(rows, sentences)
+    return np.asarray(judged).reshape(len(starts), len(steers), 2).swapaxes(0, 1)

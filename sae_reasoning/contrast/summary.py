@@ -13,6 +13,7 @@ from sae_reasoning.contrast.rates import (
     PER_TRACE,
 )
 from sae_reasoning.contrast.steered import NONE, VALID, VECTOR
+from sae_reasoning.contrast.value import CONTROLS, SKILL, VALUE, against
 from sae_reasoning.contrast.weights import WeightChange
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.texts import bounded, ratio
@@ -32,7 +33,7 @@ def weight_measures(changes: Sequence[WeightChange]) -> list[Measure]:
 
 
 def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame:
-    """Rates, execution accuracy and steering of each behaviour.
+    """Rates of each behaviour, with execution accuracy and steering, or with execution value.
 
     Rates are annotated ones where onset probabilities were not measured.
     """
@@ -47,17 +48,34 @@ def summary(found: Sequence[Measure], behaviours: Sequence[str]) -> pd.DataFrame
             return "–"
         return (ratio if model == RATIO else bounded)(one.value, one.low, one.high)
 
+    is_valued = not any(m.measure == ACCURACY for m in found) and any(
+        m.measure == VALUE for m in found
+    )
+
+    def executed(behaviour: str) -> dict[str, str]:
+        if is_valued:
+            return {
+                "value, base": cell(behaviour, VALUE, BASE, OWN_OPENING),
+                "value, rl": cell(behaviour, VALUE, RL, OWN_OPENING),
+            } | {
+                f"skill, base ({one})": cell(behaviour, against(SKILL, one), BASE, OWN_OPENING)
+                for one in CONTROLS
+            }
+        return {
+            "accuracy, base": cell(behaviour, ACCURACY, BASE, OWN_OPENING),
+            "accuracy, rl": cell(behaviour, ACCURACY, RL, OWN_OPENING),
+            "steered": cell(behaviour, VALID, BASE, VECTOR),
+            "not steered": cell(behaviour, VALID, BASE, NONE),
+        }
+
     return pd.DataFrame(
         [
             {
                 "behaviour": behaviour,
                 "a trace, rl/base": cell(behaviour, per_trace, RATIO),
                 "an opportunity, rl/base": cell(behaviour, per_opportunity, RATIO),
-                "accuracy, base": cell(behaviour, ACCURACY, BASE, OWN_OPENING),
-                "accuracy, rl": cell(behaviour, ACCURACY, RL, OWN_OPENING),
-                "steered": cell(behaviour, VALID, BASE, VECTOR),
-                "not steered": cell(behaviour, VALID, BASE, NONE),
             }
+            | executed(behaviour)
             for behaviour in behaviours
         ]
     )

@@ -51,7 +51,8 @@ def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         task = open_task(cfg)
         judge = task.judge.name if task.judge else ""
         lacking = read_artifact(cfg.folder / "contrast" / "missing.json")["measures"]
-        verdicts = [verdict(one, measures, cfg.report, judge, lacking) for one in behaviours]
+        marks = task.annotator.name
+        verdicts = [verdict(one, measures, cfg.report, judge, lacking, marks) for one in behaviours]
         _write_verdicts(cfg, verdicts, stage.folder)
         latents = write_latents(cfg, sources, reviews, stage.folder, console)
         write_overview(cfg, sources, verdicts, measures, reviews, stage.folder, latents.num_latents)
@@ -71,9 +72,20 @@ def _write_verdicts(cfg: Config, verdicts: list[Verdict], folder: Path) -> None:
         {
             "pair": cfg.pair.name,
             "margins": cfg.report.margins,
-            "verdicts": [asdict(one) | {"evidence": _finite(one.evidence)} for one in verdicts],
+            "verdicts": [_plain(one) for one in verdicts],
         },
     )
+
+
+def _plain(one: Verdict) -> dict[str, Any]:
+    """A verdict as JSON has it, its qualifiers in words."""
+    return {
+        "behaviour": one.behaviour,
+        "verdict": one.verdict,
+        "qualifier": one.qualifier,
+        "reason": one.reason,
+        "evidence": _finite(one.evidence),
+    }
 
 
 def _finite(evidence: Sequence[Evidence]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from sae_reasoning.config import Config
 from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.value import COMPLETION
 from sae_reasoning.edges.artifacts import read_json
 from sae_reasoning.edges.pages import write_page, write_rows
 from sae_reasoning.edges.schema import read_artifact
@@ -43,12 +44,13 @@ def write_overview(
     """
     judged = read_json(sources.calibration) if sources.calibration else {}
     calibration = judged.get("calibration")
-    judge = next((e.judge for one in verdicts for e in one.evidence if e.judge), "")
+    judges = (e.judge for one in verdicts for e in one.evidence)
+    judge = next((name for name in judges if name not in ("", COMPLETION)), "")
     behaviours = [one.behaviour for one in verdicts]
     shown = [
         sections.onsets(measures, behaviours),
         *by_token.mined(measures, behaviours),
-        sections.execution(measures, behaviours, judge),
+        *_of_execution(measures, behaviours, judge),
         *by_token.differences(measures, behaviours),
         *_of_stages(cfg, sources, calibration),
     ]
@@ -64,7 +66,8 @@ def write_overview(
     ]
     columns = ["behaviour", "verdict", *(one.name for one in fields(Evidence))]
     write_rows(folder / "rows" / "evidence.csv", pd.DataFrame(evidence, columns=columns))
-    has_same_margins = judged.get("margins") == cfg.report.margins
+    known = judged.get("margins", {})
+    has_same_margins = {name: cfg.report.margins.get(name) for name in known} == known
     page = {
         "title": f"{cfg.pair.name}: overview",
         "pair": cfg.pair.name,
@@ -72,7 +75,7 @@ def write_overview(
         "never": cards.NEVER,
         "calibration": cards.calibration_line(calibration, has_same_margins),
         "facts": _facts(cfg, sources),
-        "summaries": [cards.summary(one, measures) for one in verdicts],
+        "summaries": [cards.summary(one, measures, cfg.report) for one in verdicts],
         "cards": [cards.card(one, measures) for one in verdicts],
         "sections": shown,
         "has_latents": num_latents > 0,
@@ -81,6 +84,17 @@ def write_overview(
         "made_from": ", ".join(f"{k} {v}" for k, v in sources.inputs.items()),
     }
     write_page(folder / "index.html", "overview.html", page)
+
+
+def _of_execution(
+    measures: Sequence[Measure], behaviours: Sequence[str], judge: str
+) -> list[Section]:
+    """How valid executions are by program, and what they are worth: what was measured of these."""
+    by_value = sections.values(measures, behaviours)
+    by_program = sections.execution(measures, behaviours, judge)
+    if by_value is None:
+        return [by_program]
+    return [by_program, by_value] if by_program.charts else [by_value]
 
 
 def _facts(cfg: Config, sources: Sources) -> list[tuple[str, str]]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sae_reasoning.config import ReportConfig
+from sae_reasoning.contrast import steered, value
 from sae_reasoning.contrast.execution import (
     ACCURACY,
     CORRECTED,
@@ -18,7 +20,9 @@ from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import OVER, VECTOR
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.report.figures import Axis, Bar
+from sae_reasoning.report.skill import skill_of
 from sae_reasoning.report.verdict import (
+    COSMETIC,
     CREATED,
     DEPLOYED,
     GATEWAY,
@@ -42,6 +46,8 @@ _MEANS = {
     UNSETTLED: "The base could execute it already; whether training taught when to start it, or "
     "only to think more, isn't settled.",
     CREATED: "The base can't execute it, however it is started; training created the behaviour.",
+    COSMETIC: "Training taught the RL model to say it; what it says makes no difference to the "
+    "answer.",
     UNCHANGED: "The RL model starts it as often as the base.",
     REDUCED: "The RL model starts it less often than the base.",
     INCONCLUSIVE: "The figures don't settle what training did.",
@@ -52,6 +58,7 @@ _IN_SHORT = {
     RARER: "training taught to think more; while thinking, the behaviour is less frequent",
     UNSETTLED: "the base could; whether training taught when isn't settled",
     CREATED: "the base can't, training created it",
+    COSMETIC: "more frequent, and nothing rests on it",
     UNCHANGED: "as often as in the base",
     REDUCED: "less often than in the base",
     INCONCLUSIVE: "the figures don't settle it",
@@ -63,6 +70,12 @@ _NAMES = {
     CORRECTED: "chance-corrected accuracy, once started (0 is chance, 1 is always right)",
     STEERED: "chance-corrected accuracy under the best steering vector",
     OVER: "lead of the best steering vector",
+    value.VALUE: "completions that are right after it",
+    value.OVER: "completions that are right after the RL model's own, over those after the control",
+    value.SKILL: "value skill, once started (0 is the control, 1 the RL model's own)",
+    value.BY_PROGRAM: "validity by program, once started (0 is the control, 1 the RL model's own)",
+    steered.SKILL: "value skill under the best steering vector",
+    steered.SKILL_OVER: "lead of the best steering vector",
 }
 _CLEAR = 1.0
 """Half-widths of its interval that a bound is away from its margin where the verdict is clear."""
@@ -85,7 +98,7 @@ class Card:
     Attributes:
         behaviour: Its label.
         verdict: As `report.verdict` gives it.
-        qualifier: Of a deployed behaviour, or "".
+        qualifier: All that qualifies it, or "".
         means: What the verdict means.
         reason: What it rests on, in words with figures.
         sure: How far the decisive figures are from turning.
@@ -109,7 +122,7 @@ def headline(verdicts: Sequence[Verdict]) -> str:
     """All verdicts in one sentence."""
     groups: dict[str, list[str]] = {}
     for one in verdicts:
-        groups.setdefault(one.qualifier or one.verdict, []).append(one.behaviour)
+        groups.setdefault(_kind(one), []).append(one.behaviour)
     said = [
         f"{_listed(behaviours)} {'is' if len(behaviours) == 1 else 'are'} "
         f"{DEPLOYED if name in (GATEWAY, RARER, UNSETTLED) else name} ({_IN_SHORT[name]})"
@@ -129,7 +142,7 @@ class Summary:
         kind: The bare verdict.
         means: In a few words.
         starts: Expected starts a rollout, base and RL model.
-        executed: Execution accuracy once started, base and RL model.
+        executed: What executions come to once started, base and RL model: accuracy, or value.
         checks: How many checks its verdict passed.
         certainty: How near the nearest check is to turning, in words.
         has_never: Whether the base was never seen to start it.
@@ -146,13 +159,17 @@ class Summary:
     has_never: bool = False
 
 
-def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
+def summary(
+    one: Verdict, measures: Sequence[Measure], thresholds: ReportConfig | None = None
+) -> Summary:
     """The answer on one behaviour at a glance.
 
     Args:
         one: The verdict.
         measures: Of the contrast.
+        thresholds: Of the verdict.
     """
+    outcome = skill_of(measures, one.behaviour, thresholds or ReportConfig()).outcome
 
     def figure(name: str, model: str, condition: str = "") -> str:
         wanted = (one.behaviour, name, model, condition, 0.95)
@@ -174,13 +191,13 @@ def summary(one: Verdict, measures: Sequence[Measure]) -> Summary:
         behaviour=one.behaviour,
         verdict=f"{one.verdict} ({one.qualifier})" if one.qualifier else one.verdict,
         kind=one.verdict,
-        means=_IN_SHORT[one.qualifier or one.verdict],
+        means=_IN_SHORT[_kind(one)],
         has_never=bool(never(one.behaviour, measures)),
         starts=(
             never(one.behaviour, measures) or figure(PER_TRACE, BASE),
             figure(PER_TRACE, RL),
         ),
-        executed=(figure(ACCURACY, BASE, OWN_OPENING), figure(ACCURACY, RL, OWN_OPENING)),
+        executed=(figure(outcome, BASE, OWN_OPENING), figure(outcome, RL, OWN_OPENING)),
         checks=f"{passed} of {len(deciding)} checks pass" if deciding else "no checks",
         certainty=certainty,
     )
@@ -220,7 +237,7 @@ def card(one: Verdict, measures: Sequence[Measure] = ()) -> Card:
         behaviour=one.behaviour,
         verdict=one.verdict,
         qualifier=one.qualifier,
-        means=_MEANS[one.qualifier or one.verdict],
+        means=_MEANS[_kind(one)],
         reason=f"{one.reason[:1].upper()}{one.reason[1:]}.",
         sure=_sure(one, deciding),
         heuristic=f"{heuristic[:1].upper()}{heuristic[1:]}." if heuristic else "",
@@ -255,10 +272,22 @@ def plain_name(measure: str) -> str:
     name, _, rest = measure.partition(" ")
     who, _, condition = rest.partition(" ")
     condition = condition.replace("(90%)", "(90 % interval)")
-    if name == OVER:
-        return f"{_NAMES[OVER]} over its strongest control ({condition})"
-    said = f"{_NAMES.get(name, name)}: {MODEL_NAMES.get(who, who)}"
+    kind, _, control = name.rpartition("/")
+    if name in _NAMES or kind not in _NAMES:
+        kind, control = name, ""
+    if kind in (OVER, steered.SKILL_OVER):
+        against = f", on the scale of {control} sentences" if control else ""
+        return f"{_NAMES[kind]} over its strongest control ({condition}){against}"
+    named = _NAMES.get(kind, kind)
+    if control:
+        named = f"{named}, against {control} sentences"
+    said = f"{named}: {MODEL_NAMES.get(who, who)}"
     return f"{said}, {condition}" if condition and condition != VECTOR else said
+
+
+def _kind(one: Verdict) -> str:
+    """The verdict, or the qualifier that says more of what was taught."""
+    return next((name for name in one.qualifiers if name in _MEANS), one.verdict)
 
 
 def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
@@ -266,8 +295,9 @@ def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
     once: dict[tuple[str, float], Evidence] = {}
     for evidence in one.evidence:
         once[evidence.measure, evidence.margin] = evidence
-    leads = [e for e in once.values() if e.measure.startswith(OVER)]
-    kept = [e for e in once.values() if not e.measure.startswith(OVER)]
+    of_leads = (OVER, steered.SKILL_OVER)
+    leads = [e for e in once.values() if e.measure.startswith(of_leads)]
+    kept = [e for e in once.values() if not e.measure.startswith(of_leads)]
     if leads:
         kept.append(min(leads, key=lambda e: e.low))
     if one.verdict == INCONCLUSIVE:

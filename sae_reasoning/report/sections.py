@@ -11,13 +11,14 @@ from typing import Any
 
 import pandas as pd
 
+from sae_reasoning.contrast import steered, value
 from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.rates import ENTER_THINKING, PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import NONE, OVER, VALID, VECTOR
 from sae_reasoning.records import BASE, ONSET_PREDICTORS, RL, SPAN_DETECTORS
-from sae_reasoning.report.cards import MODEL_NAMES, NEVER
+from sae_reasoning.report.cards import MODEL_NAMES, NEVER, plain_name
 from sae_reasoning.report.figures import (
     Axis,
     Bar,
@@ -51,6 +52,15 @@ HYBRID, ATTACKS, DICTIONARIES, CALIBRATION = (
 )
 """Headings of sections that need more than the contrast."""
 
+_OF_VALUE = (
+    value.VALUE,
+    value.OVER,
+    value.SKILL,
+    value.BY_PROGRAM,
+    value.HEADROOM,
+    steered.SKILL,
+)
+"""Beginnings of the measures of execution value."""
 _UNITS = {
     PER_TRACE: "expected starts a rollout",
     PER_OPPORTUNITY: "probability of a start at an opportunity",
@@ -114,7 +124,7 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str
             _by_model(measures, behaviours, ACCURACY, "execution accuracy", OWN_OPENING),
         )
     ]
-    steered = [
+    under_vector = [
         (f"{one.behaviour}, {label}", series, one.value, one.low, one.high, one.n)
         for behaviour in behaviours
         for condition, name, label, series in (
@@ -124,11 +134,11 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str
         )
         if (one := _find(measures, behaviour, name, BASE, condition))
     ]
-    if steered:
+    if under_vector:
         charts.append(
             Chart(
                 "The base steered at one position, without a forced opening",
-                bars_on_one_axis(steered, "share started and executed rightly"),
+                bars_on_one_axis(under_vector, "share started and executed rightly"),
             )
         )
     return Section(
@@ -139,6 +149,54 @@ def execution(measures: Sequence[Measure], behaviours: Sequence[str], judge: str
         "behaviour rightly. A random fill of the slots is chance.",
         tuple(chart for chart in charts if chart.bars),
         rows=_rows(measures, (ACCURACY, CORRECTED, VALID, STEERED, OVER)),
+    )
+
+
+def values(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section | None:
+    """What executions are worth to the answer; None where they weren't valued."""
+    if not any(one.measure == value.VALUE for one in measures):
+        return None
+    shown = [
+        *((BASE, one, f"base, {one}") for one in value.CONDITIONS),
+        (RL, OWN_OPENING, "RL model, own words"),
+        *((RL, one, f"RL model, {one}") for one in (*value.CONTROLS, value.NEUTRAL)),
+    ]
+    charts = []
+    for behaviour in behaviours:
+        figures = [
+            (label, model, one.value, one.low, one.high, one.n)
+            for model, condition, label in shown
+            if (one := _find(measures, behaviour, value.VALUE, model, condition))
+        ]
+        if figures:
+            bars = bars_on_one_axis(figures, "share of completions that are right")
+            charts.append(Chart(f"{behaviour}: completed by the RL model after", bars))
+    skills = [
+        {
+            "behaviour": one.behaviour,
+            "measure": plain_name(f"{one.measure} {one.model} {one.condition}"),
+            "value [95 %]": bounded(one.value, one.low, one.high),
+            "n problems": one.n,
+            "starts": one.items,
+        }
+        for one in measures
+        if one.measure.startswith((value.SKILL, value.OVER, value.BY_PROGRAM, steered.SKILL))
+        and one.level == 0.95
+    ]
+    names = tuple({one.measure for one in measures if one.measure.startswith(_OF_VALUE)})
+    return Section(
+        "value",
+        "How: execution value",
+        "At the RL model's own onsets the behaviour is carried out to the end of a sentence, in "
+        "words of each model's own, or by a control; then the RL model completes the response "
+        "several times, and answers are graded. Value skill is 0 where a sentence is worth what "
+        "the control is, and 1 where it is worth what the RL model's own is. A displaced sentence "
+        "is the RL model's from another place of the same problem, a foreign one from another "
+        "problem; a neutral one isn't the behaviour. Every sentence with its value is in "
+        "contrast/value.parquet.",
+        charts=tuple(charts),
+        tables=(_table("On the scale of skill", pd.DataFrame(skills)),) if skills else (),
+        rows=_rows(measures, names),
     )
 
 

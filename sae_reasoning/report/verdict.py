@@ -3,26 +3,30 @@
 1. `inconclusive`: too few opportunities or starts, or a needed measure is missing.
 2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
    fallen and the rate per opportunity isn't up.
-3. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
+3. `cosmetic`: the rate per trace is up, and what the behaviour says makes no difference to the
+   answer, surely: the RL model's own sentence is worth hardly more than a displaced one, and than
+   one without the behaviour. Only where executions are valued by completion.
+4. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
    base as well as the RL model, and steering one position of the residual stream makes the base
-   execute it, beyond chance, more often than every control. The qualifier says how the rate per
-   opportunity went, given that the trace is thinking: `gateway` where it is level, so that what was
-   taught is to enter thinking; `less frequent while thinking` where it is down; `when unclear`
-   where that isn't settled. A model that doesn't choose whether to think has no gateway.
-4. `created`: the rate per trace is up, the RL model executes the behaviour, and the base is unable
-   however it is started: its own opening, its best opening, the best of k samples, the best
-   steering vector.
-5. `inconclusive`: anything else.
+   execute it more often than every control. The qualifier says how the rate per opportunity went,
+   given that the trace is thinking: `gateway` where it is level, so that what was taught is to
+   enter thinking; `less frequent while thinking` where it is down; `when unclear` where that isn't
+   settled. A model that doesn't choose whether to think has no gateway.
+5. `created`: the rate per trace is up, the RL model executes the behaviour, and the base is unable
+   however it is started: in its own words, in the RL model's, by its best opening, the best of k
+   samples, the best steering vector.
+6. `inconclusive`: anything else; so where nothing is shown to rest on the behaviour, and where two
+   judges are on different sides of a threshold.
 
 A rate is *up* where its ratio's lower bound is above the threshold and its difference's above the
 smallest that counts; *down* likewise; *level* where the 90 % interval of the ratio lies within the
 threshold and its inverse (two one-sided tests at 5 %), or that of the difference within the
 smallest that counts. Where the ratio has no interval, as neither model shows the behaviour, the
 difference decides; where the ratio wasn't measured, nothing does.
-A model executes a behaviour where its chance-corrected accuracy (0 is chance, 1 is always right) is
-above `able`, and is unable below `unable`; the base does so as well as the RL model where it is
-less than `margin` behind. Thresholds apply to bounds, never to points. Nothing that says how the
-pair was made is read.
+How well the base executes it is said on one scale (`report.skill`): 0 is no ability, 1 full. It
+does so above `able`, is unable below `unable`, and does as well as the RL model where it is less
+than `margin` behind. Thresholds apply to bounds, never to points. Where labels are by cue words
+alone, every verdict is qualified by that. Nothing that says how the pair was made is read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,42 +34,53 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from sae_reasoning.config import ReportConfig
-from sae_reasoning.contrast.execution import (
-    ACCURACY,
-    BEST_OF,
-    BEST_OPENING,
-    CORRECTED,
-    OWN_OPENING,
-    RANDOM_FILL,
-)
+from sae_reasoning.contrast import steered, value
+from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
 from sae_reasoning.contrast.rates import ENTER_THINKING, OCCURS, PER_OPPORTUNITY, PER_TRACE
-from sae_reasoning.contrast.steered import CORRECTED as STEERED
-from sae_reasoning.contrast.steered import OVER, VECTOR
+from sae_reasoning.contrast.value import COMPLETION, DISPLACED, FOREIGN, NEUTRAL, against
 from sae_reasoning.records import BASE, RL
+from sae_reasoning.report.skill import Skill, skill_of
 from sae_reasoning.stats import most_of_none
-from sae_reasoning.texts import number
+from sae_reasoning.texts import bounded, number
 
-CREATED, DEPLOYED, UNCHANGED, REDUCED, INCONCLUSIVE = (
+CREATED, DEPLOYED, COSMETIC, UNCHANGED, REDUCED, INCONCLUSIVE = (
     "created",
     "deployed",
+    "cosmetic",
     "unchanged",
     "reduced",
     "inconclusive",
 )
-VERDICTS = (DEPLOYED, CREATED, UNCHANGED, REDUCED, INCONCLUSIVE)
+VERDICTS = (DEPLOYED, CREATED, COSMETIC, UNCHANGED, REDUCED, INCONCLUSIVE)
 GATEWAY, RARER, UNSETTLED = "gateway", "less frequent while thinking", "when unclear"
-_JUDGED = (ACCURACY, CORRECTED, STEERED, OVER)
-"""Measures that rest on a judge of executions."""
-_CONTROLS = {CORRECTED: RANDOM_FILL, STEERED: RANDOM_FILL}
+BY_CUES = "by cue words"
+"""Qualifies verdicts on behaviours that nothing but their words marks."""
+CUES = "cues"
+"""Name of the annotator that marks behaviours by their words alone."""
+_BY_TASKS_JUDGE = (ACCURACY, CORRECTED, steered.CORRECTED, steered.OVER)
+"""Measures that rest on the task's judge of executions, as those that end in a control may."""
+_CONTROLS = {CORRECTED: RANDOM_FILL, steered.CORRECTED: RANDOM_FILL}
 """Control within a measure that has no other: chance is what a random fill earns."""
 _STEPS = {
     "onset_probability/": "onset probability",
     ACCURACY: "execution accuracy",
     CORRECTED: "execution accuracy",
+    value.VALUE: "execution value",
+    value.OVER: "execution value",
+    value.SKILL: "execution value",
     "steered/": "steering vectors",
 }
 """Steps of the contrast, by the beginning of their measures."""
+_CONTROL_NAMES = {
+    DISPLACED: "its sentence from another place of the same problem",
+    FOREIGN: "its sentence from another problem",
+    NEUTRAL: "a sentence without the behaviour",
+}
+_LEADS = {name.partition("/")[2] for name in (steered.OVER, steered.SKILL_OVER)}
+"""Measures of a vector's lead over other conditions."""
+_IDLE = {name: _CONTROL_NAMES[name] for name in (DISPLACED, NEUTRAL)}
+"""Controls that do as well where a behaviour is cosmetic."""
 _NEVER = 0.0005
 """Starts a trace, below which people say never."""
 
@@ -103,17 +118,22 @@ class Verdict:
 
     Attributes:
         behaviour: Its label.
-        verdict: `deployed`, `created`, `unchanged`, `reduced` or `inconclusive`.
-        qualifier: `gateway`, `less frequent while thinking`, `when unclear` or "".
+        verdict: `deployed`, `created`, `cosmetic`, `unchanged`, `reduced` or `inconclusive`.
+        qualifiers: Of `gateway`, `less frequent while thinking`, `when unclear` and `by cue words`.
         reason: The verdict in plain words.
         evidence: Every figure that was compared with a margin.
     """
 
     behaviour: str
     verdict: str
-    qualifier: str
+    qualifiers: tuple[str, ...]
     reason: str
     evidence: list[Evidence]
+
+    @property
+    def qualifier(self) -> str:
+        """All qualifiers, in words; "" where there are none."""
+        return ", ".join(self.qualifiers)
 
 
 class _MissingError(LookupError):
@@ -132,6 +152,7 @@ class _Case:
     measures: Sequence[Measure]
     thresholds: ReportConfig
     judge: str
+    annotator: str = ""
     evidence: list[Evidence] = field(default_factory=list)
 
     @property
@@ -148,6 +169,13 @@ class _Case:
                 return one
         share = "" if level == 0.95 else f" ({level:.0%})"
         raise _MissingError(f"{measure} {model} {condition}".strip() + f"{share} wasn't measured")
+
+    def find(self, measure: str, model: str, condition: str = "") -> Measure | None:
+        """A measure, where there is one that has an interval."""
+        try:
+            return self.get(measure, model, condition)
+        except _MissingError:
+            return None
 
     def ratio(self, measure: str, level: float = 0.95) -> Measure | None:
         """Of both models' rates; None where it was measured but has no interval."""
@@ -185,11 +213,19 @@ class _Case:
                 one.n,
                 margin,
                 passed,
-                self.judge if one.measure in _JUDGED else "",
-                one.condition if one.measure == OVER else _CONTROLS.get(one.measure, ""),
+                self._judge_of(one),
+                _control_in(one),
             )
         )
         return passed
+
+    def _judge_of(self, one: Measure) -> str:
+        name = one.measure.partition("/")[0]
+        if one.measure in _BY_TASKS_JUDGE or name == value.BY_PROGRAM:
+            return self.judge
+        of_value = (value.VALUE, value.OVER, value.SKILL)
+        is_steered = one.measure.startswith((steered.SKILL, steered.SKILL_OVER))
+        return COMPLETION if name in of_value or is_steered else ""
 
     def holds(self, check: Callable[[], bool]) -> bool:
         """Whether all of a check's figures pass; those of one that fails aren't evidence."""
@@ -200,7 +236,11 @@ class _Case:
         return False
 
     def says(self, verdict: str, reason: str, qualifier: str = "") -> Verdict:
-        return Verdict(self.behaviour, verdict, qualifier, reason, self.evidence)
+        by_cues = verdict != INCONCLUSIVE and self.annotator == CUES
+        qualifiers = (qualifier, BY_CUES if by_cues else "")
+        return Verdict(
+            self.behaviour, verdict, tuple(filter(None, qualifiers)), reason, self.evidence
+        )
 
 
 def verdict(
@@ -209,6 +249,7 @@ def verdict(
     thresholds: ReportConfig,
     judge: str = "",
     lacking: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    annotator: str = "",
 ) -> Verdict:
     """The verdict on one behaviour.
 
@@ -218,8 +259,9 @@ def verdict(
         thresholds: The verdict's margins and thresholds.
         judge: Name of the judge of executions, which figures are cited with.
         lacking: By step of the contrast that was left out, the capabilities that the task lacks.
+        annotator: Name of what marks behaviours.
     """
-    case = _Case(behaviour, measures, thresholds, judge)
+    case = _Case(behaviour, measures, thresholds, judge, annotator)
     try:
         return _judge(case)
     except _MissingError as missing:
@@ -249,21 +291,24 @@ def _judge(case: _Case) -> Verdict:
         return case.says(
             INCONCLUSIVE, f"the rate of {behaviour} is neither clearly up nor down nor level"
         )
-    own = case.get(ACCURACY, RL, OWN_OPENING)
+    skill = skill_of(case.measures, behaviour, thresholds)
+    own = case.get(skill.outcome, RL, OWN_OPENING)
     if own.items < thresholds.min_starts or own.n < thresholds.min_problems:
         return case.says(
             INCONCLUSIVE,
             f"{often}, but {own.items} starts on {own.n} problems are too few to judge its "
             f"execution; {thresholds.min_starts} on {thresholds.min_problems} are needed",
         )
-    executes = case.above(case.get(CORRECTED, RL, OWN_OPENING), thresholds.able)
-    is_equal = case.below(case.get(CORRECTED, DIFFERENCE, OWN_OPENING), thresholds.margin)
-    is_able = case.above(case.get(CORRECTED, BASE, OWN_OPENING), thresholds.able)
-    steered = case.get(STEERED, BASE, VECTOR)
-    leads = [case.above(one, 0.0) for one in case.all(OVER)]
+    if skill.is_worth and (found := _without_worth(case, skill, often)):
+        return found
+    executes = skill.is_worth or case.above(case.get(*skill.executes), skill.executes_above)
+    is_equal = case.below(case.get(*skill.behind), thresholds.margin)
+    is_able = case.above(case.get(*skill.base), thresholds.able)
+    leads = [case.above(one, 0.0) for one in case.all(skill.leads)]
     is_steered = all(leads)
-    base = case.get(ACCURACY, BASE, OWN_OPENING).value
-    executed = f"executes it in {base:.0%} of starts (the RL model in {own.value:.0%})"
+    executed = _executed(case, skill)
+    if said := _disagreement(case, skill):
+        return case.says(INCONCLUSIVE, f"{often}, but {said}")
     if executes and is_equal and is_able and is_steered:
         taught, qualifier = _taught(case, given_level)
         return case.says(
@@ -272,12 +317,8 @@ def _judge(case: _Case) -> Verdict:
             f"behaviour: training taught {taught}",
             qualifier,
         )
-    lacking = [
-        case.below(case.get(CORRECTED, BASE, words), thresholds.unable)
-        for words in (OWN_OPENING, BEST_OPENING, BEST_OF)
-    ]
-    lacking.append(case.below(steered, thresholds.unable))
-    if executes and all(lacking):
+    fails = [case.below(case.get(*key), thresholds.unable) for key in skill.failing]
+    if executes and all(fails):
         return case.says(
             CREATED,
             f"{often}; the base {executed}, and no opening, sample or steering vector makes it do "
@@ -285,6 +326,74 @@ def _judge(case: _Case) -> Verdict:
         )
     return case.says(
         INCONCLUSIVE, _unsettled(often, executes, is_equal and is_able, is_steered, executed)
+    )
+
+
+def _without_worth(case: _Case, skill: Skill, often: str) -> Verdict | None:
+    """The verdict where nothing is shown to rest on what the behaviour says."""
+    rests = case.get(*skill.executes)
+    margin = case.thresholds.cosmetic_margin
+    over = {one: case.find(against(value.OVER, one), RL, OWN_OPENING) for one in _IDLE}
+    enough = all(one and one.items >= case.thresholds.min_displaced for one in over.values())
+    if enough and case.holds(lambda: all(case.below(one, margin) for one in over.values() if one)):
+        worth = " and ".join(
+            f"{bounded(one.value, one.low, one.high)} than {_IDLE[name]}"
+            for name, one in over.items()
+            if one
+        )
+        return case.says(
+            COSMETIC,
+            f"{often}; what it says makes no difference to the answer: completed by the RL model, "
+            f"its own sentence is right more often by {worth}",
+        )
+    if case.above(rests, 0.0):
+        return None
+    return case.says(
+        INCONCLUSIVE,
+        f"{often}, but nothing is shown to rest on it: completed by the RL model, its own sentence "
+        f"is right more often than {_CONTROL_NAMES[skill.control]} by "
+        f"{bounded(rests.value, rests.low, rests.high)}",
+    )
+
+
+def _disagreement(case: _Case, skill: Skill) -> str:
+    """That a second judge is on the other side of a threshold, in words; "" where none is."""
+    if skill.second is None:
+        return ""
+    first, second = case.find(*skill.base), case.find(*skill.second)
+    if first is None or second is None:
+        return ""
+    for threshold in (case.thresholds.able, case.thresholds.unable):
+        for above, below in ((first, second), (second, first)):
+            if above.low > threshold > below.high:
+                case.above(first, threshold)
+                case.above(second, threshold)
+                return (
+                    f"two judges disagree on the base: by {COMPLETION} its skill is "
+                    f"{bounded(first.value, first.low, first.high)}, by {case.judge} "
+                    f"{bounded(second.value, second.low, second.high)}"
+                )
+    return ""
+
+
+def _executed(case: _Case, skill: Skill) -> str:
+    """How well the base executes the behaviour, in words."""
+    base, rl = (case.get(skill.outcome, model, OWN_OPENING) for model in (BASE, RL))
+    if not skill.is_worth:
+        return f"executes it in {base.value:.0%} of starts (the RL model in {rl.value:.0%})"
+    own, rests = case.get(*skill.base), case.get(*skill.executes)
+    caveats = []
+    if skill.control == FOREIGN:
+        caveats.append("too few starts have a displaced sentence to measure against")
+    if rests.value < case.thresholds.min_gap:
+        caveats.append(
+            f"little rests on it, {number(rests.value)}, so that intervals of the skill say less"
+        )
+    noted = f"; {'; '.join(caveats)}" if caveats else ""
+    return (
+        f"executes it with a skill of {bounded(own.value, own.low, own.high)}, from "
+        f"{_CONTROL_NAMES[skill.control]} (0) to the RL model's own (1): {base.value:.0%} of "
+        f"completions are right after it, {rl.value:.0%} after the RL model's{noted}"
     )
 
 
@@ -368,6 +477,14 @@ def _is_down(case: _Case, measure: str) -> bool:
     ratio = case.ratio(measure)
     is_less = ratio is None or case.below(ratio, 1 / case.thresholds.rate_ratio)
     return case.below(case.get(measure, DIFFERENCE), -case.thresholds.rate_difference) and is_less
+
+
+def _control_in(one: Measure) -> str:
+    """What a figure is measured against: another condition, or what stands in its name."""
+    if one.measure.partition("/")[2].partition("/")[0] in _LEADS:
+        return one.condition
+    last = one.measure.rpartition("/")[2]
+    return last if last in _CONTROL_NAMES else _CONTROLS.get(one.measure, "")
 
 
 def _name(one: Measure) -> str:

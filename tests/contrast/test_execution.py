@@ -16,6 +16,7 @@ from sae_reasoning.contrast.faithfulness import (
     shuffled,
 )
 from sae_reasoning.contrast.measures import Resampling
+from sae_reasoning.contrast.sentences import Sentence
 from sae_reasoning.contrast.starts import Begun, own_openings
 from sae_reasoning.contrast.steered import (
     CORRECTED,
@@ -23,6 +24,7 @@ from sae_reasoning.contrast.steered import (
     STARTED,
     VALID,
     VECTOR,
+    ByProgram,
     choose,
     compare,
     random_directions,
@@ -43,6 +45,7 @@ from sae_reasoning.tasks.text.annotators import CueAnnotator
 from sae_reasoning.tasks.text.task import text_task
 
 TASK = search_task()
+PROGRAM = ByProgram(TASK, seed=0)
 
 PROMPT = (
     "map ash: either birch or cedar , birch: either dale or elm , dale: none , elm: none , "
@@ -132,15 +135,19 @@ def test_vectors_wait_for_their_batch_and_leave_met_rows_untouched() -> None:
     assert edit(resid, torch.tensor([0, 1])) is resid
 
 
+def said(text: str) -> Sentence:
+    return Sentence((), text, text)
+
+
 def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
     planted, other = torch.eye(64)[:2]
 
-    def steered(starts: Sequence[Start], steers: Sequence[Steer]) -> list[str]:
-        said = []
+    def steered(starts: Sequence[Start], steers: Sequence[Steer]) -> list[Sentence]:
+        found = []
         for steer in steers:
             along = float(steer.change @ planted) if steer.layer == 1 else 0.0
-            said.append("wait , dead end , back to ash ." if along > 1.5 else "so elm .")
-        return said
+            found.append(said("wait , dead end , back to ash ." if along > 1.5 else "so elm ."))
+        return found
 
     directions = [
         Direction("mean-difference", 1, other),
@@ -149,11 +156,11 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
     ]
     starts = [left(f"p{i}") for i in range(30)]
     norms, doses = {1: 2.0, 2: 2.0}, [0.5, 1.0]
-    best, *_ = choose(starts, directions, norms, doses, steered, TASK, seed=0)
+    best, *_ = choose(starts, directions, norms, doses, steered, PROGRAM)
     assert (best.kind, best.layer, best.dose, best.select_valid) == ("gradient", 1, 1.0, 1.0)
     drawn = random_directions(1, 64, 3, np.random.default_rng(0))
-    controls = choose(starts, drawn, norms, doses, steered, TASK, seed=0)
-    found = compare(starts, best, controls, [], steered, TASK, Resampling(200, 0))
+    controls = choose(starts, drawn, norms, doses, steered, PROGRAM)
+    found = compare(starts, best, controls, [], steered, PROGRAM, Resampling(200, 0))
     assert next(m for m in found if (m.measure, m.condition) == (VALID, VECTOR)).value == 1.0
     assert next(m for m in found if (m.measure, m.condition) == (CORRECTED, VECTOR)).low > 0.7
     over = {m.condition: m.low for m in found if m.measure == OVER}
@@ -164,19 +171,20 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
 def test_a_vector_that_only_makes_the_opening_gains_nothing() -> None:
     starts = [left(f"p{i}") for i in range(60)]
 
-    def steered(rows: Sequence[Start], steers: Sequence[Steer]) -> list[str]:
-        said = []
+    def steered(rows: Sequence[Start], steers: Sequence[Steer]) -> list[Sentence]:
+        found = []
         for row, steer in zip(rows, steers, strict=True):
             place = ("ash", "birch")[int(row.problem.problem_id[1:]) % 2]
-            said.append(f"stuck here , back up to {place} ." if steer.layer == 1 else "so elm .")
-        return said
+            text = f"stuck here , back up to {place} ." if steer.layer == 1 else "so elm ."
+            found.append(said(text))
+        return found
 
     [best] = choose(
-        starts, [Direction("gradient", 1, torch.eye(4)[0])], {1: 1.0}, [1.0], steered, TASK, seed=0
+        starts, [Direction("gradient", 1, torch.eye(4)[0])], {1: 1.0}, [1.0], steered, PROGRAM
     )
     found = {
         (m.measure, m.condition): m
-        for m in compare(starts, best, [], [], steered, TASK, Resampling(200, 0))
+        for m in compare(starts, best, [], [], steered, PROGRAM, Resampling(200, 0))
     }
     assert found[STARTED, VECTOR].value == 1.0
     assert found[VALID, VECTOR].value == pytest.approx(0.5, abs=0.15)

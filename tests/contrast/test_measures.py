@@ -132,10 +132,10 @@ def test_a_chance_corrected_difference_is_on_the_scale_of_chance_corrected_accur
     record = Recorder(HOW, "", [f"p{i}" for i in range(80)])
     one, other = np.ones(80), np.array([1.0] * 64 + [0.0] * 16)
     chance = np.full(80, 0.5)
-    gap = record.difference_beyond_chance("m", "rl-base", "", one, other, chance)
+    gap = record.relative_difference("m", "rl-base", "", one, other, 1 - chance)
     raw = record.difference("m", "rl-base", "", one, other)
     assert (gap.value, gap.low, gap.high) == pytest.approx((0.4, 2 * raw.low, 2 * raw.high))
-    flat = record.difference_beyond_chance("m", "rl-base", "", one, one, chance)
+    flat = record.relative_difference("m", "rl-base", "", one, one, 1 - chance)
     assert flat.value == 0
     assert flat.high == pytest.approx(2 * record.difference("m", "rl-base", "", one, one).high)
 

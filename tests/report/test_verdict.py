@@ -271,7 +271,7 @@ def test_too_little_is_inconclusive_however_large_the_effect(items: int, n: int)
 
 def test_the_verdict_never_reads_how_a_pair_was_made() -> None:
     assert list(signature(verdict).parameters) == [
-        *("behaviour", "measures", "thresholds", "judge", "lacking")
+        *("behaviour", "measures", "thresholds", "judge", "lacking", "annotator")
     ]
     for read in (Measure, ReportConfig):
         assert not set(read.__dataclass_fields__) & {"arm", "pair", "recipe", "name", "lacks"}

@@ -45,16 +45,18 @@ from sae_reasoning.jobs.contrast.steps import (
     rollouts,
     weights,
 )
+from sae_reasoning.jobs.contrast.value import execution_value
 from sae_reasoning.steering.vectors import ONSET_PREDICTORS
 
 NEEDS = {
     "mined openings": ("openings",),
     "execution accuracy": ("openings", "judge", "null"),
-    "steering vectors": ("openings", "judge", "null"),
+    "steering vectors": ("openings",),
     "content loss": ("content",),
 }
 """Capabilities of the task that a step needs."""
 GIVES_NOTHING = {
+    "execution value": "starts of the RL model with graded answers",
     "pass@k": "graded answers",
     "corrupted CoT": "graded answers after chains of thought on two problems",
 }
@@ -132,6 +134,7 @@ def _steps(
     )
     every = onsets | {
         "execution accuracy": lambda: execution(setting, onset_log_probs(setting)),
+        "execution value": lambda: execution_value(setting, stage.folder),
         "steering vectors": lambda: steering(setting, stage.folder),
         "pass@k": lambda: pass_samples(setting, stage.folder),
         "corrupted CoT": lambda: corruption(setting),
@@ -140,6 +143,10 @@ def _steps(
         "weights": lambda: weights(setting),
     }
     lacking = {name: list(setting.task.missing(*NEEDS.get(name, ()))) for name in every}
+    if not setting.is_valued:
+        del every["execution value"]
+        if setting.task.missing("judge", "null"):
+            lacking["steering vectors"].append("executions that are judged or valued")
     return (
         {name: step for name, step in every.items() if not lacking[name]},
         {name: parts for name, parts in lacking.items() if parts},

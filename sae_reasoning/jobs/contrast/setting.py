@@ -9,6 +9,7 @@ from sae_reasoning.config import Config, ConfigError, ContrastConfig
 from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.starts import Begun, Place, noise_key
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.lm.generate import Sampler
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.opening import first_problems, open_task
 from sae_reasoning.records import REPORT, SELECT, SentenceEnd, Trace
@@ -61,6 +62,12 @@ class Setting:
         """Problems of pass@k."""
         return self.problems[REPORT][: self.own.pass_problems]
 
+    @property
+    def is_valued(self) -> bool:
+        """Whether executions are valued by completion."""
+        chosen = self.own.execution_value
+        return chosen == "always" or (chosen == "auto" and bool(self.task.missing("judge", "null")))
+
     def lines(self) -> dict[str, Any]:
         """The plan."""
         own = self.own
@@ -71,7 +78,11 @@ class Setting:
             "rollouts": f"{own.samples} a problem and model",
             "vectors": f"{', '.join(own.vectors)}; doses {own.doses}",
             "pass@k": f"{len(self.sampled)} problems × {own.pass_samples}",
-        }
+        } | (
+            {"execution value": f"{own.value_starts} starts × {own.completions} completions"}
+            if self.is_valued
+            else {}
+        )
 
     def measures(self, name: str, make: Callable[[], list[Measure]]) -> list[Measure]:
         """Measures of a step, from disk if an earlier run got so far."""
@@ -101,6 +112,7 @@ class Setting:
         *,
         until: SentenceEnd | None = None,
         steers: Sequence[Steer] | None = None,
+        sampler: Callable[[Sampler], Sampler] | None = None,
     ) -> list[Response]:
         """What a model makes of prefixes, under noise of a name."""
         own = self.own
@@ -111,6 +123,7 @@ class Setting:
             Sampling(noise, own.temperature, max_new_tokens, own.batch_size),
             until=until,
             edits=steer_once(steers) if steers else None,
+            sampler=sampler,
         )
 
     def continue_(self, model: str, begun: Sequence[Begun], stream: str, sample: int) -> list[str]:

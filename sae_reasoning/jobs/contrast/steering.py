@@ -1,7 +1,8 @@
 """Steering vectors: made and chosen on the select split, compared on the report split."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import torch
 
 from sae_reasoning.contrast import steered
 from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.sentences import Sentence
 from sae_reasoning.contrast.starts import Begun
-from sae_reasoning.contrast.steered import Chosen
+from sae_reasoning.contrast.steered import ByProgram, Chosen, Worth
 from sae_reasoning.edges.artifacts import write_json
 from sae_reasoning.edges.lm.attribute import mean_slope, onset_gradients
 from sae_reasoning.edges.lm.load import continuation_ids
 from sae_reasoning.edges.sae_checkpoint import load_dictionary
 from sae_reasoning.edges.shortlist import read_shortlist
+from sae_reasoning.jobs.contrast.sentences import sentence_at
 from sae_reasoning.jobs.contrast.setting import Setting
-from sae_reasoning.records import BASE, REPORT, RL, SELECT
+from sae_reasoning.jobs.contrast.value import value_executions, worth_by_completion
+from sae_reasoning.records import BASE, REPORT, RL, SELECT, SPLITS, SentenceEnd
 from sae_reasoning.steering.vectors import (
     ASCENT,
     ONSET_PREDICTORS,
@@ -32,55 +36,99 @@ from sae_reasoning.steering.vectors import (
 from sae_reasoning.tasks.protocol import Start
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """The starts of a behaviour, by split, where it has been carried out, and what it is worth."""
+
+    starts: Mapping[str, list[Start]]
+    until: SentenceEnd
+    worth: Worth
+
+
 def steering(setting: Setting, folder: Path) -> list[Measure]:
     """What the base makes of steering vectors, against controls; writes those that were chosen."""
-    own, task = setting.own, setting.task
+    own = setting.own
     chosen: list[Chosen] = []
     controls: dict[str, list[Chosen]] = {}
     rng = np.random.default_rng((own.seed, 23))
-    run = partial(_steered, setting)
+    judged = _judged(setting)
     for behaviour in setting.behaviours:
         starts = _starts(setting, behaviour, SELECT)
-        if not starts:
+        if not starts or behaviour not in judged:
             continue
         directions, found = _directions(setting, behaviour, starts)
         norms = {layer: one.norm for layer, one in found.items()}
-        tried = steered.choose(starts, directions, norms, own.doses, run, task, own.seed)
+        tried_at, worth = judged[behaviour].starts[SELECT], judged[behaviour].worth
+        run = partial(_steered, setting, judged[behaviour].until)
+        tried = steered.choose(tried_at, directions, norms, own.doses, run, worth)
         if tried:
             best = tried[0]
             drawn = steered.random_directions(best.layer, len(best.direction), own.controls, rng)
             others = [*drawn, *found[best.layer].permuted]
             chosen.append(best)
-            controls[behaviour] = steered.choose(
-                starts, others, norms, own.doses, run, task, own.seed
-            )
+            controls[behaviour] = steered.choose(tried_at, others, norms, own.doses, run, worth)
     listed = [vars(one) | {"direction": one.direction.tolist()} for one in chosen]
     write_json(folder / "steering_vectors.json", listed)
     compared: list[Measure] = []
     for best in chosen:
-        starts = _starts(setting, best.behaviour, REPORT)
-        rest = [other for other in chosen if other is not best]
-        if starts:
+        one, rest = judged[best.behaviour], [other for other in chosen if other is not best]
+        if one.starts[REPORT]:
             compared += steered.compare(
-                starts, best, controls[best.behaviour], rest, run, task, setting.resampling
+                one.starts[REPORT],
+                best,
+                controls[best.behaviour],
+                rest,
+                partial(_steered, setting, one.until),
+                one.worth,
+                setting.resampling,
             )
     return compared
+
+
+def _judged(setting: Setting) -> dict[str, _Judged]:
+    """By behaviour, where it is judged and how: by a program with a chance level, else by value.
+
+    Behaviours whose openings nobody knows are left out: no gradient leads to them.
+    """
+    task, openings = setting.task, setting.task.openings
+    known = [one for one in setting.behaviours if openings and openings.of(one)]
+    if not task.missing("judge", "null"):
+        by_program = ByProgram(task, setting.own.seed)
+        return {
+            one: _Judged(
+                {split: _starts(setting, one, split) for split in SPLITS},
+                task.sentence_end,
+                by_program,
+            )
+            for one in known
+        }
+    both = value_executions(setting)
+    return {
+        one: _Judged(
+            {SELECT: both.select.of(one)[0], REPORT: both.report.of(one)[0]},
+            both.rule,
+            worth_by_completion(setting, both, one),
+        )
+        for one in known
+    }
 
 
 def _starts(setting: Setting, behaviour: str, split: str) -> list[Start]:
     return [s for s in setting.starts if (s.behaviour, s.problem.split) == (behaviour, split)]
 
 
-def _steered(setting: Setting, starts: Sequence[Start], steers: Sequence[Steer]) -> list[str]:
+def _steered(
+    setting: Setting, until: SentenceEnd, starts: Sequence[Start], steers: Sequence[Steer]
+) -> list[Sentence]:
     made = setting.respond(
         BASE,
         setting.prefixes(BASE, [Begun(start) for start in starts]),
         "steered",
         setting.own.behaviour_tokens,
-        until=setting.task.sentence_end,
+        until=until,
         steers=steers,
     )
-    return [one.added for one in made]
+    return [sentence_at(setting, BASE, *one) for one in zip(starts, made, strict=True)]
 
 
 def _directions(

@@ -1,0 +1,236 @@
+"""Execution value: what a behaviour, once a model carries it out, is worth to the answer.
+
+1. At the RL model's own onsets a behaviour is carried out to the end of a sentence: by the base, by
+   the RL model, or by a control (`contrast.sentences`).
+2. From there the RL model completes the response several times; the share of right answers is the
+   value V of what was carried out.
+3. `value skill = sum(V - V_control) / sum(V_RL - V_control)` over starts: 0 is the behaviour with
+   the wrong content, 1 is the RL model's own. Where the interval of `V_RL - V_control` reaches 0,
+   nothing is shown to rest on what the behaviour says, and the skill is undefined.
+
+Controls: `displaced`, the RL model's sentence of the same behaviour on the same problem, from
+another place and with other content; `foreign`, from another problem; `neutral`, what the RL model
+says instead where it doesn't begin the behaviour. Against a foreign sentence a model that lacks the
+behaviour looks a little able, since what it writes fits the problem.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from sae_reasoning.contrast.execution import BEST_OF, BEST_OPENING, OWN_OPENING
+from sae_reasoning.contrast.measures import DIFFERENCE, Measure, Recorder, Resampling
+from sae_reasoning.records import BASE, RL
+from sae_reasoning.tasks.protocol import Start
+
+OWN_WORDS, RL_WORDS = OWN_OPENING, "RL's words"
+DISPLACED, FOREIGN, NEUTRAL = "displaced", "foreign", "neutral"
+CONTROLS = (DISPLACED, FOREIGN)
+"""What an execution is measured against, the better one first."""
+CONDITIONS = (OWN_WORDS, RL_WORDS, BEST_OPENING, BEST_OF)
+"""How the base is started; all of them have to fail before it is called unable."""
+VALUE, OVER, SKILL, HEADROOM = (
+    "execution_value",
+    "value_over",
+    "value_skill",
+    "headroom",
+)
+"""Measures; all but the first and last are of a control, as `value_skill/displaced`."""
+BY_PROGRAM = "program_skill"
+"""The same skill where the judge of the task stands in for completions."""
+COMPLETION = "completion by the RL model"
+"""Name of the judge."""
+
+TRY = ", try "
+"""Between a condition and the number of a further execution under it."""
+
+Outcomes = Mapping[tuple[str, str], Float[np.ndarray, " start"]]
+"""By model and condition, an outcome at each start; NaN where there is none."""
+
+
+def against(measure: str, control: str) -> str:
+    """Name of a measure that is taken against a control."""
+    return f"{measure}/{control}"
+
+
+def best_of(control: str) -> str:
+    """Condition of the best of several sentences of a control: what choosing alone comes to."""
+    return f"{control}, {BEST_OF}"
+
+
+def best_of_tries(values: Float[np.ndarray, "try start completion"]) -> Float[np.ndarray, " start"]:
+    """Value of the best of several tries at each start; unbiased, as another half chooses it.
+
+    The try that does best on one half of the completions is valued by the other half, both ways.
+    A try that isn't there is NaN; where none is, so is the value.
+    """
+    halves = values[:, :, ::2], values[:, :, 1::2]
+    found = []
+    for chooses, values_it in (halves, halves[::-1]):
+        means = np.where(np.isnan(chooses).any(2), -1.0, chooses.mean(2))
+        best = means.argmax(0)
+        found.append(values_it.mean(2)[best, np.arange(values.shape[1])])
+    return np.asarray(np.mean(found, axis=0))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What executions at some starts are measured by.
+
+    Attributes:
+        record: Makes estimates, of the starts at which there is a control.
+        rows: Those starts, of all.
+        top: Outcome of the RL model in its own words there.
+        control: Outcome of the control there.
+        rests: Estimate of `top - control`.
+    """
+
+    record: Recorder
+    rows: np.ndarray
+    top: Float[np.ndarray, " start"]
+    control: Float[np.ndarray, " start"]
+    rests: Measure
+
+    def skill(
+        self, measure: str, model: str, condition: str, outcome: Float[np.ndarray, " start"]
+    ) -> Measure:
+        """Skill of an execution: 0 as the control, 1 as the RL model; undefined if nothing rests.
+
+        Args:
+            measure: Name of the estimate.
+            model: Whose execution.
+            condition: Under which.
+            outcome: At every start, those without a control included; NaN where there is none.
+        """
+        lost = self.lost(measure, model, condition, outcome)
+        return replace(lost, value=1 - lost.value, low=1 - lost.high, high=1 - lost.low)
+
+    def lost(
+        self, measure: str, model: str, condition: str, outcome: Float[np.ndarray, " start"]
+    ) -> Measure:
+        """How far an execution is behind the RL model's, on the same scale: `1 - skill`."""
+        return self.apart(measure, model, condition, None, outcome)
+
+    def apart(
+        self,
+        measure: str,
+        model: str,
+        condition: str,
+        one: Float[np.ndarray, " start"] | None,
+        other: Float[np.ndarray, " start"],
+    ) -> Measure:
+        """How much more skill one execution has than another.
+
+        Args:
+            measure: Name of the estimate.
+            model: Whose executions.
+            condition: Under which.
+            one: Outcome at every start; None for the RL model's own.
+            other: The same, compared with.
+        """
+        own = self.top if one is None else one[self.rows]
+        known = ~(np.isnan(own) | np.isnan(other[self.rows]))
+        record = self.record.at(np.flatnonzero(known).tolist())
+        if not self.rests.low > 0 or not known.any():
+            return record.undefined(measure, model, condition)
+        full = (self.top - self.control)[known]
+        return record.relative_difference(
+            measure, model, condition, own[known], other[self.rows][known], full
+        )
+
+
+def scale_of(record: Recorder, outcomes: Outcomes, control: str, over: str = OVER) -> Scale | None:
+    """What a control gives to measure by; None where there is no start with it.
+
+    Args:
+        record: Of all starts.
+        outcomes: At all of them.
+        control: Which.
+        over: Name of the estimate of the RL model's outcome over the control's.
+    """
+    top, low = outcomes[RL, OWN_WORDS], outcomes.get((RL, control))
+    if low is None:
+        return None
+    rows = np.flatnonzero(~(np.isnan(top) | np.isnan(low)))
+    if not len(rows):
+        return None
+    there = record.at(rows.tolist())
+    rests = there.difference(against(over, control), RL, OWN_WORDS, top[rows], low[rows])
+    return Scale(there, rows, top[rows], low[rows], rests)
+
+
+def recorder(starts: Sequence[Start], resampling: Resampling) -> Recorder:
+    """Makes estimates of one behaviour's outcomes at some starts."""
+    problems = [start.problem.problem_id for start in starts]
+    return Recorder(resampling, starts[0].behaviour, problems)
+
+
+def value_measures(
+    starts: Sequence[Start], values: Outcomes, resampling: Resampling
+) -> list[Measure]:
+    """What executions of one behaviour are worth, and value skill by each control.
+
+    Args:
+        starts: Of one behaviour, on the report split; at least one.
+        values: Of each model and condition; at least those of both models in their own words.
+        resampling: Makes intervals.
+    """
+    record = recorder(starts, resampling)
+    found = []
+    for (model, condition), own in values.items():
+        known = np.flatnonzero(~np.isnan(own))
+        if len(known):
+            there = record.at(known.tolist())
+            found.append(there.share(VALUE, model, condition, own[known]))
+    for control in CONTROLS:
+        found += _skills(record, values, control, SKILL, OVER)
+    neutral = scale_of(record, values, NEUTRAL)
+    return found + ([neutral.rests] if neutral else [])
+
+
+def program_measures(
+    starts: Sequence[Start], valid: Outcomes, resampling: Resampling
+) -> list[Measure]:
+    """Skill by the task's own judge, of both models in their own words; arguments are as above.
+
+    A start counts where the judge can tell of all that is compared there.
+    """
+    record = recorder(starts, resampling)
+    found = []
+    for control in CONTROLS:
+        found += _skills(record, valid, control, BY_PROGRAM, f"{BY_PROGRAM}_over")
+    return found
+
+
+def _skills(
+    record: Recorder, outcomes: Outcomes, control: str, skill: str, over: str
+) -> list[Measure]:
+    scale = scale_of(record, outcomes, control, over)
+    if scale is None:
+        return []
+    name = against(skill, control)
+    found = [scale.rests]
+    for condition in CONDITIONS:
+        own, least = outcomes.get((BASE, condition)), outcomes.get((RL, best_of(control)))
+        if own is None:
+            continue
+        if condition == BEST_OF and least is not None:  # Choosing helps the control as well.
+            own = own - least + outcomes[RL, control]
+        found.append(scale.skill(name, BASE, condition, own))
+    behind = scale.lost(name, DIFFERENCE, OWN_WORDS, outcomes[BASE, OWN_WORDS])
+    return [*found, behind]
+
+
+def has_headroom(
+    pilots: Sequence[Sequence[bool | None]], bounds: tuple[float, float]
+) -> np.ndarray:
+    """Whether the RL model's success is in doubt at each start.
+
+    Args:
+        pilots: Grades of separate samples from each start.
+        bounds: Of the share of them that are right, neither of them included.
+    """
+    shares = np.array([np.mean([bool(g) for g in own]) if own else np.nan for own in pilots])
+    return (bounds[0] < shares) & (shares < bounds[1])

@@ -1,0 +1,472 @@
+"""Execution value: behaviours carried out at the RL model's onsets, completed and graded.
+
+1. Separate samples from each start tell where the RL model's success is in doubt, and which other
+   sentences of the behaviour it writes on the problem.
+2. Both models carry the behaviour out in words of their own; the base also after the RL model's
+   words, after the opening that does best on the select split, and several times.
+3. Controls stand at the same starts: displaced, foreign and neutral sentences.
+4. The RL model completes each of them, all in one pool; equal ones at a start are completed once.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from sae_reasoning.contrast.execution import BEST_OF, BEST_OPENING
+from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.sentences import (
+    CarriedOut,
+    Quote,
+    Sentence,
+    are_made,
+    carried_out,
+    quotes,
+)
+from sae_reasoning.contrast.starts import noise_key
+from sae_reasoning.contrast.steered import ByCompletion, Judged
+from sae_reasoning.contrast.value import (
+    CONTROLS,
+    HEADROOM,
+    OWN_WORDS,
+    TRY,
+    Outcomes,
+    best_of,
+    best_of_tries,
+    has_headroom,
+    program_measures,
+    recorder,
+    scale_of,
+    value_measures,
+)
+from sae_reasoning.edges.lm.offsets import offsets_of
+from sae_reasoning.edges.tables import write_table
+from sae_reasoning.jobs.contrast.sentences import (
+    Said,
+    all_sentences,
+    begun,
+    controls,
+    openings_to_try,
+)
+from sae_reasoning.jobs.contrast.setting import Setting
+from sae_reasoning.records import BASE, REPORT, RL, SELECT, Annotation, Trace
+from sae_reasoning.rollouts.respond import Response, prefix_of
+from sae_reasoning.tasks.annotations import Unlabelled
+from sae_reasoning.tasks.protocol import Start
+from sae_reasoning.traces.align import Rollout
+
+_ROOM = 64
+"""Tokens by which the room that is left to completions is told apart."""
+
+Values = Float[np.ndarray, "start completion"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One execution and what came of it, for a table.
+
+    Attributes:
+        behaviour: What was started.
+        problem_id: On which problem.
+        split: Of the problem.
+        start: Where.
+        model: Who carried it out.
+        condition: Under which.
+        said: The sentence.
+        value: Share of completions that are right; NaN where they have no grade.
+        completions: How many there are.
+    """
+
+    behaviour: str
+    problem_id: str
+    split: str
+    start: str
+    model: str
+    condition: str
+    said: str
+    value: float
+    completions: int
+
+
+@dataclass(frozen=True)
+class Valued:
+    """Executions at the same starts, and what they are worth.
+
+    Attributes:
+        starts: Where, of all behaviours on one split.
+        said: What was said, by model and condition.
+        values: Grades of its completions, by model and condition; NaN where there are none.
+    """
+
+    starts: list[Start]
+    said: Said
+    values: Mapping[tuple[str, str], Values]
+
+    def of(self, behaviour: str) -> tuple[list[Start], list[int]]:
+        """Starts of a behaviour, and their places."""
+        rows = [i for i, start in enumerate(self.starts) if start.behaviour == behaviour]
+        return [self.starts[row] for row in rows], rows
+
+    def outcomes(self, rows: Sequence[int]) -> Outcomes:
+        """Mean grade of each execution at some starts; of several tries, the best one's too."""
+        found = {key: own[rows].mean(1) for key, own in self.values.items() if TRY not in key[1]}
+        for model, condition in ((BASE, OWN_WORDS), *((RL, one) for one in CONTROLS)):
+            tries = [
+                own[rows]
+                for (whose, name), own in self.values.items()
+                if (whose, name.partition(TRY)[0]) == (model, condition)
+            ]
+            if tries:
+                best = BEST_OF if condition == OWN_WORDS else best_of(condition)
+                found[model, best] = best_of_tries(np.stack(tries))
+        return found
+
+
+@dataclass(frozen=True)
+class BothSplits:
+    """What was valued of a contrast.
+
+    Attributes:
+        select: Controls on the select split.
+        report: All executions on the report split.
+        in_doubt: Whether each start of the report split has headroom.
+        rule: Where a behaviour has been carried out.
+    """
+
+    select: Valued
+    report: Valued
+    in_doubt: np.ndarray
+    rule: CarriedOut
+
+
+def execution_value(setting: Setting, folder: Path) -> list[Measure]:
+    """Value and value skill of each behaviour on the report split; writes every execution."""
+    both = value_executions(setting)
+    rows = [asdict(row) for row in [*_rows(both.report), *_rows(both.select)]]
+    columns = [column.name for column in fields(Row)]
+    write_table(folder / "value.parquet", pd.DataFrame(rows, columns=columns))
+    found = []
+    for behaviour in setting.behaviours:
+        starts, own = both.report.of(behaviour)
+        if not starts:
+            continue
+        record = recorder(starts, setting.resampling)
+        found.append(record.share(HEADROOM, RL, "", both.in_doubt[own].astype(float)))
+        found += value_measures(starts, both.report.outcomes(own), setting.resampling)
+        if setting.task.judge:
+            said = {key: [of[row] for row in own] for key, of in both.report.said.items()}
+            valid = _judged(setting, starts, said)
+            found += program_measures(starts, valid, setting.resampling)
+    return found
+
+
+def worth_by_completion(setting: Setting, both: BothSplits, behaviour: str) -> ByCompletion:
+    """What sentences of one behaviour are worth, by completion."""
+    controls: dict[str, float] = {}
+    scales = {}
+    for valued in (both.select, both.report):
+        starts, own = valued.of(behaviour)
+        outcomes = valued.outcomes(own)
+        for control in reversed(CONTROLS):
+            known = zip(starts, outcomes[RL, control], strict=True)
+            controls |= {start.key: float(one) for start, one in known if one == one}
+    if starts:
+        record = recorder(starts, setting.resampling)
+        found = {control: scale_of(record, outcomes, control) for control in CONTROLS}
+        scales = {control: scale for control, scale in found.items() if scale}
+    return ByCompletion(partial(_worth, setting), controls, scales)
+
+
+def value_executions(setting: Setting) -> BothSplits:
+    """Executions of all behaviours and what they are worth, from disk as far as they are there."""
+    pilots, own = _pilots(setting), setting.own
+    select = [
+        start
+        for behaviour in setting.behaviours
+        for start in _posed(setting, behaviour, SELECT)[: own.value_select_starts]
+    ]
+    report: list[Start] = []
+    in_doubt: list[bool] = []
+    for behaviour in setting.behaviours:
+        every = _posed(setting, behaviour, REPORT)
+        doubted = _in_doubt(setting, every, pilots)
+        chosen = sorted(np.argsort(~doubted, kind="stable")[: own.value_starts].tolist())
+        report += [every[index] for index in chosen]
+        in_doubt += doubted[chosen].tolist()
+    rule = carried_out(setting.task, setting.traces, setting.behaviours)
+    on_select = _quotes(setting, rule, SELECT, setting.traces)
+    on_report = _quotes(setting, rule, REPORT, [*setting.traces, *pilots])
+
+    def say() -> Said:
+        said = all_sentences(setting, report, on_report, rule)
+        said[BASE, BEST_OPENING] = _after_best_opening(setting, select, report, rule)
+        return said
+
+    return BothSplits(
+        select=_valued(
+            setting,
+            select,
+            _kept(setting, "value_said_select", lambda: controls(setting, select, on_select, rule)),
+            own.select_completions,
+            "value_grades_select",
+        ),
+        report=_valued(
+            setting,
+            report,
+            _kept(setting, "value_said_report", say),
+            own.completions,
+            "value_grades_report",
+        ),
+        in_doubt=np.array(in_doubt, bool),
+        rule=rule,
+    )
+
+
+def _pilots(setting: Setting) -> list[Trace]:
+    """Separate completions of the RL model from every start of the report split."""
+
+    def make() -> list[Trace]:
+        starts = [start for b in setting.behaviours for start in _posed(setting, b, REPORT)]
+        rows = [(start, n) for start in starts for n in range(setting.own.pilot_samples)]
+        made = _completions(setting, [(s, s.response_ids, n) for s, n in rows], "pilots")
+        unlabelled = [
+            Unlabelled(start.problem, one.text, one.truncated)
+            for (start, _), one in zip(rows, made, strict=True)
+        ]
+        labels = setting.task.annotate_all(unlabelled, model=RL)
+        return [
+            _trace(setting, start, number, one, label)
+            for (start, number), one, label in zip(rows, made, labels, strict=True)
+        ]
+
+    return setting.parts.traces("pilots", make)
+
+
+def _after_best_opening(
+    setting: Setting, select: Sequence[Start], starts: Sequence[Start], rule: CarriedOut
+) -> list[Sentence | None]:
+    """What the base says after the opening whose sentences are worth most on the select split."""
+    found: dict[int, Sentence] = {}
+    tried = [
+        (opening, start)
+        for start in select
+        for opening in openings_to_try(setting, start.behaviour)
+    ]
+    at, said = [start for _, start in tried], [opening for opening, _ in tried]
+    made = begun(setting, BASE, at, said, rule, "best opening")
+    grades = _graded(setting, list(zip(at, made, strict=True)), setting.own.select_completions)
+    values: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for (opening, start), own in zip(tried, grades, strict=True):
+        if not np.isnan(own).any():
+            values[start.behaviour, opening].append(float(own.mean()))
+    for behaviour in setting.behaviours:
+        openings = [opening for b, opening in values if b == behaviour]
+        rows = [row for row, start in enumerate(starts) if start.behaviour == behaviour]
+        if openings:
+            best = max(openings, key=lambda one: float(np.mean(values[behaviour, one])))
+            there = [starts[row] for row in rows]
+            said_so = begun(setting, BASE, there, [best] * len(there), rule, "best opening")
+            found |= dict(zip(rows, said_so, strict=True))
+    return [found.get(row) for row in range(len(starts))]
+
+
+def _posed(setting: Setting, behaviour: str, split: str) -> list[Start]:
+    """Starts with their problems as they were posed, in an order that no outcome decided on."""
+    posed = {problem.problem_id: problem for problem in setting.problems[split]}
+    chosen = [
+        replace(start, problem=posed[start.problem.problem_id])
+        for start in setting.starts
+        if (start.behaviour, start.problem.split) == (behaviour, split)
+    ]
+    return sorted(chosen, key=noise_key)
+
+
+def _in_doubt(setting: Setting, starts: Sequence[Start], pilots: Sequence[Trace]) -> np.ndarray:
+    grades: defaultdict[str, list[bool | None]] = defaultdict(list)
+    for trace in pilots:
+        grades[trace.trace_id.rpartition("#")[0]].append(trace.correct)
+    low, high = setting.own.headroom
+    return has_headroom([grades[_pilot(start)] for start in starts], (low, high))
+
+
+def _quotes(setting: Setting, rule: CarriedOut, split: str, traces: Sequence[Trace]) -> list[Quote]:
+    own = [trace for trace in traces if trace.split == split]
+    return quotes(rule, own, setting.behaviours)
+
+
+def _valued(
+    setting: Setting, starts: list[Start], said: Said, completions: int, part: str
+) -> Valued:
+    """Executions with the grades of their completions."""
+    pairs = [
+        (key, row, sentence)
+        for key, own in said.items()
+        for row, sentence in enumerate(own)
+        if sentence is not None
+    ]
+
+    def make() -> list[list[float]]:
+        rows = [(starts[row], sentence) for _, row, sentence in pairs]
+        return [own.tolist() for own in _graded(setting, rows, completions)]
+
+    values = {key: np.full((len(starts), completions), np.nan) for key in said}
+    for (key, row, _), own in zip(pairs, setting.parts.json(part, make), strict=True):
+        values[key][row] = np.array(own, float)
+    return Valued(starts, said, values)
+
+
+def _graded(
+    setting: Setting, pairs: Sequence[tuple[Start, Sentence]], completions: int
+) -> list[Float[np.ndarray, " completion"]]:
+    """Grades of the RL model's completions of sentences at their starts.
+
+    All completions at a start share their noise, and equal sentences their completions.
+    """
+    different: dict[tuple[str, tuple[int, ...]], tuple[Start, Sentence]] = {}
+    for start, sentence in pairs:
+        different.setdefault((start.key, sentence.ids), (start, sentence))
+    open_ = {key: one for key, one in different.items() if not one[1].ended}
+    rows = [
+        (start, (*start.response_ids, *sentence.ids), number)
+        for start, sentence in open_.values()
+        for number in range(completions)
+    ]
+    made = _completions(setting, rows, "completions")
+    grades = {
+        key: [_grade(setting, start, sentence.response, truncated=False)] * completions
+        for key, (start, sentence) in different.items()
+        if sentence.ended
+    }
+    for number, (key, (start, _)) in enumerate(open_.items()):
+        own = made[number * completions : (number + 1) * completions]
+        grades[key] = [_grade(setting, start, one.text, truncated=one.truncated) for one in own]
+    return [
+        np.array([np.nan if g is None else g for g in grades[start.key, sentence.ids]], float)
+        for start, sentence in pairs
+    ]
+
+
+def _grade(setting: Setting, start: Start, text: str, *, truncated: bool) -> bool | None:
+    return setting.task.grade(start.problem, text, truncated=truncated, model=RL)
+
+
+def _completions(
+    setting: Setting, rows: Sequence[tuple[Start, Sequence[int], int]], stream: str
+) -> list[Response]:
+    """The RL model's completions of responses, given by their tokens.
+
+    A response may be as long as a rollout, whatever of it was given; those with about as much left
+    are completed together.
+    """
+    lm, longest = setting.models[RL], setting.own.max_new_tokens
+    by_room: defaultdict[int, list[int]] = defaultdict(list)
+    for index, (_, ids, _) in enumerate(rows):
+        by_room[max(longest - _ROOM * -(-len(ids) // _ROOM), 1)].append(index)
+    found: dict[int, Response] = {}
+    for room, own in by_room.items():
+        prefixes = [
+            prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids)
+            for start, ids, sample in (rows[index] for index in own)
+        ]
+        made = setting.respond(RL, prefixes, f"value/{stream}", room)
+        found |= dict(zip(own, made, strict=True))
+    return [found[index] for index in range(len(rows))]
+
+
+def _trace(
+    setting: Setting, start: Start, number: int, one: Response, label: Annotation | None
+) -> Trace:
+    """A completion from a start with its behaviours, where they could be labelled."""
+    lm, ids = setting.models[RL], one.response_ids
+    said = label or Annotation((), (), _grade(setting, start, one.text, truncated=one.truncated))
+    offsets = offsets_of(lm.tokenizer, ids, one.text)
+    rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text, one.truncated)
+    trace = rollout.annotated(
+        start.problem,
+        said,
+        annotator=setting.task.annotator.name,
+        writer=RL,
+        model=lm.facts.name,
+        sample="pilot",
+    )
+    return replace(trace, trace_id=f"{_pilot(start)}#{number}")
+
+
+def _pilot(start: Start) -> str:
+    return f"{start.key}/pilot"
+
+
+def _worth(setting: Setting, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:
+    """Whether each sentence is the behaviour, and its value if it is."""
+    found = np.zeros((len(starts), 2))
+    found[:, 0] = are_made(setting.task, starts, sentences)
+    made = np.flatnonzero(found[:, 0]).tolist()
+    own = setting.own
+    splits = {SELECT: own.select_completions, REPORT: own.completions}
+    for split, completions in splits.items():
+        rows = [row for row in made if starts[row].problem.split == split]
+        pairs = [(starts[row], sentences[row]) for row in rows]
+        for row, grades in zip(rows, _graded(setting, pairs, completions), strict=True):
+            found[row, 1] = grades.mean()
+    return found
+
+
+def _judged(setting: Setting, starts: Sequence[Start], said: Said) -> Outcomes:
+    """What the task's judge says of each execution in own words, and of the controls."""
+    judge = setting.task.judge
+    assert judge is not None
+    found = {}
+    for model, condition in ((BASE, OWN_WORDS), (RL, OWN_WORDS), *((RL, c) for c in CONTROLS)):
+        own = np.full(len(starts), np.nan)
+        rows = [row for row, one in enumerate(said[model, condition]) if one is not None]
+        texts = [one.said for one in said[model, condition] if one is not None]
+        judged = judge.judge_free([starts[row] for row in rows], texts)
+        for row, one in zip(rows, judged, strict=True):
+            if one.is_valid is not None:
+                own[row] = one.is_valid
+        found[model, condition] = own
+    return found
+
+
+def _rows(valued: Valued) -> list[Row]:
+    return [
+        Row(
+            behaviour=start.behaviour,
+            problem_id=start.problem.problem_id,
+            split=start.problem.split,
+            start=start.key,
+            model=model,
+            condition=condition,
+            said=one.said,
+            value=float(grades.mean()),
+            completions=len(grades),
+        )
+        for (model, condition), own in valued.said.items()
+        for start, one, grades in zip(
+            valued.starts, own, valued.values[model, condition], strict=True
+        )
+        if one is not None
+    ]
+
+
+def _kept(setting: Setting, name: str, make: Callable[[], Said]) -> Said:
+    """Sentences as they were made, from disk if an earlier run got so far."""
+
+    def rows() -> list[Any]:
+        return [
+            [*key, [None if one is None else asdict(one) for one in own]]
+            for key, own in make().items()
+        ]
+
+    return {
+        (model, condition): [
+            None if one is None else Sentence(**one | {"ids": tuple(one["ids"])}) for one in own
+        ]
+        for model, condition, own in setting.parts.json(name, rows)
+    }

@@ -1,0 +1,128 @@
+"""Behaviours as they are carried out after a start, and the sentences that stand in for them."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sae_reasoning.contrast.sentences import (
+    CarriedOut,
+    Quote,
+    Sentence,
+    are_made,
+    carried_out,
+    displaced,
+    foreign,
+    opening_of,
+    own_words,
+    quotes,
+)
+from sae_reasoning.records import REPORT, TokenSpan, Trace
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.protocol import ResponseFormat, Start
+from sae_reasoning.tasks.search.task import SearchGrader, search_task
+from sae_reasoning.tasks.text.annotators import CueAnnotator
+from sae_reasoning.tasks.text.sentences import FirstSentence
+from sae_reasoning.tasks.text.task import text_task
+
+BEHAVIOUR = "backtracking"
+TASK = text_task(
+    CueAnnotator({BEHAVIOUR: ["wait", "hold on"]}, [BEHAVIOUR]),
+    {"base": ResponseFormat(), "rl": ResponseFormat()},
+    SearchGrader(),
+)
+RULE = CarriedOut(FirstSentence(), frozenset("wait that is wrong so hold on again".split()))
+
+
+def at(problem: str, text: str = "It is 7. ") -> Start:
+    return Start(Problem(problem, REPORT, "?"), "rl", BEHAVIOUR, f"{problem}/rl/0", (), text, True)
+
+
+def said(start: Start, text: str) -> Sentence:
+    return Sentence((1,), start.text + text, text)
+
+
+def written(problem: str, text: str, sample: int = 0, writer: str = "rl") -> Trace:
+    found = TASK.annotator.annotate(Problem(problem, REPORT, "?"), text, truncated=False)
+    spans = tuple(
+        TokenSpan(one.behaviour, one.char_start, one.char_end, 0, 1, "cues") for one in found.spans
+    )
+    return Trace(
+        trace_id=f"{problem}/{writer}/{sample}",
+        problem_id=problem,
+        split=REPORT,
+        writer=writer,
+        model=writer,
+        prompt="?",
+        text=text,
+        token_ids=(0,),
+        num_prompt_tokens=0,
+        correct=True,
+        truncated=False,
+        spans=spans,
+        opportunities=(),
+    )
+
+
+def test_a_behaviour_is_carried_out_once_a_sentence_says_something() -> None:
+    def until(text: str, *, is_last: bool = False) -> str | None:
+        end = RULE.find(text, is_last=is_last)
+        return None if end is None else text[:end]
+
+    assert until("Wait, 12 is wrong. So 3. ") == "Wait, 12 is wrong."
+    assert until("Wait. That is wrong. It is 12. And 3. ") == "Wait. That is wrong. It is 12."
+    assert until("Wait. ") is None
+    assert until("Wait. Hold on. Again, wait. So 3. ") == "Wait. Hold on. Again, wait."
+    assert until("Wait. It is 12.", is_last=True) == "Wait. It is 12."
+    assert until("Wait. It is 12") is None
+    # What has a digit is content, however common.
+    assert replace(RULE, common=frozenset(["12"])).content("12 wait") == {"12", "wait"}
+
+
+def test_words_that_many_sentences_of_a_behaviour_have_are_no_content() -> None:
+    names = [f"place{chr(97 + n)}" for n in range(20)]
+    traces = [written(f"p{n}", f"Go on. Wait, back to {name}.") for n, name in enumerate(names)]
+    rule = carried_out(TASK, traces, [BEHAVIOUR])
+    assert rule.common == {"wait", "back", "to"}
+    assert rule.content("Wait, back to placea and on.") == {"placea", "and", "on"}
+    others = [replace(one, writer="base") for one in traces]
+    assert carried_out(TASK, others, [BEHAVIOUR]).common == frozenset()
+
+
+def test_a_behaviour_is_made_where_it_begins_the_sentence_after_the_start() -> None:
+    start = at("p0", "Wait, it is 7. ")
+    other = replace(start, behaviour="verification")
+    texts = ["But wait, it is 8.", "It is 8.", "It is 8. Wait, it is 9."]
+    sentences = [said(start, text) for text in texts]
+    assert are_made(TASK, [start] * 3, sentences) == [True, False, False]
+    assert are_made(TASK, [other], [said(other, texts[0])]) == [False]
+
+
+def test_a_model_that_makes_a_behaviour_too_seldom_has_no_words_of_its_own() -> None:
+    tries = [[said(at("p0"), word) for word in ("a", "b")] for _ in range(2)]
+    made = np.array([[False, True], [False, False]])
+    assert own_words(tries, made, 0.25) == [[tries[0][1]], []]
+    assert own_words(tries, made, 0.3) == [[], []]
+
+
+def test_a_displaced_sentence_is_of_the_same_problem_another_place_and_other_content() -> None:
+    start = at("p0")
+    same = written("p0", "It is 7. Wait, that is 21 again.", 0)
+    elsewhere = written("p0", "Hm. Wait, that is 21. Wait, that is 34.", 1)
+    another = written("p1", "Wait, that is 55.", 0)
+    found = quotes(RULE, [same, elsewhere, another], [BEHAVIOUR])
+    assert Quote(BEHAVIOUR, "p0", "It is 7.", "Wait, that is 21 again.") in found
+    assert len(found) == 4
+    assert displaced(start, found, RULE, ["Wait, that is 21 again."], 2, 0) == ["Wait, that is 34."]
+    assert displaced(start, found, RULE, ["34 and 21"], 2, 0) == []
+    assert foreign(start, found, 2, 0) == ["Wait, that is 55."]
+    assert foreign(replace(start, behaviour="other"), found, 2, 0) == []
+    # A sentence that says nothing displaces nothing.
+    empty = quotes(RULE, [written("p0", "Hm. Wait.", 2)], [BEHAVIOUR])
+    assert displaced(start, empty, RULE, ["21"], 2, 0) == []
+
+
+def test_an_opening_is_a_known_one_or_the_first_words() -> None:
+    assert opening_of(TASK, BEHAVIOUR, " Hold on, I see 7.") == "Hold on,"
+    assert opening_of(search_task(), BEHAVIOUR, "stuck here , back up to ash .") == (
+        "stuck here , back up to"
+    )
