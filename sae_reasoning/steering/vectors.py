@@ -123,12 +123,13 @@ def candidates(
         residuals: The base's, at onsets first, then elsewhere.
         gradients: Of the log onset probability, at the same places.
         num_onsets: How many are onsets.
-        num_permuted: Permutations of the labels. Each side gets as many onsets as the other, or
-            what's left of the true difference would be the direction itself.
+        num_permuted: Permutations of the labels; none where too few places are known to divide.
+            Each side gets as many onsets as the other, or what's left of the true difference would
+            be the direction itself.
         key: Of the permutations: another seed, behaviour or layer has others.
     """
-    found = []
-    if MEAN_DIFFERENCE in kinds:
+    found, num_elsewhere = [], len(residuals) - num_onsets
+    if MEAN_DIFFERENCE in kinds and num_elsewhere:
         vector = mean_difference(residuals[:num_onsets], residuals[num_onsets:])
         found.append(Direction(MEAN_DIFFERENCE, layer, vector))
     if GRADIENT in kinds:
@@ -137,7 +138,7 @@ def candidates(
         random.Random(f"permuted/{key}/{layer}").getrandbits(63)
     )
     permuted = []
-    for _ in range(num_permuted):
+    for _ in range(num_permuted if num_onsets // 2 + num_elsewhere // 2 else 0):
         sides: list[list[Tensor]] = [[], []]
         for rows in (residuals[:num_onsets], residuals[num_onsets:]):
             mixed = rows[torch.randperm(len(rows), generator=generator)]

@@ -329,3 +329,12 @@ def test_answers_without_a_grade_are_left_out_in_every_condition() -> None:
         "shuffled": (0.0, 2),
     }
     assert accuracy_after({"intact": [None] * 3}, traces, resampling) == []
+
+
+def test_too_few_places_give_no_direction_that_is_not_a_number() -> None:
+    kinds = ["mean-difference", "gradient"]
+    for num_onsets, num_elsewhere in ((1, 0), (1, 1), (2, 0), (1, 2)):
+        rows = torch.randn(num_onsets + num_elsewhere, 8)
+        found = candidates(kinds, 1, rows, rows, num_onsets, 2, "0/x")
+        vectors = [one.vector for one in (*found.directions, *found.permuted)]
+        assert not torch.stack(vectors).isnan().any()

@@ -169,16 +169,23 @@ def _directions(
 
 
 def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, ...]]:
-    """Prefixes at which other behaviours could start, in the RL model's select traces."""
+    """Prefixes of the RL model's select traces at which the behaviour doesn't start.
+
+    Those at which only other behaviours could, or, where any may start any sentence, those at which
+    this one wasn't.
+    """
     rng = random.Random(f"elsewhere/{setting.own.seed}/{behaviour}")
-    possible = {(p.trace, p.opportunity.token) for p in setting.places if p.behaviour == behaviour}
-    ends = [
+    own = [p for p in setting.places if p.behaviour == behaviour]
+    possible = {(p.trace, p.opportunity.token) for p in own}
+    taken = {(p.trace, p.opportunity.token) for p in own if p.opportunity.taken}
+    every = [
         (index, o.token)
         for index, trace in enumerate(setting.traces)
         if trace.split == SELECT and trace.writer == RL
         for o in trace.opportunities
-        if (index, o.token) not in possible
     ]
+    ends = [end for end in every if end not in possible]
+    ends = ends or [end for end in every if end not in taken]
     drawn = rng.sample(ends, min(len(ends), most))
     return [setting.traces[index].token_ids[: token + 1] for index, token in drawn]
 
