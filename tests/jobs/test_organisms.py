@@ -108,7 +108,9 @@ def test_models_of_every_kind_are_made_with_their_truth(
     cfg: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pretrained with and without a behaviour, tuned, and reinforced on a random reward."""
-    monkeypatch.setattr("sae_reasoning.jobs.organisms._MAX_NEW_TOKENS", 60)  # They never end.
+    monkeypatch.setattr(
+        "sae_reasoning.trainings.organism_writing._MAX_NEW_TOKENS", 60
+    )  # They never end.
     own = cfg.organism
     own.family, own.only = "neox", ["search_random_neox", "search_sft_lacking_neox"]
     own.measure_problems, own.compelled_problems, own.forced_starts = 4, 2, 2

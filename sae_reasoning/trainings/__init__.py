@@ -1,0 +1,1 @@
+"""Trainings that bring models, the rollout engine and a domain together."""
