@@ -40,8 +40,9 @@ STARTED, VALID, CORRECTED, OVER = (
 SKILL, SKILL_OVER = "steered/value_skill", "steered/value_skill_over"
 """The same where executions are valued by completion; each is taken against a control."""
 
-Judged = Float[np.ndarray, "start 2"]
-"""Of each start, whether the behaviour was started, and what its execution came to (0 if not)."""
+Judged = Float[np.ndarray, "start 3"]
+"""Of each start: whether the behaviour was started, what its execution came to (0 if it wasn't),
+and the share of that which counts as the control, as the behaviour was left undone."""
 
 
 @runtime_checkable
@@ -92,7 +93,7 @@ class ByProgram:
         """Whether each sentence has the behaviour's form, and is valid."""
         assert self.task.judge is not None
         judged = self.task.judge.judge_free(starts, [one.said for one in sentences])
-        return np.array([(one.is_formed, bool(one.is_valid)) for one in judged], float)
+        return np.array([(one.is_formed, bool(one.is_valid), 0) for one in judged], float)
 
     def control(self, starts: Sequence[Start]) -> Float[np.ndarray, " start"]:
         """Probability that a random fill is valid."""
@@ -167,16 +168,16 @@ class ByCompletion:
 def _or_control(scale: Scale, own: Judged) -> Float[np.ndarray, " start"]:
     """What each execution came to; the control's outcome where the behaviour wasn't started."""
     found = np.full(len(own), np.nan)
-    started, outcome = own[scale.rows].T
-    found[scale.rows] = np.where(started > 0, outcome, scale.control)
+    started, outcome, undone = own[scale.rows].T
+    found[scale.rows] = np.where(started > 0, outcome + undone * scale.control, scale.control)
     return found
 
 
 def earned(
-    judged: Float[np.ndarray, "*vector start 2"], control: Float[np.ndarray, " start"]
+    judged: Float[np.ndarray, "*vector start 3"], control: Float[np.ndarray, " start"]
 ) -> Float[np.ndarray, "*vector start"]:
     """What executions came to, less what the control would earn where the behaviour started."""
-    return np.asarray(judged[..., 1] - control * judged[..., 0])
+    return np.asarray(judged[..., 1] - control * (judged[..., 0] - judged[..., 2]))
 
 
 @dataclass(frozen=True)
@@ -306,10 +307,10 @@ def random_directions(
 
 def _judged(
     starts: Sequence[Start], steers: Sequence[Steer], steered: Steered, worth: Worth
-) -> Float[np.ndarray, "vector start 2"]:
+) -> Float[np.ndarray, "vector start 3"]:
     """Whether the behaviour was started, and what came of it, at every start and vector."""
     # All vectors at one start side by side: what they share is read once.
     rows = [start for start in starts for _ in steers]
     sentences = steered(rows, list(steers) * len(starts))
     judged = worth.judge(rows, sentences)
-    return np.asarray(judged).reshape(len(starts), len(steers), 2).swapaxes(0, 1)
+    return np.asarray(judged).reshape(len(starts), len(steers), 3).swapaxes(0, 1)

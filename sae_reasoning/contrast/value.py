@@ -4,7 +4,9 @@
    the RL model, or by a control (`contrast.sentences`).
 2. From there the RL model completes the response several times; the share of right answers is the
    value V of what was carried out.
-3. `value skill = sum(V - V_control) / sum(V_RL - V_control)` over starts: 0 is the behaviour with
+3. A completion that begins with an opening of the behaviour does it again: what was said left it
+   undone, and the answer says nothing of who said it. In a skill it counts as the control.
+4. `value skill = sum(V - V_control) / sum(V_RL - V_control)` over starts: 0 is the behaviour with
    the wrong content, 1 is the RL model's own. Where the interval of `V_RL - V_control` reaches 0,
    nothing is shown to rest on what the behaviour says, and the skill is undefined.
 
@@ -18,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sae_reasoning.contrast.execution import BEST_OF, BEST_OPENING, OWN_OPENING
 from sae_reasoning.contrast.measures import DIFFERENCE, Measure, Recorder, Resampling
@@ -167,14 +169,27 @@ def recorder(starts: Sequence[Start], resampling: Resampling) -> Recorder:
     return Recorder(resampling, starts[0].behaviour, problems)
 
 
+def credited(
+    grades: Float[np.ndarray, "*try start completion"],
+    redone: Bool[np.ndarray, "*try start completion"],
+    control: Float[np.ndarray, " start"],
+) -> Float[np.ndarray, "*try start completion"]:
+    """Grades of completions, those that do the behaviour again counting as the control."""
+    return np.where(redone, control[:, None], grades)
+
+
 def value_measures(
-    starts: Sequence[Start], values: Outcomes, resampling: Resampling
+    starts: Sequence[Start],
+    values: Outcomes,
+    credit: Mapping[str, Outcomes],
+    resampling: Resampling,
 ) -> list[Measure]:
     """What executions of one behaviour are worth, and value skill by each control.
 
     Args:
         starts: Of one behaviour, on the report split; at least one.
         values: Of each model and condition; at least those of both models in their own words.
+        credit: By control, the same as skill counts them (`credited`).
         resampling: Makes intervals.
     """
     record = recorder(starts, resampling)
@@ -185,7 +200,8 @@ def value_measures(
             there = record.at(known.tolist())
             found.append(there.share(VALUE, model, condition, own[known]))
     for control in CONTROLS:
-        found += _skills(record, values, control, SKILL, OVER)
+        if scale := scale_of(record, values, control):
+            found += [scale.rests, *_skills(record, credit[control], control, SKILL)]
     neutral = scale_of(record, values, NEUTRAL)
     return found + ([neutral.rests] if neutral else [])
 
@@ -200,18 +216,16 @@ def program_measures(
     record = recorder(starts, resampling)
     found = []
     for control in CONTROLS:
-        found += _skills(record, valid, control, BY_PROGRAM, f"{BY_PROGRAM}_over")
+        if scale := scale_of(record, valid, control, f"{BY_PROGRAM}_over"):
+            found += [scale.rests, *_skills(record, valid, control, BY_PROGRAM)]
     return found
 
 
-def _skills(
-    record: Recorder, outcomes: Outcomes, control: str, skill: str, over: str
-) -> list[Measure]:
-    scale = scale_of(record, outcomes, control, over)
+def _skills(record: Recorder, outcomes: Outcomes, control: str, skill: str) -> list[Measure]:
+    scale = scale_of(record, outcomes, control)
     if scale is None:
         return []
-    name = against(skill, control)
-    found = [scale.rests]
+    name, found = against(skill, control), list[Measure]()
     for condition in CONDITIONS:
         own, least = outcomes.get((BASE, condition)), outcomes.get((RL, best_of(control)))
         if own is None:

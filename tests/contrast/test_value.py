@@ -9,6 +9,7 @@ from jaxtyping import Float
 from sae_reasoning.contrast.execution import BEST_OF
 from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.value import (
+    CONTROLS,
     DISPLACED,
     FOREIGN,
     NEUTRAL,
@@ -19,6 +20,7 @@ from sae_reasoning.contrast.value import (
     against,
     best_of,
     best_of_tries,
+    credited,
     has_headroom,
     program_measures,
     value_measures,
@@ -37,6 +39,13 @@ def at(problem: int, place: int = 0) -> Start:
     )
 
 
+def measured(
+    starts: list[Start], values: dict[tuple[str, str], Float[np.ndarray, " start"]]
+) -> list[Measure]:
+    """Where no completion does the behaviour again."""
+    return value_measures(starts, values, dict.fromkeys(CONTROLS, values), HOW)
+
+
 def found_of(found: Sequence[Measure]) -> dict[tuple[str, str, str], Measure]:
     return {(m.measure, m.model, m.condition): m for m in found}
 
@@ -51,7 +60,7 @@ def test_value_skill_is_0_as_the_control_and_1_as_the_rl_model() -> None:
             ("rl", OWN_WORDS): top,
             ("rl", DISPLACED): low,
         }
-        found = found_of(value_measures(starts, values, HOW))
+        found = found_of(measured(starts, values))
         name = against(SKILL, DISPLACED)
         own = found[name, "base", OWN_WORDS]
         assert own.value == pytest.approx(skill)
@@ -64,6 +73,31 @@ def test_value_skill_is_0_as_the_control_and_1_as_the_rl_model() -> None:
         assert rests.n == rests.items == 60
 
 
+def test_what_the_rl_model_has_to_do_again_counts_as_the_control() -> None:
+    starts, rng = [at(p) for p in range(200)], np.random.default_rng(0)
+    grades = {
+        ("base", OWN_WORDS): rng.binomial(1, 0.8, (200, 8)).astype(float),
+        ("rl", OWN_WORDS): rng.binomial(1, 0.8, (200, 8)).astype(float),
+        ("rl", DISPLACED): rng.binomial(1, 0.2, (200, 8)).astype(float),
+    }
+    values = {key: own.mean(1) for key, own in grades.items()}
+    # The base says nothing; the RL model then does it, and is as often right.
+    redone = np.ones((200, 8), bool)
+    credit = values | {
+        ("base", OWN_WORDS): credited(
+            grades["base", OWN_WORDS], redone, values["rl", DISPLACED]
+        ).mean(1)
+    }
+    found = found_of(value_measures(starts, values, {DISPLACED: credit, FOREIGN: credit}, HOW))
+    assert found[VALUE, "base", OWN_WORDS].value == pytest.approx(0.8, abs=0.03)
+    skill = found[against(SKILL, DISPLACED), "base", OWN_WORDS]
+    assert skill.value == pytest.approx(0)
+    half = redone.copy()
+    half[:, ::2] = False
+    left = credited(grades["base", OWN_WORDS], half, values["rl", DISPLACED])
+    assert left.mean() == pytest.approx(0.5, abs=0.03)
+
+
 def test_skill_is_undefined_where_nothing_is_shown_to_rest_on_the_behaviour() -> None:
     starts = [at(p) for p in range(60)]
     rng = np.random.default_rng(0)
@@ -71,7 +105,7 @@ def test_skill_is_undefined_where_nothing_is_shown_to_rest_on_the_behaviour() ->
         key: rng.uniform(0, 1, 60)
         for key in (("base", OWN_WORDS), ("rl", OWN_WORDS), ("rl", FOREIGN), ("rl", NEUTRAL))
     }
-    found = found_of(value_measures(starts, values, HOW))
+    found = found_of(measured(starts, values))
     assert found[against(OVER, FOREIGN), "rl", OWN_WORDS].low < 0
     assert np.isnan(found[against(SKILL, FOREIGN), "base", OWN_WORDS].value)
     assert (against(OVER, NEUTRAL), "rl", OWN_WORDS) in found
@@ -86,7 +120,7 @@ def test_a_start_without_a_control_counts_for_values_and_not_for_skill() -> None
         ("rl", OWN_WORDS): np.full(40, 0.9),
         ("rl", DISPLACED): low,
     }
-    found = found_of(value_measures(starts, values, HOW))
+    found = found_of(measured(starts, values))
     assert found[VALUE, "base", OWN_WORDS].items == 40
     assert found[against(SKILL, DISPLACED), "base", OWN_WORDS].items == 30
     assert found[against(SKILL, DISPLACED), "base", OWN_WORDS].value == pytest.approx(0.5)
@@ -118,10 +152,10 @@ def test_choosing_among_tries_that_are_worth_what_the_control_is_shows_no_abilit
         ("rl", FOREIGN): right[2],
     }
     name = against(SKILL, FOREIGN)
-    alone = found_of(value_measures(starts, values, HOW))[name, "base", BEST_OF]
+    alone = found_of(measured(starts, values))[name, "base", BEST_OF]
     assert alone.low > 0.1
     values["rl", best_of(FOREIGN)] = drawn(right[2:])
-    fair = found_of(value_measures(starts, values, HOW))[name, "base", BEST_OF]
+    fair = found_of(measured(starts, values))[name, "base", BEST_OF]
     assert fair.low < 0 < fair.high
     assert fair.value == pytest.approx(0, abs=0.08)
 
@@ -180,7 +214,7 @@ def test_intervals_of_value_skill_hold_the_planted_skill_as_often_as_they_say(
     name, held, defined = against(SKILL, DISPLACED), 0, 0
     for _ in range(1000):
         starts, values = planted(rng, skill, gap)
-        own = found_of(value_measures(starts, values, HOW))[name, "base", OWN_WORDS]
+        own = found_of(measured(starts, values))[name, "base", OWN_WORDS]
         defined += not np.isnan(own.low)
         held += own.low <= skill <= own.high
     assert defined == 1000

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from sae_reasoning.contrast.execution import BEST_OF, BEST_OPENING
 from sae_reasoning.contrast.measures import Measure
@@ -39,6 +39,7 @@ from sae_reasoning.contrast.value import (
     Outcomes,
     best_of,
     best_of_tries,
+    credited,
     has_headroom,
     program_measures,
     recorder,
@@ -65,6 +66,19 @@ _ROOM = 64
 """Tokens by which the room that is left to completions is told apart."""
 
 Values = Float[np.ndarray, "start completion"]
+Redone = Bool[np.ndarray, "start completion"]
+
+
+class Completed(NamedTuple):
+    """What the RL model's completions of one sentence come to.
+
+    Attributes:
+        grades: 1 is right, 0 wrong, NaN where there is no grade.
+        redone: Whether each begins with an opening of the behaviour: what was said left it undone.
+    """
+
+    grades: Float[np.ndarray, " completion"]
+    redone: Bool[np.ndarray, " completion"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,7 @@ class Row:
         condition: Under which.
         said: The sentence.
         value: Share of completions that are right; NaN where they have no grade.
+        redone: Share of completions that begin with the behaviour, as it was left undone.
         completions: How many there are.
     """
 
@@ -91,6 +106,7 @@ class Row:
     condition: str
     said: str
     value: float
+    redone: float
     completions: int
 
 
@@ -102,29 +118,51 @@ class Valued:
         starts: Where, of all behaviours on one split.
         said: What was said, by model and condition.
         values: Grades of its completions, by model and condition; NaN where there are none.
+        redone: Which completions begin with the behaviour.
     """
 
     starts: list[Start]
     said: Said
     values: Mapping[tuple[str, str], Values]
+    redone: Mapping[tuple[str, str], Redone]
 
     def of(self, behaviour: str) -> tuple[list[Start], list[int]]:
         """Starts of a behaviour, and their places."""
         rows = [i for i, start in enumerate(self.starts) if start.behaviour == behaviour]
         return [self.starts[row] for row in rows], rows
 
-    def outcomes(self, rows: Sequence[int]) -> Outcomes:
-        """Mean grade of each execution at some starts; of several tries, the best one's too."""
-        found = {key: own[rows].mean(1) for key, own in self.values.items() if TRY not in key[1]}
+    def outcomes(self, rows: Sequence[int], control: str = "") -> Outcomes:
+        """Mean grade of each execution at some starts; of several tries, the best one's too.
+
+        Args:
+            rows: Places of the starts.
+            control: What completions that do the behaviour again count as, if not as themselves.
+        """
+        grades = {key: own[rows] for key, own in self.values.items()}
+        if control:
+            least = grades[RL, control].mean(1)
+            executed = [key for key in grades if key[0] == BASE or key[1] == OWN_WORDS]
+            for key in executed:
+                grades[key] = credited(grades[key], self.redone[key][rows], least)
+        found = {key: own.mean(1) for key, own in grades.items() if TRY not in key[1]}
         for model, condition in ((BASE, OWN_WORDS), *((RL, one) for one in CONTROLS)):
             tries = [
-                own[rows]
-                for (whose, name), own in self.values.items()
+                own
+                for (whose, name), own in grades.items()
                 if (whose, name.partition(TRY)[0]) == (model, condition)
             ]
             if tries:
                 best = BEST_OF if condition == OWN_WORDS else best_of(condition)
                 found[model, best] = best_of_tries(np.stack(tries))
+        return found
+
+    def control(self) -> dict[str, float]:
+        """Value of the control at each start that has one, displaced before foreign."""
+        found: dict[str, float] = {}
+        for condition in reversed(CONTROLS):
+            means = self.values[RL, condition].mean(1)
+            known = zip(self.starts, means, strict=True)
+            found |= {start.key: float(one) for start, one in known if one == one}
         return found
 
 
@@ -158,7 +196,8 @@ def execution_value(setting: Setting, folder: Path) -> list[Measure]:
             continue
         record = recorder(starts, setting.resampling)
         found.append(record.share(HEADROOM, RL, "", both.in_doubt[own].astype(float)))
-        found += value_measures(starts, both.report.outcomes(own), setting.resampling)
+        credit = {control: both.report.outcomes(own, control) for control in CONTROLS}
+        found += value_measures(starts, both.report.outcomes(own), credit, setting.resampling)
         if setting.task.judge:
             said = {key: [of[row] for row in own] for key, of in both.report.said.items()}
             valid = _judged(setting, starts, said)
@@ -168,19 +207,15 @@ def execution_value(setting: Setting, folder: Path) -> list[Measure]:
 
 def worth_by_completion(setting: Setting, both: BothSplits, behaviour: str) -> ByCompletion:
     """What sentences of one behaviour are worth, by completion."""
-    controls: dict[str, float] = {}
+    starts, own = both.report.of(behaviour)
     scales = {}
-    for valued in (both.select, both.report):
-        starts, own = valued.of(behaviour)
-        outcomes = valued.outcomes(own)
-        for control in reversed(CONTROLS):
-            known = zip(starts, outcomes[RL, control], strict=True)
-            controls |= {start.key: float(one) for start, one in known if one == one}
     if starts:
         record = recorder(starts, setting.resampling)
-        found = {control: scale_of(record, outcomes, control) for control in CONTROLS}
-        scales = {control: scale for control, scale in found.items() if scale}
-    return ByCompletion(partial(_worth, setting), controls, scales)
+        for control in CONTROLS:
+            if scale := scale_of(record, both.report.outcomes(own, control), control):
+                scales[control] = scale
+    known = both.select.control() | both.report.control()
+    return ByCompletion(partial(_worth, setting), known, scales)
 
 
 def value_executions(setting: Setting) -> BothSplits:
@@ -203,19 +238,21 @@ def value_executions(setting: Setting) -> BothSplits:
     on_select = _quotes(setting, rule, SELECT, setting.traces)
     on_report = _quotes(setting, rule, REPORT, [*setting.traces, *pilots])
 
+    on_select_split = _valued(
+        setting,
+        select,
+        _kept(setting, "value_said_select", lambda: controls(setting, select, on_select, rule)),
+        own.select_completions,
+        "value_grades_select",
+    )
+
     def say() -> Said:
         said = all_sentences(setting, report, on_report, rule)
-        said[BASE, BEST_OPENING] = _after_best_opening(setting, select, report, rule)
+        said[BASE, BEST_OPENING] = _after_best_opening(setting, on_select_split, report, rule)
         return said
 
     return BothSplits(
-        select=_valued(
-            setting,
-            select,
-            _kept(setting, "value_said_select", lambda: controls(setting, select, on_select, rule)),
-            own.select_completions,
-            "value_grades_select",
-        ),
+        select=on_select_split,
         report=_valued(
             setting,
             report,
@@ -249,22 +286,25 @@ def _pilots(setting: Setting) -> list[Trace]:
 
 
 def _after_best_opening(
-    setting: Setting, select: Sequence[Start], starts: Sequence[Start], rule: CarriedOut
+    setting: Setting, select: Valued, starts: Sequence[Start], rule: CarriedOut
 ) -> list[Sentence | None]:
     """What the base says after the opening whose sentences are worth most on the select split."""
     found: dict[int, Sentence] = {}
+    control = select.control()
     tried = [
         (opening, start)
-        for start in select
+        for start in select.starts
+        if start.key in control
         for opening in openings_to_try(setting, start.behaviour)
     ]
     at, said = [start for _, start in tried], [opening for opening, _ in tried]
     made = begun(setting, BASE, at, said, rule, "best opening")
-    grades = _graded(setting, list(zip(at, made, strict=True)), setting.own.select_completions)
+    done = _graded(setting, list(zip(at, made, strict=True)), setting.own.select_completions)
     values: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for (opening, start), own in zip(tried, grades, strict=True):
-        if not np.isnan(own).any():
-            values[start.behaviour, opening].append(float(own.mean()))
+    for (opening, start), own in zip(tried, done, strict=True):
+        worth = float(np.where(own.redone, control[start.key], own.grades).mean())
+        if worth == worth:
+            values[start.behaviour, opening].append(worth)
     for behaviour in setting.behaviours:
         openings = [opening for b, opening in values if b == behaviour]
         rows = [row for row, start in enumerate(starts) if start.behaviour == behaviour]
@@ -311,20 +351,22 @@ def _valued(
         if sentence is not None
     ]
 
-    def make() -> list[list[float]]:
+    def make() -> list[list[list[float]]]:
         rows = [(starts[row], sentence) for _, row, sentence in pairs]
-        return [own.tolist() for own in _graded(setting, rows, completions)]
+        done = _graded(setting, rows, completions)
+        return [[own.grades.tolist(), own.redone.tolist()] for own in done]
 
     values = {key: np.full((len(starts), completions), np.nan) for key in said}
+    redone = {key: np.zeros((len(starts), completions), bool) for key in said}
     for (key, row, _), own in zip(pairs, setting.parts.json(part, make), strict=True):
-        values[key][row] = np.array(own, float)
-    return Valued(starts, said, values)
+        values[key][row], redone[key][row] = np.array(own[0], float), np.array(own[1], bool)
+    return Valued(starts, said, values, redone)
 
 
 def _graded(
     setting: Setting, pairs: Sequence[tuple[Start, Sentence]], completions: int
-) -> list[Float[np.ndarray, " completion"]]:
-    """Grades of the RL model's completions of sentences at their starts.
+) -> list[Completed]:
+    """What the RL model's completions of sentences at their starts come to.
 
     All completions at a start share their noise, and equal sentences their completions.
     """
@@ -337,19 +379,25 @@ def _graded(
         for start, sentence in open_.values()
         for number in range(completions)
     ]
-    made = _completions(setting, rows, "completions")
-    grades = {
-        key: [_grade(setting, start, sentence.response, truncated=False)] * completions
-        for key, (start, sentence) in different.items()
-        if sentence.ended
-    }
-    for number, (key, (start, _)) in enumerate(open_.items()):
-        own = made[number * completions : (number + 1) * completions]
-        grades[key] = [_grade(setting, start, one.text, truncated=one.truncated) for one in own]
-    return [
-        np.array([np.nan if g is None else g for g in grades[start.key, sentence.ids]], float)
-        for start, sentence in pairs
-    ]
+    made = iter(_completions(setting, rows, "completions"))
+    found = {}
+    for key, (start, sentence) in different.items():
+        if sentence.ended:
+            grade = _grade(setting, start, sentence.response, truncated=False)
+            grades, redone = [grade] * completions, [False] * completions
+        else:
+            own = [next(made) for _ in range(completions)]
+            grades = [_grade(setting, start, one.text, truncated=one.truncated) for one in own]
+            redone = [_begins(setting, start.behaviour, one.added) for one in own]
+        known = [np.nan if grade is None else float(grade) for grade in grades]
+        found[key] = Completed(np.array(known), np.array(redone, bool))
+    return [found[start.key, sentence.ids] for start, sentence in pairs]
+
+
+def _begins(setting: Setting, behaviour: str, text: str) -> bool:
+    """Whether a text begins with an opening of the behaviour."""
+    openings = setting.task.openings.of(behaviour) if setting.task.openings else ()
+    return text.lstrip().lower().startswith(tuple(opening.lower() for opening in openings))
 
 
 def _grade(setting: Setting, start: Start, text: str, *, truncated: bool) -> bool | None:
@@ -404,7 +452,7 @@ def _pilot(start: Start) -> str:
 
 def _worth(setting: Setting, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:
     """Whether each sentence is the behaviour, and its value if it is."""
-    found = np.zeros((len(starts), 2))
+    found = np.zeros((len(starts), 3))
     found[:, 0] = are_made(setting.task, starts, sentences)
     made = np.flatnonzero(found[:, 0]).tolist()
     own = setting.own
@@ -412,8 +460,9 @@ def _worth(setting: Setting, starts: Sequence[Start], sentences: Sequence[Senten
     for split, completions in splits.items():
         rows = [row for row in made if starts[row].problem.split == split]
         pairs = [(starts[row], sentences[row]) for row in rows]
-        for row, grades in zip(rows, _graded(setting, pairs, completions), strict=True):
-            found[row, 1] = grades.mean()
+        for row, done in zip(rows, _graded(setting, pairs, completions), strict=True):
+            found[row, 1] = (done.grades * ~done.redone).mean()
+            found[row, 2] = done.redone.mean()
     return found
 
 
@@ -445,12 +494,14 @@ def _rows(valued: Valued) -> list[Row]:
             condition=condition,
             said=one.said,
             value=float(grades.mean()),
+            redone=float(redone.mean()),
             completions=len(grades),
         )
-        for (model, condition), own in valued.said.items()
-        for start, one, grades in zip(
-            valued.starts, own, valued.values[model, condition], strict=True
+        for key, own in valued.said.items()
+        for start, one, grades, redone in zip(
+            valued.starts, own, valued.values[key], valued.redone[key], strict=True
         )
+        for model, condition in (key,)
         if one is not None
     ]
 
