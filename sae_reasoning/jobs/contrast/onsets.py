@@ -27,6 +27,7 @@ from sae_reasoning.records import MODELS
 from sae_reasoning.rollouts.respond import prefix_of
 from sae_reasoning.tasks.annotations import Unlabelled
 from sae_reasoning.tasks.protocol import Opening, Task
+from sae_reasoning.traces.align import under_prompt
 
 
 def openings_table(task: Task) -> pd.DataFrame:
@@ -111,17 +112,24 @@ def _read(setting: Setting, model: str) -> list[dict[str, float]]:
     assert openings is not None
     words = [(name, text) for name in setting.behaviours for text in openings.of(name)]
     drawn = _drawn(setting)
-    rows = {index: row for row, index in enumerate(dict.fromkeys(one.trace for one in drawn))}
-    read, shifts = [], []
-    for index in rows:
-        trace = setting.traces[index]
-        prompt = encode_prompt(lm.tokenizer, trace.prompt)  # The reader's own.
-        read.append((*prompt, *trace.token_ids[trace.num_prompt_tokens :]))
-        shifts.append(len(prompt) - trace.num_prompt_tokens)
+    of_trace = {
+        index: under_prompt(trace, encode_prompt(lm.tokenizer, trace.prompt))
+        for index in dict.fromkeys(one.trace for one in drawn)
+        for trace in (setting.traces[index],)
+    }
+    rows = {index: row for row, index in enumerate(of_trace)}
     found = log_probs_at(
         lm,
-        read,
-        [(rows[one.trace], one.token + shifts[rows[one.trace]]) for one in drawn],
+        [trace.token_ids for trace in of_trace.values()],
+        [
+            (
+                rows[one.trace],
+                one.token
+                + of_trace[one.trace].num_prompt_tokens
+                - setting.traces[one.trace].num_prompt_tokens,
+            )
+            for one in drawn
+        ],
         [[text for _, text in words]] * len(drawn),
         setting.own.token_budget,
     )
