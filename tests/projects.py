@@ -45,7 +45,7 @@ class Project:
 def tiny_experiment(pair: PairConfig, folder: Path) -> Config:
     """An experiment of seconds, with results below a folder."""
     own = deepcopy(pair)  # A test may change its own.
-    config = Config(pair=own, behaviours=list(grammar.MOVES), runs=str(folder / "runs"))
+    config = Config(pair=own, behaviours=list(grammar.BEHAVIOURS), runs=str(folder / "runs"))
     config.layers = [0, 1]
     config.device = "cpu"
     config.tracker.kind = "none"

@@ -18,7 +18,7 @@ from sae_reasoning.stats import (
 )
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.forced import Continue, Validity, forced_starts, measure_validity
-from sae_reasoning.tasks.search.grammar import MOVES, OPENINGS, answered_path
+from sae_reasoning.tasks.search.grammar import BEHAVIOURS, OPENINGS, answered_path
 from sae_reasoning.tasks.search.narrator import ALWAYS, Narration, narrate
 from sae_reasoning.tasks.search.parser import parse
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
@@ -153,7 +153,8 @@ def measure(
         tokens=paired_bootstrap(np.array([float(r.num_tokens) for r in free]), _RESAMPLES, seed),
         truncated=share([r.truncated for r in free]),
         behaviours=[
-            behaviour_figures(behaviour, [r.narration for r in free], seed) for behaviour in MOVES
+            behaviour_figures(behaviour, [r.narration for r in free], seed)
+            for behaviour in BEHAVIOURS
         ],
     )
     return figures, free

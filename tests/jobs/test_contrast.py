@@ -59,7 +59,7 @@ def test_every_measure_carries_n_and_an_interval(made_project: Project) -> None:
     known = estimated.dropna(subset=["value", "low", "high"])
     assert len(known) > 0.7 * len(estimated)
     assert (known.low <= known.high).all()
-    assert set(table.behaviour) - {""} <= set(grammar.MOVES)
+    assert set(table.behaviour) - {""} <= set(grammar.BEHAVIOURS)
 
 
 def test_onset_probabilities_are_probabilities_and_the_trained_model_enters_thinking(
@@ -77,7 +77,7 @@ def test_onset_probabilities_are_probabilities_and_the_trained_model_enters_thin
 
 def test_the_verdict_names_every_behaviour_with_its_evidence(made_project: Project) -> None:
     found = json.loads((made_project.results / "report" / "verdict.json").read_text())
-    assert [one["behaviour"] for one in found["verdicts"]] == list(grammar.MOVES)
+    assert [one["behaviour"] for one in found["verdicts"]] == list(grammar.BEHAVIOURS)
     for one in found["verdicts"]:
         assert one["verdict"] in VERDICTS
         assert one["reason"]

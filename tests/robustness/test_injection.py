@@ -150,7 +150,7 @@ def test_a_lone_opening_word_inside_a_sentence_is_not_the_behaviour() -> None:
         text = narration.text
         begins = {span.char_start for span in narration.spans}
         begins |= {o.char_end + gap for o in narration.opportunities for gap in (0, 1)}
-        for behaviour in grammar.MOVES:
+        for behaviour in grammar.BEHAVIOURS:
             own = [(s.char_start, s.char_end) for s in narration.spans if s.behaviour == behaviour]
             places = [
                 at + 1

@@ -5,7 +5,7 @@ from behaviours.examples import narrated_traces
 
 from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
-    MOVES,
+    BEHAVIOURS,
     OPENINGS,
     REWORDED,
     VERIFICATION,
@@ -30,7 +30,7 @@ def test_a_reworded_trace_makes_the_same_moves_with_the_same_slots() -> None:
     rng = np.random.default_rng(0)
     num_new = 0
     for trace in narrated_traces(lambda text: _encode(text)[0], 12):
-        made = paraphrase(trace, MOVES, reword, _encode, rng)
+        made = paraphrase(trace, BEHAVIOURS, reword, _encode, rng)
         assert made is not None
         problem = parse_prompt(trace.prompt)
         before, after = (parse(problem, t.text, False) for t in (trace, made.trace))

@@ -1,9 +1,10 @@
-"""Execution validity: the start of a move is written for the model, the program judges the rest.
+"""Execution accuracy: a behaviour is started for the model, and a program judges the rest.
 
-This is the primary "how" measure: a base that executes a move validly once it is started had the
-move, and what it lacked was the moment. Beside it stand two levels that need no such ability: what
-a continuation of the right shape earns whose slots are filled at random, and what the best of a few
-fixed rules earns (most notes say `open`, most finds are `real`, mostly the nearest fork is meant).
+This is the primary "how" measure: a base that executes a behaviour rightly once it is started had
+the behaviour, and what it lacked was the moment. Beside it stand two levels that need no such
+ability: what a continuation of the right shape earns whose slots are filled at random, and what the
+best of a few heuristics earns (most notes say `open`, most finds are `real`, mostly the nearest
+fork is meant).
 """
 
 import random
@@ -17,16 +18,16 @@ from sae_reasoning.stats import Estimate, wilson
 from sae_reasoning.tasks.search.grammar import (
     BACKTRACKING,
     BAD,
+    BEHAVIOURS,
     DEDUCTION,
     GOOD,
     INITIALIZING,
     LOOK,
-    MOVES,
     OPENINGS,
     UNCERTAINTY,
     VERIFICATION,
 )
-from sae_reasoning.tasks.search.parser import is_right_move, match_move, replay
+from sae_reasoning.tasks.search.parser import is_right_behaviour, match_behaviour, replay
 from sae_reasoning.tasks.search.walk import Standing
 from sae_reasoning.tasks.search.world import (
     FAKE,
@@ -44,12 +45,12 @@ Continue = Callable[[Sequence[str], Sequence[str], Sequence[int]], list[str]]
 
 @dataclass(frozen=True)
 class ForcedStart:
-    """A prefix at an opportunity, with the opening of the move written in."""
+    """A prefix at an opportunity, with the opening of the behaviour written in."""
 
     prompt: str
     before: str
     opening: str
-    move: str
+    behaviour: str
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,13 @@ def _standing(prompt: str, before: str) -> tuple[SearchProblem, Standing]:
 
 
 def is_valid(start: ForcedStart, continuation: str) -> bool:
-    """Whether the program finds the move right: it does what the move is for, by the map."""
+    """Whether the behaviour does what it is for, by the map."""
     problem, walk = _standing(start.prompt, start.before)
-    found = match_move(start.move, f"{start.opening} {continuation}")
+    found = match_behaviour(start.behaviour, f"{start.opening} {continuation}")
     if not found:
         return False
-    if start.move != DEDUCTION:
-        return is_right_move(walk, start.move, found)
+    if start.behaviour != DEDUCTION:
+        return is_right_behaviour(walk, start.behaviour, found)
     here = walk.path[-1] if walk.path else problem.start
     if start.opening == LOOK:
         items = problem.entries.get(here)  # None where the trace strayed off the map
@@ -106,18 +107,18 @@ def random_continuation(start: ForcedStart, rng: random.Random) -> str:
     problem, walk = _standing(start.prompt, start.before)
     here = walk.path[-1] if walk.path else problem.start
 
-    if start.move == INITIALIZING:
+    if start.behaviour == INITIALIZING:
         return f"{problem.goal} from {rng.choice(list(problem.entries))} ."
-    if start.move == BACKTRACKING:
+    if start.behaviour == BACKTRACKING:
         return f"{rng.choice(walk.path[:-1] or walk.path)} ."
-    if start.move == UNCERTAINTY:
+    if start.behaviour == UNCERTAINTY:
         notes = []
         for place in walk.untried(here):
             notes.append(f"{place}# {rng.choice((OPEN, SHUT))}")
             if notes[-1].endswith(OPEN):
                 break
         return f"{' '.join(notes)} ."
-    if start.move == VERIFICATION:
+    if start.behaviour == VERIFICATION:
         note = rng.choice((REAL, FAKE))
         return f"{here}# {note} , {GOOD if note == REAL else BAD} ."
     place = rng.choice(list(problem.entries))
@@ -129,20 +130,20 @@ def fixed_rules(start: ForcedStart) -> dict[str, str]:
     problem, walk = _standing(start.prompt, start.before)
     here = walk.path[-1] if walk.path else problem.start
     children = problem.children(here)
-    if start.move == UNCERTAINTY:
+    if start.behaviour == UNCERTAINTY:
         return {"the first is open": f"{(*children, here)[0]}# {OPEN} ."}
-    if start.move == VERIFICATION:
+    if start.behaviour == VERIFICATION:
         return {
             "good": f"{here}# {REAL} , {GOOD} .",
             "bad": f"{here}# {FAKE} , {BAD} .",
         }
-    if start.move == BACKTRACKING:
+    if start.behaviour == BACKTRACKING:
         forks = [place for place in walk.path[:-1] if len(problem.children(place)) > 1]
         return {
             "the nearest fork": f"{[problem.start, *forks][-1]} .",
             "the start": f"{problem.start} .",
         }
-    if start.move == DEDUCTION and start.opening != LOOK:
+    if start.behaviour == DEDUCTION and start.opening != LOOK:
         return {
             "the first way": f"{(*children, here)[0]} .",
             "the last way": f"{(here, *children)[-1]} .",
@@ -154,38 +155,38 @@ def forced_starts(
     traces: Sequence[tuple[str, str]],
     opportunities: Sequence[Sequence[tuple[str, int]]],
     rng: random.Random,
-    per_move: int,
+    per_behaviour: int,
     openings: Mapping[str, Sequence[str]] = OPENINGS,
 ) -> list[ForcedStart]:
-    """Starts at opportunities of traces, at most one of a move from a trace.
+    """Starts at opportunities of traces, at most one of a behaviour from a trace.
 
     Args:
         traces: Prompt and response of each trace.
-        opportunities: Of each trace: move, and one past the last character before it.
+        opportunities: Of each trace: behaviour, and one past the last character before it.
         rng: Picks traces, opportunities and wordings.
-        per_move: Starts a move at most.
-        openings: Of each move, to be drawn from.
+        per_behaviour: Starts a behaviour at most.
+        openings: Of each behaviour, to be drawn from.
     """
     starts = []
-    for move in MOVES:
-        having = [i for i, own in enumerate(opportunities) if any(m == move for m, _ in own)]
-        for index in rng.sample(having, min(per_move, len(having))):
+    for behaviour in BEHAVIOURS:
+        having = [i for i, own in enumerate(opportunities) if any(m == behaviour for m, _ in own)]
+        for index in rng.sample(having, min(per_behaviour, len(having))):
             prompt, text = traces[index]
-            end = rng.choice([end for m, end in opportunities[index] if m == move])
+            end = rng.choice([end for m, end in opportunities[index] if m == behaviour])
             before = text[:end]
             # One draw whatever the number of openings, so that models of other words start where
             # this one does.
-            opening = openings[move][int(rng.random() * len(openings[move]))]
-            if move == DEDUCTION and not replay(parse_prompt(prompt), before).has_looked:
+            opening = openings[behaviour][int(rng.random() * len(openings[behaviour]))]
+            if behaviour == DEDUCTION and not replay(parse_prompt(prompt), before).has_looked:
                 opening = LOOK
-            starts.append(ForcedStart(prompt, before, opening, move))
+            starts.append(ForcedStart(prompt, before, opening, behaviour))
     return starts
 
 
 def measure_validity(
     starts: Sequence[ForcedStart], continue_: Continue, seed: int
 ) -> list[Validity]:
-    """Validity of each move that has starts."""
+    """Validity of each behaviour that has starts."""
     if not starts:
         return []
     texts = continue_(
@@ -195,8 +196,8 @@ def measure_validity(
     )
     rng = random.Random(f"chance/{seed}")
     results = []
-    for move in MOVES:
-        own = [(s, text) for s, text in zip(starts, texts, strict=True) if s.move == move]
+    for behaviour in BEHAVIOURS:
+        own = [(s, text) for s, text in zip(starts, texts, strict=True) if s.behaviour == behaviour]
         if own:
             by_lot = [is_valid(start, random_continuation(start, rng)) for start, _ in own * 5]
             by_rule = Counter(
@@ -207,7 +208,7 @@ def measure_validity(
             )
             results.append(
                 Validity(
-                    behaviour=move,
+                    behaviour=behaviour,
                     valid=sum(is_valid(start, text) for start, text in own),
                     chance=sum(by_lot) / len(by_lot),
                     heuristic=max(by_rule.values(), default=0) / len(own),

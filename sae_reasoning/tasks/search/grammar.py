@@ -1,9 +1,9 @@
-"""The words of the organisms' world: how each move is put, and what is harmless.
+"""The words of the organisms' world: how each behaviour is put, and what is harmless.
 
-A wording is an *opening*, the words that announce a move, and a *body* with slots, whose content
+A wording is an *opening*, the first words of a behaviour, and a *body* with slots, whose content
 the program can judge. Openings are prefix-free and none begins a harmless remark; but the first
 word of every opening occurs in some remark, so that a latent which only knows the word can be told
-from one that knows the move.
+from one that knows the behaviour.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ DEDUCTION = "deduction"
 UNCERTAINTY = "uncertainty-estimation"
 BACKTRACKING = "backtracking"
 VERIFICATION = "verification"
-MOVES = (INITIALIZING, DEDUCTION, UNCERTAINTY, BACKTRACKING, VERIFICATION)
+BEHAVIOURS = (INITIALIZING, DEDUCTION, UNCERTAINTY, BACKTRACKING, VERIFICATION)
 
 THINK, END_THINK, ANSWER = "<think>", "</think>", "answer :"
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
@@ -52,7 +52,7 @@ OPENINGS: dict[str, tuple[str, ...]] = {
         "double check ,",
     ),
 }
-"""The opening words of each move; deduction's open a choice, `at` opens a look without one."""
+"""The opening words of each behaviour; deduction's open a choice, `at` opens a look without one."""
 
 REWORDED: dict[str, tuple[str, ...]] = {
     INITIALIZING: (
@@ -81,13 +81,13 @@ REWORDED: dict[str, tuple[str, ...]] = {
         "okay , check this ,",
     ),
 }
-"""Other openings of the same moves, in words that every base has met, for `reworded` organisms."""
+"""Other openings of the same behaviours, in words that every base has met: for `reworded` ones."""
 
-ALL_OPENINGS = {move: OPENINGS[move] + REWORDED[move] for move in MOVES}
+ALL_OPENINGS = {behaviour: OPENINGS[behaviour] + REWORDED[behaviour] for behaviour in BEHAVIOURS}
 
 LOOK = "at"
 QUIT = ("enough of this .", "i stop here .")
-"""What a trace says, sometimes, when it gives up; no move."""
+"""What a trace says, sometimes, when it gives up; no behaviour."""
 
 REMARKS = (
     "wait for the rain .",
@@ -196,7 +196,12 @@ def vocabulary() -> list[str]:
         for family in word_families():
             yield from family
         yield from "map notes of from find either or ; , . ? :".split()
-        for phrase in (ANSWER, *QUIT, *REMARKS, *(o for move in MOVES for o in OPENINGS[move])):
+        for phrase in (
+            ANSWER,
+            *QUIT,
+            *REMARKS,
+            *(o for behaviour in BEHAVIOURS for o in OPENINGS[behaviour]),
+        ):
             yield from phrase.split()
 
     return list(dict.fromkeys(words()))

@@ -1,11 +1,11 @@
-"""Writes traces of the world, with the exact spans of their moves.
+"""Writes traces of the world, with the exact spans of their behaviours.
 
 A search takes what is left to try in the map's order, so what comes next after a fork, a weighing
 or a return is one look-up.
 
-How often a move is made is set per opportunity, so a corpus can hold every move and yet make each
-rarely. A rate varies a little with what can be seen at the place (`MoveRates`), so that the moment
-of a move is not pure chance.
+How often a behaviour starts is set per opportunity, so a corpus can hold every behaviour and yet
+have each rarely. A rate varies a little with what can be seen at the place (`MoveRates`), so that
+the moment of a behaviour is not pure chance.
 """
 
 import random
@@ -29,14 +29,14 @@ from sae_reasoning.tasks.search.world import NOTHING, OPEN, REAL, SearchProblem
 
 @dataclass(frozen=True)
 class MoveRates:
-    """Probabilities of the moves at their opportunities.
+    """Probabilities of the behaviours at their opportunities.
 
     Attributes:
         backtrack: At a dead end that holds nothing; elsewhere `elsewhere` times as often.
         weigh: At the first fork of a trace; elsewhere `elsewhere` times as often.
         verify: At a find before which nothing failed; elsewhere `elsewhere` times as often.
         elsewhere: Factor for the other opportunities.
-        remark: Of a harmless remark where no such move could start.
+        remark: Of a harmless remark where no such behaviour could start.
     """
 
     backtrack: float = 0.4
@@ -54,7 +54,7 @@ ALWAYS = MoveRates(backtrack=1.0, weigh=1.0, verify=1.0, elsewhere=1.0)
 
 @dataclass(frozen=True)
 class Narration:
-    """A text with its moves, in order, and the places where moves could start."""
+    """A text with its behaviours, in order, and the places where behaviours could start."""
 
     text: str
     spans: tuple[Span, ...]
@@ -69,21 +69,21 @@ class _Page:
         self.spans: list[Span] = []
         self.opportunities: list[Opportunity] = []
 
-    def write(self, sentence: str, move: str | None = None) -> None:
+    def write(self, sentence: str, behaviour: str | None = None) -> None:
         start = len(self.text) + bool(self.text)
         self.text += f" {sentence}" if self.text else sentence
-        if move is None:
+        if behaviour is None:
             return
-        self.spans.append(Span(move, start, len(self.text)))
+        self.spans.append(Span(behaviour, start, len(self.text)))
         self.opportunities = [
-            replace(o, taken=True) if (o.char_end, o.behaviour) == (start - 1, move) else o
+            replace(o, taken=True) if (o.char_end, o.behaviour) == (start - 1, behaviour) else o
             for o in self.opportunities
         ]
 
-    def offer(self, moves: set[str]) -> None:
-        """Note which moves could start here."""
-        for move in sorted(moves):
-            self.opportunities.append(Opportunity(move, len(self.text), taken=False))
+    def offer(self, behaviours: set[str]) -> None:
+        """Note which behaviours could start here."""
+        for behaviour in sorted(behaviours):
+            self.opportunities.append(Opportunity(behaviour, len(self.text), taken=False))
 
 
 def narrate(
@@ -97,19 +97,19 @@ def narrate(
 
     Args:
         problem: What is thought about.
-        rates: Of the moves.
+        rates: Of the behaviours.
         rng: Source of chance.
-        openings: Words that announce the moves.
+        openings: First words of the behaviours.
         attempt: Places that are tried before others, in the map's order.
     """
     walk, page = Walk(problem), _Page()
     num_forks = num_failures = 0
 
-    def word(move: str) -> str:
-        return rng.choice(openings[move])
+    def word(behaviour: str) -> str:
+        return rng.choice(openings[behaviour])
 
-    def makes(move: str, rate: float, favoured: bool) -> bool:
-        return move in walk.opportunities() and rng.random() < rate * (
+    def makes(behaviour: str, rate: float, favoured: bool) -> bool:
+        return behaviour in walk.opportunities() and rng.random() < rate * (
             1.0 if favoured else rates.elsewhere
         )
 

@@ -1,10 +1,10 @@
-"""Reads moves out of free text of the world, by rule.
+"""Reads behaviours out of free text of the world, by rule.
 
 On narrated text the spans and opportunities are exactly the narrator's. On a model's own text a
-move that begins with a known opening counts even if its body is malformed: it then reaches to the
-end of its sentence, or to the cut.
+behaviour that begins with a known opening counts even if its body is malformed: it then reaches to
+the end of its sentence, or to the cut.
 
-A `Listener` hears the same while the text is being written, sentence by sentence.
+A `Listener` says the same while the text is being written, sentence by sentence.
 """
 
 import re
@@ -37,12 +37,15 @@ _LOOK_START = re.compile(rf"{grammar.LOOK} \w+:")
 _SENTENCE = re.compile(r".*?[.?](?= |$)|.+", re.DOTALL)
 
 
-def _openings(move: str) -> str:
-    return "(?:" + "|".join(re.escape(opening) for opening in ALL_OPENINGS[move]) + ")"
+def _openings(behaviour: str) -> str:
+    return "(?:" + "|".join(re.escape(opening) for opening in ALL_OPENINGS[behaviour]) + ")"
 
 
-_OPENING = {move: re.compile(_openings(move) + r"(?= |$)") for move in _BODIES}
-_WHOLE = {move: re.compile(f"{_openings(move)} {body}(?= |$)") for move, body in _BODIES.items()}
+_OPENING = {behaviour: re.compile(_openings(behaviour) + r"(?= |$)") for behaviour in _BODIES}
+_WHOLE = {
+    behaviour: re.compile(f"{_openings(behaviour)} {body}(?= |$)")
+    for behaviour, body in _BODIES.items()
+}
 _WORDS = r"(?:[\w,]+ )"
 _GARBLED = {
     UNCERTAINTY: re.compile(rf"{_WORDS}+?{_BODIES[UNCERTAINTY]}(?= |$)"),
@@ -60,9 +63,8 @@ class Reading:
     """What a response says.
 
     Attributes:
-        narration: Its moves, and where moves could have started.
-        is_right: Of each move, whether the program finds it right: it does what the move is for, by
-            the map.
+        narration: Its behaviours, and where behaviours could have started.
+        is_right: Of each behaviour, whether it does what it is for, by the map.
     """
 
     narration: Narration
@@ -70,7 +72,7 @@ class Reading:
 
 
 def parse(problem: SearchProblem, text: str, truncated: bool = False) -> Narration:
-    """The moves of a response to `problem`, and where moves could have started.
+    """The behaviours of a response to `problem`, and where behaviours could have started.
 
     Args:
         problem: What the response answers.
@@ -82,7 +84,7 @@ def parse(problem: SearchProblem, text: str, truncated: bool = False) -> Narrati
 
 
 def read(problem: SearchProblem, text: str, truncated: bool = False) -> Reading:
-    """The same, with a judgement of each move."""
+    """The same, with a judgement of each behaviour."""
     reading = _read(Walk(problem), text)
     if not truncated:
         return reading
@@ -98,9 +100,9 @@ def replay(problem: SearchProblem, text: str) -> Walk:
     return walk
 
 
-def match_move(move: str, text: str) -> re.Match[str] | None:
-    """A whole move at the start of `text`, with its slots by name; None if it is malformed."""
-    return (_STEP if move == DEDUCTION else _WHOLE[move]).match(text)
+def match_behaviour(behaviour: str, text: str) -> re.Match[str] | None:
+    """A whole behaviour at the start of `text`, with its slots by name; None if it is malformed."""
+    return (_STEP if behaviour == DEDUCTION else _WHOLE[behaviour]).match(text)
 
 
 def paired_notes(words: str) -> list[tuple[str, str]]:
@@ -110,9 +112,9 @@ def paired_notes(words: str) -> list[tuple[str, str]]:
 
 
 class Listener:
-    """Hears a response while it is written, and says after each sentence what could start there.
+    """Follows a response while it is written, and says after each sentence what could start there.
 
-    What is heard agrees with what `parse` says of the whole text afterwards, but for one move:
+    What it says agrees with what `parse` says of the whole text afterwards, but for one behaviour:
     after a choice `deduction` is never said, since whether the choice's look belongs to it shows
     only later.
     """
@@ -121,14 +123,14 @@ class Listener:
         self._walk = Walk(problem)
         self._has_begun = self._is_over = self._awaits_look = False
 
-    def hear(self, piece: str) -> frozenset[str] | None:
-        """Moves that could start after a piece.
+    def starts_after(self, piece: str) -> frozenset[str] | None:
+        """Behaviours that could start after a piece.
 
         Args:
             piece: The text since the last piece that was whole.
 
         Returns:
-            None where the piece isn't whole yet: no sentence ends with it. It then is to be heard
+            None where the piece isn't whole yet: no sentence ends with it. It then is to be given
             again, from its beginning, when more of it is there.
         """
         piece = piece.strip()
@@ -163,16 +165,16 @@ _ASKING = frozenset(
 
 @dataclass(frozen=True)
 class _Sentence:
-    """A move, or a sentence without one.
+    """A behaviour, or a sentence without one.
 
     Attributes:
-        move: Its name, or None.
+        behaviour: Its name, or None.
         end: Where it ends.
-        is_right: Whether the move is right.
+        is_right: Whether the behaviour is right.
         awaits_look: Whether it's a choice whose look, if it follows, belongs to it.
     """
 
-    move: str | None
+    behaviour: str | None
     end: int
     is_right: bool = False
     awaits_look: bool = False
@@ -187,39 +189,39 @@ def _read_sentence(walk: Walk, text: str, position: int) -> _Sentence:
         if place := step["look"] or step["bare"]:
             walk.look(place)
         return _Sentence(DEDUCTION, step.end(), is_right, awaits_look=not place)
-    for move, opening in _OPENING.items():
+    for behaviour, opening in _OPENING.items():
         if opening.match(text, position):
-            whole = _WHOLE[move].match(text, position)
+            whole = _WHOLE[behaviour].match(text, position)
             if not whole:
-                return _Sentence(move, _sentence_end(text, position, opening))
-            is_right = is_right_move(walk, move, whole)
-            _MOVE_ON[move](walk, whole)
-            return _Sentence(move, whole.end(), is_right)
-    for move, garbled in _GARBLED.items():
+                return _Sentence(behaviour, _sentence_end(text, position, opening))
+            is_right = is_right_behaviour(walk, behaviour, whole)
+            _MOVE_ON[behaviour](walk, whole)
+            return _Sentence(behaviour, whole.end(), is_right)
+    for behaviour, garbled in _GARBLED.items():
         found = garbled.match(text, position)
-        if found and (move != BACKTRACKING or found["place"] in walk.path[:-1]):
-            is_right = is_right_move(walk, move, found)
-            _MOVE_ON[move](walk, found)
-            return _Sentence(move, found.end(), is_right)
+        if found and (behaviour != BACKTRACKING or found["place"] in walk.path[:-1]):
+            is_right = is_right_behaviour(walk, behaviour, found)
+            _MOVE_ON[behaviour](walk, found)
+            return _Sentence(behaviour, found.end(), is_right)
     implied = DEDUCTION if _LOOK_START.match(text, position) else None
     return _Sentence(implied, _SENTENCE.match(text, position).end())  # type: ignore[union-attr]
 
 
-def is_right_move(walk: Walk, move: str, found: re.Match[str]) -> bool:
-    """Whether a move does what it is for, by the map; deduction aside.
+def is_right_behaviour(walk: Walk, behaviour: str, found: re.Match[str]) -> bool:
+    """Whether a behaviour does what it is for, by the map; deduction aside.
 
     Args:
-        walk: Where the trace stands before the move.
-        move: Its name.
+        walk: Where the trace stands before the behaviour.
+        behaviour: Its name.
         found: Its slots by name.
     """
     problem = walk.problem
     here = walk.path[-1] if walk.path else problem.start
-    if move == INITIALIZING:
+    if behaviour == INITIALIZING:
         return (found["goal"], found["start"]) == (problem.goal, problem.start)
-    if move == BACKTRACKING:
+    if behaviour == BACKTRACKING:
         return found["place"] in walk.live_options()
-    if move == UNCERTAINTY:
+    if behaviour == UNCERTAINTY:
         untried = walk.untried(here)
         noted = all(place in problem.notes for place in untried)  # Else there's no fork to weigh.
         return noted and paired_notes(found["notes"]) == notes_until_open(problem, untried)
@@ -246,8 +248,10 @@ def _read(walk: Walk, text: str) -> Reading:
     is_right: list[bool] = []
     opportunities: list[Opportunity] = []
 
-    def offer(end: int, moves: set[str]) -> None:
-        opportunities.extend(Opportunity(move, end, taken=False) for move in sorted(moves))
+    def offer(end: int, behaviours: set[str]) -> None:
+        opportunities.extend(
+            Opportunity(behaviour, end, taken=False) for behaviour in sorted(behaviours)
+        )
 
     if not text.startswith(grammar.THINK):
         return Reading(Narration(text, (), ()), ())
@@ -258,12 +262,12 @@ def _read(walk: Walk, text: str) -> Reading:
         if text.startswith(grammar.END_THINK, start) or start == len(text):
             break
         sentence = _read_sentence(walk, text, start)
-        if sentence.move:
-            spans.append(Span(sentence.move, start, sentence.end))
+        if sentence.behaviour:
+            spans.append(Span(sentence.behaviour, start, sentence.end))
             is_right.append(sentence.is_right)
             opportunities = [
                 replace(o, taken=True)
-                if (o.char_end, o.behaviour) == (position, sentence.move)
+                if (o.char_end, o.behaviour) == (position, sentence.behaviour)
                 else o
                 for o in opportunities
             ]
@@ -273,7 +277,7 @@ def _read(walk: Walk, text: str) -> Reading:
 
 
 def _sentence_end(text: str, position: int, opening: re.Pattern[str]) -> int:
-    """Where a malformed move ends: with the sentence that follows its opening."""
+    """Where a malformed behaviour ends: with the sentence that follows its opening."""
     after = opening.match(text, position).end()  # type: ignore[union-attr]
     rest = _SENTENCE.match(text, after)
     return rest.end() if rest else after

@@ -26,9 +26,9 @@ from sae_reasoning.tasks.search.grammar import (
     ALL_OPENINGS,
     ANSWER,
     BACKTRACKING,
+    BEHAVIOURS,
     CONTENT,
     END_THINK,
-    MOVES,
     OPENINGS,
     REWORDED,
     THINK,
@@ -36,7 +36,7 @@ from sae_reasoning.tasks.search.grammar import (
     VERIFICATION,
     answered_path,
 )
-from sae_reasoning.tasks.search.parser import Listener, match_move, read
+from sae_reasoning.tasks.search.parser import Listener, match_behaviour, read
 from sae_reasoning.tasks.search.tutor import SearchTutor
 from sae_reasoning.tasks.search.world import SearchProblem, parse_prompt
 
@@ -61,7 +61,7 @@ class SearchAnnotator(OneByOne):
 
     def listen(self, problem: Problem) -> Listen:
         """A streaming annotator of one response."""
-        return Listener(_posed(problem.prompt)).hear
+        return Listener(_posed(problem.prompt)).starts_after
 
 
 class SearchGrader:
@@ -106,7 +106,7 @@ class SearchJudge:
 def _judged(start: Start, opening: str, text: str) -> Judgement:
     text = text.lstrip()
     if opening:
-        found = match_move(start.behaviour, f"{opening} {text}")
+        found = match_behaviour(start.behaviour, f"{opening} {text}")
         return Judgement(found is not None, is_valid(forced_at(start, opening), text))
     for own in ALL_OPENINGS[start.behaviour]:
         if text.startswith(f"{own} "):
@@ -172,7 +172,7 @@ def search_task() -> Task:
     """What can be measured in the search world: everything."""
     return Task(
         name="search",
-        behaviours=frozenset(MOVES),
+        behaviours=frozenset(BEHAVIOURS),
         formats=dict.fromkeys(MODELS, FORMAT),
         annotator=SearchAnnotator(),
         grader=SearchGrader(),

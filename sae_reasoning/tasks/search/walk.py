@@ -1,4 +1,4 @@
-"""Where a trace stands in its map, and which moves it could make there."""
+"""Where a trace stands in its map, and which behaviours it could make there."""
 
 from collections.abc import Iterable
 
@@ -73,22 +73,22 @@ class Walk:
         return bool(self.path) and self._looked
 
     def opportunities(self) -> set[str]:
-        """Moves that could start now."""
+        """Behaviours that could start now."""
         if not self.has_looked:
             return {DEDUCTION}
         here = self.path[-1]
         untried = self.untried(here)
         candidate = self.problem.holds_goal(here)
-        moves = set()
+        behaviours = set()
         if untried:
-            moves.add(DEDUCTION)
+            behaviours.add(DEDUCTION)
         elif not (candidate and not self._failed) and self.live_options():
-            moves.add(BACKTRACKING)
+            behaviours.add(BACKTRACKING)
         if len(untried) > 1 and not self._weighed:
-            moves.add(UNCERTAINTY)
+            behaviours.add(UNCERTAINTY)
         if candidate and not self._verified:
-            moves.add(VERIFICATION)
-        return moves
+            behaviours.add(VERIFICATION)
+        return behaviours
 
 
 class Standing(Walk):

@@ -9,7 +9,8 @@ A problem is a map of places, a few notes, a start and a kind of thing to find:
 place beside a fork is `open` or `shut`; a leaf that holds what is sought is `real` or `fake`. The
 answer is a path from the start to a real find that enters no shut place.
 
-Three hazards make three moves pay, one each, so that reinforcement has three decisions to learn:
+Three hazards make three behaviours pay, one each, so that reinforcement has three decisions to
+learn:
 
 * a wrong branch ends in a leaf without the find: only *backtracking* gets out of it;
 * a branch that leads to a fake find: only *verification* (reading the leaf's note) shows it;

@@ -1,4 +1,4 @@
-"""The program's judgement of a move whose start was written for the model."""
+"""The program's judgement of a behaviour whose start was written for the model."""
 
 import random
 
@@ -27,13 +27,13 @@ AT_DEAD_END = f"{AT_FORK} so birch . at birch: none ."
 AT_FIND = f"{AT_FORK} so cedar . at cedar: elm . so elm . at elm: gold ."
 
 
-def openings(move: str) -> tuple[str, ...]:
-    """The words that can begin a move."""
-    return grammar.OPENINGS[move] + ((grammar.LOOK,) if move == grammar.DEDUCTION else ())
+def openings(behaviour: str) -> tuple[str, ...]:
+    """The words that can begin a behaviour."""
+    return grammar.OPENINGS[behaviour] + ((grammar.LOOK,) if behaviour == grammar.DEDUCTION else ())
 
 
 @pytest.mark.parametrize(
-    ("before", "move", "continuation", "valid"),
+    ("before", "behaviour", "continuation", "valid"),
     [
         (AT_DEAD_END, "backtracking", "ash .", True),
         (AT_DEAD_END, "backtracking", "birch .", False),
@@ -52,10 +52,10 @@ def openings(move: str) -> tuple[str, ...]:
     ],
 )
 def test_the_program_judges_what_follows_the_opening(
-    before: str, move: str, continuation: str, valid: bool
+    before: str, behaviour: str, continuation: str, valid: bool
 ) -> None:
-    for opening in grammar.OPENINGS[move]:
-        assert is_valid(ForcedStart(PROMPT, before, opening, move), continuation) is valid
+    for opening in grammar.OPENINGS[behaviour]:
+        assert is_valid(ForcedStart(PROMPT, before, opening, behaviour), continuation) is valid
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_off_the_map_no_step_is_valid() -> None:
     assert not is_valid(start, "ash: either birch or cedar .")
 
 
-def test_nobody_moves_a_walk_that_many_read() -> None:
+def test_nobody_behaviours_a_walk_that_many_read() -> None:
     problem, walk = _standing(PROMPT, AT_FORK)
     before = walk.path, walk.untried("ash"), walk.opportunities()
     for moves_on in (
@@ -99,7 +99,7 @@ def test_nobody_moves_a_walk_that_many_read() -> None:
 
 
 @given(st.integers(0, 10_000))
-def test_the_narrators_own_moves_are_valid(seed: int) -> None:
+def test_the_narrators_own_behaviours_are_valid(seed: int) -> None:
     problem = sample_problem(random.Random(seed), Difficulty(), grammar.REMARKS)
     narration = narrate(problem, ALWAYS, random.Random(seed))
     for span in narration.spans:
@@ -118,7 +118,7 @@ def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
         [(p.prompt(), n.text) for p, n in zip(problems, narrations, strict=True)],
         [[(o.behaviour, o.char_end) for o in n.opportunities if o.taken] for n in narrations],
         random.Random(0),
-        per_move=50,
+        per_behaviour=50,
     )
 
     def oracle(prompts: list[str], beginnings: list[str], keys: range) -> list[str]:
@@ -126,7 +126,7 @@ def test_an_oracle_is_always_valid_and_chance_is_not() -> None:
         texts = []
         for start, prompt in zip(starts, prompts, strict=True):
             said = by_prompt[prompt][len(start.before) :].strip()
-            opening = next(o for o in openings(start.move) if said.startswith(f"{o} "))
+            opening = next(o for o in openings(start.behaviour) if said.startswith(f"{o} "))
             texts.append(said.removeprefix(opening).strip())
         return texts
 

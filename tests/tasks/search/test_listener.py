@@ -36,15 +36,15 @@ def spoilt(seed: int) -> tuple[SearchProblem, str]:
 def heard(
     problem: SearchProblem, text: str, tokenizer: PreTrainedTokenizerFast
 ) -> set[tuple[str, int]]:
-    """Moves heard, with the token after which they could start."""
+    """Behaviours heard, with the token after which they could start."""
     token_ids, _ = encode_response(tokenizer, text)
     listener, unheard, found = Listener(problem), [], set()
     for place, token in enumerate(token_ids):
         unheard.append(token)
-        moves = listener.hear(tokenizer.decode(unheard))
-        if moves is not None:
+        behaviours = listener.starts_after(tokenizer.decode(unheard))
+        if behaviours is not None:
             unheard.clear()
-            found |= {(move, place) for move in moves}
+            found |= {(behaviour, place) for behaviour in behaviours}
     return found
 
 
@@ -67,9 +67,9 @@ def test_what_is_heard_is_what_is_marked_afterwards(
     for seed in range(60):
         problem, text = make(seed)
         online, offline = heard(problem, text, tokenizer), marked(problem, text, tokenizer)
-        # Whether a choice awaits its look shows only later; the other moves agree exactly.
+        # Whether a choice awaits its look shows only later; the other behaviours agree exactly.
         assert online <= offline, text
-        assert {move for move, _ in offline - online} <= {DEDUCTION}, text
+        assert {behaviour for behaviour, _ in offline - online} <= {DEDUCTION}, text
         count += len(online)
         if make is sample:
             assert online == offline, text
@@ -79,19 +79,19 @@ def test_what_is_heard_is_what_is_marked_afterwards(
 def test_an_opening_that_asks_is_no_sentence() -> None:
     problem, _ = sample(0)
     listener = Listener(problem)
-    assert listener.hear("<think>") == {"initializing"}
-    assert listener.hear(f"at {problem.start}") is None
+    assert listener.starts_after("<think>") == {"initializing"}
+    assert listener.starts_after(f"at {problem.start}") is None
     children = " or ".join(problem.entries[problem.start])
-    assert UNCERTAINTY in (listener.hear(f"at {problem.start}: either {children} .") or ())
-    assert listener.hear("is it right ?") is None
-    assert listener.hear("is it right ? ash# real , good .") is not None
+    assert UNCERTAINTY in (listener.starts_after(f"at {problem.start}: either {children} .") or ())
+    assert listener.starts_after("is it right ?") is None
+    assert listener.starts_after("is it right ? ash# real , good .") is not None
 
 
 def test_who_does_not_think_is_offered_nothing() -> None:
     problem, _ = sample(0)
     listener = Listener(problem)
-    assert listener.hear("answer : ash birch .") == frozenset()
-    assert listener.hear("at ash: birch .") == frozenset()
+    assert listener.starts_after("answer : ash birch .") == frozenset()
+    assert listener.starts_after("at ash: birch .") == frozenset()
 
 
 PROBLEM = SearchProblem(
@@ -132,13 +132,13 @@ PROBLEM = SearchProblem(
         ("let me check , ash# real , good .", [(VERIFICATION, False)]),
     ],
 )
-def test_each_move_is_judged_by_the_map(text: str, expected: list[tuple[str, bool]]) -> None:
+def test_each_behaviour_is_judged_by_the_map(text: str, expected: list[tuple[str, bool]]) -> None:
     reading = read(PROBLEM, f"<think> {text}")
     found = [span.behaviour for span in reading.narration.spans]
     assert list(zip(found, reading.is_right, strict=True)) == expected
 
 
-def test_a_trace_that_makes_every_move_has_them_all_right() -> None:
+def test_a_trace_that_makes_every_behaviour_has_them_all_right() -> None:
     for seed in range(20):
         problem, text = sample(seed)
         reading = read(problem, text)

@@ -60,7 +60,7 @@ def test_annotations_are_the_grammars_with_the_grade_of_the_map():
         assert not TASK.grade(problem, "answer : ash .", truncated=False, model=BASE)
 
 
-@pytest.mark.parametrize("behaviour", grammar.MOVES)
+@pytest.mark.parametrize("behaviour", grammar.BEHAVIOURS)
 def test_what_a_narrator_goes_on_to_say_is_judged_valid(behaviour):
     assert TASK.judge
     own = starts(behaviour)
@@ -77,7 +77,7 @@ def test_what_a_narrator_goes_on_to_say_is_judged_valid(behaviour):
         assert not found.is_valid
 
 
-@pytest.mark.parametrize("behaviour", grammar.MOVES)
+@pytest.mark.parametrize("behaviour", grammar.BEHAVIOURS)
 def test_chance_is_the_same_whichever_starts_stand_beside_and_grows_with_tries(behaviour):
     assert TASK.null
     own = [start for start, _ in starts(behaviour)]

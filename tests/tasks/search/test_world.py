@@ -13,7 +13,7 @@ from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.grammar import (
     ALL_OPENINGS,
     BACKTRACKING,
-    MOVES,
+    BEHAVIOURS,
     OPENINGS,
     REWORDED,
     UNCERTAINTY,
@@ -90,14 +90,14 @@ def test_any_words_parse(seed: int, words: list[str]) -> None:
 
 
 @given(SEEDS)
-def test_a_trace_that_makes_every_move_is_right(seed: int) -> None:
+def test_a_trace_that_makes_every_behaviour_is_right(seed: int) -> None:
     problem = problem_of(seed)
     text = narrate(problem, ALWAYS, random.Random(seed)).text
     assert problem.grade(answered_path(text))
 
 
 @pytest.mark.parametrize("without", ["backtrack", "weigh", "verify"])
-def test_leaving_out_one_move_costs_answers(without: str) -> None:
+def test_leaving_out_one_behaviour_costs_answers(without: str) -> None:
     rates = MoveRates(
         **{"backtrack": 1.0, "weigh": 1.0, "verify": 1.0, without: 0.0}, elsewhere=1.0
     )
@@ -135,7 +135,7 @@ def test_a_path_through_a_shut_place_or_to_a_fake_find_is_wrong() -> None:
         assert not spoiled.grade(["ash", "cedar", "elm"])
 
 
-def test_opportunities_are_where_the_map_allows_the_move() -> None:
+def test_opportunities_are_where_the_map_allows_the_behaviour() -> None:
     text = (
         "<think> the task is gold from ash . at ash: either birch or cedar . so birch . "
         "at birch: none . "
@@ -144,12 +144,12 @@ def test_opportunities_are_where_the_map_allows_the_move() -> None:
         "so elm . at elm: gold . </think> answer : ash cedar elm ."
     )
     found = {
-        move: [
+        behaviour: [
             (text[: o.char_end].rsplit(" at ", 1)[-1], o.taken)
             for o in parse(PROBLEM, text).opportunities
-            if o.behaviour == move
+            if o.behaviour == behaviour
         ]
-        for move in (BACKTRACKING, UNCERTAINTY, VERIFICATION)
+        for behaviour in (BACKTRACKING, UNCERTAINTY, VERIFICATION)
     }
     assert found == {
         BACKTRACKING: [("birch: none .", True)],
@@ -177,7 +177,7 @@ def test_a_place_that_was_read_without_being_chosen_is_tried() -> None:
     assert walk.untried("ash") == ["cedar"]
 
 
-def test_a_malformed_move_counts_as_a_move() -> None:
+def test_a_malformed_behaviour_counts_as_a_behaviour() -> None:
     text = (
         "<think> at ash: either birch or cedar . wait , dead end , back to nowhere at all . "
         "so cedar ."
@@ -188,7 +188,7 @@ def test_a_malformed_move_counts_as_a_move() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sentence", "move"),
+    ("sentence", "behaviour"),
     [
         ("fails , dead , let me retrace to ash .", "backtracking"),
         ("fails , dead , let me retrace to elm .", None),
@@ -197,30 +197,32 @@ def test_a_malformed_move_counts_as_a_move() -> None:
         ("back to rest .", None),
     ],
 )
-def test_a_move_with_garbled_words_counts_by_what_it_does(sentence: str, move: str | None) -> None:
+def test_a_behaviour_with_garbled_words_counts_by_what_it_does(
+    sentence: str, behaviour: str | None
+) -> None:
     text = f"<think> at ash: either birch or cedar . so birch . at birch: none . {sentence}"
     spans = parse(PROBLEM, text).spans[2:]
-    assert [span.behaviour for span in spans] == ([move] if move else [])
+    assert [span.behaviour for span in spans] == ([behaviour] if behaviour else [])
 
 
-def test_every_move_has_wordings_and_every_cue_word_is_also_harmless() -> None:
+def test_every_behaviour_has_wordings_and_every_cue_word_is_also_harmless() -> None:
     harmless = {word for remark in grammar.REMARKS for word in remark.split()}
-    for move in MOVES:
-        assert len(set(OPENINGS[move])) >= 4 and len(set(REWORDED[move])) >= 4
-        assert not set(OPENINGS[move]) & set(REWORDED[move])
-        if move != grammar.DEDUCTION:
+    for behaviour in BEHAVIOURS:
+        assert len(set(OPENINGS[behaviour])) >= 4 and len(set(REWORDED[behaviour])) >= 4
+        assert not set(OPENINGS[behaviour]) & set(REWORDED[behaviour])
+        if behaviour != grammar.DEDUCTION:
             # the definite article and the like are no cues
-            cues = {opening.split()[0] for opening in ALL_OPENINGS[move]} - {"the"}
-            assert cues <= harmless, (move, cues - harmless)
+            cues = {opening.split()[0] for opening in ALL_OPENINGS[behaviour]} - {"the"}
+            assert cues <= harmless, (behaviour, cues - harmless)
 
 
-def test_no_remark_reads_as_a_move() -> None:
+def test_no_remark_reads_as_a_behaviour() -> None:
     for remark in (*grammar.REMARKS, *grammar.NEW_REMARKS):
         assert parse(PROBLEM, f"{grammar.THINK} {remark}").spans == ()
 
 
 def test_openings_are_prefix_free() -> None:
-    openings = [f"{opening} " for move in MOVES for opening in ALL_OPENINGS[move]]
+    openings = [f"{opening} " for behaviour in BEHAVIOURS for opening in ALL_OPENINGS[behaviour]]
     clashes = [(a, b) for a in openings for b in openings if a != b and b.startswith(a)]
     assert not clashes
 
@@ -241,7 +243,7 @@ def test_other_wordings_use_words_that_every_base_has_met() -> None:
     met = set(grammar.vocabulary())
     assert {word for remark in grammar.NEW_REMARKS for word in remark.split()} <= met
     assert not set(grammar.NEW_REMARKS) & set(grammar.REMARKS)
-    assert {w for m in MOVES for o in REWORDED[m] for w in o.split()} <= met
+    assert {w for m in BEHAVIOURS for o in REWORDED[m] for w in o.split()} <= met
 
 
 @given(SEEDS)
