@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sae_reasoning.compose import compose
 from sae_reasoning.tasks.countdown.narrator import ALWAYS, Rates, guess, narrate
 from sae_reasoning.tasks.countdown.parrot import parroted
 from sae_reasoning.tasks.countdown.problems import draw_problems
@@ -34,6 +35,7 @@ from sae_reasoning.tasks.countdown.world import (
 )
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Execution, Start
+from sae_reasoning.tasks.text.annotators import CueAnnotator
 from sae_reasoning.tasks.text.grading import COUNTDOWN
 
 PROBLEM = CountdownProblem((3, 9, 5), 32, ADD, 9, "finish by adding a number, not 9.")
@@ -210,3 +212,18 @@ def test_a_parrot_has_the_words_of_a_behaviour_and_hardly_ever_the_behaviour(
         ]
         said, right = said + len(own), right + sum(own)
     assert said == 400 and right / said < 0.25
+
+
+def test_the_cues_of_its_behaviours_find_them_in_every_wording() -> None:
+    config = compose(["behaviours=countdown", "traces.source=countdown3"])
+    assert set(config.behaviours) == set(BEHAVIOURS)
+    annotator, rng = CueAnnotator(config.traces.cues, config.behaviours), random.Random(8)
+    for problem in problems(200):
+        told = narrate(problem, replace(ALWAYS, remark=0.5), rng)
+        posed = Problem("p00000", "report", problem.prompt())
+        assert annotator.annotate(posed, told.text, truncated=False).spans == told.spans
+    slots = {"z": 3, "old": 5, "out": 9, "u": 3, "v": 5, "eq": "3+5=8", "verdict": "right"}
+    for behaviour, own in WORDINGS.items():
+        for wording in own:
+            found = annotator.annotate(posed, wording.format(**slots), truncated=False).spans
+            assert [span.behaviour for span in found] == [behaviour], wording
