@@ -377,7 +377,6 @@ def _resolve_paths(config: Config) -> None:
         (config.traces, "source"),
         (config.traces, "base_source"),
         (config.organism, "folder"),
-        (config.real_pair, "folder"),
         (config.pair.base, "adapter"),
         (config.pair.rl, "adapter"),
     ):

@@ -24,6 +24,7 @@ PAGES = [
     *sorted((ROOT / "sae_reasoning").glob("*/README.md")),
     *sorted((ROOT / "data" / "findings").glob("*.md")),
     ROOT / "data" / "organisms" / "README.md",
+    ROOT / "data" / "organisms" / "countdown.md",
 ]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 

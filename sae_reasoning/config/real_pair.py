@@ -11,13 +11,13 @@ ADAPTERS = ("base_lacking", "sft_lacking", "base", "rl", "parrot")
 
 def _base() -> PretrainConfig:
     return PretrainConfig(
-        steps=150, batch_size=16, lr=1e-3, warmup=10, weight_decay=0.0, checkpoint_every=5
+        steps=600, batch_size=8, lr=8e-4, warmup=10, weight_decay=0.0, checkpoint_every=5
     )
 
 
 def _sft() -> PretrainConfig:
     return PretrainConfig(
-        steps=80, batch_size=16, lr=5e-4, warmup=5, weight_decay=0.0, checkpoint_every=5
+        steps=400, batch_size=8, lr=8e-4, warmup=5, weight_decay=0.0, checkpoint_every=5
     )
 
 
@@ -51,7 +51,7 @@ class RealPairConfig:
         forced_starts: Forced starts a behaviour.
     """
 
-    folder: str = "data/adapters"
+    folder: str = "runs/real_pair"
     only: list[str] = field(default_factory=list)
     seed: int = 0
     rank: int = 16

@@ -4,6 +4,7 @@ Each adapter is a folder of its own, made when it isn't there and up to date; a 
 killed goes on from its last checkpoint.
 """
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -70,6 +71,8 @@ from sae_reasoning.steering.noise import Noise
 
 _SCHEMA = 1
 """Of an adapter's folder, which holds no tables."""
+_MEASURED_BY = 3
+"""Of an adapter's settings, how many say how it is measured; they stand last."""
 _STATE = "training.safetensors"
 _BEHAVIOUR_TOKENS = 40
 _EXAMPLES = 200
@@ -137,10 +140,9 @@ def _make(order: _Order, tracker: Tracker, console: Console) -> Manifest:
         inputs[parent] = describe(order.with_adapter(parent)).fingerprint
     folder = Path(order.own.folder) / name
     with Stage(folder, _settings(order), inputs, schema=_SCHEMA) as stage:
-        if stage.is_current:
-            console.current(name, stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if current := console.up_to_date(stage):
+            return current
+        _take_over(stage)
         state = stage.folder / _STATE
         if not (stage.folder / "adapter_config.json").exists():
             shape = LoraShape(order.own.rank, order.own.alpha, order.own.frozen_blocks)
@@ -155,6 +157,18 @@ def _make(order: _Order, tracker: Tracker, console: Console) -> Manifest:
         return stage.finish(counts)
 
 
+def _take_over(stage: Stage) -> None:
+    """Keep a finished adapter of the same training, where it is only to be measured otherwise."""
+    old = stage.manifest
+    if old is None or old.inputs != stage.inputs:
+        return
+    if old.config[:-_MEASURED_BY] != stage.config[:-_MEASURED_BY]:
+        return
+    for file in ("adapter_model.safetensors", "adapter_config.json"):  # The latter says it's whole.
+        with publish(stage.folder / file) as partial:
+            shutil.copyfile(stage.final / file, partial)
+
+
 def _settings(order: _Order) -> list[Any]:
     """What an adapter depends on beside its model and parent."""
     own, one = order.own, order.one
@@ -163,7 +177,9 @@ def _settings(order: _Order) -> list[Any]:
     made_by += [order.model.chat_template, own.max_new_tokens]
     if one.parent is None:
         made_by.append([own.rank, own.alpha, own.frozen_blocks])
-    return [*made_by, own.measure_problems, own.compelled_problems, own.forced_starts]
+    measured_by = [own.measure_problems, own.compelled_problems, own.forced_starts]
+    assert len(measured_by) == _MEASURED_BY
+    return [*made_by, *measured_by]
 
 
 def _tell_cost(order: _Order, made: LoraLearner, console: Console) -> None:

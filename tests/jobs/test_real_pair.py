@@ -129,10 +129,21 @@ def test_each_adapter_changes_the_model_and_has_a_card_of_its_figures(
         assert described["base_model_name_or_path"] is None
 
 
-def test_what_is_up_to_date_is_made_once_and_options_make_it_anew(
-    made: Config, model: Path
-) -> None:
-    assert "step" not in run(made, NullTracker()).replace("steps", "")
+def test_what_is_up_to_date_is_made_once(made: Config) -> None:
+    said = run(made, NullTracker())
+    assert ": step " not in said and said.count("is up to date") == len(ADAPTED)
+
+
+def test_measuring_more_trains_nothing_again(made: Config, model: Path, tmp_path: Path) -> None:
+    cfg = config_in(tmp_path, model)
+    cfg.real_pair.only = ["base"]
+    run(cfg, NullTracker())
+    cfg.real_pair.measure_problems = 8
+    said = run(cfg, NullTracker())
+    assert f"measuring {HAVING}" in said and ": step " not in said
+    assert digest(cfg, HAVING) == digest(made, HAVING)
+    card = (Path(cfg.real_pair.folder) / HAVING / "README.md").read_text(encoding="utf-8")
+    assert "Measured on 8 problems" in card
 
 
 def test_the_cost_is_told_before_the_first_step(model: Path, tmp_path: Path) -> None:
