@@ -16,6 +16,7 @@ from sae_reasoning.contrast.sentences import (
 )
 from sae_reasoning.contrast.starts import Begun, own_openings
 from sae_reasoning.contrast.value import DISPLACED, FOREIGN, NEUTRAL, OWN_WORDS, RL_WORDS, TRY
+from sae_reasoning.contrast.valued import Said
 from sae_reasoning.edges.lm.branch import log_probs_at
 from sae_reasoning.edges.lm.load import continuation_ids
 from sae_reasoning.jobs.contrast.setting import Setting
@@ -23,9 +24,6 @@ from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.rollouts.bans import not_beginning
 from sae_reasoning.rollouts.respond import Response
 from sae_reasoning.tasks.protocol import Start
-
-Said = dict[tuple[str, str], list[Sentence | None]]
-"""By model and condition, what was said at each start; None where there was nothing to say."""
 
 
 def sentence_at(setting: Setting, model: str, start: Start, response: Response) -> Sentence:
