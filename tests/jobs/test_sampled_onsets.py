@@ -1,6 +1,7 @@
 """Sampled onset probability on models whose exact one is known."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,31 @@ from sae_reasoning.jobs.contrast.onsets import sampled_onsets
 from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.jobs.contrast.steps import onset_log_probs, onset_rates, rollouts
 from sae_reasoning.opening.problems import draw_search_problems
-from sae_reasoning.records import MODELS, SPLITS
+from sae_reasoning.records import MODELS, SPLITS, Annotation
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
-from sae_reasoning.tasks.search.task import search_task
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.search.grammar import ALL_OPENINGS
+from sae_reasoning.tasks.search.task import SearchAnnotator, search_task
+
+
+class OfTheGrammar(SearchAnnotator):
+    """Labels behaviours that begin with an opening of the grammar, as exact probabilities do.
+
+    The parser knows garbled ones too: of the deployed Llama's `uncertainty-estimation` every eighth
+    begins with "could rain today ,".
+    """
+
+    def annotate(self, problem: Problem, response: str, *, truncated: bool) -> Annotation:
+        found = super().annotate(problem, response, truncated=truncated)
+        spans = tuple(
+            span
+            for span in found.spans
+            if response.startswith(
+                tuple(f"{opening} " for opening in ALL_OPENINGS[span.behaviour]), span.char_start
+            )
+        )
+        return replace(found, spans=spans, is_right=())
 
 
 def by_name(measures: list[Measure]) -> dict[tuple[str, ...], Measure]:
@@ -41,7 +63,7 @@ def test_sampled_onset_probability_agrees_with_the_exact_one(family: str, tmp_pa
     setting = Setting(
         own=cfg.contrast,
         cfg=cfg,
-        task=search_task(),
+        task=replace(search_task(), annotator=OfTheGrammar()),
         models=LoadedPair(cfg.pair, "cpu"),
         problems={split: [one for one in posed if one.split == split] for split in SPLITS},
         behaviours=cfg.contrast.behaviours,
