@@ -271,6 +271,46 @@ class Recorder:
         estimate = self._beyond(sums, one - other, full, gap_to_wilson)
         return self._of(measure, model, condition, estimate)
 
+    def share_of_gap(
+        self,
+        measure: str,
+        model: str,
+        condition: str,
+        lost: Float[np.ndarray, " item"],
+        gap: Float[np.ndarray, " item"],
+    ) -> Measure:
+        """The share of a gap that is lost: `sum(lost) / sum(gap)`.
+
+        Where fewer than ten problems lose or gain any, resamples can't show how many others might:
+        bounds reach to Wilson's of the share lost, less Wilson's of the share gained, on as many
+        problems as the gap's sum rests on, `(sum |gap|)^2 / sum gap^2`.
+
+        Args:
+            measure: Name of the estimate.
+            model: Whose.
+            condition: Under which.
+            lost: Of each item; below 0 where something is gained.
+            gap: What there is to lose at it.
+        """
+        sums = by_problem(self.problems, np.stack([lost, gap], axis=1))
+        estimate = bootstrap_of_sums(
+            sums, quotient, self.resampling.num_resamples, self.resampling.seed
+        )
+        total, weight = sums[:, 1].sum(), np.abs(sums[:, 1]).sum()
+        differ = int((np.abs(sums[:, 0]) > _NEXT_TO).sum())
+        if differ < FEW and total > 0 and not np.isnan(estimate.low):
+            size = round(weight**2 / (sums[:, 1] ** 2).sum())
+            down, up = (
+                wilson(min(float(part.clip(min=0).sum() / total), 1.0) * size, size)
+                for part in (sums[:, 0], -sums[:, 0])
+            )
+            estimate = replace(
+                estimate,
+                low=min(estimate.low, down.low - up.high),
+                high=max(estimate.high, down.high - up.low),
+            )
+        return self._of(measure, model, condition, estimate)
+
     def undefined(self, measure: str, model: str, condition: str) -> Measure:
         """An estimate that these items don't define."""
         unknown = float("nan")

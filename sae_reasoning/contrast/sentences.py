@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from sae_reasoning.contrast.onsets import labels_at_starts
-from sae_reasoning.records import RL, SentenceEnd, Trace
+from sae_reasoning.records import MODELS, RL, SELECT, SentenceEnd, Trace
 from sae_reasoning.tasks.annotations import Unlabelled
 from sae_reasoning.tasks.protocol import Start, Task
 
@@ -32,7 +32,12 @@ _MOST = 3
 """Sentences after which a behaviour has been carried out, whatever they say."""
 _ALIKE = 0.5
 """Share of a sentence's content, above which two sentences say the same."""
+_NEARLY_ALWAYS, _ENOUGH = 0.8, 5
+"""Share of spans with an opening that go on with the same word, which then is part of it; and how
+many of a writer's it takes to say so."""
 _WORD = re.compile(r"\w+")
+_NEXT = re.compile(r"\s*\S+(?=\s+\S)")
+"""The next word, if it isn't the last."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +191,66 @@ def quotes(rule: CarriedOut, traces: Iterable[Trace], behaviours: Sequence[str])
     return list(found)
 
 
-def opening_of(task: Task, behaviour: str, said: str) -> str:
+def whole_openings(
+    task: Task, traces: Iterable[Trace], behaviours: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """By behaviour, openings with the words that nearly always follow them, to be written for it.
+
+    "Hold on" alone leaves a model free to go on with something else; what follows it in four of
+    five spans of every writer is part of how the behaviour opens.
+
+    Args:
+        task: Whose openings.
+        traces: Of both writers, annotated; those of the select split count.
+        behaviours: Whose openings.
+    """
+    spans: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for trace in traces:
+        if trace.split == SELECT:
+            for span in trace.spans:
+                rest = trace.text[span.char_start :]
+                said = rest[: task.sentence_end.find(rest, is_last=True)]
+                spans[span.behaviour, trace.writer].append(said.strip())
+    return {
+        behaviour: tuple(
+            dict.fromkeys(
+                _extended(opening, [spans[behaviour, model] for model in MODELS])
+                for opening in (task.openings.of(behaviour) if task.openings else ())
+            )
+        )
+        for behaviour in behaviours
+    }
+
+
+def _extended(opening: str, said: Sequence[Sequence[str]]) -> str:
+    """An opening with what follows it nearly always; the last word of a sentence stays out.
+
+    Args:
+        opening: Where spans begin so.
+        said: Sentences, by writer.
+    """
+    while True:
+        following = Counter[str]()
+        for of_writer in said:
+            next_words = Counter(
+                found.group()
+                for one in of_writer
+                if one.lower().startswith(opening.lower())
+                and (found := _NEXT.match(one, len(opening)))
+            )
+            total = sum(one.lower().startswith(opening.lower()) for one in of_writer)
+            if total >= _ENOUGH:
+                word, count = next_words.most_common(1)[0] if next_words else ("", 0)
+                if count < _NEARLY_ALWAYS * total:
+                    return opening
+                following[word] += 1
+        if len(following) != 1:
+            return opening
+        opening += next(iter(following))
+
+
+def opening_of(known: Sequence[str], said: str) -> str:
     """The words that open a behaviour in a sentence: a known opening, else the first two."""
-    known = task.openings.of(behaviour) if task.openings else ()
     said = said.strip()
     own = [opening for opening in known if said.lower().startswith(opening.lower())]
     longest = max(map(len, own), default=0)

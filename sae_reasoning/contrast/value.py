@@ -138,9 +138,8 @@ class Scale:
         if not self.rests.low > 0 or not known.any():
             return record.undefined(measure, model, condition)
         full = (self.top - self.control)[known]
-        return record.relative_difference(
-            measure, model, condition, own[known], other[self.rows][known], full
-        )
+        lost = own[known] - other[self.rows][known]
+        return record.share_of_gap(measure, model, condition, lost, full)
 
 
 def scale_of(record: Recorder, outcomes: Outcomes, control: str, over: str = OVER) -> Scale | None:

@@ -140,6 +140,19 @@ def test_a_chance_corrected_difference_is_on_the_scale_of_chance_corrected_accur
     assert flat.high == pytest.approx(2 * record.difference("m", "rl-base", "", one, one).high)
 
 
+def test_what_hardly_any_problem_loses_of_a_gap_is_as_unsure_as_a_share() -> None:
+    record = Recorder(HOW, "", [f"p{i}" for i in range(80)])
+    gap = np.array([1.0] * 40 + [0.0] * 40)
+    none = record.share_of_gap("m", "base", "", np.zeros(80), gap)
+    bounds = wilson(0, 40)  # Where there is no gap, nothing can be lost.
+    assert (none.value, none.low, none.high) == pytest.approx((0, -bounds.high, bounds.high))
+    assert none.n == none.items == 80
+    lost = np.where(np.arange(80) < 20, 1.0, 0.0)
+    half = record.share_of_gap("m", "base", "", lost, gap)
+    assert half.value == 0.5
+    assert 0.2 < half.high - half.low < 0.4
+
+
 def test_chance_corrected_accuracy_is_0_at_chance_and_1_at_certainty_and_keeps_width() -> None:
     record = Recorder(HOW, "b", [f"p{i}" for i in range(40)])
     chance = np.full(40, 0.6)

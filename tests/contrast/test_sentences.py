@@ -15,12 +15,14 @@ from sae_reasoning.contrast.sentences import (
     opening_of,
     own_words,
     quotes,
+    whole_openings,
 )
 from sae_reasoning.records import REPORT, TokenSpan, Trace
 from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.protocol import ResponseFormat, Start
-from sae_reasoning.tasks.search.task import SearchGrader, search_task
+from sae_reasoning.tasks.protocol import Opening, ResponseFormat, Start
+from sae_reasoning.tasks.search.task import SearchGrader
 from sae_reasoning.tasks.text.annotators import CueAnnotator
+from sae_reasoning.tasks.text.openings import MinedOpenings
 from sae_reasoning.tasks.text.sentences import FirstSentence
 from sae_reasoning.tasks.text.task import text_task
 
@@ -61,6 +63,10 @@ def written(problem: str, text: str, sample: int = 0, writer: str = "rl") -> Tra
         spans=spans,
         opportunities=(),
     )
+
+
+def mined(text: str) -> Opening:
+    return Opening(BEHAVIOUR, text, 1.0, 0.5, 0.5, 0.5, 9, 9)
 
 
 def test_a_behaviour_is_carried_out_once_a_sentence_says_something() -> None:
@@ -122,7 +128,27 @@ def test_a_displaced_sentence_is_of_the_same_problem_another_place_and_other_con
 
 
 def test_an_opening_is_a_known_one_or_the_first_words() -> None:
-    assert opening_of(TASK, BEHAVIOUR, " Hold on, I see 7.") == "Hold on,"
-    assert opening_of(search_task(), BEHAVIOUR, "stuck here , back up to ash .") == (
-        "stuck here , back up to"
-    )
+    known = ("stuck here , back up to", "stuck here")
+    assert opening_of(known, "Stuck here , back up to ash .") == "Stuck here , back up to"
+    assert opening_of(known, "no way on .") == "no way"
+
+
+def test_openings_that_are_written_have_what_nearly_always_follows_them() -> None:
+    task = replace(TASK, openings=MinedOpenings((mined("Hold on"), mined("Wait,"))))
+    names = ("ash", "birch", "cedar", "dale", "elm", "fern")
+
+    def texts(*said: str) -> list[Trace]:
+        return [
+            replace(written(f"p{n}", f"Go. {one}.", n), split="select")
+            for n, one in enumerate(said)
+        ]
+
+    rl = texts(*(f"Hold on, back to {name} now" for name in names), *(f"Wait, {n}" for n in names))
+    assert whole_openings(task, rl, [BEHAVIOUR]) == {BEHAVIOUR: ("Hold on, back to", "Wait,")}
+    # Each writer's own way of going on counts, and the report split doesn't.
+    base = [replace(one, writer="base") for one in texts(*(f"Hold on, I see {n} x" for n in names))]
+    assert whole_openings(task, [*rl, *base], [BEHAVIOUR])[BEHAVIOUR][0] == "Hold on,"
+    report = [replace(one, split=REPORT) for one in base]
+    assert whole_openings(task, [*rl, *report], [BEHAVIOUR])[BEHAVIOUR][0] == "Hold on, back to"
+    few = base[:4]
+    assert whole_openings(task, [*rl, *few], [BEHAVIOUR])[BEHAVIOUR][0] == "Hold on, back to"

@@ -5,8 +5,9 @@
 2. Both read every trace; at each opportunity the onset probability is exact (`contrast.rates`), or
    sampled at some of them where openings can't all be listed (`contrast.onsets`).
 3. At the RL model's onsets the behaviour is started for both by its opening
-   (`contrast.execution`) and, in the base, by steering vectors against controls
-   (`contrast.steered`).
+   (`contrast.execution`) or, where no program judges that with a chance level, carried out by
+   each and by controls and valued by completion (`contrast.value`); and, in the base, by steering
+   vectors against controls (`contrast.steered`).
 4. Beside it stand pass@k, corrupted chains of thought, nats on content words, what differs token by
    token (`contrast.divergence`) and changed weights.
 

@@ -13,6 +13,7 @@ from sae_reasoning.contrast.sentences import (
     foreign,
     opening_of,
     own_words,
+    whole_openings,
 )
 from sae_reasoning.contrast.starts import Begun, own_openings
 from sae_reasoning.contrast.value import DISPLACED, FOREIGN, NEUTRAL, OWN_WORDS, RL_WORDS, TRY
@@ -57,8 +58,9 @@ def all_sentences(
             _in_own_words(setting, model, starts, tries[model], made[model], rule, count)
         ):
             said[model, _numbered(OWN_WORDS, number)] = own
+    known = openings_of(setting)
     words = [
-        opening_of(setting.task, start.behaviour, text)
+        opening_of(known[start.behaviour], text)
         for start, text in zip(starts, _own(setting, starts, rule), strict=True)
     ]
     said[BASE, RL_WORDS] = [*begun(setting, BASE, starts, words, rule, "RL's words")]
@@ -126,10 +128,9 @@ def begun(
     return [sentence_at(setting, model, *one) for one in zip(starts, made, strict=True)]
 
 
-def openings_to_try(setting: Setting, behaviour: str) -> tuple[str, ...]:
-    """Openings of which the best is chosen: the commonest."""
-    openings = setting.task.openings
-    return openings.usual(behaviour)[: setting.own.value_openings] if openings else ()
+def openings_of(setting: Setting) -> dict[str, tuple[str, ...]]:
+    """Openings that are written for models, by behaviour; the commonest first."""
+    return whole_openings(setting.task, setting.traces, setting.behaviours)
 
 
 def _own(setting: Setting, starts: Sequence[Start], rule: CarriedOut) -> list[str]:
@@ -213,11 +214,9 @@ def _in_own_openings(
     setting: Setting, model: str, starts: Sequence[Start], rule: CarriedOut, number: int
 ) -> list[Sentence | None]:
     """After openings drawn from the model's own distribution over those that are known."""
-    openings, found = setting.task.openings, dict[int, Sentence]()
-    if openings is None:
-        return [None] * len(starts)
+    openings, found = openings_of(setting), dict[int, Sentence]()
     for behaviour in dict.fromkeys(start.behaviour for start in starts):
-        known = openings.of(behaviour)
+        known = openings[behaviour]
         rows = [row for row, start in enumerate(starts) if start.behaviour == behaviour]
         if not known:
             continue

@@ -10,13 +10,12 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from sae_reasoning.contrast.execution import BEST_OPENING
 from sae_reasoning.contrast.measures import Measure
@@ -41,39 +40,30 @@ from sae_reasoning.contrast.value import (
     scale_of,
     value_measures,
 )
-from sae_reasoning.contrast.valued import (
-    BothSplits,
-    Completed,
-    Row,
-    Said,
-    Valued,
-    rows_of,
-)
+from sae_reasoning.contrast.valued import BothSplits, Said, Valued, rows_of, value_table
 from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.tables import write_table
+from sae_reasoning.jobs.contrast.completions import complete, grade_of, graded
 from sae_reasoning.jobs.contrast.sentences import (
     all_sentences,
     begun,
     controls,
-    openings_to_try,
+    openings_of,
 )
 from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.records import BASE, REPORT, RL, SELECT, Annotation, Trace
-from sae_reasoning.rollouts.respond import Response, prefix_of
+from sae_reasoning.rollouts.respond import Response
 from sae_reasoning.tasks.annotations import Unlabelled
 from sae_reasoning.tasks.protocol import Start
 from sae_reasoning.traces.align import Rollout
 
-_ROOM = 64
-"""Tokens by which the room that is left to completions is told apart."""
+VALUE_FILE = "value.parquet"
 
 
 def execution_value(setting: Setting, folder: Path) -> list[Measure]:
     """Value and value skill of each behaviour on the report split; writes every execution."""
     both = value_executions(setting)
-    rows = [asdict(row) for row in [*rows_of(both.report), *rows_of(both.select)]]
-    columns = [column.name for column in fields(Row)]
-    write_table(folder / "value.parquet", pd.DataFrame(rows, columns=columns))
+    write_table(folder / VALUE_FILE, value_table([*rows_of(both.report), *rows_of(both.select)]))
     found = []
     for behaviour in setting.behaviours:
         starts, own = both.report.of(behaviour)
@@ -156,7 +146,7 @@ def _pilots(setting: Setting) -> list[Trace]:
     def make() -> list[Trace]:
         starts = [start for b in setting.behaviours for start in _posed(setting, b, REPORT)]
         rows = [(start, n) for start in starts for n in range(setting.own.pilot_samples)]
-        made = _completions(setting, [(s, s.response_ids, n) for s, n in rows], "pilots")
+        made = complete(setting, [(s, s.response_ids, n) for s, n in rows], "pilots")
         unlabelled = [
             Unlabelled(start.problem, one.text, one.truncated)
             for (start, _), one in zip(rows, made, strict=True)
@@ -175,16 +165,16 @@ def _after_best_opening(
 ) -> list[Sentence | None]:
     """What the base says after the opening whose sentences are worth most on the select split."""
     found: dict[int, Sentence] = {}
-    control = select.control()
+    control, known = select.control(), openings_of(setting)
     tried = [
         (opening, start)
         for start in select.starts
         if start.key in control
-        for opening in openings_to_try(setting, start.behaviour)
+        for opening in known[start.behaviour][: setting.own.value_openings]
     ]
     at, said = [start for _, start in tried], [opening for opening, _ in tried]
     made = begun(setting, BASE, at, said, rule, "best opening")
-    done = _graded(setting, list(zip(at, made, strict=True)), setting.own.select_completions)
+    done = graded(setting, list(zip(at, made, strict=True)), setting.own.select_completions)
     values: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for (opening, start), own in zip(tried, done, strict=True):
         worth = float(np.where(own.redone, control[start.key], own.grades).mean())
@@ -238,7 +228,7 @@ def _valued(
 
     def make() -> list[list[list[float]]]:
         rows = [(starts[row], sentence) for _, row, sentence in pairs]
-        done = _graded(setting, rows, completions)
+        done = graded(setting, rows, completions)
         return [[own.grades.tolist(), own.redone.tolist()] for own in done]
 
     values = {key: np.full((len(starts), completions), np.nan) for key in said}
@@ -248,76 +238,12 @@ def _valued(
     return Valued(starts, said, values, redone)
 
 
-def _graded(
-    setting: Setting, pairs: Sequence[tuple[Start, Sentence]], completions: int
-) -> list[Completed]:
-    """What the RL model's completions of sentences at their starts come to.
-
-    All completions at a start share their noise, and equal sentences their completions.
-    """
-    different: dict[tuple[str, tuple[int, ...]], tuple[Start, Sentence]] = {}
-    for start, sentence in pairs:
-        different.setdefault((start.key, sentence.ids), (start, sentence))
-    open_ = {key: one for key, one in different.items() if not one[1].ended}
-    rows = [
-        (start, (*start.response_ids, *sentence.ids), number)
-        for start, sentence in open_.values()
-        for number in range(completions)
-    ]
-    made = iter(_completions(setting, rows, "completions"))
-    found = {}
-    for key, (start, sentence) in different.items():
-        if sentence.ended:
-            grade = _grade(setting, start, sentence.response, truncated=False)
-            grades, redone = [grade] * completions, [False] * completions
-        else:
-            own = [next(made) for _ in range(completions)]
-            grades = [_grade(setting, start, one.text, truncated=one.truncated) for one in own]
-            redone = [_begins(setting, start.behaviour, one.added) for one in own]
-        known = [np.nan if grade is None else float(grade) for grade in grades]
-        found[key] = Completed(np.array(known), np.array(redone, bool))
-    return [found[start.key, sentence.ids] for start, sentence in pairs]
-
-
-def _begins(setting: Setting, behaviour: str, text: str) -> bool:
-    """Whether a text begins with an opening of the behaviour."""
-    openings = setting.task.openings.of(behaviour) if setting.task.openings else ()
-    return text.lstrip().lower().startswith(tuple(opening.lower() for opening in openings))
-
-
-def _grade(setting: Setting, start: Start, text: str, *, truncated: bool) -> bool | None:
-    return setting.task.grade(start.problem, text, truncated=truncated, model=RL)
-
-
-def _completions(
-    setting: Setting, rows: Sequence[tuple[Start, Sequence[int], int]], stream: str
-) -> list[Response]:
-    """The RL model's completions of responses, given by their tokens.
-
-    A response may be as long as a rollout, whatever of it was given; those with about as much left
-    are completed together.
-    """
-    lm, longest = setting.models[RL], setting.own.max_new_tokens
-    by_room: defaultdict[int, list[int]] = defaultdict(list)
-    for index, (_, ids, _) in enumerate(rows):
-        by_room[max(longest - _ROOM * -(-len(ids) // _ROOM), 1)].append(index)
-    found: dict[int, Response] = {}
-    for room, own in by_room.items():
-        prefixes = [
-            prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids)
-            for start, ids, sample in (rows[index] for index in own)
-        ]
-        made = setting.respond(RL, prefixes, f"value/{stream}", room)
-        found |= dict(zip(own, made, strict=True))
-    return [found[index] for index in range(len(rows))]
-
-
 def _trace(
     setting: Setting, start: Start, number: int, one: Response, label: Annotation | None
 ) -> Trace:
     """A completion from a start with its behaviours, where they could be labelled."""
     lm, ids = setting.models[RL], one.response_ids
-    said = label or Annotation((), (), _grade(setting, start, one.text, truncated=one.truncated))
+    said = label or Annotation((), (), grade_of(setting, start, one.text, truncated=one.truncated))
     offsets = offsets_of(lm.tokenizer, ids, one.text)
     rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text, one.truncated)
     trace = rollout.annotated(
@@ -345,7 +271,7 @@ def _worth(setting: Setting, starts: Sequence[Start], sentences: Sequence[Senten
     for split, completions in splits.items():
         rows = [row for row in made if starts[row].problem.split == split]
         pairs = [(starts[row], sentences[row]) for row in rows]
-        for row, done in zip(rows, _graded(setting, pairs, completions), strict=True):
+        for row, done in zip(rows, graded(setting, pairs, completions), strict=True):
             found[row, 1] = (done.grades * ~done.redone).mean()
             found[row, 2] = done.redone.mean()
     return found

@@ -1,0 +1,83 @@
+"""The RL model's completions of what was said at starts, with their grades."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from sae_reasoning.contrast.sentences import Sentence
+from sae_reasoning.contrast.starts import noise_key
+from sae_reasoning.contrast.valued import Completed
+from sae_reasoning.jobs.contrast.setting import Setting
+from sae_reasoning.records import RL
+from sae_reasoning.rollouts.respond import Response, prefix_of
+from sae_reasoning.tasks.protocol import Start
+
+_ROOM = 64
+"""Tokens by which the room that is left to completions is told apart."""
+
+
+def graded(
+    setting: Setting, pairs: Sequence[tuple[Start, Sentence]], completions: int
+) -> list[Completed]:
+    """What the RL model's completions of sentences at their starts come to.
+
+    All completions at a start share their noise, and equal sentences their completions.
+    """
+    different: dict[tuple[str, tuple[int, ...]], tuple[Start, Sentence]] = {}
+    for start, sentence in pairs:
+        different.setdefault((start.key, sentence.ids), (start, sentence))
+    open_ = {key: one for key, one in different.items() if not one[1].ended}
+    rows = [
+        (start, (*start.response_ids, *sentence.ids), number)
+        for start, sentence in open_.values()
+        for number in range(completions)
+    ]
+    made = iter(complete(setting, rows, "completions"))
+    found = {}
+    for key, (start, sentence) in different.items():
+        if sentence.ended:
+            grade = grade_of(setting, start, sentence.response, truncated=False)
+            grades, redone = [grade] * completions, [False] * completions
+        else:
+            own = [next(made) for _ in range(completions)]
+            grades = [grade_of(setting, start, one.text, truncated=one.truncated) for one in own]
+            redone = [_begins(setting, start.behaviour, one.added) for one in own]
+        known = [np.nan if grade is None else float(grade) for grade in grades]
+        found[key] = Completed(np.array(known), np.array(redone, bool))
+    return [found[start.key, sentence.ids] for start, sentence in pairs]
+
+
+def complete(
+    setting: Setting, rows: Sequence[tuple[Start, Sequence[int], int]], stream: str
+) -> list[Response]:
+    """The RL model's completions of responses, given by their tokens.
+
+    A response may be as long as a rollout, whatever of it was given; those with about as much left
+    are completed together.
+    """
+    setting.console.say(f"contrast: rl completes {len(rows):,} responses ({stream})")
+    lm, longest = setting.models[RL], setting.own.max_new_tokens
+    by_room: defaultdict[int, list[int]] = defaultdict(list)
+    for index, (_, ids, _) in enumerate(rows):
+        by_room[max(longest - _ROOM * -(-len(ids) // _ROOM), 1)].append(index)
+    found: dict[int, Response] = {}
+    for room, own in by_room.items():
+        prefixes = [
+            prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids)
+            for start, ids, sample in (rows[index] for index in own)
+        ]
+        made = setting.respond(RL, prefixes, f"value/{stream}", room)
+        found |= dict(zip(own, made, strict=True))
+    return [found[index] for index in range(len(rows))]
+
+
+def grade_of(setting: Setting, start: Start, text: str, *, truncated: bool) -> bool | None:
+    """Whether a response of the RL model from a start on is right; None without a grade."""
+    return setting.task.grade(start.problem, text, truncated=truncated, model=RL)
+
+
+def _begins(setting: Setting, behaviour: str, text: str) -> bool:
+    """Whether a text begins with an opening of the behaviour."""
+    openings = setting.task.openings.of(behaviour) if setting.task.openings else ()
+    return text.lstrip().lower().startswith(tuple(opening.lower() for opening in openings))
