@@ -5,6 +5,7 @@ import random
 import pytest
 
 from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.protocol import Attempt
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, UNCERTAINTY, VERIFICATION
 from sae_reasoning.tasks.search.narrator import ALWAYS, narrate
@@ -20,7 +21,7 @@ PROBLEM = SearchTutor().choose(PROBLEMS, 0)
 MAP = parse_prompt(PROBLEM.prompt)
 
 
-def drawn(kind: str, attempts: list[str], seed: int = 0) -> str:
+def drawn(kind: str, attempts: list[Attempt], seed: int = 0) -> str:
     return SearchTutor().lesson(PROBLEM, attempts, kind, random.Random(seed))
 
 
@@ -31,7 +32,7 @@ def test_the_problem_of_the_lessons_needs_every_behaviour_that_pays() -> None:
 
 @pytest.mark.parametrize("kind", [CRITIQUES, DIRECT])
 def test_lessons_end_in_the_right_answer(kind: str) -> None:
-    text = drawn(kind, ["answer : nowhere ."])
+    text = drawn(kind, [Attempt("answer : nowhere .", False)])
     assert SearchGrader().grade(PROBLEM, text, truncated=False)
     assert text.startswith(grammar.THINK) == (kind == CRITIQUES)
 
