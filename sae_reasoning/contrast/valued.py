@@ -1,10 +1,11 @@
 """Executions at starts, with the grades of what the RL model completed them to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float
 
 from sae_reasoning.contrast.execution import BEST_OF
@@ -164,3 +165,9 @@ def rows_of(valued: Valued) -> list[Row]:
         for model, condition in (key,)
         if one is not None
     ]
+
+
+def value_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """Rows as a table, with its columns where there are none."""
+    columns = [column.name for column in fields(Row)]
+    return pd.DataFrame([asdict(row) for row in rows], columns=columns)

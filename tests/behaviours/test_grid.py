@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from shortlists import span_detector
 
 from sae_reasoning.behaviours.grid import (
     RATE,
@@ -42,7 +43,7 @@ def test_a_reader_that_represents_the_move_better_is_higher_on_the_same_text() -
     values = {"base": noise + 0.2 * intervals.is_positive, "rl": noise + intervals.is_positive}
     maxima = {reader: _maxima(intervals, own) for reader, own in values.items()}
     table = compare_grid(
-        {("a", 1): [0]},
+        {"a": [span_detector(1, 0)]},
         ["a"],
         lambda reader, layer: maxima[reader],
         lambda reader, layer: maxima[reader],
@@ -69,7 +70,7 @@ def test_pairing_by_problem_narrows_the_interval_of_a_difference() -> None:
     values = {"base": shared, "rl": shared + rng.normal(0, 0.05, len(shared))}
     maxima = {reader: _maxima(intervals, own) for reader, own in values.items()}
     table = compare_grid(
-        {("a", 1): [0]},
+        {"a": [span_detector(1, 0)]},
         ["a"],
         lambda reader, layer: maxima[reader],
         lambda reader, layer: maxima[reader],

@@ -1,6 +1,7 @@
 """Stages: whole or not there, current or made anew, never harmed by what replaces them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,7 @@ def test_an_installed_package_says_its_version_and_never_anothers_revision(tmp_p
     needed = ("__init__", "artifacts", "files", "hashing", "lock", "provenance")
     for name in ("__init__.py", *(f"edges/{one}.py" for one in needed)):
         (installed / name).write_bytes((package / name).read_bytes())
+    shutil.copytree(package / "config", installed / "config")
     (tmp_path / ".gitignore").write_text("venv\n")
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "theirs"]):

@@ -115,6 +115,7 @@ def config_of(folder: Path, pair: PairConfig) -> Config:
     config.train.sae.d_sae, config.train.sae.k = 64, 4
     config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
     config.rank.bootstrap, config.rank.random_directions = 50, 8
+    config.traces.annotator = "imported"  # One behaviour is none of the grammar's.
     config.rank.gate = False  # So short a training passes none.
     config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 5
     config.rank.attribution_onsets, config.rank.injection_texts = 12, 5

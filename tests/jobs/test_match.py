@@ -36,6 +36,7 @@ from sae_reasoning.jobs.match import match
 from sae_reasoning.jobs.rank import rank
 from sae_reasoning.jobs.traces import traces
 from sae_reasoning.jobs.train import train
+from sae_reasoning.readings import matched_runs
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, DEDUCTION
 
 ORDER = np.random.default_rng(0).permutation(32)
@@ -311,7 +312,7 @@ def test_what_cannot_be_matched_is_refused(
 def test_a_language_without_any_of_the_words_is_refused(
     across: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(match_job, "expresses", lambda tokenizer, text: False)
+    monkeypatch.setattr(matched_runs, "expresses", lambda tokenizer, text: False)
     with pytest.raises(ConfigError, match="can't express any of the 24 texts; choose"):
         run(across)
 
@@ -319,11 +320,11 @@ def test_a_language_without_any_of_the_words_is_refused(
 def test_tokens_that_are_not_the_texts_are_refused(
     across: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = match_job.offsets_of
+    found = matched_runs.offsets_of
 
     def shifted(tokenizer, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
         return found(tokenizer, [ids[-1], *ids[:-1]], text)
 
-    monkeypatch.setattr(match_job, "offsets_of", shifted)
+    monkeypatch.setattr(matched_runs, "offsets_of", shifted)
     with pytest.raises(BrokenArtifact, match="has other tokens than its text"):
         run(across)

@@ -93,7 +93,7 @@ def test_texts_and_weights_go_up_only_where_asked_for(made_project: Project, tin
     assert not any("safetensors" in name for name in files("train"))
     assert not any(name.endswith(".html") for name in files("report"))
     tiny_config.tracker.texts, tiny_config.tracker.weights = "always", True
-    assert files("traces") == {"problems.parquet", "traces.parquet"}
+    assert files("traces") == {"accuracy.json", "problems.parquet", "traces.parquet"}
     assert "generations.parquet" in files("ablate")
     assert any("safetensors" in name for name in files("train"))
     assert files("cache") == set()
@@ -101,26 +101,26 @@ def test_texts_and_weights_go_up_only_where_asked_for(made_project: Project, tin
 
 @pytest.fixture(scope="module")
 def reviewed(made_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose report has a reviewer's calls in it, and went up as `auto` says."""
+    """A project whose report has a reviewer's labels in it, and went up as `auto` says."""
     project = made_project.copy(tmp_path_factory.mktemp("reviewed"), "rank", "contrast", "report")
     rank = Manifest.read(project.results / "rank")
     assert rank
     rows = pd.read_csv(project.results / "report" / "rows" / "latents.csv")
-    calls = [
+    labels = [
         {"layer": int(row.layer), "latent": int(row.latent), "behaviour": row.behaviour}
-        | {"call": "real", "note": NOTE}
+        | {"label": "real", "note": NOTE}
         for row in rows.itertuples()
     ]
-    export = {"schema_version": 1, "reviewer": NAME, "rank": rank.fingerprint, "reviews": calls}
-    (project.folder / "calls.json").write_text(json.dumps(export))
+    export = {"schema_version": 2, "reviewer": NAME, "rank": rank.fingerprint, "reviews": labels}
+    (project.folder / "labels.json").write_text(json.dumps(export))
     outcome = project.run(
-        *("report", "report.reviews=[calls.json]", "tracker.kind=wandb", "tracker.mode=offline")
+        *("report", "report.reviews=[labels.json]", "tracker.kind=wandb", "tracker.mode=offline")
     )
     assert outcome.code == 0, outcome.output
     return project
 
 
-def test_reviewers_calls_go_up_as_counts_and_their_names_and_notes_dont(reviewed: Project):
+def test_reviewers_labels_go_up_as_counts_and_their_names_and_notes_dont(reviewed: Project):
     report = reviewed.results / "report"
     assert NAME in (report / "latents.html").read_text()
     assert NOTE in (report / "rows" / "reviews.csv").read_text()

@@ -8,7 +8,7 @@ from sae_reasoning.config import ModelConfig, ReportConfig
 from sae_reasoning.contrast.measures import Measure, Resampling, compared
 from sae_reasoning.contrast.rates import PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.edges.lm.load import load
-from sae_reasoning.opening import draw_search_problems
+from sae_reasoning.opening.problems import draw_search_problems
 from sae_reasoning.report.verdict import verdict
 from sae_reasoning.rollouts.respond import Sampling, prefix_of, respond
 from sae_reasoning.steering.noise import Noise

@@ -26,6 +26,7 @@ from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.pass_at_k import pass_summary, pass_told
 from sae_reasoning.contrast.starts import places_of, rl_starts
 from sae_reasoning.contrast.summary import summary
+from sae_reasoning.contrast.valued import value_table
 from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
@@ -46,7 +47,7 @@ from sae_reasoning.jobs.contrast.steps import (
     rollouts,
     weights,
 )
-from sae_reasoning.jobs.contrast.value import execution_value
+from sae_reasoning.jobs.contrast.value import VALUE_FILE, execution_value
 from sae_reasoning.steering.vectors import ONSET_PREDICTORS
 
 NEEDS = {
@@ -84,6 +85,8 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         write_table(stage.folder / "contrast.parquet", _table(found))
         write_traces(stage.folder / "rollouts.parquet", setting.traces)
         write_table(stage.folder / "openings.parquet", openings_table(setting.task))
+        if not (stage.folder / VALUE_FILE).exists():
+            write_table(stage.folder / VALUE_FILE, value_table([]))
         write_artifact(stage.folder / "missing.json", {"measures": lacking})
         shutil.rmtree(stage.folder / "parts", ignore_errors=True)
         manifest = stage.finish(

@@ -17,7 +17,8 @@ PROBLEMS = [
     Problem("", "", sample_problem(random.Random(number), TRAINED, grammar.REMARKS).prompt())
     for number in range(40)
 ]
-PROBLEM = SearchTutor().choose(PROBLEMS, 0)
+PROBLEM = SearchTutor().choose(PROBLEMS, lambda problem: [], 0)
+assert PROBLEM
 MAP = parse_prompt(PROBLEM.prompt)
 
 
