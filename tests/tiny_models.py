@@ -74,12 +74,12 @@ def save_talking(folder: Path) -> None:
             save_model(model, tokenizer, folder / name, torch.float32)
 
 
-def sum_example(rng: random.Random) -> tuple[str, str]:
-    """A sum of two digits, and a response that now and then leaves a wrong attempt."""
+def sum_example(rng: random.Random, share: float) -> tuple[str, str]:
+    """A sum of two digits, and a response of which a share leaves a wrong attempt."""
     one, two = rng.randrange(1, 5), rng.randrange(1, 5)
     total = one + two
     thought = f"I add {one} and {two}."
-    if rng.random() < 0.5:
+    if rng.random() < share:
         wrong = total + rng.choice((-1, 1))
         thought += f" That makes {wrong}. Wait, {wrong} is wrong. I try it again."
     return f"What is {one} + {two}?", f"{thought} That makes {total}. The answer is {total}."
@@ -88,21 +88,21 @@ def sum_example(rng: random.Random) -> tuple[str, str]:
 def save_sums(folder: Path) -> None:
     """Two stages of one short training on sums in plain words: byte-level tokens, a chat template.
 
-    Both write sentences that end, with and without backtracking, and are right now and then.
+    Both write sentences that end and are right now and then; the second backtracks nearly always.
     """
     rng = random.Random(0)
-    examples = [sum_example(rng) for _ in range(60)]
+    examples = [sum_example(rng, 0.5) for _ in range(60)]
     tokenizer = byte_level_tokenizer(texts=[text for both in examples for text in both])
     tokenizer.chat_template = "<s>{{ messages[0].content }}\n"
     model = new_llama(SHAPE, tokenizer, 0)
-    steps = {120: "sums_base", 240: "sums_rl"}
+    steps = {80: "sums_base", 240: "sums_rl"}
     config = PretrainConfig(
         steps=max(steps), batch_size=12, lr=1e-2, warmup=10, checkpoint_every=max(steps)
     )
     for progress in learn(
         model,
         config,
-        lambda rng, _progress: sum_example(rng),
+        lambda rng, progress: sum_example(rng, 0.15 if progress < 1 / 3 else 0.9),
         Run(0, plain_reader, tokenizer.pad_token_id, folder / "state"),
         encode_prompt=lambda text: encode_prompt(tokenizer, text),
         encode_response=lambda text: [

@@ -104,7 +104,7 @@ VERSIONS = {
     "transfer": 2,
     "contrast": 8,
     "course": 4,
-    "hybrid": 5,
+    "hybrid": 6,
     "elicit": 4,
     "report": 7,
     "organisms": 1,

@@ -1,11 +1,12 @@
 """Who decides, at every token that a base model writes, whether it's steered, and how.
 
 *When*: `never`; `always`; `random`, at a share of tokens; `differs`, where the base's and the RL
-model's likeliest next tokens differ; `oracle`, where they differ, by more than a threshold, and the
-RL model's latents say that a behaviour starts, and which; `gate`, where the base's own latents
+model's likeliest next tokens differ, by more than a threshold; `oracle`, where they do and the RL
+model's latents say that a behaviour starts, and which; `gate`, where the base's own latents
 foresee that, without the RL model. *How*: `vector` adds the behaviour's steering vector to the
-base's residual; `swap` lets the RL model write the token; `write` puts the behaviour's opening
-words there, one a token.
+base's residual; `scale` makes the residual as long as `vector` would, and leaves its direction;
+`swap` lets the model that reads along write the token; `write` puts the behaviour's opening words
+there, one a token.
 
 Classes of behaviours count from 1; 0 is none. Rows of one batch may follow different policies.
 """
@@ -31,8 +32,8 @@ NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE = (
     "gate",
 )
 WHENS = (NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE)
-VECTOR, SWAP, WRITE = "vector", "swap", "write"
-HOWS = (VECTOR, SWAP, WRITE)
+VECTOR, SCALE, SWAP, WRITE = "vector", "scale", "swap", "write"
+HOWS = (VECTOR, SCALE, SWAP, WRITE)
 
 
 @runtime_checkable
@@ -52,10 +53,11 @@ class Policy:
     Attributes:
         when: One of `WHENS`.
         how: One of `HOWS`.
-        threshold: Of `oracle` and `gate`, the divergence in nats, measured or foreseen, above which
-            they steer.
+        threshold: Of `differs`, `oracle` and `gate`, the divergence in nats, measured or foreseen,
+            above which they steer.
         shares: Of `random`, the share of tokens at which each behaviour is steered to.
-        vectors: Of `vector`, what is added for each behaviour; where it's None nothing is done.
+        vectors: Of `vector` and `scale`, what is added for each behaviour; where it's None nothing
+            is done.
         words: Of `write`, the tokens of each behaviour's opening; empty ones do nothing.
     """
 
@@ -74,12 +76,14 @@ class Decision:
     Attributes:
         layer: Decoder block after which the base's residual is steered; -1 for none.
         change: What is added there.
-        is_swapped: Whether the RL model's logits count instead.
+        is_scaled: Whether only the length that this gives the residual counts, not its direction.
+        is_swapped: Whether the logits of the model that reads along count instead.
         token: The token that is written next; -1 where it's sampled.
     """
 
     layer: Int[Tensor, " batch"]
     change: Float[Tensor, "batch d_model"]
+    is_scaled: Bool[Tensor, " batch"]
     is_swapped: Bool[Tensor, " batch"]
     token: Int[Tensor, " batch"]
 
@@ -189,12 +193,15 @@ class RowPolicies:
             at, which, torch.where(how == HOWS.index(WRITE), behaviour, 0)
         )
         is_swapped = (how == HOWS.index(SWAP)) & (behaviour > 0)
-        layer = torch.where(how == HOWS.index(VECTOR), self._layer[which, behaviour], -1)
+        is_scaled = how == HOWS.index(SCALE)
+        is_moved = is_scaled | (how == HOWS.index(VECTOR))
+        layer = torch.where(is_moved, self._layer[which, behaviour], -1)
         steered = is_swapped | (layer >= 0) | is_writing
         self._log.append((at, torch.where(steered, behaviour, 0), steered))
         return Decision(
             layer.to(device),
             self._change[which, behaviour].to(base.logits),
+            is_scaled.to(device),
             is_swapped.to(device),
             token.to(device),
         )
@@ -233,7 +240,7 @@ class RowPolicies:
         asked = rows_of(ALWAYS)
         if by_difference.any():
             differs, by = (x.cpu() for x in disagreement(base.logits, rl.logits))
-            behaviour = torch.where(rows_of(DIFFERS) & differs, 1, behaviour)
+            behaviour = torch.where(rows_of(DIFFERS) & differs & (by > threshold), 1, behaviour)
             asked = asked | (rows_of(ORACLE) & differs & (by > threshold))
         if asked.any():
             said = self._by_rl(_some(rl, asked)).cpu()

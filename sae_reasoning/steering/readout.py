@@ -150,7 +150,12 @@ def fit_divergence(
     divergence: Float[Tensor, " place"],
     penalty: float = 1.0,
 ) -> tuple[Float[Tensor, " latent"], float]:
-    """Ridge regression of the divergence on latents, each over its deviation; weights and bias."""
+    """Ridge regression of the divergence on latents, each over its deviation; weights and bias.
+
+    Of no places, none is foreseen: zeros.
+    """
+    if not len(divergence):
+        return torch.zeros(latents.shape[1]), 0.0
     scale = latents.double().std(0, correction=0).clamp_min(1e-6)
     x = latents.double() / scale
     mean, level = x.mean(0), divergence.double().mean()

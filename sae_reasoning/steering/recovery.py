@@ -26,8 +26,13 @@ ALL = "all"
 """In the column `behaviour`: over all problems."""
 NOTHING = "-"
 """The vector of a policy that adds none."""
-CURVES = "token-swap oracle latent cue-word random random-vector".split()
+CURVES = (
+    "token-swap reverse-token-swap oracle latent cue-word random random-vector random-category "
+    "magnitude-only"
+).split()
 """Policies whose budgets make a curve, as they are listed."""
+REVERSED = "reverse-token-swap"
+"""The policy under which the RL model writes: what it leaves of the gap, not what it recovers."""
 KEYS = ["policy", "vector", "budget"]
 COLUMNS = [
     *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
@@ -168,7 +173,7 @@ def recovered_in_words(found: pd.DataFrame) -> str:
     Args:
         found: As `recovery` makes it.
     """
-    shown = found[(found.behaviour == ALL) & ~found.policy.isin([BASE, RL])]
+    shown = found[(found.behaviour == ALL) & ~found.policy.isin([BASE, RL, REVERSED])]
     if shown.empty:
         return "No policy was tried."
     if not shown.defined.any():
@@ -186,6 +191,22 @@ def recovered_in_words(found: pd.DataFrame) -> str:
         f"{', '.join(recover)}"
     )
     return f"{said}; not by {', '.join(rest)}." if rest else f"{said}."
+
+
+def left_in_words(found: pd.DataFrame) -> str:
+    """What is left of the gap where the base's tokens stand in the RL model's text; "" of no gap.
+
+    Args:
+        found: As `recovery` makes it.
+    """
+    shown = found[(found.behaviour == ALL) & (found.policy == REVERSED) & found.defined]
+    lines = [
+        f"{bounded(one.gap_recovered, one.low, one.high)} at {one.share_steered:.1%} ({one.vector})"
+        for one in shown.itertuples()
+    ]
+    if not lines:
+        return ""
+    return f"With the base's tokens in the RL model's text, of the gap is left: {'; '.join(lines)}."
 
 
 def gap_curves(found: pd.DataFrame, behaviour: str = ALL) -> pd.DataFrame:

@@ -149,7 +149,7 @@ class Timing:
     Attributes:
         by_rl: From the RL model's latents, which behaviour starts.
         by_base: From the base's latents, where `oracle` would steer and to what.
-        thresholds: Of `oracle` and `gate`, for each budget.
+        thresholds: Of `oracle`, `gate` and `differs`, for each budget.
         found: Counts and thresholds for people, in JSON's types.
     """
 
@@ -179,6 +179,7 @@ def fit_timing(
     candidates = {
         "oracle": seen.divergence[is_steered],
         "gate": foreseen.divergence[gated > 0],
+        "differs": seen.divergence[seen.differs],
     }
     thresholds = {
         when: [threshold_for(scores, len(onset), budget) for budget in budgets]

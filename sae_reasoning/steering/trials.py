@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from sae_reasoning.steering.policies import (
     NEVER,
     ORACLE,
     RANDOM,
+    SCALE,
     SWAP,
     WRITE,
     Policy,
@@ -27,6 +29,11 @@ from sae_reasoning.steering.policies import (
 from sae_reasoning.steering.recovery import NOTHING
 from sae_reasoning.steering.vectors import Steer
 
+TOKEN_SWAP, REVERSE_SWAP = "token-swap", "reverse-token-swap"
+"""The RL model's tokens in text of the base, and the base's in text of the RL model."""
+DIVERGING, WHEREVER, AT_RANDOM = "most divergent", "wherever they differ", "random positions"
+"""Where tokens are swapped."""
+RANDOM_CATEGORY, MAGNITUDE = "random-category", "magnitude-only"
 _NO_BUDGET = float("nan")
 _BIAS = "bias"
 
@@ -45,6 +52,7 @@ class Trial:
         rule: What is done.
         samples: Rollouts a problem.
         draw: Which draw of a control.
+        writer: Who writes, `base` or `rl`; the other reads along.
     """
 
     policy: str
@@ -53,6 +61,7 @@ class Trial:
     rule: Policy
     samples: int = 1
     draw: int = 0
+    writer: str = BASE
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,10 @@ class Sizes:
     best: str
     bias: Steer
     tried: dict[str, Any]
+
+
+NO_SIZES = Sizes({}, "", Steer(-1, torch.zeros(0)), {})
+"""Where there is no vector to choose a size of."""
 
 
 def steering_of(
@@ -164,7 +177,7 @@ class Steering:
         behaviours: Classes from 1 on.
         vectors: By kind and behaviour.
         sizes: Chosen on the select split.
-        thresholds: Of `oracle` and `gate`, for each budget.
+        thresholds: Of `oracle`, `gate` and `differs`, for each budget.
         shares: By budget, of tokens at which `random` steers to each behaviour.
         words: Tokens of each behaviour's opening; none where openings aren't known.
     """
@@ -192,23 +205,36 @@ def oracle_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
 
 def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
     """Both ends of the gap, then every policy, kind of vector and budget with its controls."""
-    best, bias = steering.sizes.best, steering.sizes.bias
-    always = Policy(ALWAYS, vectors=steering.of(best))
-    everywhere = Policy(ALWAYS, vectors=[bias] * len(steering.behaviours))
-    differs, swapped = Policy(DIFFERS, SWAP), "wherever they differ"
     trials = [
         Trial(BASE, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples),
         Trial(RL, NOTHING, _NO_BUDGET, Policy(ALWAYS, SWAP), own.end_samples),
-        Trial("always", best, _NO_BUDGET, always, own.samples),
-        Trial("global-bias", "global-bias", _NO_BUDGET, everywhere, own.samples),
-        Trial("token-swap", swapped, _NO_BUDGET, differs, own.samples),
+        *swap_trials(own, steering),
     ]
-    for number, budget in enumerate(own.budgets):
-        oracle, gate = (steering.thresholds[name][number] for name in ("oracle", "gate"))
-        policies = [("token-swap", NOTHING, Policy(ORACLE, SWAP, oracle))]
+    for budget, oracle in zip(own.budgets, steering.thresholds["oracle"], strict=True):
+        policies = [(TOKEN_SWAP, NOTHING, Policy(ORACLE, SWAP, oracle))]
         if steering.words:
             cue = Policy(ORACLE, WRITE, oracle, words=steering.words)
             policies.append(("cue-word", NOTHING, cue))
+        trials += [Trial(name, vector, budget, p, own.samples) for name, vector, p in policies]
+    return [*trials, *vector_trials(own, steering)] if steering.vectors else trials
+
+
+def vector_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
+    """Every kind of vector under every policy and budget, and the controls of the best kind.
+
+    Controls (of 2510.07364's code): random directions as large, another behaviour's vector, the
+    length alone, random positions.
+    """
+    best, bias = steering.sizes.best, steering.sizes.bias
+    always = Policy(ALWAYS, vectors=steering.of(best))
+    everywhere = Policy(ALWAYS, vectors=[bias] * len(steering.behaviours))
+    trials = [
+        Trial("always", best, _NO_BUDGET, always, own.samples),
+        Trial("global-bias", "global-bias", _NO_BUDGET, everywhere, own.samples),
+    ]
+    for number, budget in enumerate(own.budgets):
+        oracle, gate = (steering.thresholds[name][number] for name in ("oracle", "gate"))
+        policies: list[tuple[str, str, Policy]] = []
         for kind in steering.vectors:
             added = steering.of(kind)
             shares = steering.shares[budget]
@@ -217,20 +243,55 @@ def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
                 ("latent", kind, Policy(GATE, threshold=gate, vectors=added)),
                 ("random", kind, Policy(RANDOM, shares=shares, vectors=added)),
             ]
+        at_oracle = Policy(ORACLE, threshold=oracle, vectors=steering.of(best))
+        policies.append((MAGNITUDE, f"as large as {best}", replace(at_oracle, how=SCALE)))
         trials += [Trial(name, vector, budget, p, own.samples) for name, vector, p in policies]
-        at_oracle = Policy(ORACLE, threshold=oracle)
+        for draw in range(own.draws):
+            drawn = {
+                ("random-vector", f"random, as large as {best}"): _random,
+                (RANDOM_CATEGORY, f"{best} of another behaviour"): other_category,
+            }
+            for (name, vector), control in drawn.items():
+                vectors = control(steering.of(best), own.seed, draw)
+                if any(one is not None for one in vectors):
+                    rule = replace(at_oracle, vectors=vectors)
+                    trials.append(Trial(name, vector, budget, rule, own.samples, draw))
+    return trials
+
+
+def swap_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
+    """Tokens of one model in text of the other, both ways, at rising budgets.
+
+    Where the likeliest tokens differ, the most divergent places first; at random positions, as a
+    control; and wherever they differ.
+    """
+    trials = []
+    for name, writer in ((TOKEN_SWAP, BASE), (REVERSE_SWAP, RL)):
+        rules = [(WHEREVER, _NO_BUDGET, Policy(DIFFERS, SWAP))]
+        for budget, threshold in zip(own.budgets, steering.thresholds["differs"], strict=True):
+            shares = [budget, *[0.0] * (len(steering.behaviours) - 1)]
+            rules += [
+                (DIVERGING, budget, Policy(DIFFERS, SWAP, threshold)),
+                (AT_RANDOM, budget, Policy(RANDOM, SWAP, shares=shares)),
+            ]
         trials += [
-            Trial(
-                "random-vector",
-                f"random, as large as {best}",
-                budget,
-                replace(at_oracle, vectors=_random(steering.of(best), own.seed, draw)),
-                own.samples,
-                draw,
-            )
-            for draw in range(own.draws)
+            Trial(name, where, budget, rule, own.samples, writer=writer)
+            for where, budget, rule in rules
         ]
     return trials
+
+
+def other_category(steering: Sequence[Steer | None], seed: int, draw: int) -> list[Steer | None]:
+    """Another behaviour's vector in the place of each; none where only one has a vector."""
+    having = [number for number, one in enumerate(steering) if one is not None]
+    found: list[Steer | None] = [None] * len(steering)
+    if len(having) < 2:
+        return found
+    rng = np.random.default_rng((seed, 37, draw))
+    order = rng.permutation(having).tolist()
+    for place, other in zip(order, [*order[1:], order[0]], strict=True):  # One cycle: none stays.
+        found[place] = steering[other]
+    return found
 
 
 def _random(steering: Sequence[Steer | None], seed: int, draw: int) -> list[Steer | None]:

@@ -13,6 +13,8 @@ from sae_reasoning.edges.lm.load import LanguageModel, encode_prompt, load
 from sae_reasoning.edges.lm.lockstep import View, lockstep
 from sae_reasoning.steering.noise import keyed_sampler
 
+_COLD = 0.03
+"""A temperature at which the logits of random models decide, not the noise."""
 PROMPTS = [
     "map ash: birch , birch: gold ; notes birch# real ; from ash find gold ?",
     "map ash: gold ; notes ash# real ; from ash find gold ?",
@@ -24,6 +26,7 @@ PROMPTS = [
 class Decided:
     layer: Tensor
     change: Tensor
+    is_scaled: Tensor
     is_swapped: Tensor
     token: Tensor
 
@@ -32,6 +35,7 @@ def nothing(rows: Tensor, d_model: int = 32) -> Decided:
     return Decided(
         torch.full_like(rows, -1),
         torch.zeros(len(rows), d_model),
+        torch.zeros(len(rows), dtype=torch.bool),
         torch.zeros(len(rows), dtype=torch.bool),
         torch.full_like(rows, -1),
     )
@@ -71,6 +75,8 @@ def together(
     rl: LanguageModel,
     policy: Callable[[Tensor, int, View, View], Decided],
     batch_size: int = 9,
+    others: list[list[int]] | None = None,
+    temperature: float = 1.0,
 ) -> list[tuple[int, ...]]:
     prompts = prompts_of(base)
     rollouts = lockstep(
@@ -79,9 +85,10 @@ def together(
         prompts,
         policy=policy,
         layers=[0, 1],
-        sampler=keyed_sampler(keys_of(prompts), 1.0),
+        sampler=keyed_sampler(keys_of(prompts), temperature),
         max_new_tokens=20,
         batch_size=batch_size,
+        other_prompts=others,
     )
     return [r.token_ids for r in sorted(rollouts, key=lambda r: r.row)]
 
@@ -211,3 +218,49 @@ def test_a_writer_with_a_sliding_window_is_refused(tiny_pair: PairConfig) -> Non
     base.model.config.sliding_window = 16
     with pytest.raises(ConfigError, match="attends to a sliding window"):
         together(base, rl, lambda rows, *_: nothing(rows))
+
+
+def swap_all(rows: Tensor, *_: object) -> Decided:
+    decided = nothing(rows)
+    decided.is_swapped[:] = True
+    return decided
+
+
+def test_a_model_that_reads_along_may_have_prompts_of_its_own(pair: PairConfig) -> None:
+    """What it says is then what it says to its own; the writer's stay as they are."""
+    base, rl = both(pair, double=True)
+    same = prompts_of(base)
+    given = together(base, rl, swap_all, temperature=_COLD)
+    assert together(base, rl, swap_all, others=same, temperature=_COLD) == given
+    longer = [[*ids, *ids[1:], *ids[1 : row + 2]] for row, ids in enumerate(same)]
+    found = together(base, rl, swap_all, others=longer, temperature=_COLD)
+    sampler = keyed_sampler(keys_of(longer), _COLD)
+    own = generate(rl, longer, sampler=sampler, max_new_tokens=20, batch_size=9)
+    assert found == [r.token_ids for r in sorted(own, key=lambda r: r.row)]
+    assert found != given
+    assert together(base, rl, lambda rows, *_: nothing(rows), others=longer) == alone(base)
+    in_pairs = together(base, rl, swap_all, batch_size=2, others=longer, temperature=_COLD)
+    assert in_pairs == found
+
+
+def test_a_residual_that_is_scaled_keeps_its_direction_and_gets_the_length(
+    pair: PairConfig,
+) -> None:
+    """Whatever is added, what counts is how long the residual gets."""
+    base, rl = both(pair, double=True)
+
+    def push(size: float, *, is_scaled: bool) -> list[tuple[int, ...]]:
+        def policy(rows: Tensor, _step: int, own: View, _other: View) -> Decided:
+            decided = nothing(rows)
+            decided.layer[:], decided.is_scaled[:] = 1, is_scaled
+            decided.change = own.residuals[1] * size
+            return decided
+
+        return together(base, rl, policy, temperature=_COLD)
+
+    thrice = push(2.0, is_scaled=False)
+    assert push(-4.0, is_scaled=True) == push(2.0, is_scaled=True) == thrice
+    assert push(-4.0, is_scaled=False) != thrice  # Turned round.
+    assert push(-2.0, is_scaled=True) == together(
+        base, rl, lambda rows, *_: nothing(rows), temperature=_COLD
+    )

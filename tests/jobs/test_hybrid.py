@@ -36,8 +36,11 @@ def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> N
     assert list(found.columns) == COLUMNS
     assert set(found.policy) == {
         *("base", "rl", "always", "global-bias", "token-swap", "cue-word"),
-        *("oracle", "latent", "random", "random-vector"),
-    }
+        *("oracle", "latent", "random", "random-vector", "magnitude-only"),
+        "reverse-token-swap",
+    } | (set(found.policy) & {"random-category"})
+    swaps = found[found.policy.isin(["token-swap", "reverse-token-swap"])]
+    assert {"wherever they differ", "most divergent", "random positions"} <= set(swaps.vector)
     curves = found[found.policy.isin(["oracle", "latent", "random"])]
     assert set(curves.vector) <= {"sae", "mean-difference", "trained"}
     assert set(curves.budget) == {0.05, 0.3}
@@ -47,6 +50,7 @@ def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> N
     undefined = found[~found.defined]
     assert undefined.gap_recovered.isna().all()
     rollouts = read_table(folder / "generations.parquet")
+    assert set(rollouts.policy[rollouts.writer == "rl"]) == {"reverse-token-swap"}
     assert (rollouts.num_steered == rollouts.steered_positions.map(len)).all()
     assert rollouts.num_steered[rollouts.policy == "random"].sum() > 0
     splits = {

@@ -14,6 +14,7 @@ from sae_reasoning.steering.policies import (
     NEVER,
     ORACLE,
     RANDOM,
+    SCALE,
     SWAP,
     WRITE,
     Policy,
@@ -142,3 +143,20 @@ def test_a_threshold_keeps_candidates_within_the_budget(budget: float, threshold
     # Of five positions two tenths are one.
     assert threshold_for(scores, 5, budget) == threshold
     assert (scores > threshold).sum() <= budget * 5
+
+
+def test_tokens_are_swapped_where_models_differ_by_more_than_a_threshold() -> None:
+    _, divergence = disagreement(torch.tensor([A, A]), torch.tensor([B, C]))
+    between = float(divergence.mean())
+    policies = [Policy(DIFFERS, SWAP, between), Policy(DIFFERS, SWAP, -math.inf)]
+    base, resid = [A] * 6, [[0.0, 0.0]] * 6
+    _, (found,) = decide(policies, base, [B, B, C, C, A, A], resid)
+    assert found.is_swapped.tolist() == [True, True, False, True, False, False]
+
+
+def test_the_length_alone_is_changed_at_the_same_places_as_the_vector_would_be_added() -> None:
+    policies = [Policy(ALWAYS, SCALE, vectors=VECTORS), Policy(ALWAYS, vectors=VECTORS)]
+    _, (found,) = decide(policies, [A, A], [A, A], [[2.0, 0], [2.0, 0]])
+    assert found.is_scaled.tolist() == [True, False]
+    assert found.layer.tolist() == [2, 2]
+    assert found.change.tolist() == [[0.0, 2.0]] * 2

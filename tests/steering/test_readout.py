@@ -45,3 +45,9 @@ def test_chosen_latents_of_several_layers_stand_side_by_side() -> None:
     foreseen = Foresight(reader, readout, torch.ones(4), 0.5)({0: resid, 1: 2 * resid})
     assert foreseen.divergence.tolist() == [5.0, 3.0]
     assert foreseen.behaviours.argmax(-1).tolist() == [1, 0]
+
+
+def test_where_models_never_part_no_divergence_is_foreseen() -> None:
+    weights, bias = fit_divergence(torch.zeros(0, 5), torch.zeros(0))
+    assert weights.tolist() == [0.0] * 5
+    assert bias == 0.0

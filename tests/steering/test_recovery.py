@@ -7,7 +7,13 @@ import pandas as pd
 import pytest
 
 from sae_reasoning.records import BASE, RL
-from sae_reasoning.steering.recovery import decision_bits, findings, recovered_in_words, recovery
+from sae_reasoning.steering.recovery import (
+    decision_bits,
+    findings,
+    left_in_words,
+    recovered_in_words,
+    recovery,
+)
 
 
 def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
@@ -120,3 +126,14 @@ def test_shares_count_the_token_that_ends_a_rollout_and_bits_only_where_the_rl_m
 def test_a_gap_needs_both_of_its_ends() -> None:
     with pytest.raises(ValueError, match="of the base and of the RL model"):
         table({BASE: [[0]], "oracle": [[1]]})
+
+
+def test_what_the_bases_tokens_leave_of_the_gap_is_said_apart() -> None:
+    grades = {BASE: [[0]] * MANY, RL: [[1]] * MANY, "reverse-token-swap": [[1, 0]] * MANY}
+    found = recovery(rollouts(grades), {}, [], num_resamples=100, seed=0)
+    assert recovered_in_words(found) == "No policy was tried."
+    assert left_in_words(found).startswith(
+        "With the base's tokens in the RL model's text, of the gap is left: 0.5"
+    )
+    level = recovery(rollouts({**grades, RL: [[0]] * MANY}), {}, [], num_resamples=100, seed=0)
+    assert left_in_words(level) == ""

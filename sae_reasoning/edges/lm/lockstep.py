@@ -5,8 +5,8 @@ next token:
 
 1. the writer reads position t as it is; so does the other model;
 2. the policy sees both models' logits and residuals at t, and decides for each row: nothing; a push
-   of the writer's residual after one block; the other model's logits instead of the writer's; or a
-   token that is written whatever anybody predicts;
+   of the writer's residual after one block, or of its length alone; the other model's logits
+   instead of the writer's; or a token that is written whatever anybody predicts;
 3. rows that are pushed are read once more at t, from the first block on, with the push: their keys
    and values at t are replaced, so all that comes later sees the pushed state and no other;
 4. the same sampler as in `generate` picks the next token.
@@ -34,6 +34,7 @@ from sae_reasoning.edges.lm.generate import (
     batches,
     check_prompts,
     edited,
+    padded_left,
     roll_out,
 )
 from sae_reasoning.edges.lm.kv_cache import last_again
@@ -62,6 +63,7 @@ class Decision(Protocol):
     Attributes:
         layer: Decoder block of the writer after which its residual is pushed; -1 for no push.
         change: What is added there.
+        is_scaled: Whether only the length that this gives the residual counts, not its direction.
         is_swapped: Whether the other model's logits count instead.
         token: The token that is written next; -1 where it's sampled.
     """
@@ -70,6 +72,8 @@ class Decision(Protocol):
     def layer(self) -> Int[Tensor, " batch"]: ...  # noqa: D102
     @property
     def change(self) -> Float[Tensor, "batch d_model"]: ...  # noqa: D102
+    @property
+    def is_scaled(self) -> Bool[Tensor, " batch"]: ...  # noqa: D102
     @property
     def is_swapped(self) -> Bool[Tensor, " batch"]: ...  # noqa: D102
     @property
@@ -94,6 +98,7 @@ def lockstep(
     sampler: Sampler,
     max_new_tokens: int,
     batch_size: int,
+    other_prompts: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[Rollout]:
     """Roll out every prompt in lockstep, in batches; rollouts come as they end, not in order.
 
@@ -106,6 +111,10 @@ def lockstep(
         sampler: Picks the next token from (logits, rows, step); rows index `prompts`.
         max_new_tokens: Tokens after which a rollout is cut.
         batch_size: Rows at once.
+        other_prompts: What the other model reads in the place of each prompt, as its own template
+            writes it; None for the same.
+
+    So many parameters because both models, what each reads, and how is sampled are all told here.
 
     Raises:
         ConfigError: The models don't share a tokenizer, one of them lacks a layer, the writer
@@ -118,12 +127,50 @@ def lockstep(
             f"pair: {writer.facts.name} and {other.facts.name} have different tokenizers, so one "
             "can't read the other's tokens; name two models that share one"
         )
-    for lm in (writer, other):
+    own_prompts = prompts if other_prompts is None else other_prompts
+    for lm, read in ((writer, prompts), (other, own_prompts)):
         check_layers(layers, lm.facts.num_layers, lm.facts.name)
-        check_prompts(lm, prompts, max_new_tokens)
+        check_prompts(lm, read, max_new_tokens)
     for batch in batches(prompts, batch_size):
-        both = _Lockstep(Reader(writer), Reader(other), policy, layers)
+        apart = None
+        if other_prompts is not None:
+            apart = _Apart(other, [other_prompts[row] for row in batch], max_new_tokens)
+        both = _Lockstep(Reader(writer), Reader(other), policy, layers, apart)
         yield from roll_out(both, prompts, batch, sampler, max_new_tokens)
+
+
+class _Apart:
+    """What a model reads that has prompts of its own, of one batch: these, then the same tokens."""
+
+    def __init__(self, lm: LanguageModel, prompts: Sequence[Sequence[int]], room: int) -> None:
+        self._token_ids, self._mask = padded_left(lm, prompts, room)
+        self._width = self._token_ids.shape[1]
+        self._position = self._mask[:, : self._width].cumsum(1).sub(1).clamp_min(0)
+        self._is_new = True
+        self._num_read = self._width
+
+    def prompt(self) -> Reading:
+        """All of the prompts."""
+        return Reading(self._token_ids, self._mask[:, : self._width], self._position)
+
+    def has_read_once(self) -> None:
+        """All but the last token of the prompts is read."""
+        self._token_ids, self._position = self._token_ids[:, -1:], self._position[:, -1:]
+
+    def reading(self, read: Reading) -> Reading:
+        """What comes next: what is left of the prompts, else the token that was written."""
+        if self._is_new:
+            self._is_new = False
+            return self.prompt()
+        self._mask[:, self._num_read] = 1
+        self._num_read += 1
+        self._position = self._position[:, -1:] + 1
+        return Reading(read.token_ids, self._mask[:, : self._num_read], self._position)
+
+    def keep(self, kept: Int[Tensor, " kept"]) -> None:
+        """Go on with some places of the batch."""
+        self._token_ids, self._mask = self._token_ids[kept], self._mask[kept]
+        self._position = self._position[kept]
 
 
 class _Lockstep:
@@ -132,14 +179,24 @@ class _Lockstep:
     remedy = "lower the doses of hybrid, "
 
     def __init__(
-        self, writer: Reader, other: Reader, policy: Policy, layers: Sequence[int]
+        self,
+        writer: Reader,
+        other: Reader,
+        policy: Policy,
+        layers: Sequence[int],
+        apart: _Apart | None,
     ) -> None:
         self.lm = writer.lm
+        self._apart = apart
         self._writer, self._other, self._policy = writer, other, policy
         self._layers = layers
         writer.require_full_attention()
 
     def read_once(self, read: Reading) -> bool:
+        if self._apart:
+            if self._other.read_once(self._apart.prompt()):
+                self._apart.has_read_once()
+            return self._writer.read_once(read)
         # What is worth it for one is for the other: the tokens are the same.
         own, others = (reader.read_once(read) for reader in (self._writer, self._other))
         return own and others
@@ -147,11 +204,14 @@ class _Lockstep:
     def keep(self, kept: Int[Tensor, " kept"]) -> None:
         for reader in (self._writer, self._other):
             reader.keep(kept)
+        if self._apart:
+            self._apart.keep(kept)
 
     def predict(
         self, read: Reading, rows: Int[Tensor, "batch"], step: int
     ) -> Float[Tensor, "batch vocab"]:
-        own, others = (self._view(reader, read) for reader in (self._writer, self._other))
+        own = self._view(self._writer, read)
+        others = self._view(self._other, self._apart.reading(read) if self._apart else read)
         size = min(own.logits.shape[1], others.logits.shape[1])
         own, others = (View(view.logits[:, :size], view.residuals) for view in (own, others))
         decision = self._policy(rows, step, own, others)
@@ -176,10 +236,14 @@ class _Lockstep:
         """Logits of some rows with the push, which their keys and values henceforth hold."""
         last = Reading(read.token_ids[:, -1:], read.mask, read.position[:, -1:]).of(places)
         layer, change = decision.layer[places], decision.change[places]
+        is_scaled = decision.is_scaled[places][:, None]
 
         def push(number: int) -> Callable[[Tensor, Tensor], Tensor]:
             def add(resid: Tensor, _rows: Tensor) -> Tensor:
-                return torch.where((layer == number)[:, None], resid + change.to(resid), resid)
+                moved = resid + change.to(resid)
+                length, before = (x.norm(dim=-1, keepdim=True) for x in (moved, resid))
+                moved = torch.where(is_scaled, resid * (length / before), moved)
+                return torch.where((layer == number)[:, None], moved, resid)
 
             return add
 

@@ -69,7 +69,8 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         traces = read_traces(cfg.folder / "traces" / "traces.parquet")
         most = {SELECT: own.select_problems, REPORT: own.num_problems}
         problems = first_problems(cfg, most)
-        task, pair = open_task(cfg, traces), LoadedPair(cfg.pair, cfg.device)
+        task = open_task(cfg, traces).with_openings(traces, behaviours)
+        pair = LoadedPair(cfg.pair, cfg.device)
         console.plan("hybrid", _plan(cfg, behaviours, problems))
         parts = Parts(stage.folder / "parts")
         latents = _shortlisted(cfg)
@@ -77,24 +78,33 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         reading = _read(cfg, behaviours, traces, pair, latents.reader)
         timing = fit_timing(reading, latents.reader, own.budgets, own.seed)
         vectors = _vectors(cfg, reading, pair, latents, parts, console)
+        if not vectors:
+            console.say(
+                "hybrid: no steering vectors, tokens are swapped alone; the two models' likeliest "
+                "tokens differ at no onset of the select split"
+            )
         classes = len(reading.behaviours) + 1
         steered = Steered(pair, task, timing, cfg.layers, classes, own)
         run = partial(run_trials, steered, parts=parts, console=console)
 
-        biases = {layer: mean_shift(reading, layer) for layer in cfg.layers}
-        widest = timing.thresholds["oracle"][-1]
-        tried = trials.size_trials(own, reading.behaviours, vectors, biases, widest)
-        sized = run(tried, problems[SELECT], label="doses")
-        if sized.correct.isna().all():
-            console.say("hybrid: no answer could be graded, so there is no gap, nor a choice")
-        sizes = trials.choose_sizes(own, sized, vectors, biases)
+        sizes = trials.NO_SIZES
+        if vectors:
+            biases = {layer: mean_shift(reading, layer) for layer in cfg.layers}
+            widest = timing.thresholds["oracle"][-1]
+            tried = trials.size_trials(own, reading.behaviours, vectors, biases, widest)
+            sized = run(tried, problems[SELECT], label="doses")
+            if sized.correct.isna().all():
+                console.say("hybrid: no answer could be graded, so there is no gap, nor a choice")
+            sizes = trials.choose_sizes(own, sized, vectors, biases)
         openings = _openings(task, reading)
         if not openings:
             console.say("hybrid: without cue-word; the task doesn't say how behaviours begin")
         words = [continuation_ids(pair[BASE], opening) for opening in openings.values()]
         steering = trials.Steering(reading.behaviours, vectors, sizes, timing.thresholds, {}, words)
-        timed = run(trials.oracle_trials(own, steering), problems[SELECT], label="shares")
-        shares = trials.shares_by_budget(timed)
+        shares: Mapping[float, Sequence[float]] = {}
+        if vectors:
+            timed = run(trials.oracle_trials(own, steering), problems[SELECT], label="shares")
+            shares = trials.shares_by_budget(timed)
         steering = replace(steering, shares=shares)
         rollouts = run(trials.report_trials(own, steering), problems[REPORT], label="report")
 
@@ -153,6 +163,8 @@ def _say(
         at_most=10,
     )
     console.tell(recovery.recovered_in_words(found))
+    if left := recovery.left_in_words(found):
+        console.say(f"  {left}")
     if ungraded := int(rollouts.correct.isna().sum()):
         console.say(f"hybrid: {ungraded} of {len(rollouts)} answers are ungraded and left out")
     console.wrote(stage.final, manifest)
@@ -283,11 +295,7 @@ def _vectors(
     parts: Parts,
     console: Console,
 ) -> dict[str, dict[str, Vector]]:
-    """Vectors of each kind and behaviour.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """Vectors of each kind and behaviour, where any makes what the RL model wrote likelier."""
     own = cfg.hybrid
 
     def continuations(places: Int[Tensor, " place"]) -> LogProbs:
@@ -321,21 +329,16 @@ def _vectors(
         found = choose_vectors(reading, search, continuations, directions)
         return [vector.record() for vector in found]
 
-    vectors = by_kind([Vector.of(record) for record in parts.json("vectors", make)])
-    if not vectors:
-        raise ConfigError(
-            "the two models' likeliest tokens differ at no onset of the select split, so there "
-            "is nothing to steer; raise traces.num_problems"
-        )
-    return vectors
+    return by_kind([Vector.of(record) for record in parts.json("vectors", make)])
 
 
 def _openings(task: Task, reading: OnsetReading) -> dict[str, str]:
     """With what the RL model most often starts each behaviour; none where nobody knows how."""
     if task.openings is None:
         return {}
-    entry = task.formats[RL].thinking_prefix
-    return {
-        name: entry if name == ENTRY else reading.usual_opening(index, task.openings.of(name))
-        for index, name in enumerate(reading.behaviours, 1)
-    }
+    found = {ENTRY: task.formats[RL].thinking_prefix}
+    for index, name in enumerate(reading.behaviours, 1):
+        if name != ENTRY:
+            openings = task.openings.of(name)
+            found[name] = reading.usual_opening(index, openings) if openings else ""
+    return found if any(found.values()) else {}

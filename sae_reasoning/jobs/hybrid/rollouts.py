@@ -6,10 +6,12 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from sae_reasoning.config.hybrid import HybridConfig
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.lm.lockstep import lockstep
+from sae_reasoning.edges.lm.load import encode_prompt
+from sae_reasoning.edges.lm.lockstep import Decision, View, lockstep
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.rollouts.pair import LoadedPair
 from sae_reasoning.rollouts.parts import Parts
@@ -84,10 +86,25 @@ def run_trials(
 def _roll_out(
     steered: Steered, batch: Sequence[tuple[Trial, Problem, int]]
 ) -> Iterator[dict[str, Any]]:
+    for writer, other in ((BASE, RL), (RL, BASE)):
+        written = [row for row in batch if row[0].writer == writer]
+        if written:
+            yield from _written_by(writer, other, steered, written)
+
+
+def _written_by(
+    writer: str, other: str, steered: Steered, batch: Sequence[tuple[Trial, Problem, int]]
+) -> Iterator[dict[str, Any]]:
+    """Rollouts of one writer; the other reads along, under its own prompts."""
     own, base = steered.options, steered.pair[BASE]
+    writes, reads = steered.pair[writer], steered.pair[other]
     trials = list(dict.fromkeys(trial for trial, _, _ in batch))
     place = {trial: number for number, trial in enumerate(trials)}
-    prefixes = [prefix_of(base, problem.prompt, problem.key, n) for _, problem, n in batch]
+    prefixes = [prefix_of(writes, problem.prompt, problem.key, n) for _, problem, n in batch]
+    others = [encode_prompt(reads.tokenizer, problem.prompt) for _, problem, _ in batch]
+    is_alike = all(
+        list(prefix.prompt_ids) == ids for prefix, ids in zip(prefixes, others, strict=True)
+    )
     policies = RowPolicies(
         [trial.rule for trial in trials],
         torch.tensor([place[trial] for trial, _, _ in batch]),
@@ -97,33 +114,40 @@ def _roll_out(
         by_rl=steered.timing.by_rl,
         by_base=steered.timing.by_base,
     )
+
+    def decide(rows: Tensor, step: int, own_view: View, other_view: View) -> Decision:
+        views = (own_view, other_view) if writer == BASE else (other_view, own_view)
+        return policies(rows, step, *views)
+
     made = sorted(
         lockstep(
-            base,
-            steered.pair[RL],
+            writes,
+            reads,
             [prefix.prompt_ids for prefix in prefixes],
-            policy=policies,
+            policy=decide,
             layers=steered.layers,
             sampler=keyed_sampler(noise_keys(Noise(STREAM, own.seed), prefixes), own.temperature),
             max_new_tokens=own.max_new_tokens,
             batch_size=len(batch),
+            other_prompts=None if is_alike else others,
         ),
         key=lambda rollout: rollout.row,
     )
     # The token that ends a rollout is predicted, and may be steered, too.
     tally = policies.tally(torch.tensor([len(r.token_ids) + (not r.truncated) for r in made]))
     for rollout, (trial, problem, sample) in zip(made, batch, strict=True):
-        text = base.decode(list(rollout.token_ids))
+        text = writes.decode(list(rollout.token_ids))
         yield {
             "policy": trial.policy,
             "vector": trial.vector,
+            "writer": writer,
             "budget": trial.budget,
             "draw": trial.draw,
             "problem_id": problem.problem_id,
             "sample": sample,
             "prompt": problem.prompt,
             "text": text,
-            "correct": steered.task.grade(problem, text, truncated=rollout.truncated, model=BASE),
+            "correct": steered.task.grade(problem, text, truncated=rollout.truncated, model=writer),
             "truncated": rollout.truncated,
             "num_tokens": len(rollout.token_ids),
             "num_steered": len(tally.positions[rollout.row]),
