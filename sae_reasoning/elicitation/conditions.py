@@ -1,5 +1,6 @@
 """What an intervention changes of how the base answers, and what came of it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,10 @@ class Cost:
     training_tokens: float = 0.0
     gradient_steps: float = 0.0
     trained_values: float = 0.0
+
+
+UNKNOWN = Cost(math.nan, math.nan, math.nan)
+"""What nobody has counted."""
 
 
 def as_posed(problem: Problem) -> str:

@@ -1,13 +1,14 @@
 """Results of a stage's steps, kept as they are made, so that a killed run goes on from there."""
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.edges.artifacts import read_json, write_json
+from sae_reasoning.edges.artifacts import Stage, publish, read_json, write_json
 from sae_reasoning.edges.tables import read_table, read_traces, write_table, write_traces
 from sae_reasoning.records import Trace
 
@@ -41,3 +42,26 @@ class Parts:
 
     def _path(self, name: str, ending: str) -> Path:
         return self.folder / f"{name.replace(' ', '_').replace('/', '_')}.{ending}"
+
+
+def keep_parts(stage: Stage, folders: Sequence[str], aside_from: str) -> None:
+    """Take the parts of a finished stage over to one that differs from it in one input alone.
+
+    Args:
+        stage: That is being made.
+        folders: Of parts.
+        aside_from: The input that may differ.
+    """
+    old = stage.manifest
+
+    def others(inputs: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in inputs.items() if name != aside_from}
+
+    if old is None or old.config != stage.config or others(old.inputs) != others(stage.inputs):
+        return
+    for name in folders:
+        for file in filter(Path.is_file, (stage.final / name).rglob("*")):
+            place = stage.folder / file.relative_to(stage.final)
+            if not place.exists():
+                with publish(place) as temporary:  # A kill leaves no half of a file.
+                    shutil.copyfile(file, temporary)

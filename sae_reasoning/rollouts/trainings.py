@@ -58,10 +58,13 @@ class Trainer:
     kept: Parts
     say: Callable[[str], object]
 
-    def taught(self, lessons: Lessons, kind: str) -> tuple[LanguageModel, Cost]:
+    def taught(self, lessons: Lessons, kind: str, sampled: int) -> tuple[LanguageModel, Cost]:
         """A base after lessons of a kind, at the rate and number of steps that were best; saved.
 
-        The cost is that of the training alone, without attempts that lessons are made from.
+        Args:
+            lessons: On one problem.
+            kind: Of lesson.
+            sampled: Tokens of the attempts at it; a part of the cost of lessons made from them.
         """
 
         def tried() -> list[dict[str, Any]]:
@@ -77,6 +80,7 @@ class Trainer:
         training = self._teach(lm, learner, lessons, kind, best.rate)
         tokens = next(tokens for steps, tokens in training if steps == best.steps)
         save(self.kept.folder / kind.replace(" ", "_"))
+        tokens += sampled if kind in lessons.tutor.need_attempts else 0
         trained = sum(weight.numel() for weight in learner.module.parameters())
         return lm, Cost(tokens, best.steps, trained)
 

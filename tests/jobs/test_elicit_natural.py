@@ -62,7 +62,7 @@ def test_every_intervention_that_words_allow_is_tried_and_the_rest_is_said(
         "prompt: thinking prefix forced": ["thinking prefix"],
         "best-of: control": ["random procedure that answers problems"],
     }
-    assert "left out: prompt: thinking prefix forced; there is no thinking prefix" in said
+    assert "left out: prompt: thinking prefix forced; missing: thinking prefix" in said
 
 
 def test_accuracies_are_those_of_graded_answers_and_best_of_more_is_no_worse(

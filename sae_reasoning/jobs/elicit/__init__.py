@@ -12,13 +12,10 @@ killed run goes on from there; parts stand until the models, the problems or the
 whatever becomes of the hybrid.
 """
 
-import shutil
-from pathlib import Path
-
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.plots import plot_elicitation
@@ -36,6 +33,7 @@ from sae_reasoning.elicitation.table import (
 )
 from sae_reasoning.jobs.elicit.interventions import ends, planned
 from sae_reasoning.jobs.elicit.setting import Setting, condition, open_setting
+from sae_reasoning.rollouts.parts import keep_parts
 
 
 def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -45,7 +43,7 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             console.current("elicit", stage.final)
             assert stage.manifest
             return stage.manifest
-        _take_over(stage)
+        keep_parts(stage, ("rollouts", "trained"), HYBRID)
         setting = open_setting(cfg, stage.folder, console)
         console.plan("elicit", setting.lines())
         conditions, lacking = _conditions(setting)
@@ -67,7 +65,7 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     )
     console.tell(recovered_in_words(table))
     for name, parts in lacking.items():
-        console.say(f"  left out: {name}; there is no {' and no '.join(parts)}")
+        console.say(f"  left out: {name}; missing: {', '.join(parts)}")
     if HYBRID in cfg.elicit.interventions and "hybrid" not in manifest.inputs:
         console.say("elicit: without the hybrid; run `make hybrid`, then this again, to add it")
     console.wrote(stage.final, manifest)
@@ -92,23 +90,6 @@ def _hybrid(cfg: Config) -> Manifest | None:
     if HYBRID not in cfg.elicit.interventions or not found or not traces:
         return None
     return found if found.inputs.get("traces") == traces.fingerprint else None
-
-
-def _take_over(stage: Stage) -> None:
-    """Keep the rollouts of a finished table that differs in the hybrid alone."""
-    old = stage.manifest
-
-    def others(inputs: dict[str, str]) -> dict[str, str]:
-        return {name: value for name, value in inputs.items() if name != "hybrid"}
-
-    if old is None or old.config != stage.config or others(old.inputs) != others(stage.inputs):
-        return
-    for name in ("rollouts", "trained"):
-        for file in filter(Path.is_file, (stage.final / name).rglob("*")):
-            place = stage.folder / file.relative_to(stage.final)
-            if not place.exists():
-                with publish(place) as temporary:  # A kill leaves no half of a file.
-                    shutil.copyfile(file, temporary)
 
 
 def _conditions(setting: Setting) -> tuple[list[Condition], dict[str, list[str]]]:

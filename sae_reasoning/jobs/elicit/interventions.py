@@ -1,8 +1,6 @@
 """Every intervention with its controls: how each is rolled out, or what it lacks."""
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +12,7 @@ from sae_reasoning.elicitation.conditions import (
     CONTROL,
     END,
     INTERVENTION,
+    UNKNOWN,
     Condition,
     Cost,
     Made,
@@ -38,8 +37,6 @@ from sae_reasoning.rollouts.trainings import Trainer
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Attempt
 
-_UNKNOWN = Cost(math.nan, math.nan, math.nan)
-
 
 def ends(setting: Setting) -> list[Condition]:
     """Both models as they are."""
@@ -47,7 +44,7 @@ def ends(setting: Setting) -> list[Condition]:
     def make(model: str) -> Made:
         if model == BASE:
             return roll(setting, setting.pair[BASE]), Cost()
-        return roll(setting, setting.pair.anew(model), model=model), _UNKNOWN
+        return roll(setting, setting.pair.anew(model), model=model), UNKNOWN
 
     return [condition(setting, model, "as it is", END, partial(make, model)) for model in MODELS]
 
@@ -101,10 +98,9 @@ def _critiques(setting: Setting, lacks: tuple[str, ...]) -> Iterator[Planned]:
     lessons = Lessons(tutor, tutor.choose(posed, attempts, own.seed), attempts)
 
     def make(kind: str) -> Made:
-        lm, cost = _trainer(setting).taught(lessons, kind)
-        if kind in lessons.tutor.need_attempts and lessons.problem:
-            sampled = _attempted(setting, lessons.problem)["tokens"]
-            cost = replace(cost, training_tokens=cost.training_tokens + sampled)
+        assert lessons.problem
+        sampled = _attempted(setting, lessons.problem)["tokens"]
+        lm, cost = _trainer(setting).taught(lessons, kind, sampled)
         return roll(setting, lm), cost
 
     for place, kind in enumerate(tutor.kinds):
