@@ -9,7 +9,7 @@ table, a row a feature with its weight for each class: nothing in it can run.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ _FIRST, _LAST = 80, 400
 """Characters that are looked at: of a sentence its first, of what stands before it the last."""
 
 
+@runtime_checkable
 class InContext(Protocol):
     """A sentence and what stands before it."""
 

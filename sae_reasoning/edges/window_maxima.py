@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from sae_reasoning.edges.lm.read import ReadBatch, read_continuations
 from sae_reasoning.edges.sae_checkpoint import Dictionary
 
 
+@runtime_checkable
 class Windowed(Protocol):
     """Token ids, windows of them, and how many come before all windows."""
 

@@ -9,7 +9,6 @@ down where latents are ablated, up where they're clamped.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 
@@ -167,7 +166,7 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
             "behaviour": table.behaviour,
             "found in": table.source,
             "target": "in " + table.target,
-            "cell": [_cell(row) for row in table.itertuples()],
+            "cell": [_cell(row) for _, row in table.iterrows()],
         }
     )
     keys = ["edit", "behaviour", "found in"]
@@ -176,7 +175,7 @@ def matrix(table: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(order).fillna("-").reset_index()
 
 
-def _cell(row: Any) -> str:
+def _cell(row: pd.Series) -> str:
     damaged = {None: "?", True: "", False: "!"}[is_coherent(row)]
     if row.source == row.target:
         return f"{row.difference:+.2f}{damaged} (own)"
