@@ -9,15 +9,16 @@ AUROC alone. Both pick and fit on the select cell only.
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from sae_reasoning.behaviours.streams import SparseMaxima
 
 SPARSE_SIZES = (1, 2, 5, 20)
 """Latents of the sparse probes."""
 
+_CONVERGED = {"maxiter": 500, "ftol": 1e-14, "gtol": 1e-8}
 _SCREENED = 128
 """Latents, the best by AUROC on the select cell, that the pursuit picks from."""
 
@@ -47,40 +48,39 @@ def fit_probe(
         inverse_penalty: scikit-learn's C: sum of losses times it, plus half the squared weights.
     """
     mean, scale = features.mean(0), features.std(0) + 1e-6
-    x = torch.from_numpy((features - mean) / scale).double()
-    y = torch.from_numpy(is_positive).double()
-    weights = torch.zeros(x.shape[1] + 1, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights], max_iter=200, line_search_fn="strong_wolfe")
+    x = ((features - mean) / scale).astype(np.float64)
+    penalty = 1 / (inverse_penalty * len(x))
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = x @ weights[:-1] + weights[-1]
-        fit = torch.nn.functional.binary_cross_entropy_with_logits(logits, y)
-        total = fit + weights[:-1].square().sum() / (2 * inverse_penalty * len(y))
-        total.backward()
-        return total
+        fit = (np.logaddexp(0.0, logits) - is_positive * logits).mean()
+        residual = (expit(logits) - is_positive) / len(x)
+        gradient = np.append(residual @ x + penalty * weights[:-1], residual.sum())
+        return fit + penalty * (weights[:-1] @ weights[:-1]) / 2, gradient
 
-    optimizer.step(loss)
-    fitted = weights.detach().numpy()
+    start = np.zeros(x.shape[1] + 1)
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", options=_CONVERGED).x
     raw = fitted[:-1] / scale
     return Probe(raw, float(fitted[-1] - raw @ mean))
 
 
 @dataclass
 class SparseProbes:
-    """Probes of one dictionary's maxima over spans and windows; the pursuit runs once a cell."""
+    """Probes of one dictionary's maxima over spans and windows; each cell's are fitted once."""
 
     maxima: SparseMaxima
     _picked: dict[int, Int[np.ndarray, " latent"]] = field(default_factory=dict)
+    _fitted: dict[tuple[int, int], Probe] = field(default_factory=dict)
 
     def score(self, num_latents: int, select: int, report: int) -> Float[np.ndarray, " interval"]:
         """Logits over the report cell of a probe of so many latents, picked on the select cell."""
         latents = self._latents(select)[:num_latents]
-        here = self.maxima.intervals.of_cell(select)
-        probe = fit_probe(
-            self.maxima.columns(select, latents), self.maxima.intervals.is_positive[here]
-        )
-        return probe.scores(self.maxima.columns(report, latents))
+        if (select, num_latents) not in self._fitted:
+            here = self.maxima.intervals.of_cell(select)
+            self._fitted[select, num_latents] = fit_probe(
+                self.maxima.columns(select, latents), self.maxima.intervals.is_positive[here]
+            )
+        return self._fitted[select, num_latents].scores(self.maxima.columns(report, latents))
 
     def _latents(self, select: int) -> Int[np.ndarray, " latent"]:
         if select not in self._picked:
