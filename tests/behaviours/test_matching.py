@@ -190,7 +190,7 @@ def test_p_holds_each_latent_against_all_draws_in_units_of_its_own_null() -> Non
     np.testing.assert_allclose(null.quantile(50 / 51), bests.max(0))
 
 
-@pytest.mark.parametrize("by_rank", [False, True])
+@pytest.mark.parametrize("by_rank", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_unrelated_dictionaries_pass_the_null_as_often_as_it_says(by_rank: bool) -> None:
     problems, traces, length, repeats = 20, 3, 60, 40
     trace = np.repeat(np.arange(problems * traces), length)

@@ -110,6 +110,7 @@ def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -
     assert 0.93 <= covered.mean() <= 0.97
 
 
+@pytest.mark.slow
 def test_what_is_kept_within_strata_covers_one_half_where_nothing_is_there() -> None:
     covered = []
     for repeat in range(30):

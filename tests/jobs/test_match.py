@@ -65,6 +65,7 @@ def config_of(
     config.train.steps, config.train.batch_size, config.train.mixing_tokens = 30, 128, 512
     config.rank.bootstrap, config.rank.random_directions, config.rank.attribution_onsets = 20, 4, 4
     config.rank.gate = False  # So short a training passes none.
+    config.rank.injection_texts = 2  # Nothing here reads the attacks.
     config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 3
     config.match.null_draws, config.match.bootstrap, config.match.min_fires = 20, 50, 5
     return config

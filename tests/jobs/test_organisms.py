@@ -77,6 +77,7 @@ def run(cfg: Config, tracker: NullTracker) -> str:
     return out.getvalue()
 
 
+@pytest.mark.e2e
 def test_a_killed_training_resumes_to_the_same_weights(cfg: Config, made: Config) -> None:
     for name, at in ((BASE, 250), (RL, 11)):
         with pytest.raises(KeyboardInterrupt):

@@ -331,6 +331,7 @@ def test_onset_predictors_push_towards_the_behaviour_and_are_described(ranked: R
     assert (config.folder / known["folder"] / "cfg.json").exists()
 
 
+@pytest.mark.slow
 def test_span_detectors_are_looked_for_in_dictionaries_of_other_seeds(config: Config) -> None:
     shorten(config)
     config.rank.replicas = 2
@@ -412,6 +413,7 @@ def test_a_second_run_does_nothing(ranked: Ranked) -> None:
     assert printed.getvalue() == f"rank: {ranked.config.folder / 'rank'} is up to date\n"
 
 
+@pytest.mark.slow
 def test_another_config_ranks_again_and_can_announce_by_onset_auroc(
     config: Config, ranked: Ranked
 ) -> None:

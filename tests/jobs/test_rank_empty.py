@@ -60,6 +60,7 @@ def test_spans_on_one_split_alone_are_refused_in_one_line(config: Config) -> Non
         (config.folder / "kept").rename(config.folder / "traces")
 
 
+@pytest.mark.slow
 def test_a_list_without_latents_is_told_and_what_cannot_be_shown_is_not_finished(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,6 +97,7 @@ def digest(cfg: Config, name: str) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+@pytest.mark.e2e
 def test_a_killed_training_resumes_to_the_same_adapter(
     made: Config, model: Path, tmp_path: Path
 ) -> None:

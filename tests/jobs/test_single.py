@@ -67,6 +67,7 @@ def test_one_model_goes_through_to_edits(single: Config) -> None:
     assert "no answer could be graded" in " ".join(out.getvalue().split())
 
 
+@pytest.mark.e2e
 def test_one_models_latents_are_looked_for_in_another_of_its_own(
     single: Config, tiny_neox_pair: PairConfig
 ) -> None:
