@@ -1,90 +1,24 @@
 """Tokens, disk, FLOPs and hours of each stage; nothing is measured and nothing runs.
 
 1. Tokens: texts times readers. Edited rollouts count as cut at their longest, since an edited model
-   may never stop.
+   may never stop; costs/stages.py counts the stages after them.
 2. Disk: bytes of the cache's rows.
 3. FLOPs of matrices and attention; hours of a card at a stated share of its peak, or, where a model
    writes, of its memory's bandwidth.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from sae_reasoning.config import Config
+from sae_reasoning.costs.stages import Posed, contrast_steps, elicit_work, hybrid_work
+from sae_reasoning.costs.work import Cost, Texts, Work, cost_of
 from sae_reasoning.edges.activation_format import row_bytes
 from sae_reasoning.edges.lm.shapes import ModelSize
 from sae_reasoning.steering.edit_plans import num_conditions
 
 
-@dataclass(frozen=True)
-class Card:
-    """Matrix peak in bfloat16 (FLOPs a second, dense) and memory bandwidth (bytes a second)."""
-
-    peak: float
-    bandwidth: float
-
-
-CARDS = {
-    "A100": Card(312e12, 2.0e12),
-    "H100": Card(989e12, 3.35e12),
-    "H200": Card(989e12, 4.8e12),
-    "L40S": Card(362e12, 0.86e12),
-}
-"""By their makers' figures: A100 80 GB SXM, H100 SXM, H200 SXM, L40S."""
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What one writer writes.
-
-    Attributes:
-        number: Rollouts.
-        prompt: Mean tokens of a prompt.
-        response: Mean tokens of a response.
-        source: Where the figures are from.
-        is_written: Whether a model here writes them; else they're brought along.
-    """
-
-    number: int
-    prompt: float
-    response: float
-    source: str = ""
-    is_written: bool = True
-
-    @property
-    def tokens(self) -> float:
-        """Read by each reader."""
-        return self.number * (self.prompt + self.response)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one stage takes.
-
-    Attributes:
-        stage: Its name.
-        tokens: That it reads, trains on or writes.
-        flops: Floating-point operations.
-        share: Of a card's peak at which they are done.
-        moved: Bytes between memory and processor, where a model writes.
-        disk: Bytes.
-    """
-
-    stage: str
-    tokens: float
-    flops: float
-    share: float
-    moved: float = 0.0
-    disk: float = 0.0
-
-    def hours(self, card: Card, bandwidth: float) -> float:
-        """On one card: reading by its peak, writing by its bandwidth."""
-        seconds = self.flops / (card.peak * self.share) + self.moved / (card.bandwidth * bandwidth)
-        return seconds / 3600
-
-
 def estimate(cfg: Config, sizes: Mapping[str, ModelSize], texts: Mapping[str, Texts]) -> list[Cost]:
-    """Costs of the stages from traces to ablate; of crosscoders, which `rank` refuses, without it.
+    """Costs of the stages in their order; of crosscoders without `rank` and all that needs it.
 
     A crosscoder reads and writes both residuals, so its dictionary is as wide as they are together,
     and while one model writes an edited text the other reads along.
@@ -109,8 +43,14 @@ def estimate(cfg: Config, sizes: Mapping[str, ModelSize], texts: Mapping[str, Te
     training = 6 * encode * steps * len(cfg.layers)  # Dense: forward, and twice that backward.
     behaviours = len(cfg.ablate.behaviours or cfg.behaviours)
     begun = {"base": cfg.ablate.base_samples, "rl": cfg.ablate.samples}
-    edited = {
-        model: Texts(
+    traces = [
+        Work([model], text.number, text.prompt, text.response)
+        for model, text in texts.items()
+        if text.is_written and model in sizes
+    ]
+    edited = [
+        Work(
+            [model, *(sizes.keys() - {model} if is_joint else ())],
             num_conditions(cfg.ablate, model, behaviours, is_single=cfg.pair.is_single)
             * cfg.ablate.num_problems
             * begun[model],
@@ -118,13 +58,6 @@ def estimate(cfg: Config, sizes: Mapping[str, ModelSize], texts: Mapping[str, Te
             float(cfg.ablate.max_new_tokens),
         )
         for model in sizes
-    }
-    written = {m: text for m, text in texts.items() if text.is_written and m in sizes}
-    traces = [_written(sizes[m], text, cfg.traces.batch_size) for m, text in written.items()]
-    ablated = [
-        _written(sizes[at_work], edited[model], cfg.ablate.batch_size)
-        for model in sizes
-        for at_work in (sizes if is_joint else (model,))
     ]
     attributed = 2 * behaviours * cfg.rank.attribution_onsets * context / 2
     gradients = sum(3 * s.read_flops(context, s.num_layers, True) for s in sizes.values())
@@ -136,7 +69,7 @@ def estimate(cfg: Config, sizes: Mapping[str, ModelSize], texts: Mapping[str, Te
         own.sae_utilisation,
     )
     return [
-        _writing("traces", written, traces, own.utilisation),
+        cost_of("traces", traces, sizes, cfg.traces.batch_size, own.utilisation),
         Cost(
             "cache",
             read * len(sizes),
@@ -146,26 +79,22 @@ def estimate(cfg: Config, sizes: Mapping[str, ModelSize], texts: Mapping[str, Te
         ),
         Cost("train", float(steps * len(cfg.layers)), training, own.sae_utilisation),
         *([] if is_joint else [ranking]),
-        _writing("ablate (at most)", edited, ablated, own.utilisation),
+        cost_of("ablate", edited, sizes, cfg.ablate.batch_size, own.utilisation),
+        *([] if cfg.pair.is_single else _of_two_models(cfg, sizes, texts)),
     ]
 
 
-def _writing(
-    stage: str, texts: Mapping[str, Texts], parts: Sequence[tuple[float, float]], share: float
-) -> Cost:
-    return Cost(
-        stage,
-        sum(text.number * text.response for text in texts.values()),
-        sum(flops for flops, _ in parts),
-        share,
-        sum(moved for _, moved in parts),
-    )
-
-
-def _written(size: ModelSize, texts: Texts, batch: int) -> tuple[float, float]:
-    """FLOPs, and bytes moved: weights once a step of a batch, caches once a token, in 16 bits."""
-    flops = texts.tokens * size.read_flops(texts.prompt + texts.response, size.num_layers, True)
-    tokens = texts.number * texts.response
-    rows = min(batch, max(texts.number, 1))
-    looked_at = texts.prompt + texts.response / 2
-    return flops, 2.0 * tokens * (size.parameters / rows + size.cached * looked_at)
+def _of_two_models(
+    cfg: Config, sizes: Mapping[str, ModelSize], texts: Mapping[str, Texts]
+) -> list[Cost]:
+    """Each step of `contrast`, and the stages that look for what recovers the gap."""
+    posed, share = Posed.of(cfg, texts), cfg.plan.utilisation
+    work = {f"contrast: {name}": own for name, own in contrast_steps(cfg, posed).items()}
+    costs = [
+        cost_of(name, own, sizes, cfg.contrast.batch_size, share) for name, own in work.items()
+    ]
+    if cfg.train.readers != "crosscoder":
+        steered = hybrid_work(cfg, posed)
+        costs.append(cost_of("hybrid", steered, sizes, cfg.hybrid.batch_size, share))
+    elicited = elicit_work(cfg, posed)
+    return [*costs, cost_of("elicit", elicited, sizes, cfg.elicit.batch_size, share)]

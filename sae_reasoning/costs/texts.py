@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.costs.estimate import Texts
+from sae_reasoning.costs.work import Texts
 from sae_reasoning.edges.artifacts import MissingInput, require_stage
 from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.lm.load import encode_prompt, encode_response, load_tokenizer
@@ -64,7 +64,10 @@ def _made(cfg: Config) -> dict[str, Texts]:
         return {}
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
     return _counted(
-        ((t.writer, t.num_prompt_tokens, len(t.token_ids) - t.num_prompt_tokens) for t in traces),
+        (
+            (t.writer, t.problem_id, t.num_prompt_tokens, len(t.token_ids) - t.num_prompt_tokens)
+            for t in traces
+        ),
         "counted in traces",
         is_written=True,
     )
@@ -88,6 +91,7 @@ def _imported(cfg: Config, rows: Rows) -> dict[str, Texts]:
         lengths = (
             (
                 t.writer,
+                t.problem_id,
                 len(encode_prompt(tokenizer, t.prompt)),
                 len(encode_response(tokenizer, t.text)[0]),
             )
@@ -95,21 +99,25 @@ def _imported(cfg: Config, rows: Rows) -> dict[str, Texts]:
         )
         return _counted(lengths, f"counted in {part.source}", is_written=False)
     for writer, assumed in (("base", cfg.plan.base_tokens), ("rl", cfg.plan.rl_tokens)):
-        if number := sum(t.writer == writer for t in traces):
+        if own := [t.problem_id for t in traces if t.writer == writer]:
             source = f"counted in {part.source}, lengths assumed"
-            found[writer] = Texts(
-                number, float(cfg.plan.prompt_tokens), float(assumed), source, False
-            )
+            lengths_assumed = float(cfg.plan.prompt_tokens), float(assumed)
+            found[writer] = Texts(len(own), len(set(own)), *lengths_assumed, source, False)
     return found
 
 
 def _counted(
-    lengths: Iterable[tuple[str, int, int]], source: str, is_written: bool
+    lengths: Iterable[tuple[str, str, int, int]], source: str, is_written: bool
 ) -> dict[str, Texts]:
-    """From tokens of each prompt and response, by writer; a single model reads others' too."""
+    """By writer, from problems and tokens; a single model reads others' too."""
     return {
         writer: Texts(
-            len(own), fmean(p for _, p, _ in own), fmean(r for *_, r in own), source, is_written
+            len(own),
+            len({problem for _, problem, *_ in own}),
+            fmean(p for *_, p, _ in own),
+            fmean(r for *_, r in own),
+            source,
+            is_written,
         )
         for writer, own in (
             (writer, list(group))
@@ -140,6 +148,7 @@ def _posed(cfg: Config, rows: Rows) -> dict[str, Texts]:
         name = Path(getattr(cfg.pair, writer).path).name
         said = "responses as measured" if name in MEASURED_TOKENS else "responses assumed"
         response = min(MEASURED_TOKENS.get(name, assumed), part.max_new_tokens)
-        number = (len(problems) or part.num_problems) * samples
-        found[writer] = Texts(number, prompt, float(response), f"{source}, {said}")
+        number = len(problems) or part.num_problems
+        told = f"{source}, {said}"
+        found[writer] = Texts(number * samples, number, prompt, float(response), told)
     return found

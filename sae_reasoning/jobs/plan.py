@@ -8,8 +8,9 @@
 from collections.abc import Iterator, Mapping
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.costs.estimate import CARDS, Cost, Texts, estimate
+from sae_reasoning.costs.estimate import estimate
 from sae_reasoning.costs.texts import texts_of
+from sae_reasoning.costs.work import CARDS, Cost, Texts
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.lm.depth import check_layers, too_shallow
 from sae_reasoning.edges.lm.limits import require_context
@@ -54,7 +55,7 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
     rows = [
         [
             cost.stage,
-            f"{number(cost.tokens / 1e6, 2)} M",
+            *(f"{number(one / 1e6, 2)} M" if one else "-" for one in (cost.read, cost.written)),
             megabytes(cost.disk) if cost.disk else "-",
             f"{cost.flops:.2e}",
             *(number(cost.hours(CARDS[card], cfg.plan.bandwidth), 2) for card in cfg.plan.cards),
@@ -62,7 +63,11 @@ def plan(cfg: Config, *, tracker: Tracker, console: Console) -> list[Cost]:
         for cost in costs
     ]
     hours = [f"{card} hours" for card in cfg.plan.cards]
-    console.table("what it will take", ["stage", "tokens", "disk", "FLOPs", *hours], rows)
+    console.table(
+        "what it will take, tokens read and written; from ablate on at most",
+        ["stage", "read", "written", "disk", "FLOPs", *hours],
+        rows,
+    )
     return costs
 
 

@@ -27,6 +27,8 @@ MEAN_DIFFERENCE, GRADIENT, ASCENT, ONSET_PREDICTORS = (
 KINDS = (MEAN_DIFFERENCE, GRADIENT, ASCENT, ONSET_PREDICTORS)
 PERMUTED, RANDOM = "permuted labels", "random direction"
 """Kinds of controls."""
+TURNS = 8
+"""Of an ascent."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def ascend(
     start: Float[Tensor, " d_model"],
     size: float,
     slope: Callable[[Float[Tensor, " d_model"]], Float[Tensor, " d_model"]],
-    steps: int = 8,
+    steps: int = TURNS,
 ) -> Float[Tensor, " d_model"]:
     """A direction of norm 1 along which a change of a given size does more than along `start`.
 

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sae_reasoning.compose import compose, group_options
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PlanConfig
-from sae_reasoning.costs.estimate import Cost
+from sae_reasoning.costs.work import Cost
 from sae_reasoning.edges.artifacts import Manifest
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.load import load
 from sae_reasoning.edges.lm.shapes import SHAPES, size_of
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.flow import run
+from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.jobs.plan import plan
+from sae_reasoning.rollouts.respond import Prefix
 from sae_reasoning.steering.edit_plans import num_conditions
 
 
@@ -120,9 +124,9 @@ def test_edited_rollouts_count_as_cut_at_their_longest(tiny_config: Config):
     own, behaviours = tiny_config.ablate, len(tiny_config.behaviours)
     both = {model: num_conditions(own, model, behaviours) for model in ("base", "rl")}
     rollouts = 5 * (both["base"] * own.base_samples + both["rl"] * own.samples)
-    assert costs["ablate (at most)"].tokens == 70 * rollouts
+    assert costs["ablate"].written == 70 * rollouts
     tiny_config.ablate.max_new_tokens = 140
-    assert planned(tiny_config)[0]["ablate (at most)"].tokens == 140 * rollouts
+    assert planned(tiny_config)[0]["ablate"].written == 140 * rollouts
 
 
 def test_a_crosscoder_is_as_wide_as_both_models_and_both_read_an_edited_text(tiny_config: Config):
@@ -131,7 +135,7 @@ def test_a_crosscoder_is_as_wide_as_both_models_and_both_read_an_edited_text(tin
     joint, _ = planned(tiny_config)
     assert joint["train"].flops == 2 * one["train"].flops
     assert joint["cache"] == one["cache"]
-    assert joint["ablate (at most)"].flops == pytest.approx(2 * one["ablate (at most)"].flops)
+    assert joint["ablate"].flops == pytest.approx(2 * one["ablate"].flops)
     assert "rank" in one and "rank" not in joint
 
 
@@ -181,8 +185,8 @@ def test_traces_brought_along_are_counted_and_nobody_writes_them(
     rows = [row("base", n) for n in range(3)] + [row("rl", n) for n in range(2)]
     costs, shown = planned(own_file(tiny_config, tmp_path, rows))
     assert "3 rollouts" in shown and "2 rollouts" in shown and "counted in" in shown
-    assert costs["traces"].flops == 0 and costs["traces"].tokens == 0
-    assert costs["cache"].tokens > 0
+    assert costs["traces"].flops == costs["traces"].read == costs["traces"].written == 0
+    assert costs["cache"].read > 0
 
 
 def test_layers_that_may_not_be_meant_are_told(tmp_path: Path, tiny_config: Config):
@@ -191,3 +195,81 @@ def test_layers_that_may_not_be_meant_are_told(tmp_path: Path, tiny_config: Conf
     assert "set layers=[8,12,16]" in planned(tiny_config)[1].replace("\n", " ")
     tiny_config.layers = [12]
     assert "set layers" not in planned(tiny_config)[1]
+
+
+def test_a_full_verdict_on_a_pair_of_the_hub_is_planned_without_a_network():
+    """Environment variables of the tests keep everything from the hub."""
+    cfg = compose(
+        [
+            *("pair=qwen2.5-7b_orz", "task=text", "behaviours=cognitive"),
+            *("traces.source=math500", "traces.num_problems=500", "contrast.max_new_tokens=4096"),
+        ]
+    )
+    costs, _ = planned(cfg)
+    stages = ("traces", "cache", "train", "rank", "ablate", "hybrid", "elicit")
+    of_contrast = (
+        *("rollouts", "onset probability", "mined openings", "execution value"),
+        *("steering vectors", "pass@k", "corrupted CoT", "token differences"),
+    )
+    assert {*costs} == {*stages, *(f"contrast: {step}" for step in of_contrast)}
+    assert all(cost.read > 0 and cost.flops > 0 for cost in costs.values())
+    # 40 problems, 32 rollouts of each model.
+    assert costs["contrast: pass@k"].written == 40 * 32 * (700 + 1500)
+    cfg.contrast.completions *= 2
+    twice, _ = planned(cfg)
+    assert twice["contrast: execution value"].written > costs["contrast: execution value"].written
+    cfg.contrast.execution_value = "never"
+    never, _ = planned(cfg)
+    assert {*costs} - {*never} == {"contrast: execution value", "contrast: steering vectors"}
+
+
+@pytest.mark.e2e
+def test_contrast_reads_and_writes_about_what_was_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens given within two fifths; written: never more, rollouts at least two thirds of it.
+
+    Sentences are planned as long as contrast.behaviour_tokens; they're a tenth to a half of that.
+    """
+    cfg = compose(
+        [
+            *("pair=organism_created_llama", "task=text", "tracker=none", "device=cpu"),
+            *("threads=1", f"runs={tmp_path}", "traces.num_problems=24", "traces.rl_samples=1"),
+            *("traces.base_samples=1", "contrast.behaviours=[backtracking]"),
+            *("contrast.samples=1", "contrast.value_starts=6", "contrast.value_select_starts=3"),
+            *("contrast.completions=2", "contrast.pilot_samples=2", "contrast.value_openings=2"),
+            *("contrast.controls=1", "contrast.doses=[1.0]", "contrast.vectors=[gradient]"),
+            *("contrast.onset_places=40", "contrast.onset_samples=4", "contrast.bootstrap=20"),
+            *("contrast.pass_problems=5", "contrast.pass_samples=8"),
+        ]
+    )
+    assert run(["traces"], cfg) == ""
+    costs, _ = planned(cfg)
+    given: Counter[str] = Counter()
+    written: Counter[str] = Counter()
+    respond = Setting.respond
+
+    def counted(self: Setting, model: str, prefixes: Sequence[Prefix], stream: str, *rest, **more):
+        made = respond(self, model, prefixes, stream, *rest, **more)
+        # Sentences under vectors are completed in the stream of the values.
+        step = "value" if stream == "steered" else stream.partition("/")[0]
+        # What repeats is read once.
+        given[step] += sum(map(len, {(*p.prompt_ids, *p.begun_ids) for p in prefixes}))
+        written[step] += sum(len(one.token_ids) for one in made)
+        return made
+
+    monkeypatch.setattr(Setting, "respond", counted)
+    assert run(["contrast"], cfg) == ""
+    steps = {
+        "rollouts": ("rollouts",),
+        "onsets": ("onset probability",),
+        "value": ("execution value", "steering vectors"),
+        "samples": ("pass@k",),
+        "corrupted": ("corrupted CoT",),
+    }
+    assert {*given} == {*steps}
+    for stream, names in steps.items():
+        own = [costs[f"contrast: {name}"] for name in names]
+        assert 0.6 < given[stream] / sum(cost.read for cost in own) < 1.4, stream
+        least = 2 / 3 if stream in ("rollouts", "samples") else 0.1
+        assert least < written[stream] / sum(cost.written for cost in own) <= 1, stream
