@@ -8,12 +8,13 @@ small beside it: openings that are read at opportunities, positions that are rea
 vector, and the judges.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_reasoning.config import Config
 from sae_reasoning.costs.work import GRADIENTS, Texts, Work
 from sae_reasoning.records import BASE, MODELS, RL
+from sae_reasoning.steering.trials import num_rollouts
 from sae_reasoning.steering.vectors import ASCENT, TURNS
 from sae_reasoning.tasks.search.task import search_task
 from sae_reasoning.tasks.search.tutor import SearchTutor
@@ -31,12 +32,14 @@ class Posed:
         report: Problems of the other.
         prompt: Mean tokens of a prompt.
         response: Mean tokens of each model's response.
+        before: Mean tokens before a place in each model's responses.
     """
 
     select: int
     report: int
     prompt: float
     response: Mapping[str, float]
+    before: Mapping[str, float]
 
     @classmethod
     def of(cls, cfg: Config, texts: Mapping[str, Texts]) -> "Posed":
@@ -45,8 +48,14 @@ class Posed:
         number = max(text.problems for text in known)
         report = max(1, min(number - 1, round(number * cfg.traces.report_share)))
         prompt = sum(text.prompt for text in known) / len(known)
-        lengths = {model: texts.get(model, known[-1]).response for model in MODELS}
-        return cls(number - report, report, prompt, lengths)
+        by_model = {model: texts.get(model, known[-1]) for model in MODELS}
+        return cls(
+            number - report,
+            report,
+            prompt,
+            {model: text.response for model, text in by_model.items()},
+            {model: text.before for model, text in by_model.items()},
+        )
 
     def first(self, select: int, report: int, longest: int) -> "Posed":
         """The first problems of each split, with responses that are cut."""
@@ -55,6 +64,7 @@ class Posed:
             min(self.report, report),
             self.prompt,
             {model: min(length, longest) for model, length in self.response.items()},
+            {m: min(before, self.prompt + longest / 2) for m, before in self.before.items()},
         )
 
 
@@ -94,8 +104,10 @@ def contrast_steps(cfg: Config, posed: Posed) -> Steps:
         ]
     else:
         places = own.onset_places * own.onset_samples
+        # Half of them onsets, all the RL model's at most; the others alike many of both.
+        at = (3 * posed.before[RL] + posed.before[BASE]) / 4
         steps["onset probability"] = [
-            Work([m], places, before, sentence, copies=own.onset_samples) for m in MODELS
+            Work([m], places, at, sentence, copies=own.onset_samples) for m in MODELS
         ]
         steps["mined openings"] = [Work(MODELS, min(own.onset_places, 2 * traces), whole)]
     if valued:
@@ -173,23 +185,30 @@ def _steering(cfg: Config, before: float, starts: int, tried: int, rest: float =
 
 
 def hybrid_work(cfg: Config, posed: Posed) -> list[Work]:
-    """Reading, search of vectors, and rollouts of the base in lockstep with the RL model."""
+    """Reading, search of vectors, and rollouts of each model in lockstep with the other."""
     own, layers, prompt = cfg.hybrid, len(cfg.layers), posed.prompt
     kinds, behaviours = len(own.vectors), 1 + len(own.behaviours or cfg.behaviours)
     read = min(own.select_traces, posed.select * cfg.traces.rl_samples)
     whole = prompt + posed.response[RL]
     posed = posed.first(own.select_problems, own.num_problems, own.max_new_tokens)
     places = behaviours * own.places * layers
+    trained = int("trained" in own.vectors)  # Of one size; the others of every dose.
+    sizes = trained + len(own.doses) * (kinds - trained)
     chosen = len(own.multiples) * kinds + len(own.doses) * layers + len(own.budgets)
-    of_budget = 2 + 3 * kinds + own.draws  # Token swap, cue words; three policies a kind.
-    reported = 2 * own.end_samples + own.samples * (3 + len(own.budgets) * of_budget)
-    trials = chosen * posed.select + reported * posed.report
+    reported = num_rollouts(own)
+
+    def roll(writers: Sequence[str], each: int, problems: int) -> Work:
+        copies = min(each, own.batch_size)  # Those of a problem stand together.
+        return Work(writers, each * problems, prompt, posed.response[RL], copies=copies)
+
     return [
         Work(MODELS, read, whole),
         Work([BASE], 2 * behaviours * own.places, prompt + posed.response[RL] / 2),
-        Work([BASE], places * own.steps, float(own.horizon), passes=GRADIENTS),
-        Work([BASE], places * len(own.doses) * kinds, float(own.horizon)),
-        Work(MODELS, trials, prompt, posed.response[RL]),
+        Work([BASE], places * own.steps * trained, float(own.horizon), passes=GRADIENTS),
+        Work([BASE], places * sizes, float(own.horizon)),
+        roll((BASE, RL), chosen, posed.select),
+        roll((BASE, RL), reported[BASE], posed.report),
+        roll((RL, BASE), reported[RL], posed.report),
     ]
 
 

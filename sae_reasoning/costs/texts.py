@@ -63,7 +63,7 @@ def _made(cfg: Config) -> dict[str, Texts]:
     except (MissingInput, ConfigError):
         return {}
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
-    return _counted(
+    return counted(
         (
             (t.writer, t.problem_id, t.num_prompt_tokens, len(t.token_ids) - t.num_prompt_tokens)
             for t in traces
@@ -97,16 +97,16 @@ def _imported(cfg: Config, rows: Rows) -> dict[str, Texts]:
             )
             for t in traces
         )
-        return _counted(lengths, f"counted in {part.source}", is_written=False)
+        return counted(lengths, f"counted in {part.source}", is_written=False)
     for writer, assumed in (("base", cfg.plan.base_tokens), ("rl", cfg.plan.rl_tokens)):
         if own := [t.problem_id for t in traces if t.writer == writer]:
             source = f"counted in {part.source}, lengths assumed"
-            lengths_assumed = float(cfg.plan.prompt_tokens), float(assumed)
+            lengths_assumed = _assumed(cfg, float(cfg.plan.prompt_tokens), float(assumed))
             found[writer] = Texts(len(own), len(set(own)), *lengths_assumed, source, False)
     return found
 
 
-def _counted(
+def counted(
     lengths: Iterable[tuple[str, str, int, int]], source: str, is_written: bool
 ) -> dict[str, Texts]:
     """By writer, from problems and tokens; a single model reads others' too."""
@@ -116,6 +116,7 @@ def _counted(
             len({problem for _, problem, *_ in own}),
             fmean(p for *_, p, _ in own),
             fmean(r for *_, r in own),
+            sum(r * (p + r / 2) for *_, p, r in own) / max(sum(r for *_, r in own), 1),
             source,
             is_written,
         )
@@ -124,6 +125,11 @@ def _counted(
             for writer, group in groupby(sorted(lengths), key=lambda one: one[0])
         )
     }
+
+
+def _assumed(cfg: Config, prompt: float, response: float) -> tuple[float, float, float]:
+    """Tokens of a prompt, of a response, and before a place in it."""
+    return prompt, response, prompt + response * (1 + cfg.plan.spread**2) / 2
 
 
 def _posed(cfg: Config, rows: Rows) -> dict[str, Texts]:
@@ -150,5 +156,7 @@ def _posed(cfg: Config, rows: Rows) -> dict[str, Texts]:
         response = min(MEASURED_TOKENS.get(name, assumed), part.max_new_tokens)
         number = len(problems) or part.num_problems
         told = f"{source}, {said}"
-        found[writer] = Texts(number * samples, number, prompt, float(response), told)
+        found[writer] = Texts(
+            number * samples, number, *_assumed(cfg, prompt, float(response)), told
+        )
     return found

@@ -35,6 +35,8 @@ class Texts:
         problems: Problems that they are of.
         prompt: Mean tokens of a prompt.
         response: Mean tokens of a response.
+        before: Mean tokens before a place in a response, of all places; more than a prompt and half
+            a response, since long ones have more places.
         source: Where the figures are from.
         is_written: Whether a model here writes them; else they're brought along.
     """
@@ -43,6 +45,7 @@ class Texts:
     problems: int
     prompt: float
     response: float
+    before: float
     source: str = ""
     is_written: bool = True
 

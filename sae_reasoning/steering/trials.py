@@ -281,6 +281,19 @@ def swap_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
     return trials
 
 
+def num_rollouts(own: HybridConfig) -> dict[str, int]:
+    """Rollouts a report problem by writer, if every vector and opening is found."""
+    budgets, kinds = len(own.budgets), len(own.vectors)
+    swapped = 1 + 2 * budgets
+    unbudgeted = 2  # Always the best vectors, and one bias.
+    each = 2 + 3 * kinds + 1 + 2 * own.draws  # Of a budget, from token swap and cue words on.
+    steered = unbudgeted + budgets * each
+    return {
+        BASE: 2 * own.end_samples + own.samples * (swapped + steered),
+        RL: own.samples * swapped,
+    }
+
+
 def other_category(steering: Sequence[Steer | None], seed: int, draw: int) -> list[Steer | None]:
     """Another behaviour's vector in the place of each; none where only one has a vector."""
     having = [number for number, one in enumerate(steering) if one is not None]

@@ -1,12 +1,14 @@
 """What is tried on the report split: swaps both ways and the published controls, by hand."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
 from sae_reasoning.config.hybrid import HybridConfig
-from sae_reasoning.records import BASE, RL
+from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.steering.onset_vectors import Vector
 from sae_reasoning.steering.policies import DIFFERS, ORACLE, RANDOM, SCALE, SWAP
 from sae_reasoning.steering.trials import (
@@ -18,6 +20,7 @@ from sae_reasoning.steering.trials import (
     Sizes,
     Steering,
     Trial,
+    num_rollouts,
     other_category,
     report_trials,
 )
@@ -32,17 +35,20 @@ def vector(behaviour: str, size: float) -> Vector:
     return Vector("trained", behaviour, 1, 1.0, change, 0.5, 4)
 
 
-def trials(*having: str) -> list[Trial]:
-    vectors = {"trained": {name: vector(name, 1.0 + n) for n, name in enumerate(having)}}
+def trials(
+    *having: str, own: HybridConfig = OWN, words: Sequence[Sequence[int]] = ()
+) -> list[Trial]:
+    by_behaviour = {name: vector(name, 1.0 + n) for n, name in enumerate(having)}
+    vectors = dict.fromkeys(own.vectors, by_behaviour)
     steering = Steering(
         BEHAVIOURS,
         vectors,
-        Sizes({"trained": 1.0}, "trained", Steer(1, torch.ones(4)), {}),
+        Sizes(dict.fromkeys(own.vectors, 1.0), "trained", Steer(1, torch.ones(4)), {}),
         {"oracle": [0.5, 0.2], "gate": [0.4, 0.1], "differs": [0.9, 0.3]},
         {0.1: [0.02, 0.03, 0.05], 0.4: [0.1, 0.1, 0.2]},
-        [],
+        words,
     )
-    return report_trials(OWN, steering)
+    return report_trials(own, steering)
 
 
 def test_tokens_are_swapped_both_ways_at_rising_budgets_and_at_random_positions() -> None:
@@ -95,3 +101,11 @@ def test_another_category_is_another_ones_vector_wherever_there_is_one(draw: int
 
 def test_there_is_no_other_category_where_one_behaviour_has_a_vector() -> None:
     assert RANDOM_CATEGORY not in {one.policy for one in trials("doubt")}
+
+
+@pytest.mark.parametrize("kinds", [["trained"], ["sae", "trained"]])
+def test_as_many_rollouts_are_planned_as_are_tried(kinds: list[str]) -> None:
+    own = replace(OWN, vectors=kinds, draws=3)
+    made = trials(*BEHAVIOURS, own=own, words=[[7], [8], [9]])
+    counted = {w: sum(t.samples for t in made if t.writer == w) for w in MODELS}
+    assert num_rollouts(own) == counted
