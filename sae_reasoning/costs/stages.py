@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 from sae_reasoning.config import Config
 from sae_reasoning.costs.work import GRADIENTS, Texts, Work
+from sae_reasoning.opening import open_task
 from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.steering.trials import num_rollouts
 from sae_reasoning.steering.vectors import ASCENT, TURNS
-from sae_reasoning.tasks.search.task import search_task
-from sae_reasoning.tasks.search.tutor import SearchTutor
 
 Steps = dict[str, list[Work]]
 """Work by step, in the order of the stage."""
+_LESSONS = 3
+"""Critiques and their two controls."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def contrast_steps(cfg: Config, posed: Posed) -> Steps:
     }
     valued = own.execution_value != "never" and not (is_search and own.execution_value == "auto")
     if is_search:
-        openings = search_task().openings
+        openings = open_task(cfg).openings
         assert openings is not None
         steps["onset probability"] = every
         known = sum(len(openings.of(behaviour)) for behaviour in behaviours)
@@ -218,7 +219,6 @@ def elicit_work(cfg: Config, posed: Posed) -> list[Work]:
     choosing = min(own.choose_problems, posed.select)
     posed = posed.first(own.select_problems, own.report_problems, own.max_new_tokens)
     each, prompt, response = posed.report * own.samples, posed.prompt, posed.response[RL]
-    lessons = len(SearchTutor.kinds)
     work = [Work([m], each, prompt, posed.response[m], copies=own.samples) for m in MODELS]
 
     def roll(number: float, copies: int = 1) -> Work:
@@ -227,15 +227,15 @@ def elicit_work(cfg: Config, posed: Posed) -> list[Work]:
     def learn(number: float) -> Work:
         return Work([BASE], number, prompt + response, passes=GRADIENTS)
 
-    arms = {"prompt": 3, "tools": 3, "critiques": lessons, "gate": 2, "biases": 2}
+    arms = {"prompt": 3, "tools": 3, "critiques": _LESSONS, "gate": 2, "biases": 2}
     work.append(roll(each * sum(arms.get(name, 0) for name in own.interventions), own.samples))
     if "critiques" in own.interventions:
         settings = len(own.critique_rates) * len(own.critique_steps)
         looked_at = 1 if cfg.task_kind == "search" else own.attempt_problems
         work.append(roll(looked_at * own.attempts, own.attempts))
-        work.append(roll(lessons * settings * choosing))
+        work.append(roll(_LESSONS * settings * choosing))
         steps = max(own.critique_steps) * (len(own.critique_rates) + 1)
-        work.append(learn(lessons * steps * own.critique_batch))
+        work.append(learn(_LESSONS * steps * own.critique_batch))
     for name, steps, rates in (
         ("gate", own.gate_steps, own.gate_rates),
         ("biases", own.bias_steps, own.bias_rates),
