@@ -53,7 +53,7 @@ organisms: $(READY)  ## make models whose answer is known, with cards; SEEDS=0,1
 real-pair: $(READY)  ## adapters on SmolLM2 whose answer is known, with cards; resumes; a GPU in minutes
 	@$(PYTHON_BIN) -m sae_reasoning fetch 'fetch.models=[smollm2]' $(ARGS)
 	@$(PYTHON_BIN) -m sae_reasoning real_pair pair=smollm2 pair.rl.chat_template=false $(ARGS)
-contrast: $(READY)  ## when and how, without latents: onset mass, execution validity, triggers, pass@k
+contrast: $(READY)  ## when and how, without latents: onsets, execution, steering vectors, pass@k
 course: $(READY)  ## the same at every checkpoint of a training: what came first
 hybrid: $(READY)  ## the base steered token by token at RL-chosen times; gap recovered
 elicit: $(READY)  ## cheap interventions beside RL: gap recovered against cost

@@ -29,7 +29,7 @@ STAGES = {
     "match": "find latents' matches in another run's dictionary; matches.parquet",
     "ablate": "edit the shortlist in both models, with controls; effects",
     "transfer": "join edits of one pair's latents in another: source x target; transfer.parquet",
-    "contrast": "when and how: onset mass, execution validity, triggers, pass@k; contrast.parquet",
+    "contrast": "when and how: onsets, execution, steering vectors, pass@k; contrast.parquet",
     "course": "when and how, at every checkpoint of a training: what came first; course.parquet",
     "hybrid": "the base steered, token by token, at times that the RL model chooses; gap recovered",
     "elicit": "cheap interventions beside RL: gap recovered against cost; elicit.parquet",

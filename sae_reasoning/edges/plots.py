@@ -1,5 +1,6 @@
 """Figures of effects, recovery, transfer, training courses and elicitation (matplotlib)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -31,11 +32,8 @@ _COLOURS = {
 _MODELS = {"base": "base", "rl": "RL model"}
 _TRANSFERS = ("#1f5fa8", "#b5651d", "#7a4fa3")
 
-_CURVES = {
-    "enter_thinking": ("enters thinking", "#8a8a8a"),
-    "onset_probability/per_opportunity": ("starts the behaviour, at an opportunity", "#1f5fa8"),
-    "validity": ("executes it rightly, once started", "#b5651d"),
-}
+COURSE_COLOURS = ("#8a8a8a", "#1f5fa8", "#b5651d")
+"""Of the curves of a course, in their order."""
 
 _POLICIES = {
     "token-swap": ("RL model writes the token", "#444444"),
@@ -220,28 +218,28 @@ def plot_transfer(table: pd.DataFrame, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=150)
 
 
-def plot_course(table: pd.DataFrame, path: Path) -> None:
+def plot_course(table: pd.DataFrame, curves: Mapping[str, str], path: Path) -> None:
     """Probabilities at every step, with 95 % intervals; a panel for each behaviour.
 
     Args:
         table: Rows of `course.parquet`.
+        curves: Label of each measure that is drawn, three at most; a title counts the starts of the
+            last.
         path: Picture to publish, PNG.
     """
     from matplotlib.figure import Figure
 
-    curves = table.dropna(subset=["step"]).sort_values("step")
-    behaviours = [name for name in curves.behaviour.unique() if name]
+    followed = table.dropna(subset=["step"]).sort_values("step")
+    behaviours = [name for name in followed.behaviour.unique() if name]
     figure = Figure(figsize=(1 + 3.2 * len(behaviours), 3.4), layout="constrained")
     axes = figure.subplots(1, len(behaviours), squeeze=False, sharey=True)
     for axis, behaviour in zip(axes[0], behaviours, strict=True):
-        for measure, (label, colour) in _CURVES.items():
-            own = curves[
-                (curves.measure == measure) & curves.behaviour.isin([behaviour, ""])
-            ].dropna(subset=["value"])
+        part, count = followed[followed.behaviour.isin([behaviour, ""])], 0
+        for (measure, label), colour in zip(curves.items(), COURSE_COLOURS, strict=False):
+            own = part[part.measure == measure].dropna(subset=["value"])
             axis.plot(own.step, own.value, "o-", markersize=3, color=colour, label=label)
             axis.fill_between(own.step, own.low, own.high, color=colour, alpha=0.15, linewidth=0)
-        starts = curves[(curves.measure == "validity") & (curves.behaviour == behaviour)]
-        count = int(starts["items"].max()) if len(starts) else 0
+            count = int(own["items"].max()) if len(own) else 0
         axis.set_title(f"{behaviour}\n({count} starts)", fontsize=9)
         axis.set_xlabel("step of the training", fontsize=8)
         axis.set_ylim(-0.02, 1.02)

@@ -45,6 +45,13 @@ from sae_reasoning.rollouts.respond import Sampling, prefix_of, respond
 from sae_reasoning.steering.noise import Noise
 from sae_reasoning.tasks.protocol import Execution, Start, Task
 
+_DRAWN = {
+    ENTER_THINKING: "enters thinking",
+    PER_OPPORTUNITY: "starts the behaviour, at an opportunity",
+    ACCURACY: "executes it rightly, once started",
+}
+"""Measures of the picture, as it names them."""
+
 
 def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `course.parquet` and `course.png` in `course`."""
@@ -84,7 +91,7 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             [asdict(measure) | {"step": steps.get(measure.model)} for measure in found]
         )
         write_table(stage.folder / "course.parquet", table)
-        plot_course(table, stage.folder / "course.png")
+        plot_course(table, _DRAWN, stage.folder / "course.png")
         for name in models:
             (stage.folder / f"{name}.json").unlink()
         manifest = stage.finish({"models": len(models), "starts": len(shown.starts)})

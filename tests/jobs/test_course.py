@@ -4,10 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from matplotlib.image import imread
 from projects import Project
 from recorded import hold_to_record
 
 from sae_reasoning.config import PairConfig
+from sae_reasoning.edges.plots import COURSE_COLOURS
 from sae_reasoning.edges.tables import read_table
 
 
@@ -44,7 +46,10 @@ def test_every_model_is_followed_and_the_same_weights_give_the_same_figures(
     for key, value in shared.value.items():
         assert same[key] == pytest.approx(value, abs=1e-5, nan_ok=True), key
     hold_to_record(project.results / "course")
-    assert (project.results / "course" / "course.png").stat().st_size > 10_000
+    drawn = (imread(project.results / "course" / "course.png")[..., :3] * 255).round().astype(int)
+    for colour in COURSE_COLOURS:  # Entering, starting and executing have a curve each.
+        rgb = [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
+        assert (drawn == rgb).all(-1).sum() > 200, colour
     assert "is up to date" in project.run("course", *options).output
 
 
