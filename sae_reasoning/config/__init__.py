@@ -100,7 +100,7 @@ VERSIONS = {
     "train": 3,
     "rank": 18,
     "match": 3,
-    "ablate": 10,
+    "ablate": 11,
     "transfer": 2,
     "contrast": 8,
     "course": 4,
@@ -139,7 +139,7 @@ class Config:
         cache: Activations.
         train: SAEs.
         rank: Scores.
-        match: Counterparts in another run's dictionary.
+        match: Matched latents in another run's dictionary.
         ablate: Edits.
         transfer: Edits of one pair's latents in another, joined.
         hybrid: A base steered at times that a policy chooses.

@@ -312,10 +312,6 @@ class Console:
         files = "1 file" if count == 1 else f"{count} files"
         self.say(f"  wrote {path} ({files}, {size}) in {duration(manifest.seconds)}")
 
-    def current(self, stage: str, folder: Path) -> None:
-        """Print that a stage has nothing to do."""
-        self.say(f"{stage}: {folder} is up to date")
-
     def up_to_date(self, stage: Stage) -> Manifest | None:
         """The manifest of a stage that has nothing to do, which is said; None if there's work."""
         if not stage.is_current:

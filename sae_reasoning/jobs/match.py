@@ -56,10 +56,8 @@ def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     theirs = {name: _require_other(cfg, name) for name in ("train", "rank")}
     inputs |= {f"other_{name}": made.fingerprint for name, made in theirs.items()}
     with Stage(cfg.folder / "match", cfg.settings("match"), inputs) as stage:
-        if stage.is_current:
-            console.current("match", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         data = open_runs(cfg, models[cfg.match.reader], theirs["train"], inputs, console)
         _plan(cfg, data, stage, console)
         matches = add_q(_match(cfg, data, stage.folder / "parts", console))

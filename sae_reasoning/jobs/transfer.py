@@ -58,7 +58,7 @@ def transfer(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
 
 @dataclass(frozen=True)
 class _Edited:
-    """One target, edited through the counterparts of one source's latents."""
+    """One target, edited through the matched latents of one source's latents."""
 
     source: str
     target: str
@@ -71,7 +71,7 @@ class _Edited:
     def cells(self) -> pd.DataFrame:
         return cells(
             read_table(self.folder / "effects.parquet"),
-            read_table(self.folder / "counterparts.parquet"),
+            read_table(self.folder / "matched_latents.parquet"),
             source=self.source,
             target=self.target,
         )

@@ -11,7 +11,7 @@ be:
 * other paths, by which what was ablated may come back: `latents_and_error` takes the span of the
   decoder rows from the SAE's error too, `whole_residual` from all of the residual (with a
   `random_span` as its control);
-* for latents that were found through another run's: `permuted_match`, counterparts of its other
+* for latents that were found through another run's: `permuted_match`, matched latents of its other
   latents (a control: any match would do), matched like `matched_latent` so that they fire as much
   where the edit acts, and `own_latents`, the best that this run itself found (what could be had).
 """
@@ -368,7 +368,7 @@ class _Beside:
         try:
             yield from self._as_big(PERMUTED, [latent for latent in every if latent not in pool])
         except ValueError:
-            return  # Too few counterparts in one of the layers: what they'd do isn't known.
+            return  # Too few matched latents in one of the layers: what they'd do isn't known.
 
     def _own(self) -> Iterator[_Made]:
         own = self._material.ranked[OWN_READER].get(self._behaviour, ())

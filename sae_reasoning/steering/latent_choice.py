@@ -1,4 +1,4 @@
-"""Which latents are edited: shortlisted ones, the best by a reader's scores, or counterparts."""
+"""Which latents are edited: shortlisted ones, the best by a reader's scores, or matched ones."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,13 +151,13 @@ def listed_latents(shortlist: Shortlist, behaviour: str) -> set[LatentId]:
 
 @dataclass(frozen=True)
 class Matches:
-    """Counterparts in this run's dictionaries of another run's latents.
+    """Latents of this run's dictionaries that match another run's.
 
     Attributes:
         ranked: Of its shortlisted latents, by behaviour, the best of its list first.
         pool: Of all its latents.
-        table: A row for each shortlisted latent and behaviour, the best first: who its counterpart
-            is, and how alike.
+        table: A row for each shortlisted latent and behaviour, the best first: its matched latent,
+            and how alike they are.
     """
 
     ranked: dict[str, list[LatentId]]
@@ -165,7 +165,7 @@ class Matches:
     table: pd.DataFrame
 
 
-def counterparts(
+def matched_latents(
     table: pd.DataFrame,
     lists: Mapping[str, Sequence[ShortlistEntry]],
     behaviours: Sequence[str],

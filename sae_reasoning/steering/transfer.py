@@ -1,11 +1,11 @@
 """Do the latents of one pair change the same behaviours in another? By source, target, behaviour.
 
-The target's models are edited through the counterparts of the source's latents; in the same batches
-stand counterparts of *other* latents of the source (the null: any match would do) and the target's
-own latents (what could be had there). A counterpart's effect *carries over* if it is significant
-as an edit's effect is (findings.py: coherent, apart from no edit, and further than every control,
-the null and other behaviours' counterparts among them, at q < 0.05) and goes the way that is asked:
-down where latents are ablated, up where they're clamped.
+The target's models are edited through the latents that match the source's. In the same batches
+stand matches of *other* latents of the source (the null: any match would do) and the target's own
+latents (what could be had there). A matched latent's effect *carries over* if it is significant as
+an edit's effect is (findings.py: coherent, apart from no edit, and further than every control, the
+null and other behaviours' matches among them, at q < 0.05) and goes the way that is asked: down
+where latents are ablated, up where they're clamped.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ source, target       pairs; where they are one, the target's own latents
 model, edit, dose, where, behaviour    what is done to whom
 latents, set_size    those edited
 num_shared           of them, among the target's own that stand beside them
-likeness, same_word  medians over the source's latents they are counterparts of, as in `match`
+likeness, same_word  medians over the source's latents that they match, as in `match`
 n                    opportunities with the edit
 without, value, difference (low, high, q)    rate without and with it, and the change
 coherent             whether it is within the coherence guard; missing where that can't be told
@@ -64,21 +64,21 @@ carries_over         whether the effect is significant and goes the way asked; m
 validity (_without)  share of the behaviour's starts that are carried out rightly
 others_valid (_low)  what is left of the other behaviours' validity, as a share
 accuracy (_without)  right answers
-permuted, matched, random, other (behaviours' counterparts), own    change by what it is compared
+permuted, matched, random, other (behaviours' matched latents), own    change by what it is compared
                      with; by `_largest` of `_draws` draws
 beyond_<name>        the change less that one, with its interval and q
 """
 
 
 def cells(
-    found: pd.DataFrame, counterparts: pd.DataFrame, *, source: str, target: str
+    found: pd.DataFrame, matched_latents: pd.DataFrame, *, source: str, target: str
 ) -> pd.DataFrame:
     """Every behaviour and model of one target, edited through one source; then the target's own.
 
     Args:
         found: The table of effects of `ablate` with `matches_of`.
-        counterparts: Its table of that name.
-        source: Name of the pair whose latents' counterparts are edited.
+        matched_latents: Its table of that name.
+        source: Name of the pair whose latents are matched here.
         target: Name of the pair whose models are.
     """
     rows: list[dict[str, object]] = []
@@ -97,7 +97,7 @@ def cells(
         edited = outcomes[EDIT].loc[rate]
         beside = {n: outcomes[k].loc[rate] for n, k in _BESIDE.items() if k in outcomes}
         latents = edited.latents.split()
-        asked = counterparts[counterparts.behaviour == behaviour]
+        asked = matched_latents[matched_latents.behaviour == behaviour]
         names = asked.other_layer.astype(str) + ":" + asked.other_latent.astype(str)
         alike = asked[names.isin(latents)]
         row = common | _change(outcomes[EDIT], behaviour) | {"source": source}

@@ -145,10 +145,9 @@ def test_a_stage_that_is_up_to_date_is_said_to_be_and_given(tmp_path: Path):
     assert stream.getvalue() == f"cache: {tmp_path / 'cache'} is up to date\n"
 
 
-def test_plan_current_and_next_are_one_line_each(capsys):
+def test_plan_and_next_are_one_line_each(capsys):
     console = Console()
     console.plan("cache", {"traces": "6,000", "disk": megabytes(2.5e6)})
-    console.current("train", Path("runs/default/pair/train"))
     console.next("rank")
     console.next("report", added=["pair=local"])
     assert capsys.readouterr().out.splitlines() == [
@@ -156,7 +155,6 @@ def test_plan_current_and_next_are_one_line_each(capsys):
         "== cache",
         "  traces  6,000",
         "  disk    2.5 MB",
-        "train: runs/default/pair/train is up to date",
         "  next: make rank",
         '  next: make report ARGS="pair=local"',
     ]

@@ -206,7 +206,7 @@ def rewrite_shortlist(cfg: Config, **lists: Any) -> None:
 
 
 def match_from(cfg: Config, other: str) -> None:
-    """Another run's shortlist, and its latents' counterparts here."""
+    """Another run's shortlist, and its latents' matched latents here."""
     folder = Path(cfg.runs) / other
     onset_predictors = [onset_predictor(4, latent) for latent in (8, 9, 7, 6)]
     with Stage(folder / "rank", {}, {}) as stage:
@@ -228,7 +228,7 @@ def match_from(cfg: Config, other: str) -> None:
         stage.finish({})
 
 
-def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_own(cfg):
+def test_matches_of_another_runs_latents_are_edited_with_controls_and_the_own(cfg):
     cfg.ablate.matches_of, cfg.ablate.permutations = "default/other", 3
     cfg.ablate.behaviours = ["backtracking"]
     with pytest.raises(MissingInput, match=r"make match ARGS=match.other=default/"):
@@ -251,7 +251,7 @@ def test_counterparts_of_another_runs_latents_are_edited_with_controls_and_the_o
         drawn = " ".join(named["permuted_match"]).split()
         assert all(re.match("[01]:[45]", name) for name in drawn)
         assert own.draw[own.condition == "permuted_match"].nunique() == 3
-    table = read_table(cfg.folder / place / "counterparts.parquet")
+    table = read_table(cfg.folder / place / "matched_latents.parquet")
     assert table.other_latent.tolist() == [11, 11, 12]
     found = read_table(cfg.folder / place / "effects.parquet")
     edits = found[(found.condition == "edit") & (found.outcome == "accuracy")]

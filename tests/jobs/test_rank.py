@@ -336,12 +336,10 @@ def test_span_detectors_are_looked_for_in_dictionaries_of_other_seeds(config: Co
     shorten(config)
     config.rank.replicas = 2
     rank(config, **quiet())
-    folder = config.folder / "rank"
-    replicas = read_table(folder / "replicas.parquet")
-    assert set(replicas.seed) == {1, 2}
-    assert set(replicas.reader) == {"base", "rl"}
-    attacks = read_table(folder / "attacks.parquet")
-    own = attacks[attacks.kind == "other SAE seeds"]
+    replicas = read_table((folder := config.folder / "rank") / "replicas.parquet")
+    readers = set(zip(replicas.seed, replicas.reader, strict=True))
+    assert readers == {(1, "base"), (1, "rl"), (2, "base"), (2, "rl")}
+    own = read_table(folder / "attacks.parquet").query("kind == 'other SAE seeds'")
     assert len(own) * 2 == len(replicas)
     assert (own.n_pos == 2).all()
     planted = own[(own.layer == LAYER) & (own.latent == PLANTED)]
@@ -422,8 +420,8 @@ def test_another_config_ranks_again_and_can_announce_by_onset_auroc(
     first = Manifest.read(ranked.config.folder / "rank")
     assert first is not None
     assert rank(config, **quiet()).fingerprint != first.fingerprint
-    shortlist = read_json(config.folder / "rank" / "shortlist.json")
-    onset_aurocs = [e["select_onset_auroc"] for e in shortlist["onset_predictors"][BACKTRACKING]]
+    listed = read_json(config.folder / "rank" / "shortlist.json")["onset_predictors"][BACKTRACKING]
+    onset_aurocs = [entry["select_onset_auroc"] for entry in listed]
     assert onset_aurocs == sorted(onset_aurocs, reverse=True)
 
 

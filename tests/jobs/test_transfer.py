@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 from recorded import hold_to_record
-from steering.transferred import COUNTERPARTS, effects_of
+from steering.transferred import MATCHED_LATENTS, effects_of
 
 from sae_reasoning.config import Config, ConfigError, TransferConfig
 from sae_reasoning.edges.artifacts import Manifest, MissingInput, Stage
@@ -25,7 +25,7 @@ def edit_through(cfg: Config, source: str, target: str, **options: object) -> No
     found = pd.concat([effects_of(), effects_of("base", "clamp")])
     with Stage(cfg.place("ablate"), cfg.settings("ablate"), {}) as stage:
         write_table(stage.folder / "effects.parquet", found)
-        write_table(stage.folder / "counterparts.parquet", COUNTERPARTS)
+        write_table(stage.folder / "matched_latents.parquet", MATCHED_LATENTS)
         stage.finish({})
 
 

@@ -168,7 +168,7 @@ def test_this_runs_own_latents_of_the_behaviour_are_no_permuted_matches():
     assert not {c.latents[0] for c in one(made, PERMUTED)} & own
 
 
-def test_where_a_layer_has_no_other_counterparts_there_is_no_null():
+def test_where_a_layer_has_no_other_matches_there_is_no_null():
     made = plan(edit_plan(ABLATE, draws={PERMUTED: 3}), pool={"rl": [LatentId(0, 30)]})
     assert one(made, EDIT)
     assert not one(made, PERMUTED)
@@ -215,7 +215,7 @@ def test_other_paths_remove_the_span_from_the_error_or_from_everything():
     assert [s.intervention.removals[0].basis.shape for s in spans] == [(1, D_MODEL)] * 2
 
 
-def test_permuted_matches_are_other_counterparts_in_the_same_layers_that_fire_as_much():
+def test_permuted_matches_are_other_matched_latents_in_the_same_layers_that_fire_as_much():
     sizes = SIZES[0]
     alike = [x for x in range(20, 60) if 0.5 < sizes.firing_rate[x] / sizes.firing_rate[4] < 2]
     pool = [LatentId(0, 4), LatentId(1, 2), *(LatentId(x, i) for x in (0, 1) for i in alike)]

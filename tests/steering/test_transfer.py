@@ -3,13 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from steering.transferred import COUNTERPARTS, KINDS, effects_of
+from steering.transferred import KINDS, MATCHED_LATENTS, effects_of
 
 from sae_reasoning.steering.transfer import CELLS, cells, join, matrix
 
 
 def cells_of(found: pd.DataFrame) -> pd.DataFrame:
-    return cells(found, COUNTERPARTS, source="one", target="two")
+    return cells(found, MATCHED_LATENTS, source="one", target="two")
 
 
 def test_a_cell_holds_the_effect_its_null_and_the_targets_own():
@@ -35,7 +35,7 @@ def test_a_cell_holds_the_effect_its_null_and_the_targets_own():
     assert own.latents == "1:5 1:9"
 
 
-def test_what_other_latents_counterparts_do_as_well_does_not_carry_over():
+def test_what_other_latents_matches_do_as_well_does_not_carry_over():
     like_it = effects_of(permuted_match=KINDS["edit"])
     assert not cells_of(like_it).carries_over[0]
 
@@ -54,7 +54,7 @@ def test_damage_to_the_other_moves_does_not_carry_over():
 def test_a_targets_own_latents_stand_in_the_matrix_once():
     found = effects_of()
     parts = [
-        cells(found, COUNTERPARTS, source=source, target=target)
+        cells(found, MATCHED_LATENTS, source=source, target=target)
         for source, target in (("one", "two"), ("three", "two"), ("two", "one"))
     ]
     table = join(parts)

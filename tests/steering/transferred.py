@@ -62,7 +62,7 @@ def effects_of(model: str = "rl", edit: str = "ablate", *, others: int = 10, **c
     return effects(pd.DataFrame(rows), counts, num_resamples=300, seed=0)
 
 
-COUNTERPARTS = pd.DataFrame(
+MATCHED_LATENTS = pd.DataFrame(
     {
         "behaviour": ["backtracking"] * 3 + ["verification"],
         "other_layer": [0, 1, 1, 0],

@@ -42,7 +42,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `generations.parquet`, `effects.parquet` and tables of them, on one split's problems.
 
     The select split's go to `ablate_select`, so that tuning never replaces the reported result, and
-    those of another run's latents to `ablate_from_<run>`, with who the `counterparts` are.
+    those of another run's latents to `ablate_from_<run>`, with their `matched_latents`.
     """
     own, place = cfg.ablate, cfg.place("ablate")
     with Stage(place, cfg.settings("ablate"), inputs_of(cfg)) as stage:
@@ -65,7 +65,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         tables = edit_summary.tables_of(found)
         every = {"generations": rollouts, "effects": found, **tables}
         if experiment.matches is not None:
-            every["counterparts"] = experiment.matches.table
+            every["matched_latents"] = experiment.matches.table
         for name, table in every.items():
             write_table(stage.folder / f"{name}.parquet", table)
         plot_effects(main_edits(found), stage.folder / "effects.png")

@@ -21,9 +21,9 @@ from sae_reasoning.steering.latent_choice import (
     Matches,
     choose,
     chosen_by_score,
-    counterparts,
     list_of,
     listed_latents,
+    matched_latents,
 )
 
 
@@ -89,8 +89,8 @@ def require_matches(cfg: Config) -> Manifest:
 
 
 def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:
-    """Counterparts of the other run's latents."""
+    """Matched latents of the other run's latents."""
     source = Path(cfg.runs) / cfg.ablate.matches_of
     lists = read_shortlist(source / "rank").entries_of(list_of(cfg.ablate))
     table = read_table(source / "match" / "matches.parquet")
-    return counterparts(table, lists, behaviours, cfg.layers)
+    return matched_latents(table, lists, behaviours, cfg.layers)

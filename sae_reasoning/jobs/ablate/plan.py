@@ -64,13 +64,13 @@ class Experiment:
     Attributes:
         split: Of the problems.
         problems: To generate on.
-        chosen: Latents of each behaviour, the best first: this run's own, or counterparts of
+        chosen: Latents of each behaviour, the best first: this run's own, or matched latents of
             another's.
         conditions: Of each model.
         samples: Rollouts a problem and condition, by model.
         begun: Beginning of each response that is given to a model.
         dictionaries: By model and layer.
-        matches: Counterparts of another run's latents, where those are edited.
+        matches: Matched latents of another run's latents, where those are edited.
         task: Annotates and grades responses.
         is_joint: Whether latents are of a code of both models.
         edits: What is done, in words.
@@ -113,7 +113,7 @@ class Experiment:
         }
         return {
             "problems": f"{len(self.problems)} of the {self.split} split",
-            "latents": ("counterparts of another run's: " if self.matches else "")
+            "latents": ("matched latents of another run's: " if self.matches else "")
             + ", ".join(f"{len(latents)} of {name}" for name, latents in self.chosen.items()),
             "edits": self.edits,
             "behaviours": f"of new text are labelled by {self.task.annotator.name}",

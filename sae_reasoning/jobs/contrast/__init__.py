@@ -68,10 +68,8 @@ GIVES_NOTHING = {
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `contrast.parquet`, and the tables, vectors and rollouts that it rests on."""
     with Stage(cfg.folder / "contrast", cfg.settings("contrast"), _inputs(cfg)) as stage:
-        if stage.is_current:
-            console.current("contrast", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         setting = open_setting(cfg, stage.folder / "parts", console)
         console.plan("contrast", setting.lines())
         steps, lacking = _steps(setting, stage)

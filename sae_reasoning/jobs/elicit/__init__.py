@@ -39,10 +39,8 @@ from sae_reasoning.rollouts.parts import keep_parts
 def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `elicit.parquet`, `elicit.png`, `missing.json`, `rollouts/` and `trained/`."""
     with Stage(cfg.place("elicit"), cfg.settings("elicit"), _inputs(cfg)) as stage:
-        if stage.is_current:
-            console.current("elicit", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         keep_parts(stage, ("rollouts", "trained"), HYBRID)
         setting = open_setting(cfg, stage.folder, console)
         console.plan("elicit", setting.lines())

@@ -61,10 +61,8 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `hybrid.parquet`, `generations.parquet`, `choices.json` and `hybrid.png` in `hybrid`."""
     own, inputs = cfg.hybrid, _inputs(cfg)
     with Stage(cfg.folder / "hybrid", cfg.settings("hybrid"), inputs) as stage:
-        if stage.is_current:
-            console.current("hybrid", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         behaviours = _behaviours(cfg)
         traces = read_traces(cfg.folder / "traces" / "traces.parquet")
         most = {SELECT: own.select_problems, REPORT: own.num_problems}

@@ -44,10 +44,8 @@ def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     }
     is_part = cfg.is_partial("rank")
     with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs, shared=is_part) as stage:
-        if stage.is_current:
-            console.current("rank", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         readings = open_data(cfg, inputs)
         _plan(cfg, readings, stage, console)
         parts = stage.folder / "parts"

@@ -39,10 +39,8 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     if cfg.traces.kind == "file":
         rows = read_source("traces.source", cfg.traces.source, console.warn)
     with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg)) as stage:
-        if stage.is_current:
-            console.current("traces", stage.final)
-            assert stage.manifest
-            return stage.manifest
+        if done := console.up_to_date(stage):
+            return done
         require_shared_tokens(cfg.pair)
         labelling = Labelling(cfg, stage.folder, tracker, console)
         labelling.prepare()
