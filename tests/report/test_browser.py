@@ -181,7 +181,7 @@ def test_a_latents_page_shades_tokens_by_value_in_both_readers(visit, report):
     )
     headings = [one.text_content() for one in page.query_selector_all("#one h3")]
     assert {"Texts", "Activations", "Output tokens", "Attacks", "Nearest latents"} <= set(headings)
-    assert {"What edits do", "In other dictionaries"} <= set(headings)
+    assert {"Edits", "In other dictionaries"} <= set(headings)
 
 
 def test_labels_are_kept_exported_and_taken_in_again(visit, report, tmp_path):

@@ -6,6 +6,7 @@ const listings = JSON.parse(document.getElementById("rows").textContent).map((ro
 }));
 const notes = JSON.parse(document.getElementById("notes").textContent);
 const byId = (id) => document.getElementById(id);
+const listName = (row) => row.shortlist.replace("_", " ");
 const state = { sort: "", down: false, shown: [], chosen: -1 };
 
 function element(tag, className, ...children) {
@@ -27,23 +28,23 @@ function figure(value, digits = 3) {
 const interval = (low, high, digits = 3) =>
   (low === null || high === null || low === undefined) ? "" : ` [${figure(low, digits)}, ${figure(high, digits)}]`;
 
-function fill(id, values) {
+function fill(id, values, say = (value) => value) {
   for (const value of values) {
-    const option = element("option", "", value);
+    const option = element("option", "", say(value));
     option.value = value;
     byId(id).append(option);
   }
 }
 const distinct = (get) => [...new Set(listings.flatMap(get))].filter((value) => value !== "");
 fill("by-behaviour", distinct((row) => [row.behaviour]));
-fill("by-shortlist", distinct((row) => [row.shortlist]));
+fill("by-shortlist", distinct((row) => [row.shortlist]), (shortlist) => listName({ shortlist }));
 fill("by-layer", distinct((row) => [row.layer]).sort((a, b) => a - b));
 fill("by-label", distinct((row) => [row.label_base, row.label_rl]).sort());
 
 function passes(row) {
   const wanted = (id, ...values) => !byId(id).value || values.map(String).includes(byId(id).value);
   const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
-  const text = [`${row.layer}/${row.latent}`, row.behaviour, row.shortlist, row.label_base, row.label_rl, row.status]
+  const text = [`${row.layer}/${row.latent}`, row.behaviour, listName(row), row.label_base, row.label_rl, row.status]
     .join(" ").toLowerCase();
   return wanted("by-behaviour", row.behaviour) && wanted("by-shortlist", row.shortlist)
     && wanted("by-layer", row.layer) && wanted("by-label", row.label_base, row.label_rl)
@@ -66,7 +67,7 @@ function draw() {
     link.tabIndex = -1;
     const line = element("tr", "",
       element("td", "", row.place), element("td", "", link), element("td", "", row.behaviour),
-      element("td", "", row.shortlist), element("td", "num", figure(row.auroc)),
+      element("td", "", listName(row)), element("td", "num", figure(row.auroc)),
       element("td", "num", row.firing_rate === null ? "–" : `${figure(100 * row.firing_rate, 1)} %`),
       element("td", "", row.label_base || "–"), element("td", "", row.label_rl || "–"),
       element("td", "", reviewed(row).label || "–"));

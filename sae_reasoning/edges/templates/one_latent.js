@@ -70,7 +70,7 @@ function drawLatent(row, record) {
 function listed(record) {
   const labels = (listing) => Object.entries(listing.labels).map(([who, name]) => `${name} (${who})`).join(", ") || "–";
   return table(["list", "behaviour", "#", "AUROC on report", "spans", "label", "of the behaviour"],
-    record.listings.map((l) => [l.shortlist, l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, labels(l), l.status]));
+    record.listings.map((l) => [listName(l), l.behaviour, l.place, whole(figure(l.auroc) + interval(l.low, l.high)), l.n, labels(l), l.status]));
 }
 
 function markedBehaviours(record) {
@@ -163,12 +163,12 @@ function baselines(record) {
   if (!record.baselines.length) return element("div", "");
   return titled("Comparison with baselines", "On the same spans and windows (onset predictors: opportunities), report split; the difference is paired by problem, with its 95 % interval. A latent outperforms a baseline where the interval lies above 0 and q, over the whole list, below 0.05.",
     table(["list", "behaviour", "reader", "writer", "baseline", "its AUROC", "the baseline's", "difference", "q", "problems", "outperforms"],
-      record.baselines.map((r) => [r.shortlist, r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.baseline_auroc), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.outperforms ? "✓ yes" : "no"]), [5, 6, 8, 9]));
+      record.baselines.map((r) => [listName(r), r.behaviour, r.reader, r.writer, r.baseline, figure(r.auroc), figure(r.baseline_auroc), whole(figure(r.difference) + interval(r.low, r.high)), figure(r.q), r.n, r.outperforms ? "✓ yes" : "no"]), [5, 6, 8, 9]));
 }
 
 function attacks(record) {
   if (!record.attacks.length) return titled("Attacks", "No attack was run on it.");
-  const rows = record.attacks.map((a) => [a.shortlist, a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.unstratified_auroc), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
+  const rows = record.attacks.map((a) => [listName(a), a.behaviour, a.reader, a.kind, outcome(a), whole(figure(a.auroc) + interval(a.low, a.high)), figure(a.unstratified_auroc), a.comparable === null ? "–" : `${(100 * a.comparable).toFixed(0)} %`, `${a.n_pos} / ${a.n_neg} (${a.num_problems})`]);
   const parts = [table(["list", "behaviour", "reader", "attack", "outcome", "AUROC under attack", "unstratified AUROC", "comparable", "n: spans / others (problems)"], rows)];
   if (record.injections.length) {
     parts.push(table(["behaviour", "reader", "inserted into", "words", "AUROC shift", "null, 95 %", "n"],
@@ -183,7 +183,7 @@ function neighbours(record) {
     const other = n.name ? listings.find((row) => row.name === n.name) : null;
     const link = element(other ? "a" : "span", "", `${record.layer}/${n.latent}`);
     if (other) { link.href = `#${other.index}`; link.addEventListener("click", (event) => { event.preventDefault(); go(other.index); }); }
-    return [link, other ? `${other.shortlist}: ${other.behaviour}` : "not shortlisted"];
+    return [link, other ? `${listName(other)}: ${other.behaviour}` : "not shortlisted"];
   };
   const list = (title, columns, rows) => element("div", "", element("div", "small", title), table(columns, rows, columns.map((_, i) => i).slice(1, -1)));
   const near = record.neighbours.map((n) => { const [link, listed] = link_to(n); return [link, figure(n.cosine), listed]; });
