@@ -96,8 +96,10 @@ def compared(
     """Rates of both models, their ratio and difference, at 95 % and (equivalence) 90 %.
 
     The ratio is infinite where the base alone has a rate of 0, and unknown where both have. Its
-    lower bound is then that of the RL model's rate over the largest rate of which nothing would be
-    seen on as many problems (`most_of_none`).
+    lower bound is then that of the RL model's rate over what the base might do unseen: the RL
+    model's mean rate where it has any, on the largest share of problems of which none would be seen
+    in as many (`most_of_none`). Where neither model has any, their difference reaches as far as
+    that share, each way.
 
     Args:
         resampling: Makes intervals.
@@ -124,12 +126,16 @@ def compared(
         own = sums[:, number].reshape(len(sums), -1)
         estimate = resampling.estimate(own, lambda of: rates(of)[..., 0])
         found.append(measure_of(behaviour, measure, model, "", estimate, 0.95, items[number]))
-    least = found[1].low
+    least, usual = found[1].low, rates(sums.reshape(len(sums), -1))[:, 1]
+    usual = usual[usual > 0]
     for model, statistic in ((RATIO, ratio), (DIFFERENCE, difference)):
         for level in (0.95, EQUIVALENCE_LEVEL):
             estimate = resampling.estimate(sums.reshape(len(sums), -1), statistic, level)
+            unseen = most_of_none(estimate.n) if estimate.n else 1.0
             if np.isinf(estimate.low):  # No resample says how often the base might.
-                estimate = replace(estimate, low=least / most_of_none(estimate.n))
+                estimate = replace(estimate, low=least / (unseen * usual.mean()))
+            if model == DIFFERENCE and not sums[..., 0].any():
+                estimate = replace(estimate, low=-unseen, high=unseen)
             found.append(measure_of(behaviour, measure, model, "", estimate, level, sum(items)))
     return found
 

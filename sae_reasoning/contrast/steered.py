@@ -244,7 +244,7 @@ def choose(
         for direction, dose in tried
     ]
     judged = _judged(starts, steers, steered, worth)
-    gained = earned(judged, control).mean(1)
+    gained = _mean_of_known(earned(judged, control))
     found = []
     for number, direction in enumerate(directions):
         own = gained[number * len(doses) : (number + 1) * len(doses)]
@@ -256,12 +256,19 @@ def choose(
                 layer=direction.layer,
                 dose=doses[best],
                 size=doses[best] * norms[direction.layer],
-                select_valid=float(judged[number * len(doses) + best, :, 1].mean()),
+                select_valid=float(np.nanmean(judged[number * len(doses) + best, :, 1])),
                 select_beyond_chance=float(own[best]),
                 direction=direction.vector,
             )
         )
     return sorted(found, key=lambda one: -one.select_beyond_chance)
+
+
+def _mean_of_known(values: Float[np.ndarray, "row start"]) -> Float[np.ndarray, " row"]:
+    """Mean over the starts that have a value; what has none anywhere is never the best."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(1)
+    return np.where(known.any(1), total / np.maximum(known.sum(1), 1), -np.inf)
 
 
 def compare(

@@ -302,8 +302,10 @@ def _split(one: Verdict) -> tuple[list[Evidence], list[Evidence]]:
         kept.append(min(leads, key=lambda e: e.low))
     if one.verdict == INCONCLUSIVE:
         return kept, []
-    deciding = [e for e in kept if e.passed]
-    return deciding, [e for e in kept if not e.passed]
+    # A vector's lead is asked for where a behaviour is deployed; created is decided without it.
+    is_idle = [one.verdict == CREATED and e.measure.startswith(of_leads) for e in kept]
+    deciding = [e for e, idle in zip(kept, is_idle, strict=True) if e.passed and not idle]
+    return deciding, [e for e in kept if e not in deciding]
 
 
 def _evidence_bar(evidence: Evidence) -> Bar:

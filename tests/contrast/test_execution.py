@@ -15,7 +15,7 @@ from sae_reasoning.contrast.faithfulness import (
     corrupted,
     shuffled,
 )
-from sae_reasoning.contrast.measures import Resampling
+from sae_reasoning.contrast.measures import Measure, Resampling
 from sae_reasoning.contrast.sentences import Sentence
 from sae_reasoning.contrast.starts import Begun, own_openings
 from sae_reasoning.contrast.steered import (
@@ -166,6 +166,32 @@ def test_the_planted_direction_is_chosen_and_beats_its_controls() -> None:
     over = {m.condition: m.low for m in found if m.measure == OVER}
     assert set(over) == {"none", *(f"random direction {i}" for i in (1, 2, 3))}
     assert all(low > 0.2 for low in over.values())
+
+
+def test_an_execution_without_a_grade_chooses_neither_dose_nor_direction() -> None:
+    class Known:
+        """What is said is its worth; the first execution has no grade."""
+
+        def control(self, starts: Sequence[Start]) -> np.ndarray:
+            return np.zeros(len(starts))
+
+        def judge(self, starts: Sequence[Start], sentences: Sequence[Sentence]) -> np.ndarray:
+            worth = np.array([float(one.text) for one in sentences])
+            worth[0] = np.nan
+            return np.stack([np.ones(len(worth)), worth, np.zeros(len(worth))], axis=1)
+
+        def measures(self, *_: object) -> list[Measure]:
+            return []
+
+    def steered(starts: Sequence[Start], steers: Sequence[Steer]) -> list[Sentence]:
+        return [said(str(float(steer.change[0]))) for steer in steers]
+
+    weak, strong = 0.2 * torch.eye(4)[0], torch.eye(4)[0]
+    directions = [Direction("weak", 1, weak), Direction("strong", 1, strong)]
+    starts = [left(f"p{i}") for i in range(4)]
+    best, worse = choose(starts, directions, {1: 1.0}, [0.5, 1.0], steered, Known())
+    assert (best.kind, best.dose, best.select_valid) == ("strong", 1.0, pytest.approx(1.0))
+    assert worse.select_beyond_chance < best.select_beyond_chance
 
 
 def test_a_vector_that_only_makes_the_opening_gains_nothing() -> None:

@@ -109,10 +109,16 @@ def test_a_base_that_never_does_it_has_a_ratio_without_an_upper_bound() -> None:
     never = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
     assert [never["rl/base"].value, never["rl/base"].high] == [np.inf, np.inf]
     assert never["rl/base"].low == pytest.approx(1 / most_of_none(60))
+    # An opportunity's rate is bounded in its own unit: at 3 in 100, as the RL model's is.
+    sums[..., 1], sums[:, 1, 0, 0] = 100.0, 3.0
+    rare = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
+    assert rare["rl/base"].low == pytest.approx(1 / most_of_none(60))
+    sums[..., 1] = 1.0
     sums[..., 0] = 0.0
     neither = {m.model: m for m in compared(HOW, "", "m", sums, (60, 60)) if m.level == 0.95}
     assert np.isnan([neither["rl/base"].value, neither["rl/base"].low]).all()
-    assert neither["rl-base"].value == 0
+    bounds = neither["rl-base"].low, neither["rl-base"].value, neither["rl-base"].high
+    assert bounds == pytest.approx((-most_of_none(60), 0, most_of_none(60)))
 
 
 def test_writers_count_the_same_within_every_resample() -> None:

@@ -181,7 +181,8 @@ def test_a_base_that_is_never_seen_to_start_has_an_infinite_ratio_with_a_finite_
     found = by_name(sampled_rates(traces, places, drawn, shares, [BACK], HOW))
     ratio = found[PER_OPPORTUNITY, BACK, "rl/base"]
     assert ratio.value == ratio.high == np.inf
-    assert 4 < ratio.low < 6  # Half, over at most 0.095 of which thirty problems show nothing.
+    # Half, over half on at most 0.095 of the problems, of which thirty show nothing.
+    assert 9 < ratio.low < 12
     assert ratio.n == 30
 
 

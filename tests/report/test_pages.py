@@ -99,6 +99,16 @@ def test_figures_that_ruled_other_verdicts_out_are_kept_apart():
     assert "90 % interval" in found.others[0].label
 
 
+def test_created_is_not_as_sure_as_a_lead_that_it_does_without():
+    lead = evidence("steered/chance_corrected_over base control 1", 0.05, 0.001, 0.0)
+    one = Verdict("x", "created", (), "the base lacks it", [evidence(), lead])
+    found = card(one)
+    assert [bar.label for bar in found.others] == [
+        bar.label for bar in card(deployed(lead)).deciding
+    ]
+    assert found.sure.startswith("All 1 figures")
+
+
 def test_an_inconclusive_card_says_that_it_is_not_sure():
     one = Verdict("x", "inconclusive", "", "too few", [evidence(passed=False)])
     assert card(one).sure.startswith("Not sure: 1 of 1")
