@@ -176,7 +176,7 @@ def test_an_execution_without_a_grade_chooses_neither_dose_nor_direction() -> No
             return np.zeros(len(starts))
 
         def judge(self, starts: Sequence[Start], sentences: Sequence[Sentence]) -> np.ndarray:
-            worth = np.array([float(one.text) for one in sentences])
+            worth = np.array([float(one.said) for one in sentences])
             worth[0] = np.nan
             return np.stack([np.ones(len(worth)), worth, np.zeros(len(worth))], axis=1)
 
