@@ -21,8 +21,9 @@
 A rate is *up* where its ratio's lower bound is above the threshold and its difference's above the
 smallest that counts; *down* likewise; *level* where the 90 % interval of the ratio lies within the
 threshold and its inverse (two one-sided tests at 5 %), or that of the difference within the
-smallest that counts. Where the ratio has no interval, as neither model shows the behaviour, the
-difference decides; where the ratio wasn't measured, nothing does.
+smallest that counts; of rates per opportunity only where the ratio's interval reaches the
+threshold, as an opportunity may be every sentence. Where the ratio has no interval, as neither
+model shows the behaviour, the difference decides; where the ratio wasn't measured, nothing does.
 How well the base executes it is said on one scale (`report.skill`): 0 is no ability, 1 full. It
 does so above `able`, is unable below `unable`, and does as well as the RL model where it is less
 than `margin` behind. Thresholds apply to bounds, never to points. Where labels are by cue words
@@ -464,6 +465,10 @@ def _is_level(case: _Case, measure: str) -> bool:
     difference = case.get(measure, DIFFERENCE, level=EQUIVALENCE_LEVEL)
     least, most = case.thresholds.rate_difference, case.thresholds.rate_ratio
     is_level = ratio is not None and case.within(ratio, 1 / most, most)
+    if not is_level and measure == PER_OPPORTUNITY and ratio is not None:
+        # Where every sentence is an opportunity, several times as often is still a small difference.
+        if ratio.low > most or ratio.high < 1 / most:
+            return False
     return is_level or case.within(difference, -least, least)
 
 

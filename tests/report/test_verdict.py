@@ -118,6 +118,11 @@ def full(
             {"given ratio": (1.3, 0.9, 1.7), "given difference": (0.1, -0.05, 0.2)},
             ("deployed", "when unclear"),
         ),
+        # Rare at an opportunity, where every sentence is one, but eight times as often.
+        (
+            {"given ratio": (8.0, 6.5, 9.9), "given difference": (0.007, 0.005, 0.009)},
+            ("deployed", "when unclear"),
+        ),
         # The base never makes it: the ratio has no upper bound, or no interval; differences decide.
         (LACKING | {"trace ratio": (float("inf"), 40.0, float("inf"))}, ("created", "")),
         (LACKING | {"trace ratio": (float("nan"),) * 3}, ("created", "")),
