@@ -104,7 +104,7 @@ VERSIONS = {
     "transfer": 2,
     "contrast": 8,
     "course": 4,
-    "hybrid": 6,
+    "hybrid": 7,
     "elicit": 4,
     "report": 7,
     "organisms": 1,

@@ -24,6 +24,7 @@ from sae_reasoning.records import BASE, Trace
 from sae_reasoning.tasks.protocol import Task
 
 PROMPT, TOOLS, CRITIQUES, GATE, BIASES, BEST_OF, HYBRID = INTERVENTIONS
+TRAINED = frozenset({CRITIQUES, GATE, BIASES})
 AT_OPPORTUNITIES = "openings forced at opportunities"
 
 

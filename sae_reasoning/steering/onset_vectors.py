@@ -93,18 +93,23 @@ def choose_vectors(
     search: VectorSearch,
     continuations: Continuations,
     directions: Directions,
-) -> list[Vector]:
-    """The best layer and dose of each kind and behaviour.
+) -> tuple[list[Vector], dict[str, str]]:
+    """The best layer and dose of each kind and behaviour, and why some have none.
 
     None for a behaviour on whose onsets the models never differ, or whose vectors all make what the
     RL model wrote less likely than the base alone does.
+
+    Returns:
+        The vectors; and by kind and behaviour ("trained, backtracking") the reason for none.
     """
-    found = []
+    found, lacking = [], {}
     for index, behaviour in enumerate(reading.behaviours, 1):
         here = ((reading.onset == index) & reading.seen.differs).nonzero().flatten()
         generator = torch.Generator().manual_seed(search.seed)
         places = here[torch.randperm(len(here), generator=generator)][: 2 * search.places]
         if len(places) < 2:
+            reason = "the models' likeliest tokens differ at fewer than two of its onsets"
+            lacking |= {f"{kind}, {behaviour}": reason for kind in search.kinds}
             continue
         train, choose = continuations(places[::2]), continuations(places[1::2])
         first = search.layers[0]
@@ -120,7 +125,16 @@ def choose_vectors(
             best = max(tried, key=lambda one: one.gain, default=None)
             if best and best.gain > 0:
                 found.append(best)
-    return found
+            elif best:
+                reason = "no layer and dose makes what the RL model wrote likelier"
+                lacking[f"{kind}, {behaviour}"] = reason
+            else:
+                lacking[f"{kind}, {behaviour}"] = (
+                    "no latent is known to predict its onsets"
+                    if kind == SAE
+                    else "there is no place at which it could start and doesn't"
+                )
+    return found, lacking
 
 
 def _doses(
@@ -140,6 +154,8 @@ def _doses(
             return
         start = unit(rows.mean(0))
     else:
+        if reading.behaviours[index - 1] != ENTRY and not len(reading.elsewhere(index)):
+            return
         start = onset_difference(reading, index, layer)
     if kind == TRAINED:
         smallest = start * norm * min(search.doses)

@@ -8,7 +8,7 @@ the RL model does later follows from it.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -92,6 +92,25 @@ def onset_classes(traces: Sequence[Trace], behaviours: Sequence[str]) -> OnsetCl
     return OnsetClasses(classes[1:], starts, possible)
 
 
+def without_start(
+    every: Sequence[tuple[int, int]],
+    possible: Collection[tuple[int, int]],
+    taken: Collection[tuple[int, int]],
+) -> list[tuple[int, int]]:
+    """Places at which a behaviour doesn't start, to be compared with its onsets.
+
+    Those at which only other behaviours could start, or, where any may start any sentence, those at
+    which this one doesn't.
+
+    Args:
+        every: (trace, token of onset-1) at which some behaviour could start.
+        possible: Those at which this one could.
+        taken: Those at which it does.
+    """
+    others = [place for place in every if place not in possible]
+    return others or [place for place in every if place not in taken]
+
+
 @dataclass(frozen=True)
 class OnsetReading:
     """The RL model's select traces, as both models read them.
@@ -113,15 +132,18 @@ class OnsetReading:
         return self.seen.residuals_at(model, layer, (self.onset == index).nonzero().flatten())
 
     def elsewhere(self, index: int) -> Int[Tensor, " place"]:
-        """Places at which some behaviour could start, but not that of a class."""
+        """Places at which some behaviour could start and that of a class doesn't; maybe none."""
         behaviour = self.behaviours[index - 1]
         keys = zip(self.seen.sequence.tolist(), self.seen.token.tolist(), strict=True)
         place_of = {key: place for place, key in enumerate(keys)}
-        found = []
-        for number, trace in enumerate(self.traces):
-            own = {o.token for o in trace.opportunities if o.behaviour == behaviour}
-            others = sorted({o.token for o in trace.opportunities} - own)
-            found += [place_of[number, t] for t in others if (number, t) in place_of]
+        told = [(n, o) for n, trace in enumerate(self.traces) for o in trace.opportunities]
+        own = [(n, o) for n, o in told if o.behaviour == behaviour]
+        others = without_start(
+            sorted({(n, o.token) for n, o in told}),
+            {(n, o.token) for n, o in own},
+            {(n, o.token) for n, o in own if o.taken},
+        )
+        found = [place_of[end] for end in others if end in place_of]
         return torch.tensor(found, dtype=torch.int64)
 
     def usual_opening(self, index: int, openings: Sequence[str]) -> str:

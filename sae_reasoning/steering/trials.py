@@ -204,10 +204,13 @@ def oracle_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
 
 
 def report_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
-    """Both ends of the gap, then every policy, kind of vector and budget with its controls."""
+    """Both ends of the gap, then every policy, kind of vector and budget with its controls.
+
+    At its end each model writes by itself, so its answers are graded by its own response format.
+    """
     trials = [
         Trial(BASE, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples),
-        Trial(RL, NOTHING, _NO_BUDGET, Policy(ALWAYS, SWAP), own.end_samples),
+        Trial(RL, NOTHING, _NO_BUDGET, Policy(NEVER), own.end_samples, writer=RL),
         *swap_trials(own, steering),
     ]
     for budget, oracle in zip(own.budgets, steering.thresholds["oracle"], strict=True):
@@ -289,8 +292,8 @@ def num_rollouts(own: HybridConfig) -> dict[str, int]:
     each = 2 + 3 * kinds + 1 + 2 * own.draws  # Of a budget, from token swap and cue words on.
     steered = unbudgeted + budgets * each
     return {
-        BASE: 2 * own.end_samples + own.samples * (swapped + steered),
-        RL: own.samples * swapped,
+        BASE: own.end_samples + own.samples * (swapped + steered),
+        RL: own.end_samples + own.samples * swapped,
     }
 
 

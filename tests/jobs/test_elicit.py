@@ -242,11 +242,16 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
 def test_another_table_of_the_hybrid_costs_no_rollouts(
     made_hybrid: Project, made: Project, tmp_path: Path
 ) -> None:
-    """And a hybrid of other traces isn't taken."""
+    """And a hybrid of other traces, or of other options than now, isn't taken."""
     project = made_hybrid.copy(tmp_path, "traces", "train", "rank", "hybrid")
     made.copy(tmp_path, "elicit")
     said = run(project)
     assert "elicit: base" not in said
+    assert set(table_of(project).intervention) >= {"hybrid"}
+    said = run(project, "hybrid.samples=7")
+    assert "without the hybrid; " in said and "hybrid.samples" in said
+    assert "hybrid" not in set(table_of(project).intervention)
+    run(project)
     assert set(table_of(project).intervention) >= {"hybrid"}
     manifest = project.results / "hybrid" / "manifest.json"
     fingerprint = read_json(project.results / "traces" / "manifest.json")["fingerprint"]
@@ -264,6 +269,11 @@ def test_another_table_of_the_hybrid_costs_no_rollouts(
         ("elicit.critique_rank=-1", r"elicit\.critique_rank=-1 must be 0 or more; try 16"),
         ("elicit.gate_rates=[]", r"elicit\.gate_rates=\[\] must be positive numbers; try"),
         ("elicit.rl_samples=1", r"elicit\.rl_samples=1 leaves nothing to compare; raise it to 2"),
+        (
+            "elicit.choose_problems=4",
+            r"elicit\.choose_problems=4 of 4 select problems leaves none to train biases, "
+            r"critiques, gate on; lower it to 2, or raise elicit\.select_problems and traces\.num",
+        ),
         ("elicit.hybrid_budget=0", r"elicit\.hybrid_budget=0.* must be a share above 0"),
     ],
 )

@@ -46,11 +46,12 @@ def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> N
     assert set(curves.budget) == {0.05, 0.3}
     assert found.share_steered.between(0, 1).all()
     assert (found.share_steered[found.policy == "base"] == 0).all()
-    assert (found.share_steered[found.policy == "rl"] == 1).all()
+    assert (found.share_steered[found.policy == "rl"] == 0).all()
     undefined = found[~found.defined]
     assert undefined.gap_recovered.isna().all()
     rollouts = read_table(folder / "generations.parquet")
-    assert set(rollouts.policy[rollouts.writer == "rl"]) == {"reverse-token-swap"}
+    assert set(rollouts.policy[rollouts.writer == "rl"]) == {"rl", "reverse-token-swap"}
+    assert set(rollouts.writer[rollouts.policy == "rl"]) == {"rl"}  # Hence graded as such.
     assert (rollouts.num_steered == rollouts.steered_positions.map(len)).all()
     assert rollouts.num_steered[rollouts.policy == "random"].sum() > 0
     splits = {
@@ -69,7 +70,7 @@ def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> N
 def test_the_ends_of_the_gap_are_what_each_model_says_alone(
     made_hybrid: Project, model: str
 ) -> None:
-    """Never steering is the base's generation, swapping every token the RL model's."""
+    """Never steering is the writer's generation."""
     cfg = compose([*made_hybrid.options])
     lm = load(getattr(cfg.pair, model), "cpu")
     rollouts = read_table(made_hybrid.results / "hybrid" / "generations.parquet")

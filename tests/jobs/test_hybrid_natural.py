@@ -97,3 +97,17 @@ def test_the_hybrid_stands_in_the_elicitation_table_with_its_controls(
     assert {"intervention", "control"} == set(own.role)
     assert "without the hybrid" not in said
     assert read_json(cfg.folder / "hybrid" / "choices.json")["timing"]["places"] > 0
+
+
+def test_every_kind_of_vector_is_tried_where_any_behaviour_may_start_any_sentence(
+    made: tuple[Config, str],
+) -> None:
+    cfg, said = made
+    choices = read_json(cfg.folder / "hybrid" / "choices.json")
+    found = {(one["kind"], one["behaviour"]) for one in choices["vectors"]}
+    left_out = choices["vectors left out"]
+    every = {(k, b) for k in cfg.hybrid.vectors for b in ("entry", *cfg.behaviours)}
+    assert found | {tuple(name.split(", ")) for name in left_out} == every
+    assert ("trained", "backtracking") in found
+    assert not any("no place" in reason for reason in left_out.values())
+    assert all(f"no vector: {name}; {reason}" in said for name, reason in left_out.items())

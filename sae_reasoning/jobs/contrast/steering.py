@@ -23,6 +23,7 @@ from sae_reasoning.jobs.contrast.sentences import sentence_at
 from sae_reasoning.jobs.contrast.setting import Setting
 from sae_reasoning.jobs.contrast.value import value_executions, worth_by_completion
 from sae_reasoning.records import BASE, REPORT, RL, SELECT, SPLITS, SentenceEnd
+from sae_reasoning.steering.timing import without_start
 from sae_reasoning.steering.vectors import (
     ASCENT,
     ONSET_PREDICTORS,
@@ -169,11 +170,7 @@ def _directions(
 
 
 def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, ...]]:
-    """Prefixes of the RL model's select traces at which the behaviour doesn't start.
-
-    Those at which only other behaviours could, or, where any may start any sentence, those at which
-    this one wasn't.
-    """
+    """Prefixes of the RL model's select traces at which the behaviour doesn't start."""
     rng = random.Random(f"elsewhere/{setting.own.seed}/{behaviour}")
     own = [p for p in setting.places if p.behaviour == behaviour]
     possible = {(p.trace, p.opportunity.token) for p in own}
@@ -184,8 +181,7 @@ def _elsewhere(setting: Setting, behaviour: str, most: int) -> list[tuple[int, .
         if trace.split == SELECT and trace.writer == RL
         for o in trace.opportunities
     ]
-    ends = [end for end in every if end not in possible]
-    ends = ends or [end for end in every if end not in taken]
+    ends = without_start(every, possible, taken)
     drawn = rng.sample(ends, min(len(ends), most))
     return [setting.traces[index].token_ids[: token + 1] for index, token in drawn]
 

@@ -12,10 +12,12 @@ killed run goes on from there; parts stand until the models, the problems or the
 whatever becomes of the hybrid.
 """
 
+from collections.abc import Mapping, Sequence
+
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, MissingInput, Stage, require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.plots import plot_elicitation
@@ -38,14 +40,19 @@ from sae_reasoning.rollouts.parts import keep_parts
 
 def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `elicit.parquet`, `elicit.png`, `missing.json`, `rollouts/` and `trained/`."""
-    with Stage(cfg.place("elicit"), cfg.settings("elicit"), _inputs(cfg)) as stage:
+    inputs, without = _inputs(cfg)
+    with Stage(cfg.place("elicit"), cfg.settings("elicit"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
         keep_parts(stage, ("rollouts", "trained"), HYBRID)
         setting = open_setting(cfg, stage.folder, console)
         console.plan("elicit", setting.lines())
         conditions, lacking = _conditions(setting)
-        table = _table(cfg, setting, conditions)
+        hybrid = []
+        if HYBRID in inputs:
+            made = read_table(cfg.place("hybrid") / "hybrid.parquet")
+            hybrid = hybrid_rows(made, cfg.elicit.hybrid_budget)
+        table = _table(cfg, setting, conditions, hybrid)
         write_table(stage.folder / "elicit.parquet", table)
         write_artifact(stage.folder / "missing.json", {"interventions": lacking})
         plot_elicitation(table, stage.folder / "elicit.png")
@@ -64,30 +71,25 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.tell(recovered_in_words(table))
     for name, parts in lacking.items():
         console.say(f"  left out: {name}; missing: {', '.join(parts)}")
-    if HYBRID in cfg.elicit.interventions and "hybrid" not in manifest.inputs:
-        console.say("elicit: without the hybrid; run `make hybrid`, then this again, to add it")
+    if without:
+        console.say(f"elicit: without the hybrid; {without}; then `make elicit` again adds it")
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest
 
 
-def _inputs(cfg: Config) -> dict[str, str]:
-    """Fingerprints of what is read; the hybrid's only where it's there."""
+def _inputs(cfg: Config) -> tuple[dict[str, str], str]:
+    """Fingerprints of what is read, the hybrid's only where it's up to date; and why it isn't."""
     now = outside_inputs(cfg)
     traces = require_stage(cfg.folder, "traces", cfg.settings("traces"), now).fingerprint
     inputs = models_in(cfg, now) | {"traces": traces}
-    if hybrid := _hybrid(cfg):
-        inputs["hybrid"] = hybrid.fingerprint
-    return inputs
-
-
-def _hybrid(cfg: Config) -> Manifest | None:
-    """The hybrid, where it's asked for, there, and of these traces (hence of these models)."""
-    found = Manifest.read(cfg.place("hybrid"))
-    traces = Manifest.read(cfg.place("traces"))
-    if HYBRID not in cfg.elicit.interventions or not found or not traces:
-        return None
-    return found if found.inputs.get("traces") == traces.fingerprint else None
+    if HYBRID not in cfg.elicit.interventions:
+        return inputs, ""
+    try:
+        hybrid = require_stage(cfg.folder, "hybrid", cfg.settings("hybrid"), now)
+    except MissingInput as refusal:
+        return inputs, str(refusal)
+    return inputs | {HYBRID: hybrid.fingerprint}, ""
 
 
 def _conditions(setting: Setting) -> tuple[list[Condition], dict[str, list[str]]]:
@@ -107,14 +109,16 @@ def _conditions(setting: Setting) -> tuple[list[Condition], dict[str, list[str]]
     return found, lacking
 
 
-def _table(cfg: Config, setting: Setting, conditions: list[Condition]) -> pd.DataFrame:
+def _table(
+    cfg: Config,
+    setting: Setting,
+    conditions: list[Condition],
+    hybrid: Sequence[Mapping[str, object]],
+) -> pd.DataFrame:
     own, baselines = cfg.elicit, {}
     for name, odds in setting.material.task.problem_baselines.items():
         by_problem = {problem.problem_id: odds(problem) for problem in setting.best_problems}
         baselines[name] = pd.Series(by_problem, dtype=float)
-    hybrid = []
-    if _hybrid(cfg):
-        hybrid = hybrid_rows(read_table(cfg.place("hybrid") / "hybrid.parquet"), own.hybrid_budget)
     return elicitation_table(
         conditions,
         ends_of(conditions, own.bootstrap, own.seed),

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from sae_reasoning.config import Config
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.lm.attach import Attachment
 from sae_reasoning.edges.lm.load import LanguageModel, expresses
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.elicitation.conditions import Condition, Cost, Prompting
-from sae_reasoning.elicitation.interventions import Material
+from sae_reasoning.elicitation.interventions import TRAINED, Material
 from sae_reasoning.opening import first_problems, open_task
 from sae_reasoning.records import BASE, REPORT, SELECT
 from sae_reasoning.rollouts.answers import answers
@@ -58,9 +58,8 @@ class Setting:
 
     @property
     def training(self) -> list[Problem]:
-        """Problems of the select split that trainings see: the others, where there are any."""
-        others = self.problems[SELECT][: -self.material.own.choose_problems]
-        return others or self.problems[SELECT]
+        """Problems of the select split that trainings see: the others."""
+        return self.problems[SELECT][: -self.material.own.choose_problems]
 
     def sampling(self, stream: str) -> Sampling:
         """How is sampled, under noise of a name; that of `rollouts` is common to all conditions."""
@@ -81,9 +80,21 @@ class Setting:
 
 
 def open_setting(cfg: Config, folder: Path, console: Console) -> Setting:
-    """Read what is needed; no model is loaded."""
+    """Read what is needed; no model is loaded.
+
+    Raises:
+        ConfigError: Something is to be trained, and no problem is left to train on.
+    """
     own, pair = cfg.elicit, LoadedPair(cfg.pair, cfg.device)
     problems = first_problems(cfg, {SELECT: own.select_problems, REPORT: own.report_problems})
+    trained, count = set(own.interventions) & TRAINED, len(problems[SELECT])
+    if trained and count <= own.choose_problems:
+        lower = f"lower it to {count // 2}, or " if count > 1 else ""
+        raise ConfigError(
+            f"elicit.choose_problems={own.choose_problems} of {count} select problems leaves none "
+            f"to train {', '.join(sorted(trained))} on; {lower}raise elicit.select_problems and "
+            "traces.num_problems"
+        )
     traces = read_traces(cfg.place("traces") / "traces.parquet")
     behaviours = own.behaviours or cfg.behaviours
     task = open_task(cfg, traces).with_openings(traces, behaviours)

@@ -75,12 +75,11 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         console.say("hybrid: both models read the RL model's select traces")
         reading = _read(cfg, behaviours, traces, pair, latents.reader)
         timing = fit_timing(reading, latents.reader, own.budgets, own.seed)
-        vectors = _vectors(cfg, reading, pair, latents, parts, console)
+        vectors, lacking = _vectors(cfg, reading, pair, latents, parts, console)
+        for name, reason in lacking.items():
+            console.say(f"  no vector: {name}; {reason}")
         if not vectors:
-            console.say(
-                "hybrid: no steering vectors, tokens are swapped alone; the two models' likeliest "
-                "tokens differ at no onset of the select split"
-            )
+            console.say("hybrid: no steering vectors, tokens are swapped alone")
         classes = len(reading.behaviours) + 1
         steered = Steered(pair, task, timing, cfg.layers, classes, own)
         run = partial(run_trials, steered, parts=parts, console=console)
@@ -116,6 +115,7 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         choices = {
             "timing": timing.found,
             "vectors": [vector.record() for kind in vectors.values() for vector in kind.values()],
+            "vectors left out": lacking,
             **sizes.tried,
             "shares on select": {
                 str(budget): dict(zip(reading.behaviours, each, strict=True))
@@ -292,8 +292,8 @@ def _vectors(
     latents: _Shortlisted,
     parts: Parts,
     console: Console,
-) -> dict[str, dict[str, Vector]]:
-    """Vectors of each kind and behaviour, where any makes what the RL model wrote likelier."""
+) -> tuple[dict[str, dict[str, Vector]], dict[str, str]]:
+    """Vectors by kind and behaviour, where any makes what the RL model wrote likelier; why not."""
     own = cfg.hybrid
 
     def continuations(places: Int[Tensor, " place"]) -> LogProbs:
@@ -319,15 +319,16 @@ def _vectors(
             rows = list(own_latents)[: own.onset_predictors]
         return dictionary.W_dec[rows].float().cpu()
 
-    def make() -> list[dict[str, Any]]:
+    def make() -> dict[str, Any]:
         console.say(f"hybrid: vectors ({', '.join(own.vectors)})")
         search = VectorSearch(
             own.vectors, cfg.layers, own.doses, own.places, own.steps, own.lr, own.seed
         )
-        found = choose_vectors(reading, search, continuations, directions)
-        return [vector.record() for vector in found]
+        found, lacking = choose_vectors(reading, search, continuations, directions)
+        return {"vectors": [vector.record() for vector in found], "lacking": lacking}
 
-    return by_kind([Vector.of(record) for record in parts.json("vectors", make)])
+    made = parts.json("vectors", make)
+    return by_kind([Vector.of(record) for record in made["vectors"]]), made["lacking"]
 
 
 def _openings(task: Task, reading: OnsetReading) -> dict[str, str]:
