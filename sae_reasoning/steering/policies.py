@@ -1,7 +1,8 @@
 """Who decides, at every token that a base model writes, whether it's steered, and how.
 
 *When*: `never`; `always`; `random`, at a share of tokens; `differs`, where the base's and the RL
-model's likeliest next tokens differ, by more than a threshold; `oracle`, where they do and the RL
+model's likeliest next tokens differ, by more than a threshold; `random-differs`, at a share of the
+tokens at which they differ; `oracle`, where they do and the RL
 model's latents say that a behaviour starts, and which; `gate`, where the base's own latents
 foresee that, without the RL model. *How*: `vector` adds the behaviour's steering vector to the
 base's residual; `scale` makes the residual as long as `vector` would, and leaves its direction;
@@ -23,15 +24,16 @@ from sae_reasoning.steering.noise import keyed_sampler
 from sae_reasoning.steering.readout import ClassifyOnsets, Foresee
 from sae_reasoning.steering.vectors import Steer
 
-NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE = (
+NEVER, ALWAYS, RANDOM, DIFFERS, RANDOM_DIFFERS, ORACLE, GATE = (
     "never",
     "always",
     "random",
     "differs",
+    "random-differs",
     "oracle",
     "gate",
 )
-WHENS = (NEVER, ALWAYS, RANDOM, DIFFERS, ORACLE, GATE)
+WHENS = (NEVER, ALWAYS, RANDOM, DIFFERS, RANDOM_DIFFERS, ORACLE, GATE)
 VECTOR, SCALE, SWAP, WRITE = "vector", "scale", "swap", "write"
 HOWS = (VECTOR, SCALE, SWAP, WRITE)
 
@@ -55,7 +57,8 @@ class Policy:
         how: One of `HOWS`.
         threshold: Of `differs`, `oracle` and `gate`, the divergence in nats, measured or foreseen,
             above which they steer.
-        shares: Of `random`, the share of tokens at which each behaviour is steered to.
+        shares: Of `random`, the share of tokens at which each behaviour is steered to; of
+            `random-differs`, of the tokens at which the models differ.
         vectors: Of `vector` and `scale`, what is added for each behaviour; where it's None nothing
             is done.
         words: Of `write`, the tokens of each behaviour's opening; empty ones do nothing.
@@ -144,7 +147,7 @@ class RowPolicies:
         Args:
             policies: What a row may follow.
             policy_of_row: Which of them each row does.
-            random_keys: Of each row's noise, for what `random` draws.
+            random_keys: Of each row's noise, for what is drawn at random.
             num_behaviours: Classes of behaviours, none included.
             d_model: Width of the residual.
             by_rl: What the RL model's latents say.
@@ -233,13 +236,14 @@ class RowPolicies:
         def rows_of(name: str) -> Tensor:
             return when == WHENS.index(name)
 
-        if (own := rows_of(RANDOM)).any():
+        if (own := rows_of(RANDOM) | rows_of(RANDOM_DIFFERS)).any():
             drawn = self._at_random(self._log_shares[which], at, step)
             behaviour = torch.where(own, drawn, behaviour)
-        by_difference = rows_of(ORACLE) | rows_of(DIFFERS)
+        by_difference = rows_of(ORACLE) | rows_of(DIFFERS) | rows_of(RANDOM_DIFFERS)
         asked = rows_of(ALWAYS)
         if by_difference.any():
             differs, by = (x.cpu() for x in disagreement(base.logits, rl.logits))
+            behaviour = torch.where(rows_of(RANDOM_DIFFERS) & ~differs, 0, behaviour)
             behaviour = torch.where(rows_of(DIFFERS) & differs & (by > threshold), 1, behaviour)
             asked = asked | (rows_of(ORACLE) & differs & (by > threshold))
         if asked.any():

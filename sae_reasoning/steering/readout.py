@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -53,6 +53,15 @@ class Readout:
     def __call__(self, latents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch behaviour"]:
         """Log-probabilities of the classes."""
         return (latents.to(self.weights) @ self.weights + self.bias).log_softmax(-1)
+
+    def record(self) -> dict[str, Any]:
+        """In JSON's types, exactly."""
+        return {"weights": self.weights.tolist(), "bias": self.bias.tolist()}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Readout":
+        """From its record."""
+        return cls(torch.tensor(record["weights"]), torch.tensor(record["bias"]))
 
 
 def fit_readout(

@@ -1,7 +1,10 @@
 """How much of the accuracy gap between two models a policy recovers.
 
-Of accuracies over the same problems, as `stats.gaps` has it. Where the interval of RL − base holds
-0 there's no gap to recover, and nothing is said.
+Of accuracies over the same problems, as `stats.gaps` has it: those that have a grade under the
+policy and under both ends. Where the interval of RL − base holds 0 there's no gap to recover, and
+nothing is said.
+
+Of each policy and vector one budget is tested, the largest, which no result has chosen.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +15,7 @@ from jaxtyping import Float
 
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.stats import (
+    benjamini_hochberg,
     bootstrap_of_sums,
     gap_between,
     gap_recovered,
@@ -27,19 +31,20 @@ ALL = "all"
 NOTHING = "-"
 """The vector of a policy that adds none."""
 CURVES = (
-    "token-swap reverse-token-swap oracle latent cue-word random random-vector random-category "
-    "magnitude-only"
+    "token-swap oracle latent cue-word random random-vector random-category magnitude-only"
 ).split()
-"""Policies whose budgets make a curve, as they are listed."""
+"""Policies whose budgets make a curve of what they recover, as they are listed."""
 REVERSED = "reverse-token-swap"
-"""The policy under which the RL model writes: what it leaves of the gap, not what it recovers."""
+"""The policy under which the RL model writes: what it leaves of the gap, not what it recovers, so
+that it has no such curve."""
+LEVEL = 0.05
+"""False discovery rate at which a policy is said to recover some of the gap."""
 KEYS = ["policy", "vector", "budget"]
 COLUMNS = [
     *("policy", "vector", "budget", "share_steered", "accuracy", "gap_recovered", "low", "high"),
     *("n", "behaviour", "defined", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high"),
     *("oracle_bits", "repeated_3grams", "compression", "truncated", "length", "rollouts"),
-    "draws",
-    "steered_positions",
+    *("draws", "steered_positions", "p", "q"),
 ]
 
 
@@ -53,8 +58,10 @@ def recovery(
 ) -> pd.DataFrame:
     """One row a policy, vector, budget and set of problems; `COLUMNS`.
 
-    `n` is the problems, `low` and `high` bound the gap recovered at 95 %, and `gap` is RL − base on
-    the same problems. `share_steered` is over all predicted tokens, `steered_positions` the median
+    `n` is the problems that have a grade under the policy and under both ends; accuracy, gap
+    recovered (`low` and `high` bound it at 95 %) and `gap` (RL − base) are of these. `p` is of the
+    gap recovered against 0; `q` is Benjamini-Hochberg's over the policies and vectors of a set of
+    problems, each at its largest budget, and NaN elsewhere. `share_steered` is over all predicted tokens, `steered_positions` the median
     of those of a rollout. `oracle_bits` is the entropy, in bits a token, of which behaviour the
     policy steers to, if to any, where the RL model decides.
 
@@ -93,11 +100,14 @@ def recovery(
             np.sum([own for (policy, _, _), own in sums.items() if policy == end], axis=0)
             for end in (BASE, RL)
         )
-        gap = gap_between(base, rl, num_resamples, seed)
         for name, part in grouped:
-            share = gap_recovered(sums[name], base, rl, num_resamples, seed)
-            accuracy = bootstrap_of_sums(sums[name], level_of, num_resamples, seed)
-            accuracy = widen_flat(accuracy, len(problems))
+            each = (sums[name], base, rl)
+            is_graded = np.all([own[:, 1] > 0 for own in each], axis=0)
+            own, low_end, high_end = (one[is_graded] for one in each)
+            gap = gap_between(low_end, high_end, num_resamples, seed)
+            share = gap_recovered(own, low_end, high_end, num_resamples, seed)
+            accuracy = bootstrap_of_sums(own, level_of, num_resamples, seed)
+            accuracy = widen_flat(accuracy, len(own))
             found.append(
                 dict(zip(KEYS, name, strict=True))
                 | {
@@ -106,7 +116,7 @@ def recovery(
                     "gap_recovered": share.value,
                     "low": share.low,
                     "high": share.high,
-                    "n": len(problems),
+                    "n": len(own),
                     "behaviour": behaviour,
                     "defined": is_gap(gap),
                     "accuracy_low": accuracy.low,
@@ -122,9 +132,24 @@ def recovery(
                     "rollouts": len(part),
                     "steered_positions": float(part.num_steered.median()),
                     "draws": part.draw.nunique(),
+                    "p": share.p,
+                    "q": float("nan"),
                 }
             )
-    return pd.DataFrame(found, columns=COLUMNS)
+    table = pd.DataFrame(found, columns=COLUMNS)
+    for _, rows in at_largest_budget(table).groupby("behaviour", sort=False):
+        table.loc[rows.index, "q"] = benjamini_hochberg(rows.p.to_numpy(float))
+    return table
+
+
+def at_largest_budget(found: pd.DataFrame) -> pd.DataFrame:
+    """Of each set of problems, policy and vector that may recover the gap, the row that's tested.
+
+    The largest budget is fixed beforehand, so nothing is chosen by what it recovers.
+    """
+    tried = found[~found.policy.isin([BASE, RL, REVERSED])]
+    order = tried.sort_values("budget", kind="stable", na_position="first")
+    return order.drop_duplicates(["behaviour", "policy", "vector"], keep="last").sort_index()
 
 
 def decision_bits(counts: Float[np.ndarray, " outcome"]) -> float:
@@ -152,13 +177,16 @@ def _graded(part: pd.DataFrame, num_problems: int) -> Float[np.ndarray, "problem
 def findings(found: pd.DataFrame, behaviour: str = ALL) -> pd.DataFrame:
     """For people: each policy and vector in a row, gap recovered at each share steered.
 
-    Accuracy is that of its best budget; beside each share stands the median of positions steered in
-    a rollout.
+    Accuracy and q are those of its largest budget; beside each share stands the median of positions
+    steered in a rollout.
     """
     rows = []
     shown = found[found.behaviour == behaviour]
     for (policy, vector), part in shown.groupby(["policy", "vector"], sort=False):
-        row = {"policy": policy, "vector": vector, "accuracy": f"{part.accuracy.max():.2f}"}
+        part = part.sort_values("budget", kind="stable", na_position="first")
+        last = part.iloc[-1]
+        row = {"policy": policy, "vector": vector, "accuracy": f"{last.accuracy:.2f}"}
+        row["q"] = "–" if np.isnan(last.q) else f"{last.q:.2g}"
         for number, one in enumerate(part.sort_values("share_steered").itertuples(), 1):
             recovered = bounded(one.gap_recovered, one.low, one.high) if one.defined else "no gap"
             where = f"{one.share_steered:.1%} ({one.steered_positions:g})"
@@ -168,28 +196,25 @@ def findings(found: pd.DataFrame, behaviour: str = ALL) -> pd.DataFrame:
 
 
 def recovered_in_words(found: pd.DataFrame) -> str:
-    """Which policies recover some of the gap at some budget, by their 95 % intervals; which none.
+    """Which policies recover some of the gap at their largest budget, all tested at once; which none.
 
     Args:
         found: As `recovery` makes it.
     """
-    shown = found[(found.behaviour == ALL) & ~found.policy.isin([BASE, RL, REVERSED])]
+    shown = at_largest_budget(found[found.behaviour == ALL])
     if shown.empty:
         return "No policy was tried."
     if not shown.defined.any():
         return "The models' accuracies don't differ significantly, so there is no gap to recover."
-    some = shown.assign(some=shown.low > 0).groupby(["policy", "vector"], sort=False).some.any()
-    names = [
-        " with ".join(dict.fromkeys(part for part in key if part != NOTHING)) for key in some.index
-    ]
+    some = (shown.q <= LEVEL) & (shown.gap_recovered > 0)
+    keys = zip(shown.policy, shown.vector, strict=True)
+    names = [" with ".join(dict.fromkeys(part for part in key if part != NOTHING)) for key in keys]
     recover = [name for name, is_some in zip(names, some, strict=True) if is_some]
     rest = [name for name, is_some in zip(names, some, strict=True) if not is_some]
+    test = f"q ≤ {LEVEL:g} over {len(shown)}, each at its largest budget"
     if not recover:
-        return f"None of the gap is significantly recovered (95 % CI above 0) by {', '.join(rest)}."
-    said = (
-        "Some of the gap is recovered (95 % CI above 0 at one budget or more) by "
-        f"{', '.join(recover)}"
-    )
+        return f"None of the gap is significantly recovered ({test}) by {', '.join(rest)}."
+    said = f"Some of the gap is recovered ({test}) by {', '.join(recover)}"
     return f"{said}; not by {', '.join(rest)}." if rest else f"{said}."
 
 

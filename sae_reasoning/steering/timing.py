@@ -22,6 +22,7 @@ from sae_reasoning.steering.readout import (
     Foresight,
     LatentReader,
     OnsetClassifier,
+    Readout,
     fit_divergence,
     fit_readout,
 )
@@ -179,6 +180,39 @@ class Timing:
     by_base: Foresight
     thresholds: dict[str, list[float]]
     found: dict[str, Any]
+
+    def record(self) -> dict[str, Any]:
+        """In JSON's types, exactly; a threshold below all is None."""
+        base = self.by_base
+        return {
+            "by_rl": self.by_rl.readout.record(),
+            "by_base": base.readout.record(),
+            "divergence": {"weights": base.weights.tolist(), "bias": base.bias},
+            "thresholds": {
+                when: [value if math.isfinite(value) else None for value in values]
+                for when, values in self.thresholds.items()
+            },
+            "found": self.found,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any], reader: LatentReader) -> "Timing":
+        """From its record, and the reader of the latents that it was fitted on."""
+        divergence = record["divergence"]
+        return cls(
+            OnsetClassifier(reader, Readout.of(record["by_rl"])),
+            Foresight(
+                reader,
+                Readout.of(record["by_base"]),
+                torch.tensor(divergence["weights"]),
+                divergence["bias"],
+            ),
+            {
+                when: [-math.inf if value is None else value for value in values]
+                for when, values in record["thresholds"].items()
+            },
+            record["found"],
+        )
 
 
 def fit_timing(

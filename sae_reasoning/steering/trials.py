@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import factorial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sae_reasoning.steering.policies import (
     NEVER,
     ORACLE,
     RANDOM,
+    RANDOM_DIFFERS,
     SCALE,
     SWAP,
     WRITE,
@@ -31,7 +33,11 @@ from sae_reasoning.steering.vectors import Steer
 
 TOKEN_SWAP, REVERSE_SWAP = "token-swap", "reverse-token-swap"
 """The RL model's tokens in text of the base, and the base's in text of the RL model."""
-DIVERGING, WHEREVER, AT_RANDOM = "most divergent", "wherever they differ", "random positions"
+DIVERGING, WHEREVER, AT_RANDOM = (
+    "most divergent",
+    "wherever they differ",
+    "at random where they differ",
+)
 """Where tokens are swapped."""
 RANDOM_CATEGORY, MAGNITUDE = "random-category", "magnitude-only"
 _NO_BUDGET = float("nan")
@@ -178,6 +184,7 @@ class Steering:
         vectors: By kind and behaviour.
         sizes: Chosen on the select split.
         thresholds: Of `oracle`, `gate` and `differs`, for each budget.
+        differs: Share of tokens at which the models' likeliest next tokens differ.
         shares: By budget, of tokens at which `random` steers to each behaviour.
         words: Tokens of each behaviour's opening; none where openings aren't known.
     """
@@ -186,6 +193,7 @@ class Steering:
     vectors: Vectors
     sizes: Sizes
     thresholds: Mapping[str, Sequence[float]]
+    differs: float
     shares: Mapping[float, Sequence[float]]
     words: Sequence[Sequence[int]]
 
@@ -249,33 +257,36 @@ def vector_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
         at_oracle = Policy(ORACLE, threshold=oracle, vectors=steering.of(best))
         policies.append((MAGNITUDE, f"as large as {best}", replace(at_oracle, how=SCALE)))
         trials += [Trial(name, vector, budget, p, own.samples) for name, vector, p in policies]
-        for draw in range(own.draws):
-            drawn = {
-                ("random-vector", f"random, as large as {best}"): _random,
-                (RANDOM_CATEGORY, f"{best} of another behaviour"): other_category,
-            }
-            for (name, vector), control in drawn.items():
-                vectors = control(steering.of(best), own.seed, draw)
-                if any(one is not None for one in vectors):
-                    rule = replace(at_oracle, vectors=vectors)
-                    trials.append(Trial(name, vector, budget, rule, own.samples, draw))
+        drawn = {
+            ("random-vector", f"random, as large as {best}"): [
+                _random(steering.of(best), own.seed, draw) for draw in range(own.draws)
+            ],
+            (RANDOM_CATEGORY, f"{best} of another behaviour"): other_categories(
+                steering.of(best), own.seed, own.draws
+            ),
+        }
+        for (name, vector), draws in drawn.items():
+            for draw, vectors in enumerate(draws):
+                rule = replace(at_oracle, vectors=vectors)
+                trials.append(Trial(name, vector, budget, rule, own.samples, draw))
     return trials
 
 
 def swap_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
     """Tokens of one model in text of the other, both ways, at rising budgets.
 
-    Where the likeliest tokens differ, the most divergent places first; at random positions, as a
-    control; and wherever they differ.
+    Where the likeliest tokens differ, the most divergent places first; as a control, as many of
+    these places at random, by what the select split's traces say; and wherever they differ.
     """
     trials = []
     for name, writer in ((TOKEN_SWAP, BASE), (REVERSE_SWAP, RL)):
         rules = [(WHEREVER, _NO_BUDGET, Policy(DIFFERS, SWAP))]
         for budget, threshold in zip(own.budgets, steering.thresholds["differs"], strict=True):
-            shares = [budget, *[0.0] * (len(steering.behaviours) - 1)]
+            among = min(budget / steering.differs, 1.0) if steering.differs else 1.0
+            shares = [among, *[0.0] * (len(steering.behaviours) - 1)]
             rules += [
                 (DIVERGING, budget, Policy(DIFFERS, SWAP, threshold)),
-                (AT_RANDOM, budget, Policy(RANDOM, SWAP, shares=shares)),
+                (AT_RANDOM, budget, Policy(RANDOM_DIFFERS, SWAP, shares=shares)),
             ]
         trials += [
             Trial(name, where, budget, rule, own.samples, writer=writer)
@@ -285,7 +296,7 @@ def swap_trials(own: HybridConfig, steering: Steering) -> list[Trial]:
 
 
 def num_rollouts(own: HybridConfig) -> dict[str, int]:
-    """Rollouts a report problem by writer, if every vector and opening is found."""
+    """Rollouts a report problem by writer, if every vector, opening and draw is found."""
     budgets, kinds = len(own.budgets), len(own.vectors)
     swapped = 1 + 2 * budgets
     unbudgeted = 2  # Always the best vectors, and one bias.
@@ -297,17 +308,24 @@ def num_rollouts(own: HybridConfig) -> dict[str, int]:
     }
 
 
-def other_category(steering: Sequence[Steer | None], seed: int, draw: int) -> list[Steer | None]:
-    """Another behaviour's vector in the place of each; none where only one has a vector."""
-    having = [number for number, one in enumerate(steering) if one is not None]
-    found: list[Steer | None] = [None] * len(steering)
-    if len(having) < 2:
-        return found
-    rng = np.random.default_rng((seed, 37, draw))
-    order = rng.permutation(having).tolist()
-    for place, other in zip(order, [*order[1:], order[0]], strict=True):  # One cycle: none stays.
-        found[place] = steering[other]
-    return found
+def other_categories(
+    steering: Sequence[Steer | None], seed: int, draws: int
+) -> list[list[Steer | None]]:
+    """Another behaviour's vector in the place of each, every time otherwise.
+
+    Each draw is one cycle of the vectors, so none stays. Of n there are (n − 1)! cycles, and no
+    more draws than that; none of one vector alone.
+    """
+    first, *rest = [number for number, one in enumerate(steering) if one is not None] or [-1]
+    found: dict[tuple[int, ...], list[Steer | None]] = {}
+    rng, most = np.random.default_rng((seed, 37)), min(draws, factorial(len(rest)))
+    while rest and len(found) < most:
+        order = [first, *rng.permutation(rest).tolist()]
+        swapped: list[Steer | None] = [None] * len(steering)
+        for place, other in zip(order, [*order[1:], first], strict=True):
+            swapped[place] = steering[other]
+        found.setdefault(tuple(order), swapped)
+    return list(found.values())
 
 
 def _random(steering: Sequence[Steer | None], seed: int, draw: int) -> list[Steer | None]:

@@ -62,24 +62,24 @@ def test_residuals_are_those_of_the_last_token(lm) -> None:
             assert torch.allclose(found.residuals[layer][place], expected, atol=1e-5)
 
 
-def test_gradients_under_a_push_are_those_of_the_pushed_model(lm) -> None:
-    push = torch.randn(32, generator=torch.Generator().manual_seed(3))
-    for found in onset_gradients(lm, PREFIXES, WANTED, [1], 10, pushes={1: push}):
+def test_gradients_under_a_vector_are_those_of_the_vectored_model(lm) -> None:
+    vector = torch.randn(32, generator=torch.Generator().manual_seed(3))
+    for found in onset_gradients(lm, PREFIXES, WANTED, [1], 10, vectors={1: vector}):
         for place, row in enumerate(found.rows):
-            expected = _log_probability(lm, row, 1, push)
+            expected = _log_probability(lm, row, 1, vector)
             assert found.log_probability[place].item() == pytest.approx(expected, abs=1e-5)
             gradient = found.gradients[1][place]
             step = 1e-2 * gradient / gradient.norm()
-            up, down = (_log_probability(lm, row, 1, push + s) for s in (step, -step))
+            up, down = (_log_probability(lm, row, 1, vector + s) for s in (step, -step))
             assert up - down == pytest.approx(float(gradient.norm()) * 2e-2, rel=0.02, abs=1e-6)
 
 
 def test_the_mean_slope_weighs_every_prefix_alike(lm) -> None:
-    push = torch.zeros(32)
+    vector = torch.zeros(32)
     found = list(onset_gradients(lm, PREFIXES, [[(5,)]] * 3, [1], 10))
     each = torch.cat([one.gradients[1] for one in found])
     assert len(found) > 1
-    torch.testing.assert_close(mean_slope(lm, PREFIXES, [(5,)], 1, 10, push), each.mean(0))
+    torch.testing.assert_close(mean_slope(lm, PREFIXES, [(5,)], 1, 10, vector), each.mean(0))
 
 
 @pytest.mark.parametrize("family", ["tiny_pair", "tiny_neox_pair"])

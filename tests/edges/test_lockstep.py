@@ -116,23 +116,23 @@ def test_swapping_every_token_is_the_other_models_generation(pair: PairConfig) -
     assert swapped != alone(base)
 
 
-def test_a_push_of_nothing_changes_nothing(pair: PairConfig) -> None:
+def test_a_steering_vector_of_nothing_changes_nothing(pair: PairConfig) -> None:
     base, rl = both(pair, double=True)
 
-    def push(rows: Tensor, *_: object) -> Decided:
+    def steer(rows: Tensor, *_: object) -> Decided:
         decided = nothing(rows)
         decided.layer[:] = rows % 2
         return decided
 
-    assert together(base, rl, push) == alone(base)
+    assert together(base, rl, steer) == alone(base)
 
 
-def test_a_push_is_the_same_edit_of_a_plain_generation(pair: PairConfig) -> None:
-    """Rows of one parity, after one block; what comes later sees the pushed state."""
+def test_a_steering_vector_is_the_same_edit_of_a_plain_generation(pair: PairConfig) -> None:
+    """Rows of one parity, after one block; what comes later sees the steered state."""
     base, rl = both(pair, double=True)
     change = 3 * torch.randn(32, generator=torch.Generator().manual_seed(0))
 
-    def push(rows: Tensor, *_: object) -> Decided:
+    def steer(rows: Tensor, *_: object) -> Decided:
         decided = nothing(rows)
         decided.layer[rows % 2 == 1] = 1
         decided.change[:] = change
@@ -141,10 +141,10 @@ def test_a_push_is_the_same_edit_of_a_plain_generation(pair: PairConfig) -> None
     def edit(resid: Tensor, rows: Tensor) -> Tensor:
         return torch.where((rows % 2 == 1)[:, None], resid + change.to(resid), resid)
 
-    pushed = together(base, rl, push)
-    assert pushed == alone(base, edits={1: edit})
-    assert pushed[::2] == alone(base)[::2]
-    assert pushed[1::2] != alone(base)[1::2]
+    steered = together(base, rl, steer)
+    assert steered == alone(base, edits={1: edit})
+    assert steered[::2] == alone(base)[::2]
+    assert steered[1::2] != alone(base)[1::2]
 
 
 def test_rows_under_different_policies_are_what_each_is_alone(pair: PairConfig) -> None:
@@ -249,7 +249,7 @@ def test_a_residual_that_is_scaled_keeps_its_direction_and_gets_the_length(
     """Whatever is added, what counts is how long the residual gets."""
     base, rl = both(pair, double=True)
 
-    def push(size: float, *, is_scaled: bool) -> list[tuple[int, ...]]:
+    def steer(size: float, *, is_scaled: bool) -> list[tuple[int, ...]]:
         def policy(rows: Tensor, _step: int, own: View, _other: View) -> Decided:
             decided = nothing(rows)
             decided.layer[:], decided.is_scaled[:] = 1, is_scaled
@@ -258,9 +258,9 @@ def test_a_residual_that_is_scaled_keeps_its_direction_and_gets_the_length(
 
         return together(base, rl, policy, temperature=_COLD)
 
-    thrice = push(2.0, is_scaled=False)
-    assert push(-4.0, is_scaled=True) == push(2.0, is_scaled=True) == thrice
-    assert push(-4.0, is_scaled=False) != thrice  # Turned round.
-    assert push(-2.0, is_scaled=True) == together(
+    thrice = steer(2.0, is_scaled=False)
+    assert steer(-4.0, is_scaled=True) == steer(2.0, is_scaled=True) == thrice
+    assert steer(-4.0, is_scaled=False) != thrice  # Turned round.
+    assert steer(-2.0, is_scaled=True) == together(
         base, rl, lambda rows, *_: nothing(rows), temperature=_COLD
     )

@@ -40,7 +40,9 @@ def test_every_policy_has_its_rows_on_report_problems(made_hybrid: Project) -> N
         "reverse-token-swap",
     } | (set(found.policy) & {"random-category"})
     swaps = found[found.policy.isin(["token-swap", "reverse-token-swap"])]
-    assert {"wherever they differ", "most divergent", "random positions"} <= set(swaps.vector)
+    assert {"wherever they differ", "most divergent", "at random where they differ"} <= set(
+        swaps.vector
+    )
     curves = found[found.policy.isin(["oracle", "latent", "random"])]
     assert set(curves.vector) <= {"sae", "mean-difference", "trained"}
     assert set(curves.budget) == {0.05, 0.3}
@@ -102,6 +104,7 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
     killed = again.run("hybrid", die_at=4)
     assert killed.code == -9, killed.output
     (partial,) = again.results.glob("hybrid.partial-*")
+    assert (partial / "parts" / "timing.json").exists()
     assert (partial / "parts" / "vectors.json").exists()
     resumed = again.run("hybrid")
     assert resumed.code == 0, resumed.output

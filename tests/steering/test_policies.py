@@ -14,6 +14,7 @@ from sae_reasoning.steering.policies import (
     NEVER,
     ORACLE,
     RANDOM,
+    RANDOM_DIFFERS,
     SCALE,
     SWAP,
     WRITE,
@@ -133,6 +134,14 @@ def test_random_times_have_their_shares_and_depend_on_the_row_alone() -> None:
     _, alone = decide([policy], [A] * 7, [B] * 7, [[0.0, 0.0]] * 7, steps)
     for together, apart in zip(found, alone, strict=True):
         assert together.layer[:7].tolist() == apart.layer.tolist()
+
+
+def test_at_random_where_models_differ_nothing_is_swapped_where_they_agree() -> None:
+    policy, count, steps = Policy(RANDOM_DIFFERS, SWAP, shares=(0.4, 0.0)), 400, 5
+    _, found = decide([policy], [A] * count, [A, B] * (count // 2), [[0.0, 0.0]] * count, steps)
+    swapped = torch.stack([decision.is_swapped for decision in found])
+    assert not swapped[:, ::2].any()
+    assert float(swapped[:, 1::2].float().mean()) == pytest.approx(0.4, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,21 @@ import pytest
 
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.steering.recovery import (
+    at_largest_budget,
     decision_bits,
     findings,
+    gap_curves,
     left_in_words,
     recovered_in_words,
     recovery,
 )
 
 
-def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
-    """Grades of each policy, problem by problem."""
+Grades = dict[str, list[list[int]]] | dict[str, list[list[int | None]]]
+
+
+def rollouts(right: Grades) -> pd.DataFrame:
+    """Grades of each policy, problem by problem; None where there is none."""
     return pd.DataFrame(
         [
             {
@@ -26,7 +31,7 @@ def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
                 "budget": math.nan if policy in (BASE, RL) else 0.1,
                 "draw": 0,
                 "problem_id": f"p{problem}",
-                "correct": bool(grade),
+                "correct": None if grade is None else bool(grade),
                 "truncated": False,
                 "num_tokens": 9,
                 "num_steered": 2 if policy == "oracle" else 0,
@@ -41,7 +46,7 @@ def rollouts(right: dict[str, list[list[int]]]) -> pd.DataFrame:
     )
 
 
-def table(right: dict[str, list[list[int]]], uses: dict[str, set[str]] | None = None):
+def table(right: Grades, uses: dict[str, set[str]] | None = None):
     found = recovery(rollouts(right), uses or {}, ["backtracking"], num_resamples=500, seed=0)
     return found.set_index(["policy", "behaviour"])
 
@@ -85,8 +90,8 @@ def test_words_name_the_policies_that_recover_some_of_the_gap_and_those_that_do_
     grades = {BASE: [[0, 1]] * MANY, RL: [[1]] * MANY}
     found = table(grades | {"oracle": [[1]] * MANY, "latent": [[0, 1]] * MANY})
     assert recovered_in_words(found.reset_index()) == (
-        "Some of the gap is recovered (95 % CI above 0 at one budget or more) by oracle; not by "
-        "latent."
+        "Some of the gap is recovered (q ≤ 0.05 over 2, each at its largest budget) by oracle; not "
+        "by latent."
     )
 
 
@@ -94,10 +99,11 @@ def test_words_deny_nothing_where_all_policies_recover_some_or_none_does() -> No
     ends = {BASE: [[0, 1]] * MANY, RL: [[1]] * MANY}
     every, none = (table(ends | {"oracle": own * MANY}) for own in ([[1]], [[0, 1]]))
     assert recovered_in_words(every.reset_index()) == (
-        "Some of the gap is recovered (95 % CI above 0 at one budget or more) by oracle."
+        "Some of the gap is recovered (q ≤ 0.05 over 1, each at its largest budget) by oracle."
     )
     assert recovered_in_words(none.reset_index()) == (
-        "None of the gap is significantly recovered (95 % CI above 0) by oracle."
+        "None of the gap is significantly recovered (q ≤ 0.05 over 1, each at its largest budget) "
+        "by oracle."
     )
     assert recovered_in_words(table(ends).reset_index()) == "No policy was tried."
 
@@ -135,5 +141,53 @@ def test_what_the_bases_tokens_leave_of_the_gap_is_said_apart() -> None:
     assert left_in_words(found).startswith(
         "With the base's tokens in the RL model's text, of the gap is left: 0.5"
     )
+    assert gap_curves(found).empty
     level = recovery(rollouts({**grades, RL: [[0]] * MANY}), {}, [], num_resamples=100, seed=0)
     assert left_in_words(level) == ""
+
+
+def test_a_gap_is_recovered_on_the_problems_that_are_graded_under_all_three() -> None:
+    """The oracle has no grade where the base fails, so it recovers nothing of what is graded."""
+    half = MANY // 2
+    found = table(
+        {
+            BASE: [[1, 0]] * half + [[0, 0]] * half,
+            RL: [[1, 1]] * (MANY - 1) + [[None, None]],
+            "oracle": [[1, 0]] * half + [[None, None]] * half,
+            "latent": [[1, 0]] * MANY,
+        }
+    )
+    own = found.loc["oracle", "all"]
+    assert (own.n, own.gap, own.gap_recovered, own.accuracy) == (half, 0.5, 0, 0.5)
+    assert found.loc[("latent", "all"), "n"] == MANY - 1
+    none = table({BASE: [[0]] * 3, RL: [[1]] * 3, "oracle": [[None]] * 3}).loc["oracle", "all"]
+    assert none.n == 0 and not none.defined and np.isnan([none.accuracy, none.gap, none.q]).all()
+
+
+def test_the_largest_budget_is_tested_over_all_policies_at_once() -> None:
+    """Luck at a small budget says nothing, nor does luck of one policy in many."""
+    rng = np.random.default_rng(0)
+    ends = {BASE: [[0, 1]] * MANY, RL: [[1, 1]] * MANY}
+    by_budget = [
+        rollouts(ends),
+        rollouts({"oracle": [[1, 1]] * MANY}),
+        rollouts({"oracle": [[0, 1]] * MANY}).assign(budget=0.5),
+        rollouts({"latent": [[1, 1]] * (MANY - 2) + [[0, 1]] * 2}),
+        *(
+            rollouts({"random": rng.integers(0, 2, (MANY, 2)).tolist()}).assign(vector=f"v{n}")
+            for n in range(8)
+        ),
+    ]
+    found = recovery(pd.concat(by_budget), {}, [], num_resamples=500, seed=0)
+    tested = at_largest_budget(found)
+    assert found.q.notna().sum() == len(tested) == 10
+    assert (tested.q >= tested.p - 1e-12).all() and (tested.q > tested.p).any()
+    (budget,) = tested.budget[tested.policy == "oracle"]
+    assert budget == 0.5
+    said = recovered_in_words(found)
+    assert said.startswith(
+        "Some of the gap is recovered (q ≤ 0.05 over 10, each at its largest budget) by latent; "
+        "not by oracle, random with v0, "
+    )
+    people = findings(found).set_index("policy")
+    assert people.accuracy["oracle"] == "0.50" and people.q["base"] == "–"

@@ -39,7 +39,7 @@ def onset_gradients(
     wanted: Sequence[Sequence[Sequence[int]]],
     layers: Sequence[int],
     token_budget: int,
-    pushes: Mapping[int, Float[Tensor, " d_model"]] | None = None,
+    vectors: Mapping[int, Float[Tensor, " d_model"]] | None = None,
 ) -> Iterator[OnsetGradients]:
     """Differentiate log P(what comes next is one of `wanted`) at the end of each prefix.
 
@@ -52,7 +52,7 @@ def onset_gradients(
             one.
         layers: Decoder blocks whose output is differentiated by.
         token_budget: Tokens of one pass, padding included.
-        pushes: By layer, what is added to the residual at the end of every prefix beforehand.
+        vectors: By layer, what is added to the residual at the end of every prefix beforehand.
 
     Raises:
         ConfigError: A layer that the reader doesn't have.
@@ -63,7 +63,7 @@ def onset_gradients(
         for prefix, openings in zip(prefixes, wanted, strict=True)
     ]
     for rows in pack([text.num_tokens for text in texts], token_budget):
-        yield _differentiate(lm, rows, [texts[row] for row in rows], sorted(layers), pushes or {})
+        yield _differentiate(lm, rows, [texts[row] for row in rows], sorted(layers), vectors or {})
 
 
 def mean_slope(
@@ -72,12 +72,12 @@ def mean_slope(
     wanted: Sequence[Sequence[int]],
     layer: int,
     token_budget: int,
-    push: Float[Tensor, " d_model"],
+    vector: Float[Tensor, " d_model"],
 ) -> Float[Tensor, " d_model"]:
-    """Mean over prefixes of the gradient at one layer, with a push of the residual in place."""
+    """Mean over prefixes of the gradient at one layer, with a vector added to the residual."""
     total = torch.zeros(lm.facts.d_model)
     each = [wanted] * len(prefixes)
-    for found in onset_gradients(lm, prefixes, each, [layer], token_budget, {layer: push}):
+    for found in onset_gradients(lm, prefixes, each, [layer], token_budget, {layer: vector}):
         total += found.gradients[layer].sum(0).cpu()
     return total / len(prefixes)
 
@@ -88,7 +88,7 @@ def _differentiate(
     rows: list[int],
     texts: Sequence[BranchingText],
     layers: list[int],
-    pushes: Mapping[int, Float[Tensor, " d_model"]],
+    vectors: Mapping[int, Float[Tensor, " d_model"]],
 ) -> OnsetGradients:
     batch = lay_out(lm, texts)
     here = torch.arange(len(texts), device=lm.device)
@@ -105,9 +105,9 @@ def _differentiate(
                 assert isinstance(resid, Tensor)
                 if layer == layers[0]:
                     resid = resid.detach()
-                if layer in pushes:
+                if layer in vectors:
                     resid = resid.clone()
-                    resid[here, last] += pushes[layer].to(resid)
+                    resid[here, last] += vectors[layer].to(resid)
                 if layer == layers[0]:
                     resid.requires_grad_()
                 held[layer] = resid

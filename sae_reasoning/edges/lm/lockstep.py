@@ -4,16 +4,16 @@ Both models keep their own cache over the same tokens. A step, for the position 
 next token:
 
 1. the writer reads position t as it is; so does the other model;
-2. the policy sees both models' logits and residuals at t, and decides for each row: nothing; a push
-   of the writer's residual after one block, or of its length alone; the other model's logits
-   instead of the writer's; or a token that is written whatever anybody predicts;
-3. rows that are pushed are read once more at t, from the first block on, with the push: their keys
-   and values at t are replaced, so all that comes later sees the pushed state and no other;
+2. the policy sees both models' logits and residuals at t, and decides for each row: nothing; a
+   steering vector on the writer's residual after one block, or its length alone; the other model's
+   logits instead of the writer's; or a token that is written whatever anybody predicts;
+3. rows that are steered are read once more at t, from the first block on, with their vector: their
+   keys and values at t are replaced, so all that comes later sees the steered state and no other;
 4. the same sampler as in `generate` picks the next token.
 
-A push can thus depend on what the writer would have said without it. It costs one pass of the
-pushed rows over one position, and a copy of their keys and values; a step in which nobody is pushed
-costs the passes of the two models.
+Steering can thus depend on what the writer would have said without it. It costs one pass of the
+steered rows over one position, and a copy of their keys and values; a step in which nobody is
+steered costs the passes of the two models.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +61,7 @@ class Decision(Protocol):
     """What is done at the present position of each row.
 
     Attributes:
-        layer: Decoder block of the writer after which its residual is pushed; -1 for no push.
+        layer: Decoder block of the writer after which its residual is steered; -1 for none.
         change: What is added there.
         is_scaled: Whether only the length that this gives the residual counts, not its direction.
         is_swapped: Whether the other model's logits count instead.
@@ -176,7 +176,7 @@ class _Apart:
 class _Lockstep:
     """Both models over one batch."""
 
-    remedy = "lower the doses of hybrid, "
+    remedy = "lower hybrid.doses or hybrid.multiples (say hybrid.doses=[0.5,1]), "
 
     def __init__(
         self,
@@ -216,10 +216,10 @@ class _Lockstep:
         own, others = (View(view.logits[:, :size], view.residuals) for view in (own, others))
         decision = self._policy(rows, step, own, others)
         logits = torch.where(decision.is_swapped[:, None], others.logits, own.logits)
-        pushed = (decision.layer >= 0).nonzero().flatten()
-        if len(pushed):
-            again = self._pushed(read, pushed, decision)[:, :size]
-            logits = logits.index_copy(0, pushed, again)
+        steered = (decision.layer >= 0).nonzero().flatten()
+        if len(steered):
+            again = self._steered(read, steered, decision)[:, :size]
+            logits = logits.index_copy(0, steered, again)
         if (decision.token >= 0).any():
             forced = torch.full_like(logits, -torch.inf)
             forced.scatter_(1, decision.token.clamp_min(0)[:, None], 0.0)
@@ -232,21 +232,21 @@ class _Lockstep:
             logits = reader.read(read)
         return View(logits, {layer: resid[:, -1] for layer, resid in seen.items()})
 
-    def _pushed(self, read: Reading, places: Tensor, decision: Decision) -> Tensor:
-        """Logits of some rows with the push, which their keys and values henceforth hold."""
+    def _steered(self, read: Reading, places: Tensor, decision: Decision) -> Tensor:
+        """Logits of some rows with their vectors, which their keys and values henceforth hold."""
         last = Reading(read.token_ids[:, -1:], read.mask, read.position[:, -1:]).of(places)
         layer, change = decision.layer[places], decision.change[places]
         is_scaled = decision.is_scaled[places][:, None]
 
-        def push(number: int) -> Callable[[Tensor, Tensor], Tensor]:
+        def steer(number: int) -> Callable[[Tensor, Tensor], Tensor]:
             def add(resid: Tensor, _rows: Tensor) -> Tensor:
-                moved = resid + change.to(resid)
-                length, before = (x.norm(dim=-1, keepdim=True) for x in (moved, resid))
-                moved = torch.where(is_scaled, resid * (length / before), moved)
-                return torch.where((layer == number)[:, None], moved, resid)
+                changed = resid + change.to(resid)
+                length, before = (x.norm(dim=-1, keepdim=True) for x in (changed, resid))
+                changed = torch.where(is_scaled, resid * (length / before), changed)
+                return torch.where((layer == number)[:, None], changed, resid)
 
             return add
 
-        edits = {number: push(number) for number in layer.unique().tolist()}
+        edits = {number: steer(number) for number in layer.unique().tolist()}
         with edited(self.lm, edits, places):
             return self._writer.read(last, last_again(self._writer.cache, places))

@@ -7,8 +7,8 @@
 3. On report problems the base writes under every policy, vector and budget, in lockstep with the RL
    model; what each recovers of the gap in accuracy is a curve over the share of tokens steered.
 
-Everything that is chosen is chosen on the select split. Each batch is kept as a part, so a killed
-run goes on from there.
+Everything that is chosen is chosen on the select split. What is fitted and each batch is kept as a
+part, so a killed run goes on from there.
 """
 
 import shutil
@@ -28,7 +28,7 @@ from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import models_in, outside_inputs
 from sae_reasoning.edges.lm.compare import compare, places_of
 from sae_reasoning.edges.lm.load import continuation_ids, resolve_device
-from sae_reasoning.edges.lm.pushed import PushedContinuations
+from sae_reasoning.edges.lm.steered import SteeredContinuations
 from sae_reasoning.edges.plots import plot_recovery
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
 from sae_reasoning.edges.schema import write_artifact
@@ -52,7 +52,7 @@ from sae_reasoning.steering.onset_vectors import (
 )
 from sae_reasoning.steering.policies import disagreement
 from sae_reasoning.steering.readout import LatentReader
-from sae_reasoning.steering.timing import ENTRY, OnsetReading, fit_timing, onset_classes
+from sae_reasoning.steering.timing import ENTRY, OnsetReading, Timing, fit_timing, onset_classes
 from sae_reasoning.tasks.protocol import Task
 from sae_reasoning.texts import bounded
 
@@ -74,7 +74,13 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         latents = _shortlisted(cfg)
         console.say("hybrid: both models read the RL model's select traces")
         reading = _read(cfg, behaviours, traces, pair, latents.reader)
-        timing = fit_timing(reading, latents.reader, own.budgets, own.seed)
+        timing = Timing.of(
+            parts.json(
+                "timing",
+                lambda: fit_timing(reading, latents.reader, own.budgets, own.seed).record(),
+            ),
+            latents.reader,
+        )
         vectors, lacking = _vectors(cfg, reading, pair, latents, parts, console)
         for name, reason in lacking.items():
             console.say(f"  no vector: {name}; {reason}")
@@ -97,7 +103,10 @@ def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
         if not openings:
             console.say("hybrid: without cue-word; the task doesn't say how behaviours begin")
         words = [continuation_ids(pair[BASE], opening) for opening in openings.values()]
-        steering = trials.Steering(reading.behaviours, vectors, sizes, timing.thresholds, {}, words)
+        differs = float(reading.seen.differs.float().mean())
+        steering = trials.Steering(
+            reading.behaviours, vectors, sizes, timing.thresholds, differs, {}, words
+        )
         shares: Mapping[float, Sequence[float]] = {}
         if vectors:
             timed = run(trials.oracle_trials(own, steering), problems[SELECT], label="shares")
@@ -241,8 +250,9 @@ def _shortlisted(cfg: Config) -> _Shortlisted:
     found = {layer: sorted(latents) for layer, latents in chosen.items() if latents}
     if not found:
         raise ConfigError(
-            "the shortlist has no latent of these layers and behaviours; name others, or raise "
-            "traces.num_problems and run `make rank` again"
+            f"the shortlist has no latent of layers={cfg.layers} and "
+            f"behaviours={list(cfg.behaviours)}; name others, or raise "
+            f"traces.num_problems={cfg.traces.num_problems} and run `make rank` again"
         )
     encoders = {layer: (d.encode_sparse, d.d_sae) for layer, d in dictionaries.items()}
     return _Shortlisted(shortlist, dictionaries, LatentReader(encoders, found))
@@ -303,7 +313,7 @@ def _vectors(
             token_ids = reading.traces[int(reading.seen.sequence[place])].token_ids
             prefixes.append(token_ids[:after])
             rest.append(token_ids[after : after + own.horizon])
-        return PushedContinuations(pair[BASE], prefixes, rest).log_probs
+        return SteeredContinuations(pair[BASE], prefixes, rest).log_probs
 
     def directions(index: int, layer: int) -> Float[Tensor, "latent d_model"]:
         dictionary, behaviour = latents.dictionaries[layer], reading.behaviours[index - 1]

@@ -1,7 +1,7 @@
-"""What follows some prefixes, when the residual at their end is pushed; gradients reach the push.
+"""What follows some prefixes when the residual at their end is steered, with gradients.
 
-Prefixes are read once. Each push then costs one pass over their last position and what follows it,
-so trying many of them, or climbing along one, is cheap.
+Prefixes are read once. Each steering vector then costs one pass over their last position and what
+follows it, so trying many of them, or climbing along one, is cheap.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from sae_reasoning.edges.lm.kv_cache import after
 from sae_reasoning.edges.lm.load import LanguageModel
 
 
-class PushedContinuations:
+class SteeredContinuations:
     """Prefixes with what follows each, in one batch."""
 
     def __init__(
@@ -29,7 +29,7 @@ class PushedContinuations:
 
         Args:
             lm: Reader.
-            prefixes: Token ids up to where the push goes; two or more tokens each.
+            prefixes: Token ids up to where the steering vector is added; two or more tokens each.
             continuations: What follows each; at least one token.
 
         Raises:
@@ -62,19 +62,19 @@ class PushedContinuations:
         """Mean log-probability of each continuation's tokens.
 
         Args:
-            layer: Decoder block after which the last position of each prefix is pushed.
+            layer: Decoder block after which the last position of each prefix is steered.
             change: What is added there; one for all, or one a prefix.
         """
         lm = self._reader.lm
 
-        def push(_block: nn.Module, _args: object, output: object) -> object:
+        def steer(_block: nn.Module, _args: object, output: object) -> object:
             resid = output[0] if isinstance(output, tuple) else output
             assert isinstance(resid, Tensor)
             first = resid[:, :1] + change.to(resid).reshape(-1, 1, resid.shape[-1])
-            pushed = torch.cat([first, resid[:, 1:]], dim=1)
-            return (pushed, *output[1:]) if isinstance(output, tuple) else pushed
+            steered = torch.cat([first, resid[:, 1:]], dim=1)
+            return (steered, *output[1:]) if isinstance(output, tuple) else steered
 
-        handle = decoder_blocks(lm.model)[layer].register_forward_hook(push)
+        handle = decoder_blocks(lm.model)[layer].register_forward_hook(steer)
         try:
             logits = lm.model(
                 **self._inputs, past_key_values=after(self._reader.cache), use_cache=True

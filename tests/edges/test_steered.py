@@ -1,4 +1,4 @@
-"""What follows prefixes under a push, and two models on the same texts."""
+"""What follows prefixes under a steering vector, and two models on the same texts."""
 
 import torch
 
@@ -6,7 +6,7 @@ from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.branch import Branch, BranchingText, branch_log_probs
 from sae_reasoning.edges.lm.compare import compare
 from sae_reasoning.edges.lm.load import encode_prompt, load
-from sae_reasoning.edges.lm.pushed import PushedContinuations
+from sae_reasoning.edges.lm.steered import SteeredContinuations
 from sae_reasoning.steering.policies import disagreement
 
 PROMPTS = [
@@ -28,14 +28,14 @@ def test_without_a_push_continuations_are_as_likely_as_ever(
             for prefix, continuation in zip(prefixes, continuations, strict=True)
         ]
         sums = torch.tensor(branch_log_probs(lm, texts, 4096))[:, 0]
-        ours = PushedContinuations(lm, prefixes, continuations).log_probs(1, torch.zeros(32))
+        ours = SteeredContinuations(lm, prefixes, continuations).log_probs(1, torch.zeros(32))
         torch.testing.assert_close(ours, sums / torch.tensor([3, 1, 2]), rtol=1e-4, atol=1e-4)
 
 
 def test_climbing_a_push_makes_continuations_likelier(tiny_pair: PairConfig) -> None:
     lm = load(tiny_pair.base, "cpu")
     prefixes = [encode_prompt(lm.tokenizer, prompt) for prompt in PROMPTS]
-    onsets = PushedContinuations(lm, prefixes, [(7, 9)] * 3)
+    onsets = SteeredContinuations(lm, prefixes, [(7, 9)] * 3)
     change = torch.zeros(32, requires_grad=True)
     before = onsets.log_probs(1, change).mean()
     (slope,) = torch.autograd.grad(before, change)
