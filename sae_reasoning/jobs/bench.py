@@ -13,8 +13,8 @@ machine does meanwhile hits all of them. Models are random, since speed doesn't 
    problems, against as many plain generations in the batch size that suits these best; and where
    processes of one thread each can share these, as many rows at once in all, against one process
    with as many threads.
-4. Lockstep: generation while another model reads along and a tenth of the tokens is steered, against
-   both models generating by themselves, one after the other.
+4. Lockstep: generation while another model reads along and a tenth of the tokens is steered,
+   against both models generating by themselves, one after the other.
 5. Ranking: all point estimates in one pass over a store, against the bare pass, scikit-learn, and
    itself on ten times as many tokens.
 """

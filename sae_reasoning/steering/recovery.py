@@ -61,9 +61,9 @@ def recovery(
     `n` is the problems that have a grade under the policy and under both ends; accuracy, gap
     recovered (`low` and `high` bound it at 95 %) and `gap` (RL − base) are of these. `p` is of the
     gap recovered against 0; `q` is Benjamini-Hochberg's over the policies and vectors of a set of
-    problems, each at its largest budget, and NaN elsewhere. `share_steered` is over all predicted tokens, `steered_positions` the median
-    of those of a rollout. `oracle_bits` is the entropy, in bits a token, of which behaviour the
-    policy steers to, if to any, where the RL model decides.
+    problems, each at its largest budget, and NaN elsewhere. `share_steered` is over all predicted
+    tokens, `steered_positions` the median of those of a rollout. `oracle_bits` is the entropy, in
+    bits a token, of which behaviour the policy steers to, if to any, where the RL model decides.
 
     Args:
         rollouts: Columns policy, vector, budget, draw, problem_id, correct, truncated, num_tokens,
@@ -196,7 +196,9 @@ def findings(found: pd.DataFrame, behaviour: str = ALL) -> pd.DataFrame:
 
 
 def recovered_in_words(found: pd.DataFrame) -> str:
-    """Which policies recover some of the gap at their largest budget, all tested at once; which none.
+    """Which policies recover some of the gap at their largest budget, and which none.
+
+    All are tested at once (`LEVEL`).
 
     Args:
         found: As `recovery` makes it.

@@ -17,7 +17,6 @@ from sae_reasoning.steering.recovery import (
     recovery,
 )
 
-
 Grades = dict[str, list[list[int]]] | dict[str, list[list[int | None]]]
 
 
