@@ -102,7 +102,8 @@ def choose_vectors(
     Returns:
         The vectors; and by kind and behaviour ("trained, backtracking") the reason for none.
     """
-    found, lacking = [], {}
+    found: list[Vector] = []
+    lacking: dict[str, str] = {}
     for index, behaviour in enumerate(reading.behaviours, 1):
         here = ((reading.onset == index) & reading.seen.differs).nonzero().flatten()
         generator = torch.Generator().manual_seed(search.seed)
