@@ -240,7 +240,9 @@ def _hybrid(files: Files) -> Rows:
     """Gap recovered by each policy at its largest budget, also where the rarest is needed."""
     rows, found = [], files[_HYBRID]
     of_all, others = (found[found.behaviour.eq(_ALL) == is_all] for is_all in (True, False))
-    rarest = str(others.behaviour[others.n.idxmin()]) if len(others) else ""
+    rarest = ""
+    if len(others):  # Some of its problems may lack a grade under some policy.
+        rarest = str(others.groupby("behaviour", sort=False).n.max().idxmin())
     by = found.fillna({"budget": -1.0}).set_index(["policy", "vector", "budget", "behaviour"])
     for key, part in of_all.fillna({"budget": -1.0}).groupby(["policy", "vector"], sort=False):
         last = part.loc[part.budget.idxmax()]

@@ -298,7 +298,8 @@ def gap_curve(found: pd.DataFrame) -> Section:
             Curve(name, style, tuple(_gap_point(row, x, y) for row in line.itertuples()))
             for style, (name, line) in enumerate(drawn.groupby("line", sort=False))
         ]
-        title = f"all problems (n = {drawn.n.iloc[0]})"
+        counts = "–".join(map(str, sorted({drawn.n.min(), drawn.n.max()})))
+        title = f"all problems (n = {counts})"
         plots.append(CurvePlot(title, x, y, tuple(curves), (0.0, 1.0)))
     return Section(
         "hybrid",
