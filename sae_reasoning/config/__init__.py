@@ -98,7 +98,7 @@ VERSIONS = {
     "export": 1,
     "cache": 1,
     "train": 3,
-    "rank": 18,
+    "rank": 19,
     "match": 3,
     "ablate": 11,
     "transfer": 2,
@@ -106,7 +106,7 @@ VERSIONS = {
     "course": 4,
     "hybrid": 7,
     "elicit": 4,
-    "report": 7,
+    "report": 8,
     "organisms": 1,
     "real_pair": 1,
 }
