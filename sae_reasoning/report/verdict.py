@@ -465,10 +465,10 @@ def _is_level(case: _Case, measure: str) -> bool:
     difference = case.get(measure, DIFFERENCE, level=EQUIVALENCE_LEVEL)
     least, most = case.thresholds.rate_difference, case.thresholds.rate_ratio
     is_level = ratio is not None and case.within(ratio, 1 / most, most)
-    if not is_level and measure == PER_OPPORTUNITY and ratio is not None:
-        # Where every sentence is an opportunity, several times as often is still a small difference.
-        if ratio.low > most or ratio.high < 1 / most:
-            return False
+    # Where every sentence is an opportunity, several times as often is still a small difference.
+    is_multiple = ratio is not None and (ratio.low > most or ratio.high < 1 / most)
+    if is_multiple and not is_level and measure == PER_OPPORTUNITY:
+        return False
     return is_level or case.within(difference, -least, least)
 
 
