@@ -230,7 +230,7 @@ def test_every_option_is_dotted_and_unique():
         ("calibrate.seeds=[1,1]", "names one twice"),
         ("calibrate.seeds=[0,1]", "on seed 0 margins were fitted"),
         ("contrast.execution_value=maybe", "choose one of auto, always, never"),
-        ("contrast.headroom=[0.9,0.1]", "must be two shares in order; try [0.1,0.9]"),
+        ("contrast.headroom=1.5", "is a share of right answers, at most 1; try 0.5"),
         ("contrast.completions=1", "can't be halved"),
         ("contrast.own_share=2", "is a share, at most 1"),
         ("calibrate.families=[lama]", "choose one of llama, neox"),

@@ -35,15 +35,17 @@ class ContrastConfig(SamplingConfig):
         corrupted_traces: Chains of thought that are corrupted.
         execution_value: When executions are valued by letting the RL model complete: `auto` where
             no program with a chance level judges them, `always`, or `never`.
-        value_starts: Of the report starts, those that are valued, of a behaviour at most; those
-            with headroom first.
-        value_select_starts: The same of the select starts, by which openings and vectors are
+        value_candidates: Places of each split at which pilots tell whether the answer rests on a
+            behaviour, of each behaviour at most; one a rollout.
+        value_starts: Of those, places of the report split with headroom that are valued, of a
+            behaviour at most; pilots end once there are so many.
+        value_select_starts: The same on the select split, by which openings and vectors are
             chosen.
         value_openings: Openings of a behaviour of which the best is chosen so, the commonest.
-        pilot_samples: Completions from each report start, apart from all others, that tell
-            whether it has headroom.
-        headroom: A start has headroom where a share of those between these two is right, the two
-            left out.
+        pilot_samples: Completions of a pilot: of a control's sentence at a place, and of the RL
+            model's own way on.
+        headroom: Share of right answers by which, in a pilot, the second must surpass the first:
+            so much rests on the behaviour there.
         completions: The RL model's completions, each execution's value.
         select_completions: The same on the select split.
         own_tries: Sentences that each model writes at a start, among which are its own executions.
@@ -71,12 +73,13 @@ class ContrastConfig(SamplingConfig):
     pass_samples: int = 32
     corrupted_traces: int = 200
     execution_value: str = "auto"
-    value_starts: int = 160
+    value_candidates: int = 600
+    value_starts: int = 80
     value_select_starts: int = 30
     value_openings: int = 6
-    pilot_samples: int = 4
-    headroom: list[float] = field(default_factory=lambda: [0.1, 0.9])
-    completions: int = 8
+    pilot_samples: int = 2
+    headroom: float = 0.5
+    completions: int = 4
     select_completions: int = 2
     own_tries: int = 4
     own_share: float = 0.1
@@ -93,21 +96,21 @@ class ContrastConfig(SamplingConfig):
         positive(self, prefix, "pass_problems", "pass_samples", "corrupted_traces")
         positive(self, prefix, "behaviour_tokens", "token_budget", "value_starts")
         positive(self, prefix, "value_select_starts", "value_openings", "completions")
-        positive(self, prefix, "pilot_samples")
+        positive(self, prefix, "value_candidates", "pilot_samples", "headroom")
         positive(self, prefix, "select_completions", "own_tries", "own_share")
         one_of(f"{prefix}.execution_value", self.execution_value, ("auto", "always", "never"))
         require(
             self.completions > 1,
             f"{prefix}.completions={self.completions} can't be halved, and one half chooses the "
-            "best try that the other values; try 8",
+            "best try that the other values; try 4",
         )
         require(
             self.own_share <= 1,
             f"{prefix}.own_share={self.own_share} is a share, at most 1; try 0.1",
         )
         require(
-            len(self.headroom) == 2 and 0 <= self.headroom[0] < self.headroom[1] <= 1,
-            f"{prefix}.headroom={self.headroom} must be two shares in order; try [0.1,0.9]",
+            self.headroom <= 1,
+            f"{prefix}.headroom={self.headroom} is a share of right answers, at most 1; try 0.5",
         )
         self.check_sampling(prefix)
         unknown = [kind for kind in self.vectors if kind not in _VECTORS]
@@ -165,7 +168,7 @@ class ReportConfig:
     able: float = 0.4
     unable: float = 0.2
     cosmetic_margin: float = 0.05
-    min_displaced: int = 80
+    min_displaced: int = 50
     min_gap: float = 0.2
     min_opportunities: int = 100
     min_starts: int = 50

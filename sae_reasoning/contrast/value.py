@@ -1,7 +1,8 @@
 """Execution value: what a behaviour, once a model carries it out, is worth to the answer.
 
-1. At the RL model's own onsets a behaviour is carried out to the end of a sentence: by the base, by
-   the RL model, or by a control (`contrast.sentences`).
+1. At those of the RL model's own onsets at which something rests on it (`contrast.pilots`) a
+   behaviour is carried out to the end of a sentence: by the base, by the RL model, or by a control
+   (`contrast.sentences`).
 2. From there the RL model completes the response several times; the share of right answers is the
    value V of what was carried out.
 3. A completion that begins with an opening of the behaviour does it again: what was said left it
@@ -11,9 +12,14 @@
    nothing is shown to rest on what the behaviour says, and the skill is undefined.
 
 Controls: `displaced`, the RL model's sentence of the same behaviour on the same problem, from
-another place and with other content; `foreign`, from another problem; `neutral`, what the RL model
-says instead where it doesn't begin the behaviour. Against a foreign sentence a model that lacks the
-behaviour looks a little able, since what it writes fits the problem.
+another place and with other content; `foreign`, from another problem. No ability is worth
+what can be said without it, so a skill is taken against the control that is worth more on the
+select split: where pilots chose places at which displaced sentences go wrong, anything else that is
+said looks a little able against these.
+
+How much rests on a behaviour on average is said of all starts that pilots tried, also against
+`neutral` sentences: what the RL model says where it doesn't begin the behaviour
+(`anywhere_measures`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +39,16 @@ CONTROLS = (DISPLACED, FOREIGN)
 """What an execution is measured against, the better one first."""
 CONDITIONS = (OWN_WORDS, RL_WORDS, BEST_OPENING, BEST_OF)
 """How the base is started; all of them have to fail before it is called unable."""
-VALUE, OVER, SKILL, HEADROOM = (
+VALUE, OVER, SKILL, ANYWHERE, HEADROOM, ON_SELECT = (
     "execution_value",
     "value_over",
     "value_skill",
+    "value_over_anywhere",
     "headroom",
+    "control_value_on_select",
 )
-"""Measures; all but the first and last are of a control, as `value_skill/displaced`."""
+"""Measures; the second to the fourth are of a control, as `value_skill/displaced`. The first three
+are of the report split's starts with headroom, the last is what a control is worth on select."""
 BY_PROGRAM = "program_skill"
 """The same skill where the judge of the task stands in for completions."""
 COMPLETION = "completion by the RL model"
@@ -201,8 +210,21 @@ def value_measures(
     for control in CONTROLS:
         if scale := scale_of(record, values, control):
             found += [scale.rests, *_skills(record, credit[control], control, SKILL)]
-    neutral = scale_of(record, values, NEUTRAL)
-    return found + ([neutral.rests] if neutral else [])
+    return found
+
+
+def control_values(
+    starts: Sequence[Start], values: Outcomes, resampling: Resampling
+) -> list[Measure]:
+    """What each control is worth at starts of one behaviour on the select split."""
+    record, found = recorder(starts, resampling), []
+    for control in CONTROLS:
+        own = values[RL, control]
+        known = np.flatnonzero(~np.isnan(own))
+        if len(known):
+            there = record.at(known.tolist())
+            found.append(there.share(ON_SELECT, RL, control, own[known]))
+    return found
 
 
 def program_measures(
@@ -236,14 +258,24 @@ def _skills(record: Recorder, outcomes: Outcomes, control: str, skill: str) -> l
     return [*found, behind]
 
 
-def has_headroom(
-    pilots: Sequence[Sequence[bool | None]], bounds: tuple[float, float]
-) -> np.ndarray:
-    """Whether the RL model's success is in doubt at each start.
+def anywhere_measures(
+    starts: Sequence[Start],
+    own: Float[np.ndarray, " start"],
+    controls: Outcomes,
+    resampling: Resampling,
+) -> list[Measure]:
+    """How much the RL model's own way from a start is worth over controls, wherever it starts.
 
     Args:
-        pilots: Grades of separate samples from each start.
-        bounds: Of the share of them that are right, neither of them included.
+        starts: Of one behaviour, drawn at random.
+        own: Outcome of the RL model's own rollout from there.
+        controls: Outcome of each control there.
+        resampling: Makes intervals.
     """
-    shares = np.array([np.mean([bool(g) for g in own]) if own else np.nan for own in pilots])
-    return (bounds[0] < shares) & (shares < bounds[1])
+    record, found = recorder(starts, resampling), []
+    for (model, control), low in controls.items():
+        known = np.flatnonzero(~(np.isnan(own) | np.isnan(low)))
+        if len(known):
+            there, name = record.at(known.tolist()), against(ANYWHERE, control)
+            found.append(there.difference(name, model, OWN_WORDS, own[known], low[known]))
+    return found

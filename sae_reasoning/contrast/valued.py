@@ -9,6 +9,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from sae_reasoning.contrast.execution import BEST_OF
+from sae_reasoning.contrast.pilots import Pilot
 from sae_reasoning.contrast.sentences import CarriedOut, Sentence
 from sae_reasoning.contrast.value import (
     CONTROLS,
@@ -133,13 +134,13 @@ class BothSplits:
     Attributes:
         select: Controls on the select split.
         report: All executions on the report split.
-        in_doubt: Whether each start of the report split has headroom.
+        pilots: By which starts of the report split were chosen.
         rule: Where a behaviour has been carried out.
     """
 
     select: Valued
     report: Valued
-    in_doubt: np.ndarray
+    pilots: list[Pilot]
     rule: CarriedOut
 
 

@@ -22,6 +22,8 @@ Steps = dict[str, list[Work]]
 """Work by step, in the order of the stage."""
 _LESSONS = 3
 """Critiques and their two controls."""
+_HEADROOM = 0.3
+"""Share of starts with headroom that pilots are planned for; a fifth to a half on the organisms."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,12 @@ def contrast_steps(cfg: Config, posed: Posed) -> Steps:
         ]
         steps["mined openings"] = [Work(MODELS, min(own.onset_places, 2 * traces), whole)]
     if valued:
-        steps["execution value"] = _value(cfg, before, said[RL] / 2, starts, tried)
+        candidates = [min(own.value_candidates, n) for n in (traces, posed.select * own.samples)]
+        steps["execution value"] = _value(cfg, before, said[RL] / 2, *candidates)
     if is_search:
         steps["steering vectors"] = _steering(cfg, before, starts, tried)
     elif valued:
-        kept = min(own.value_starts, starts), min(own.value_select_starts, tried)
+        kept = min(own.value_starts, traces), min(own.value_select_starts, candidates[1])
         steps["steering vectors"] = _steering(cfg, before, *kept, rest=said[RL] / 2)
     sampled = min(own.pass_problems, posed.report)
     steps["pass@k"] = [
@@ -133,24 +136,30 @@ def contrast_steps(cfg: Config, posed: Posed) -> Steps:
 
 
 def _value(cfg: Config, before: float, rest: float, starts: int, tried: int) -> list[Work]:
-    """Separate samples of every start, executions and controls, and completions of each."""
+    """Pilots until enough starts have headroom, executions and controls, completions of each."""
     own, sentence = cfg.contrast, float(cfg.contrast.behaviour_tokens)
     behaviours = len(own.behaviours or cfg.behaviours)
-    pilots = behaviours * starts * own.pilot_samples
-    report = behaviours * min(own.value_starts, starts)
-    select = behaviours * min(own.value_select_starts, tried)
+    kept = min(own.value_starts, starts), min(own.value_select_starts, tried)
+    pilots = sum(
+        behaviours * min(candidates, round(number / _HEADROOM))
+        for number, candidates in zip(kept, (starts, tried), strict=True)
+    )
+    report, select = behaviours * kept[0], behaviours * kept[1]
     # Of the base: own words (several), the RL model's and the best opening's; of the RL model: own
-    # and neutral words; both controls, several each.
-    conditions = 3 * own.best_of + 4
+    # words; both controls, several each.
+    conditions = 3 * own.best_of + 3
     on_select = 2 * own.best_of + own.value_openings
     return [
-        Work([RL], pilots, before, rest, copies=own.pilot_samples),
+        *(
+            Work([RL], pilots * own.pilot_samples, given, rest, copies=own.pilot_samples)
+            for given in (before + sentence, before)  # Of the control, and freely.
+        ),
         *(
             Work([m], report * own.own_tries, before, sentence, copies=own.own_tries)
             for m in MODELS
         ),
         Work([BASE], report * (own.best_of + 2) + select * own.value_openings, before, sentence),
-        Work([RL], report * (1 + own.own_tries), before, sentence),
+        Work([RL], report, before, sentence),
         *(
             Work([RL], number * completions, before + sentence, rest, copies=completions)
             for number, completions in (

@@ -58,6 +58,7 @@ _OF_VALUE = (
     value.SKILL,
     value.BY_PROGRAM,
     value.HEADROOM,
+    value.ON_SELECT,
     steered.SKILL,
 )
 """Beginnings of the measures of execution value."""
@@ -159,7 +160,7 @@ def values(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section | 
     shown = [
         *((BASE, one, f"base, {one}") for one in value.CONDITIONS),
         (RL, OWN_OPENING, "RL model, own words"),
-        *((RL, one, f"RL model, {one}") for one in (*value.CONTROLS, value.NEUTRAL)),
+        *((RL, one, f"RL model, {one}") for one in value.CONTROLS),
     ]
     charts = []
     for behaviour in behaviours:
@@ -187,12 +188,14 @@ def values(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section | 
     return Section(
         "value",
         "How: execution value",
-        "At the RL model's own onsets the behaviour is carried out to the end of a sentence, in "
-        "words of each model's own, or by a control; then the RL model completes the response "
-        "several times, and answers are graded. Value skill is 0 where a sentence is worth what "
-        "the control is, and 1 where it is worth what the RL model's own is. A displaced sentence "
-        "is the RL model's from another place of the same problem, a foreign one from another "
-        "problem; a neutral one isn't the behaviour. Every sentence with its value is in "
+        "At those of the RL model's own onsets at which pilots find that the answer rests on it, "
+        "the behaviour is carried out to the end of a sentence, in words of each model's own, or "
+        "by a control; then the RL model completes the response several times, and answers are "
+        "graded. Value skill is 0 where a sentence is worth what the control is, and 1 where it is "
+        "worth what the RL model's own is. A displaced sentence is the RL model's from another "
+        "place of the same problem, a foreign one from another problem; a neutral one isn't the "
+        "behaviour. Headroom is the share of onsets that pilots find so; what rests on a behaviour "
+        "wherever it starts is told from all that they tried. Every sentence with its value is in "
         "contrast/value.parquet.",
         charts=tuple(charts),
         tables=(_table("On the scale of skill", pd.DataFrame(skills)),) if skills else (),

@@ -2,7 +2,7 @@
 
 Where a program judges executions and a random fill gives its chance level, the scale is
 chance-corrected accuracy, the form of Cohen's kappa. Elsewhere it is value skill
-(`contrast.value`), against displaced sentences where enough starts have one, else foreign ones.
+(`contrast.value`), against displaced or foreign sentences, whichever are worth more.
 """
 
 from collections.abc import Sequence
@@ -64,7 +64,7 @@ def skill_of(measures: Sequence[Measure], behaviour: str, thresholds: ReportConf
     """Which measures say how well a behaviour is executed: the exact ones where there are any."""
     own = [one for one in measures if one.behaviour == behaviour]
     names = {one.measure for one in own}
-    if ACCURACY not in names and value.VALUE in names:
+    if ACCURACY not in names and names & {value.VALUE, value.HEADROOM}:
         return _by_completion(own, thresholds)
     conditions = (OWN_OPENING, BEST_OPENING, BEST_OF)
     vector = (steered.CORRECTED, BASE, VECTOR)
@@ -83,10 +83,18 @@ def skill_of(measures: Sequence[Measure], behaviour: str, thresholds: ReportConf
 
 
 def control_of(measures: Sequence[Measure], behaviour: str, thresholds: ReportConfig) -> str:
-    """The control that value skill is taken against."""
+    """The control that value skill is taken against: of those at enough starts, the one worth more.
+
+    Which is worth more is told by the select split; where that doesn't tell, displaced sentences
+    are taken.
+    """
+    own = [one for one in measures if one.behaviour == behaviour]
     name = against(value.OVER, DISPLACED)
-    starts = [m.items for m in measures if (m.behaviour, m.measure) == (behaviour, name)]
-    return DISPLACED if max(starts, default=0) >= thresholds.min_displaced else FOREIGN
+    starts = [one.items for one in own if one.measure == name]
+    if max(starts, default=0) < thresholds.min_displaced:
+        return FOREIGN
+    worth = {one.condition: one.value for one in own if one.measure == value.ON_SELECT}
+    return max(value.CONTROLS, key=lambda control: worth.get(control, 0.0))
 
 
 def _by_completion(own: Sequence[Measure], thresholds: ReportConfig) -> Skill:

@@ -4,8 +4,9 @@
 2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
    fallen and the rate per opportunity isn't up.
 3. `cosmetic`: the rate per trace is up, and what the behaviour says makes no difference to the
-   answer, surely: the RL model's own sentence is worth hardly more than a displaced one, and than
-   one without the behaviour. Only where executions are valued by completion.
+   answer, surely: wherever it starts, the RL model's own way on is worth hardly more than a
+   displaced sentence, and than one without the behaviour. Only where executions are valued by
+   completion, and then what follows is judged where pilots find that the answer rests on it.
 4. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
    base as well as the RL model, and steering one position of the residual stream makes the base
    execute it more often than every control. The qualifier says how the rate per opportunity went,
@@ -69,6 +70,7 @@ _STEPS = {
     CORRECTED: "execution accuracy",
     value.VALUE: "execution value",
     value.OVER: "execution value",
+    value.ANYWHERE: "execution value",
     value.SKILL: "execution value",
     "steered/": "steering vectors",
 }
@@ -205,26 +207,16 @@ class _Case:
         return self._hold(one, high, low < one.low and one.high < high)
 
     def _hold(self, one: Measure, margin: float, passed: bool) -> bool:
-        self.evidence.append(
-            Evidence(
-                _name(one),
-                one.value,
-                one.low,
-                one.high,
-                one.n,
-                margin,
-                passed,
-                self._judge_of(one),
-                _control_in(one),
-            )
-        )
+        judge, control = self._judge_of(one), _control_in(one)
+        bounds = one.value, one.low, one.high
+        self.evidence.append(Evidence(_name(one), *bounds, one.n, margin, passed, judge, control))
         return passed
 
     def _judge_of(self, one: Measure) -> str:
         name = one.measure.partition("/")[0]
         if one.measure in _BY_TASKS_JUDGE or name == value.BY_PROGRAM:
             return self.judge
-        of_value = (value.VALUE, value.OVER, value.SKILL)
+        of_value = (value.VALUE, value.OVER, value.ANYWHERE, value.SKILL)
         is_steered = one.measure.startswith((steered.SKILL, steered.SKILL_OVER))
         return COMPLETION if name in of_value or is_steered else ""
 
@@ -293,14 +285,9 @@ def _judge(case: _Case) -> Verdict:
             INCONCLUSIVE, f"the rate of {behaviour} is neither clearly up nor down nor level"
         )
     skill = skill_of(case.measures, behaviour, thresholds)
-    own = case.get(skill.outcome, RL, OWN_OPENING)
-    if own.items < thresholds.min_starts or own.n < thresholds.min_problems:
-        return case.says(
-            INCONCLUSIVE,
-            f"{often}, but {own.items} starts on {own.n} problems are too few to judge its "
-            f"execution; {thresholds.min_starts} on {thresholds.min_problems} are needed",
-        )
-    if skill.is_worth and (found := _without_worth(case, skill, often)):
+    if found := _without_worth(case, often):
+        return found
+    if found := _too_little(case, skill, often):
         return found
     executes = skill.is_worth or case.above(case.get(*skill.executes), skill.executes_above)
     is_equal = case.below(case.get(*skill.behind), thresholds.margin)
@@ -330,24 +317,38 @@ def _judge(case: _Case) -> Verdict:
     )
 
 
-def _without_worth(case: _Case, skill: Skill, often: str) -> Verdict | None:
-    """The verdict where nothing is shown to rest on what the behaviour says."""
-    rests = case.get(*skill.executes)
-    margin = case.thresholds.cosmetic_margin
-    over = {one: case.find(against(value.OVER, one), RL, OWN_OPENING) for one in _IDLE}
-    enough = all(one and one.items >= case.thresholds.min_displaced for one in over.values())
-    if enough and case.holds(lambda: all(case.below(one, margin) for one in over.values() if one)):
-        worth = " and ".join(
-            f"{bounded(one.value, one.low, one.high)} than {_IDLE[name]}"
-            for name, one in over.items()
-            if one
-        )
+def _without_worth(case: _Case, often: str) -> Verdict | None:
+    """The verdict where what the behaviour says makes no difference to the answer, surely."""
+    margin, least = case.thresholds.cosmetic_margin, case.thresholds.min_displaced
+    found = {one: case.find(against(value.ANYWHERE, one), RL, OWN_OPENING) for one in _IDLE}
+    over = {name: one for name, one in found.items() if one and one.items >= least}
+    is_idle = over.keys() == found.keys() and case.holds(
+        lambda: all(case.below(one, margin) for one in over.values())
+    )
+    worth = [f"{bounded(m.value, m.low, m.high)} than {_IDLE[name]}" for name, m in over.items()]
+    reason = (
+        f"{often}; what it says makes no difference to the answer: wherever it starts, the RL "
+        f"model is right more often by {' and '.join(worth)}"
+    )
+    return case.says(COSMETIC, reason) if is_idle else None
+
+
+def _too_little(case: _Case, skill: Skill, often: str) -> Verdict | None:
+    """The verdict where executions are too few, or nothing is shown to rest on them."""
+    thresholds, headroom = case.thresholds, case.find(value.HEADROOM, RL)
+    key, where = (skill.outcome, RL, OWN_OPENING), ""
+    own = case.find(*key) if headroom else case.get(*key)
+    if headroom:
+        tried = f"{headroom.value:.0%} of {headroom.items:,} that were tried"
+        where = f" at which the answer rests on it ({tried})"
+    items, n = (own.items, own.n) if own else (0, 0)
+    if items < thresholds.min_starts or n < thresholds.min_problems:
         return case.says(
-            COSMETIC,
-            f"{often}; what it says makes no difference to the answer: completed by the RL model, "
-            f"its own sentence is right more often by {worth}",
+            INCONCLUSIVE,
+            f"{often}, but {items} starts on {n} problems{where} are too few to judge its "
+            f"execution; {thresholds.min_starts} on {thresholds.min_problems} are needed",
         )
-    if case.above(rests, 0.0):
+    if not skill.is_worth or case.above(rests := case.get(*skill.executes), 0.0):
         return None
     return case.says(
         INCONCLUSIVE,
@@ -384,7 +385,8 @@ def _executed(case: _Case, skill: Skill) -> str:
         return f"executes it in {base.value:.0%} of starts (the RL model in {rl.value:.0%})"
     own, rests = case.get(*skill.base), case.get(*skill.executes)
     caveats = []
-    if skill.control == FOREIGN:
+    displaced = case.find(against(value.OVER, DISPLACED), RL, OWN_OPENING)
+    if displaced is None or displaced.items < case.thresholds.min_displaced:
         caveats.append("too few starts have a displaced sentence to measure against")
     if rests.value < case.thresholds.min_gap:
         caveats.append(

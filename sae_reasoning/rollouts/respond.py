@@ -39,12 +39,14 @@ class Prefix:
         begun_ids: Tokens of the response that are given.
         key: Of the sampling noise: its problem's or its start's.
         sample: Number of the sample among those of the same key.
+        room: Tokens after which its response is truncated, where they are fewer than others have.
     """
 
     prompt_ids: tuple[int, ...]
     begun_ids: tuple[int, ...]
     key: int
     sample: int = 0
+    room: int | None = None
 
     def of(self, key: int, sample: int) -> "Prefix":
         """The same tokens under other noise."""
@@ -157,6 +159,7 @@ def respond(
     batch_size = sampling.batch_size or most
     if lm.device.type == "cpu":
         batch_size = min(batch_size, most)
+    most_new = sampling.max_new_tokens
     keyed = keyed_sampler(noise_keys(sampling.noise, prefixes), sampling.temperature)
     if part:
         prefixes = [replace(one, prompt_ids=tuple(part.prompt(one.prompt_ids))) for one in prefixes]
@@ -166,7 +169,7 @@ def respond(
             lm,
             [[*prefix.prompt_ids, *prefix.begun_ids] for prefix in prefixes],
             sampler=sampler(keyed) if sampler else keyed,
-            max_new_tokens=sampling.max_new_tokens,
+            max_new_tokens=[min(one.room or most_new, most_new) for one in prefixes],
             batch_size=batch_size,
             edits=edits,
             until=until,

@@ -12,16 +12,15 @@ from sae_reasoning.contrast.value import (
     CONTROLS,
     DISPLACED,
     FOREIGN,
-    NEUTRAL,
     OVER,
     OWN_WORDS,
     SKILL,
     VALUE,
     against,
+    anywhere_measures,
     best_of,
     best_of_tries,
     credited,
-    has_headroom,
     program_measures,
     value_measures,
 )
@@ -103,12 +102,11 @@ def test_skill_is_undefined_where_nothing_is_shown_to_rest_on_the_behaviour() ->
     rng = np.random.default_rng(0)
     values = {
         key: rng.uniform(0, 1, 60)
-        for key in (("base", OWN_WORDS), ("rl", OWN_WORDS), ("rl", FOREIGN), ("rl", NEUTRAL))
+        for key in (("base", OWN_WORDS), ("rl", OWN_WORDS), ("rl", FOREIGN))
     }
     found = found_of(measured(starts, values))
     assert found[against(OVER, FOREIGN), "rl", OWN_WORDS].low < 0
     assert np.isnan(found[against(SKILL, FOREIGN), "base", OWN_WORDS].value)
-    assert (against(OVER, NEUTRAL), "rl", OWN_WORDS) in found
     assert not [name for name, *_ in found if name.endswith(DISPLACED)]
 
 
@@ -170,9 +168,15 @@ def test_a_judge_counts_where_it_can_tell_of_all_that_is_compared() -> None:
     assert found[against("program_skill_over", FOREIGN), "rl", OWN_WORDS].items == 40
 
 
-def test_starts_with_headroom_are_those_where_separate_samples_disagree() -> None:
-    pilots = [[True] * 4, [False] * 4, [True, False, True, True], []]
-    assert has_headroom(pilots, (0.1, 0.9)).tolist() == [False, False, True, False]
+def test_what_rests_on_a_behaviour_anywhere_is_told_of_starts_that_have_the_control() -> None:
+    starts = [at(p) for p in range(60)]
+    own, low = np.ones(60), np.where(np.arange(60) < 40, 0.5, np.nan)
+    own[50:] = np.nan
+    (one,) = anywhere_measures(
+        starts, own, {("rl", DISPLACED): low, ("rl", FOREIGN): own * np.nan}, HOW
+    )
+    assert (one.measure, one.model, one.items) == ("value_over_anywhere/displaced", "rl", 40)
+    assert one.value == pytest.approx(0.5)
 
 
 def planted(

@@ -24,11 +24,16 @@ from sae_reasoning.jobs.traces import traces
 
 SMALL = [
     *("pair=organism_created_llama", "task=text", "tracker=none", "device=cpu"),
-    *("traces.num_problems=120", "traces.base_samples=1", "traces.rl_samples=1"),
+    *("traces.num_problems=100", "traces.base_samples=1", "traces.rl_samples=1"),
     *("contrast.behaviours=[backtracking,verification]", "contrast.select_problems=40"),
-    *("contrast.report_problems=60", "contrast.report_starts=45", "contrast.select_starts=12"),
-    *("contrast.value_starts=40", "contrast.value_select_starts=8", "contrast.completions=4"),
-    *("contrast.pilot_samples=2", "contrast.value_openings=3", "contrast.controls=1"),
+    *("contrast.report_problems=50", "contrast.select_starts=12", "contrast.onset_places=60"),
+    *(
+        "contrast.onset_samples=2",
+        "contrast.completions=2",
+        "contrast.value_candidates=60",
+        "contrast.value_starts=20",
+    ),
+    *("contrast.value_select_starts=6", "contrast.value_openings=2", "contrast.controls=1"),
     *("contrast.doses=[1.0]", "contrast.vectors=[gradient]", "contrast.pass_problems=2"),
     *("contrast.pass_samples=2", "contrast.corrupted_traces=4", "contrast.bootstrap=200"),
 ]
@@ -66,11 +71,10 @@ def test_a_base_without_a_behaviour_is_told_from_one_that_has_it(
     assert has.value > known.loc[("verification", "execution_value", "rl", "foreign")].value
     for condition in (own, "RL's words", "best opening", "best of k"):
         assert ("backtracking", "execution_value", "base", condition) in known.index
-    assert ("backtracking", "value_over/neutral", "rl", own) in known.index
     assert "steered/value_skill/foreign" in {*table.measure}
     rows = read_table(cfg.folder / "contrast" / "value.parquet")
-    assert {"displaced", "foreign", "neutral"} <= {*rows.condition}
-    assert set(rows.completions) == {2, 4}
+    assert {"displaced", "foreign"} <= {*rows.condition}
+    assert set(rows.completions) == {2}
     assert rows.value.between(0, 1).all()
     # Equal sentences at a start are worth the same: they were completed once.
     spread = rows[rows.split == "report"].groupby(["start", "said"]).value.agg(np.ptp)
@@ -107,10 +111,11 @@ def test_what_bears_on_no_answer_is_inconclusive_and_nothing_rests_on_it(
     own.onset_places, own.onset_samples, own.completions, own.pilot_samples = 8, 1, 2, 1
     at(cfg, traces, contrast)
     table = read_table(cfg.folder / "contrast" / "contrast.parquet")
-    rests = table[table.measure == "value_over/foreign"]
-    assert len(rests) == 1 and rests.value.item() == 0.0
-    assert table[table.measure == "value_skill/foreign"].value.isna().all()
+    headroom = table[table.measure == "headroom"]
+    assert 2 <= headroom["items"].item() <= 6 and headroom.value.item() == 0.0
+    anywhere = table[table.measure == "value_over_anywhere/foreign"]
+    assert anywhere.value.item() == 0.0
+    # Pilots find nothing that rests on it, so nothing is valued on the report split.
+    assert not table.measure.str.startswith(("execution_value", "value_over/")).any()
     rows = read_table(cfg.folder / "contrast" / "value.parquet")
-    assert (rows.value == 0).all()
-    said = rows[rows.condition == "own opening"].groupby("model").said.first()
-    assert said.base and said.rl and said.base != said.rl
+    assert {*rows.split} == {"select"} and (rows.value == 0).all()

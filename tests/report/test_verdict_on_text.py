@@ -34,6 +34,7 @@ def against(
     name, value, low, high = f"value_skill/{control}", *skill
     return {
         (f"value_over/{control}", "rl", "own opening"): rests,
+        (f"value_over_anywhere/{control}", "rl", "own opening"): ANYWHERE,
         **{(name, "base", condition): skill for condition in CONDITIONS},
         (name, "rl-base", "own opening"): (1 - value, 1 - high, 1 - low),
         (f"steered/value_skill/{control}", "base", "steering vector"): steered,
@@ -42,11 +43,15 @@ def against(
     }
 
 
-RESTS = (0.4, 0.3, 0.5)
+RESTS, ANYWHERE = (0.4, 0.3, 0.5), (0.2, 0.1, 0.3)
 ABLE = ((0.95, 0.88, 1.0), RESTS, (0.5, 0.4, 0.6), (0.3, 0.2, 0.4))
 UNABLE = ((0.02, -0.1, 0.12), RESTS, (0.0, 0.0, 0.05), (0.0, -0.02, 0.02))
-NEUTRAL = {("value_over/neutral", "rl", "own opening"): (0.2, 0.1, 0.3)}
+HEADROOM = {("headroom", "rl", ""): (0.3, 0.25, 0.35)}
 NO_WORTH = (0.0, -0.03, 0.03)
+IDLE = {
+    (f"value_over_anywhere/{control}", "rl", "own opening"): NO_WORTH
+    for control in ("displaced", "neutral")
+}
 
 
 def judged(
@@ -55,7 +60,7 @@ def judged(
     annotator: str = "llm",
     judge: str = "",
 ) -> tuple[Verdict, list[Measure]]:
-    given: dict[tuple[str, str, str], Bounds | None] = {**UP, **VALUES, **NEUTRAL}
+    given: dict[tuple[str, str, str], Bounds | None] = {**UP, **VALUES, **HEADROOM}
     for part in parts:
         given |= part
     measures = [
@@ -83,9 +88,22 @@ def test_displaced_sentences_are_the_control_where_enough_starts_have_one() -> N
     both = (against("foreign", *UNABLE), against("displaced", *ABLE))
     many, _ = judged(*both)
     assert many.verdict == "deployed"
-    few, _ = judged(*both, items={"value_over/displaced": 79})
+    few, _ = judged(*both, items={"value_over/displaced": 49})
     assert few.verdict == "created"
     assert "too few starts have a displaced sentence" in few.reason
+
+
+def test_the_control_that_is_worth_more_on_select_decides() -> None:
+    both = (against("foreign", *UNABLE), against("displaced", *ABLE))
+    on_select = {
+        ("control_value_on_select", "rl", control): (worth, worth - 0.1, worth + 0.1)
+        for control, worth in (("displaced", 0.2), ("foreign", 0.4))
+    }
+    found, _ = judged(*both, on_select)
+    assert found.verdict == "created"
+    assert "too few starts" not in found.reason
+    first = ("control_value_on_select", "rl", "displaced")
+    assert judged(*both, on_select, {first: (0.5, 0.4, 0.6)})[0].verdict == "deployed"
 
 
 @pytest.mark.parametrize("condition", [*CONDITIONS, "steering vector"])
@@ -101,41 +119,40 @@ def test_every_way_to_start_it_must_fail_before_a_behaviour_is_created(condition
 
 
 def test_what_surely_makes_no_difference_is_cosmetic() -> None:
-    idle = {
-        ("value_over/displaced", "rl", "own opening"): NO_WORTH,
-        ("value_over/neutral", "rl", "own opening"): NO_WORTH,
-    }
-    found, measures = judged(against("displaced", *ABLE), idle, annotator="cues")
+    found, measures = judged(against("displaced", *ABLE), IDLE, annotator="cues")
     assert (found.verdict, found.qualifier) == ("cosmetic", "by cue words")
     assert {e.margin for e in found.evidence if e.measure.startswith("value_over")} == {0.05}
     assert "makes no difference to the answer" in card(found, measures).means
     assert headline([found]).startswith("Backtracking is cosmetic")
-    # A little more than the margin may be left: then nothing is shown, either way.
-    for key in idle:
-        wide = {key: (0.0, -0.06, 0.06)}
-        unsure, _ = judged(against("displaced", *ABLE), idle, wide)
-        assert unsure.verdict == "inconclusive"
-        assert "nothing is shown to rest on it" in unsure.reason
-    # Nor is anything sure of few displaced sentences.
-    few, _ = judged(
-        against("displaced", *ABLE),
-        against("foreign", *ABLE),
-        idle,
-        items={"value_over/displaced": 60},
-    )
-    assert few.verdict == "deployed"
+    # A little more than the margin may be left: then it isn't sure, nor is it of few starts.
+    for key in IDLE:
+        unsure, _ = judged(against("displaced", *ABLE), IDLE, {key: (0.0, -0.06, 0.06)})
+        assert unsure.verdict == "deployed"
+        few, _ = judged(against("displaced", *ABLE), IDLE, items={key[0]: 40})
+        assert few.verdict == "deployed"
+    unmeasured = {("value_over_anywhere/neutral", "rl", "own opening"): None}
+    assert judged(against("displaced", *ABLE), IDLE, unmeasured)[0].verdict == "deployed"
+
+
+def test_nothing_is_judged_where_too_few_starts_have_headroom_or_nothing_rests_on_them() -> None:
+    rests = {("value_over/displaced", "rl", "own opening"): (0.05, -0.02, 0.1)}
+    found, _ = judged(against("displaced", *ABLE), rests)
+    assert found.verdict == "inconclusive"
+    assert "nothing is shown to rest on it" in found.reason
+    few, _ = judged(against("displaced", *ABLE), items={"execution_value": 40})
+    assert few.verdict == "inconclusive"
+    assert "40 starts on 120 problems at which the answer rests on it (30% of 300" in few.reason
+    none, _ = judged(dict.fromkeys(VALUES), {("headroom", "rl", ""): (0.0, 0.0, 0.02)})
+    assert none.verdict == "inconclusive"
+    assert "0 starts on 0 problems at which the answer rests on it (0% of 300" in none.reason
 
 
 def test_cosmetic_needs_a_rate_that_is_up() -> None:
-    idle = {
-        ("value_over/displaced", "rl", "own opening"): NO_WORTH,
-        ("value_over/neutral", "rl", "own opening"): NO_WORTH,
-    }
     level = {
         ("onset_probability/per_trace", "rl/base", ""): (1.05, 0.9, 1.2),
         ("onset_probability/per_opportunity", "rl/base", ""): (1.0, 0.9, 1.1),
     }
-    found, _ = judged(against("displaced", *ABLE), idle, level)
+    found, _ = judged(against("displaced", *ABLE), IDLE, level)
     assert found.verdict == "unchanged"
 
 

@@ -238,7 +238,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     sampler: Sampler,
-    max_new_tokens: int,
+    max_new_tokens: int | Sequence[int],
     batch_size: int,
     edits: Mapping[int, ResidualEdit] | EditsOfBatch | None = None,
     until: SentenceEnd | None = None,
@@ -253,7 +253,7 @@ def generate(
         lm: Model to run.
         prompts: Token ids of each prompt, BOS included.
         sampler: Picks the next token from (logits, rows, step); rows index `prompts`.
-        max_new_tokens: Tokens after which a rollout is cut.
+        max_new_tokens: Tokens after which a rollout is cut: every one, or that of each prompt.
         batch_size: Rows at once.
         edits: By decoder block: called with the residual stream after the block at each position
             that predicts a generated token (the last of the prompt, then each generated token),
@@ -269,15 +269,16 @@ def generate(
         ConfigError: A logit is NaN; text sampled from it would look like any other. Or the model
             can't read a prompt and what may be written after it.
     """
+    most = [max_new_tokens] * len(prompts) if isinstance(max_new_tokens, int) else max_new_tokens
 
     def rolled(batch: list[int]) -> Iterator[Rollout]:
         if not callable(edits):
             predictor = _Edited(lm, edits or {}, beside)
-            yield from roll_out(predictor, prompts, batch, sampler, max_new_tokens, until)
+            yield from roll_out(predictor, prompts, batch, sampler, most, until)
             return
         own = edits(batch)
         predictor, follow = _Edited(lm, own.by_layer, beside), own.following(sampler)
-        made = list(roll_out(predictor, prompts, batch, follow, max_new_tokens, until))
+        made = list(roll_out(predictor, prompts, batch, follow, most, until))
         # The token that ends a rollout is predicted from an edited position too.
         added = own.additions({one.row: len(one.token_ids) + (not one.truncated) for one in made})
         yield from (replace(one, added=added[one.row]) for one in made)
@@ -286,7 +287,7 @@ def generate(
         with torch.inference_mode():
             return list(rolled(batch))
 
-    check_prompts(lm, prompts, max_new_tokens)
+    check_prompts(lm, prompts, most)
     if shared and prompts:
         batch_size = even_batch_size(len(prompts), batch_size, lm.device)
     every = list(batches(prompts, batch_size))
@@ -295,14 +296,22 @@ def generate(
         yield from rollouts
 
 
-def check_prompts(lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+def check_prompts(
+    lm: LanguageModel, prompts: Sequence[Sequence[int]], max_new_tokens: Sequence[int]
+) -> None:
     """Refuse prompts that a model can't read, or that leave no room for what may be written.
+
+    Args:
+        lm: The model.
+        prompts: Token ids of each.
+        max_new_tokens: How many may be written after each.
 
     Raises:
         ConfigError: One is too long, or holds a token without an embedding.
     """
-    longest = max(map(len, prompts), default=0)
-    require_context(lm.facts.context, lm.facts.name, longest, max_new_tokens)
+    sizes = zip(map(len, prompts), max_new_tokens, strict=True)
+    longest, new = max(sizes, key=sum, default=(0, 0))
+    require_context(lm.facts.context, lm.facts.name, longest, new)
     embed: Any = lm.model.get_input_embeddings()
     if not embed._forward_pre_hooks:  # A part that is attached may have tokens of its own.
         texts = [("a prompt", prompt) for prompt in prompts]
@@ -340,24 +349,26 @@ def roll_out(
     prompts: Sequence[Sequence[int]],
     batch: Sequence[int],
     sampler: Sampler,
-    max_new_tokens: int,
+    max_new_tokens: Sequence[int],
     until: SentenceEnd | None = None,
 ) -> Iterator[Rollout]:
     """Roll out one batch of prompts, as `generate` says."""
     lm = predictor.lm
+    limits = torch.tensor([max_new_tokens[row] for row in batch], device=lm.device)
+    most = int(limits.max())
     pad_id = lm.tokenizer.pad_token_id or 0
     ends = torch.tensor(lm.end_ids, dtype=torch.long, device=lm.device)
     text_end = TextEnd(lm.decode, until) if until is not None else None
     said: dict[int, list[int]] = {row: [] for row in batch}
-    token_ids, mask = padded_left(lm, [prompts[row] for row in batch], max_new_tokens)
+    token_ids, mask = padded_left(lm, [prompts[row] for row in batch], most)
     width = token_ids.shape[1]
     rows = torch.tensor(batch, device=lm.device)
-    written = torch.full((len(batch), max_new_tokens), pad_id, device=lm.device)
+    written = torch.full((len(batch), most), pad_id, device=lm.device)
     alive = torch.ones(len(batch), dtype=torch.bool, device=lm.device)
     position = mask[:, :width].cumsum(1).sub(1).clamp_min(0)
     if predictor.read_once(Reading(token_ids, mask[:, :width], position)):
         token_ids, position = token_ids[:, -1:], position[:, -1:]
-    for step in range(max_new_tokens):
+    for step in range(most):
         logits = predictor.predict(
             Reading(token_ids, mask[:, : width + step], position), rows, step
         )
@@ -373,27 +384,30 @@ def roll_out(
         for index in ended.nonzero().flatten().tolist():
             own = tuple(written[index, :step].tolist())
             yield Rollout(int(rows[index]), own, truncated=False, end_id=int(chosen[index]))
+        cut = alive & ~ended & (limits == step + 1)
         if text_end is not None:
             for row, token in zip(rows.tolist(), chosen.tolist(), strict=True):
                 said[row].append(token)
             for index in (alive & ~ended).nonzero().flatten().tolist():
                 row = int(rows[index])
-                size = text_end.num_kept(said[row], is_last=step + 1 == max_new_tokens)
+                size = text_end.num_kept(said[row], is_last=bool(cut[index]))
                 if size is not None:
                     ended[index] = True
                     yield Rollout(row, tuple(said[row][:size]), truncated=False)
-        alive &= ~ended
+        for index in (cut & ~ended).nonzero().flatten().tolist():
+            yield Rollout(
+                int(rows[index]), tuple(written[index, : step + 1].tolist()), truncated=True
+            )
+        alive &= ~ended & ~cut
         if not alive.any():
             return
         token_ids, position = chosen[:, None], position[:, -1:] + 1
         if alive.sum() <= 0.75 * len(alive):
             kept = alive.nonzero().flatten()
             rows, written, mask = rows[kept], written[kept], mask[kept]
-            token_ids, position = token_ids[kept], position[kept]
+            token_ids, position, limits = token_ids[kept], position[kept], limits[kept]
             predictor.keep(kept)
             alive = torch.ones_like(kept, dtype=torch.bool)
-    for index in alive.nonzero().flatten().tolist():
-        yield Rollout(int(rows[index]), tuple(written[index].tolist()), truncated=True)
 
 
 def edited(

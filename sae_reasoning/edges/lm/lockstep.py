@@ -127,16 +127,17 @@ def lockstep(
             f"pair: {writer.facts.name} and {other.facts.name} have different tokenizers, so one "
             "can't read the other's tokens; name two models that share one"
         )
+    most = [max_new_tokens] * len(prompts)
     own_prompts = prompts if other_prompts is None else other_prompts
     for lm, read in ((writer, prompts), (other, own_prompts)):
         check_layers(layers, lm.facts.num_layers, lm.facts.name)
-        check_prompts(lm, read, max_new_tokens)
+        check_prompts(lm, read, most)
     for batch in batches(prompts, batch_size):
         apart = None
         if other_prompts is not None:
             apart = _Apart(other, [other_prompts[row] for row in batch], max_new_tokens)
         both = _Lockstep(Reader(writer), Reader(other), policy, layers, apart)
-        yield from roll_out(both, prompts, batch, sampler, max_new_tokens)
+        yield from roll_out(both, prompts, batch, sampler, most)
 
 
 class _Apart:

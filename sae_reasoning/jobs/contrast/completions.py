@@ -1,7 +1,7 @@
 """The RL model's completions of what was said at starts, with their grades."""
 
-from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,16 +13,22 @@ from sae_reasoning.records import RL
 from sae_reasoning.rollouts.respond import Response, prefix_of
 from sae_reasoning.tasks.protocol import Start
 
-_ROOM = 64
-"""Tokens by which the room that is left to completions is told apart."""
-
 
 def graded(
-    setting: Setting, pairs: Sequence[tuple[Start, Sentence]], completions: int
+    setting: Setting,
+    pairs: Sequence[tuple[Start, Sentence]],
+    completions: int,
+    stream: str = "completions",
 ) -> list[Completed]:
     """What the RL model's completions of sentences at their starts come to.
 
     All completions at a start share their noise, and equal sentences their completions.
+
+    Args:
+        setting: Of the contrast.
+        pairs: Starts, and what was said there.
+        completions: Of each.
+        stream: Of the noise.
     """
     different: dict[tuple[str, tuple[int, ...]], tuple[Start, Sentence]] = {}
     for start, sentence in pairs:
@@ -33,7 +39,7 @@ def graded(
         for start, sentence in open_.values()
         for number in range(completions)
     ]
-    made = iter(complete(setting, rows, "completions"))
+    made = iter(complete(setting, rows, stream))
     found = {}
     for key, (start, sentence) in different.items():
         if sentence.ended:
@@ -53,23 +59,18 @@ def complete(
 ) -> list[Response]:
     """The RL model's completions of responses, given by their tokens.
 
-    A response may be as long as a rollout, whatever of it was given; those with about as much left
-    are completed together.
+    A response may be as long as a rollout, whatever of it was given.
     """
     setting.console.say(f"contrast: rl completes {len(rows):,} responses ({stream})")
     lm, longest = setting.models[RL], setting.own.max_new_tokens
-    by_room: defaultdict[int, list[int]] = defaultdict(list)
-    for index, (_, ids, _) in enumerate(rows):
-        by_room[max(longest - _ROOM * -(-len(ids) // _ROOM), 1)].append(index)
-    found: dict[int, Response] = {}
-    for room, own in by_room.items():
-        prefixes = [
-            prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids)
-            for start, ids, sample in (rows[index] for index in own)
-        ]
-        made = setting.respond(RL, prefixes, f"value/{stream}", room)
-        found |= dict(zip(own, made, strict=True))
-    return [found[index] for index in range(len(rows))]
+    prefixes = [
+        replace(
+            prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids),
+            room=max(longest - len(ids), 1),
+        )
+        for start, ids, sample in rows
+    ]
+    return setting.respond(RL, prefixes, f"value/{stream}", longest)
 
 
 def grade_of(setting: Setting, start: Start, text: str, *, truncated: bool) -> bool | None:

@@ -1,6 +1,6 @@
 """Behaviours carried out at starts, and what stands in for them there: the models' part."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from sae_reasoning.contrast.sentences import (
     whole_openings,
 )
 from sae_reasoning.contrast.starts import Begun, own_openings
-from sae_reasoning.contrast.value import DISPLACED, FOREIGN, NEUTRAL, OWN_WORDS, RL_WORDS, TRY
+from sae_reasoning.contrast.value import DISPLACED, FOREIGN, OWN_WORDS, RL_WORDS, TRY
 from sae_reasoning.contrast.valued import Said
 from sae_reasoning.edges.lm.branch import log_probs_at
 from sae_reasoning.edges.lm.load import continuation_ids
@@ -39,7 +39,11 @@ def sentence_at(setting: Setting, model: str, start: Start, response: Response) 
 
 
 def all_sentences(
-    setting: Setting, starts: Sequence[Start], found: Sequence[Quote], rule: CarriedOut
+    setting: Setting,
+    starts: Sequence[Start],
+    found: Sequence[Quote],
+    rule: CarriedOut,
+    used: Mapping[str, str],
 ) -> Said:
     """Executions in both models' own words and after the RL model's, and the controls.
 
@@ -48,6 +52,7 @@ def all_sentences(
         starts: Where, of any behaviours.
         found: What the RL model says where spans begin.
         rule: Where a behaviour has been carried out.
+        used: By `Start.key`, the sentence that a pilot used up.
     """
     tries = {model: _tries(setting, model, starts, rule) for model in MODELS}
     made = {model: _made(setting, starts, tries[model]) for model in MODELS}
@@ -61,11 +66,10 @@ def all_sentences(
     known = openings_of(setting)
     words = [
         opening_of(known[start.behaviour], text)
-        for start, text in zip(starts, _own(setting, starts, rule), strict=True)
+        for start, text in zip(starts, own_sentences(setting, starts, rule), strict=True)
     ]
     said[BASE, RL_WORDS] = [*begun(setting, BASE, starts, words, rule, "RL's words")]
-    said |= controls(setting, starts, found, rule, said[RL, OWN_WORDS])
-    said[RL, NEUTRAL] = _neutral(setting, starts, tries[RL], made[RL], rule)
+    said |= controls(setting, starts, found, rule, used, said[RL, OWN_WORDS])
     return said
 
 
@@ -74,6 +78,7 @@ def controls(
     starts: Sequence[Start],
     found: Sequence[Quote],
     rule: CarriedOut,
+    used: Mapping[str, str],
     own: Sequence[Sentence | None] = (),
 ) -> Said:
     """Sentences of the same behaviour with other content, from the same and another problem.
@@ -83,23 +88,27 @@ def controls(
         starts: Where.
         found: What the RL model says where spans begin.
         rule: Says what is content.
+        used: By `Start.key`, the sentence that a pilot used up.
         own: What the RL model says at each start in its own words, where it was asked to.
     """
     seed, count = setting.own.seed, setting.own.best_of
-    texts = [[text] for text in _own(setting, starts, rule)]
+    texts = [[text] for text in own_sentences(setting, starts, rule)]
     for text, one in zip(texts, own or [None] * len(starts), strict=True):
         if one is not None:
             text.append(one.said)
+    unused = [[one for one in found if one.said != used.get(start.key)] for start in starts]
     drawn = {
         DISPLACED: [
-            displaced(start, found, rule, text, count, seed)
-            for start, text in zip(starts, texts, strict=True)
+            displaced(start, fit, rule, text, count, seed)
+            for start, fit, text in zip(starts, unused, texts, strict=True)
         ],
-        FOREIGN: [foreign(start, found, count, seed) for start in starts],
+        FOREIGN: [
+            foreign(start, fit, count, seed) for start, fit in zip(starts, unused, strict=True)
+        ],
     }
     return {
         (RL, _numbered(condition, number)): [
-            _written(setting, start, said[number]) if number < len(said) else None
+            written(setting, start, said[number]) if number < len(said) else None
             for start, said in zip(starts, of, strict=True)
         ]
         for condition, of in drawn.items()
@@ -128,12 +137,20 @@ def begun(
     return [sentence_at(setting, model, *one) for one in zip(starts, made, strict=True)]
 
 
+def neutral_sentences(
+    setting: Setting, starts: Sequence[Start], rule: CarriedOut
+) -> list[Sentence | None]:
+    """What the RL model says at each start that isn't the behaviour, if it says any such thing."""
+    tries = _tries(setting, RL, starts, rule)
+    return _neutral(setting, starts, tries, _made(setting, starts, tries), rule)
+
+
 def openings_of(setting: Setting) -> dict[str, tuple[str, ...]]:
     """Openings that are written for models, by behaviour; the commonest first."""
     return whole_openings(setting.task, setting.traces, setting.behaviours)
 
 
-def _own(setting: Setting, starts: Sequence[Start], rule: CarriedOut) -> list[str]:
+def own_sentences(setting: Setting, starts: Sequence[Start], rule: CarriedOut) -> list[str]:
     """What the RL model said at each start, where it started the behaviour."""
     texts = {trace.trace_id: trace.text for trace in setting.traces}
     rests = [texts[start.trace_id][len(start.text) :] for start in starts]
@@ -237,7 +254,7 @@ def _in_own_openings(
     return [found.get(row) for row in range(len(starts))]
 
 
-def _written(setting: Setting, start: Start, text: str) -> Sentence:
+def written(setting: Setting, start: Start, text: str) -> Sentence:
     """A sentence of the RL model's, as it stands after a start."""
     lm = setting.models[RL]
     ids = continuation_ids(lm, text, start.response_ids)

@@ -1,16 +1,18 @@
 """Execution value: behaviours carried out at the RL model's onsets, completed and graded.
 
-1. Separate samples from each start tell where the RL model's success is in doubt, and which other
-   sentences of the behaviour it writes on the problem.
-2. Both models carry the behaviour out in words of their own; the base also after the RL model's
-   words, after the opening that does best on the select split, and several times.
+1. Pilots tell at which starts the answer rests on the behaviour (`jobs.contrast.pilots`), and which
+   other sentences of it the RL model writes on the problem.
+2. Both models carry the behaviour out there in words of their own; the base also after the RL
+   model's words, after the opening that does best on the select split, and several times.
 3. Controls stand at the same starts: displaced, foreign and neutral sentences.
 4. The RL model completes each of them, all in one pool; equal ones at a start are completed once.
+5. How much rests on the behaviour on average is told from all starts that were tried; where that is
+   next to nothing, neutral sentences are completed at all of them too.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import numpy as np
 
 from sae_reasoning.contrast.execution import BEST_OPENING
 from sae_reasoning.contrast.measures import Measure
+from sae_reasoning.contrast.pilots import Pilot
 from sae_reasoning.contrast.sentences import (
     CarriedOut,
     Quote,
@@ -27,37 +30,39 @@ from sae_reasoning.contrast.sentences import (
     carried_out,
     quotes,
 )
-from sae_reasoning.contrast.starts import noise_key
 from sae_reasoning.contrast.steered import ByCompletion, Judged
 from sae_reasoning.contrast.value import (
     CONTROLS,
     HEADROOM,
+    NEUTRAL,
     OWN_WORDS,
     Outcomes,
-    has_headroom,
+    anywhere_measures,
+    control_values,
     program_measures,
     recorder,
     scale_of,
     value_measures,
 )
 from sae_reasoning.contrast.valued import BothSplits, Said, Valued, rows_of, value_table
-from sae_reasoning.edges.lm.offsets import offsets_of
 from sae_reasoning.edges.tables import write_table
-from sae_reasoning.jobs.contrast.completions import complete, grade_of, graded
+from sae_reasoning.jobs.contrast.completions import graded
+from sae_reasoning.jobs.contrast.pilots import PILOTS, Piloted, piloted
 from sae_reasoning.jobs.contrast.sentences import (
     all_sentences,
     begun,
     controls,
+    neutral_sentences,
     openings_of,
 )
 from sae_reasoning.jobs.contrast.setting import Setting
-from sae_reasoning.records import BASE, REPORT, RL, SELECT, Annotation, Trace
-from sae_reasoning.rollouts.respond import Response
-from sae_reasoning.tasks.annotations import Unlabelled
+from sae_reasoning.records import BASE, REPORT, RL, SELECT
 from sae_reasoning.tasks.protocol import Start
-from sae_reasoning.traces.align import Rollout
 
 VALUE_FILE = "value.parquet"
+
+_SELDOM = 0.1
+"""Share of starts with headroom, below which hardly anything can rest on a behaviour on average."""
 
 
 def execution_value(setting: Setting, folder: Path) -> list[Measure]:
@@ -66,11 +71,17 @@ def execution_value(setting: Setting, folder: Path) -> list[Measure]:
     write_table(folder / VALUE_FILE, value_table([*rows_of(both.report), *rows_of(both.select)]))
     found = []
     for behaviour in setting.behaviours:
+        pilots = [one for one in both.pilots if one.start.behaviour == behaviour]
+        if not pilots:
+            continue
+        found += _of_pilots(setting, pilots, behaviour, both.rule)
+        chosen_at, rows = both.select.of(behaviour)
+        if chosen_at:
+            on_select = both.select.outcomes(rows)
+            found += control_values(chosen_at, on_select, setting.resampling)
         starts, own = both.report.of(behaviour)
         if not starts:
             continue
-        record = recorder(starts, setting.resampling)
-        found.append(record.share(HEADROOM, RL, "", both.in_doubt[own].astype(float)))
         credit = {control: both.report.outcomes(own, control) for control in CONTROLS}
         found += value_measures(starts, both.report.outcomes(own), credit, setting.resampling)
         if setting.task.judge:
@@ -95,34 +106,36 @@ def worth_by_completion(setting: Setting, both: BothSplits, behaviour: str) -> B
 
 def value_executions(setting: Setting) -> BothSplits:
     """Executions of all behaviours and what they are worth, from disk as far as they are there."""
-    pilots, own = _pilots(setting), setting.own
+    own, behaviours = setting.own, setting.behaviours
+    rule = carried_out(setting.task, setting.traces, behaviours)
+    on_select = piloted(setting, SELECT, rule, own.value_select_starts)
+    on_report = piloted(setting, REPORT, rule, own.value_starts)
     select = [
         start
-        for behaviour in setting.behaviours
-        for start in _posed(setting, behaviour, SELECT)[: own.value_select_starts]
+        for behaviour in behaviours
+        for start in on_select.chosen(behaviour, own.value_select_starts, own.headroom, fill=True)
     ]
-    report: list[Start] = []
-    in_doubt: list[bool] = []
-    for behaviour in setting.behaviours:
-        every = _posed(setting, behaviour, REPORT)
-        doubted = _in_doubt(setting, every, pilots)
-        chosen = sorted(np.argsort(~doubted, kind="stable")[: own.value_starts].tolist())
-        report += [every[index] for index in chosen]
-        in_doubt += doubted[chosen].tolist()
-    rule = carried_out(setting.task, setting.traces, setting.behaviours)
-    on_select = _quotes(setting, rule, SELECT, setting.traces)
-    on_report = _quotes(setting, rule, REPORT, [*setting.traces, *pilots])
+    report = [
+        start
+        for behaviour in behaviours
+        for start in on_report.chosen(behaviour, own.value_starts, own.headroom)
+    ]
+    used = {one.start.key: one.said for one in [*on_select.pilots, *on_report.pilots]}
+
+    def say_on_select() -> Said:
+        return controls(setting, select, _quotes(setting, rule, SELECT, on_select), rule, used)
 
     on_select_split = _valued(
         setting,
         select,
-        _kept(setting, "value_said_select", lambda: controls(setting, select, on_select, rule)),
+        _kept(setting, "value_said_select", say_on_select),
         own.select_completions,
         "value_grades_select",
     )
 
     def say() -> Said:
-        said = all_sentences(setting, report, on_report, rule)
+        found = _quotes(setting, rule, REPORT, on_report)
+        said = all_sentences(setting, report, found, rule, used)
         said[BASE, BEST_OPENING] = _after_best_opening(setting, on_select_split, report, rule)
         return said
 
@@ -135,29 +148,38 @@ def value_executions(setting: Setting) -> BothSplits:
             own.completions,
             "value_grades_report",
         ),
-        in_doubt=np.array(in_doubt, bool),
+        pilots=on_report.pilots,
         rule=rule,
     )
 
 
-def _pilots(setting: Setting) -> list[Trace]:
-    """Separate completions of the RL model from every start of the report split."""
+def _of_pilots(
+    setting: Setting, pilots: Sequence[Pilot], behaviour: str, rule: CarriedOut
+) -> list[Measure]:
+    """At how many starts something rests on a behaviour, and how much on average."""
+    starts = [one.start for one in pilots]
+    has_headroom = np.array([one.has_headroom(setting.own.headroom) for one in pilots], float)
+    headroom = recorder(starts, setting.resampling).share(HEADROOM, RL, "", has_headroom)
+    shares = np.array([one.of_control for one in pilots])
+    found = {
+        (RL, control): np.where([one.control == control for one in pilots], shares, np.nan)
+        for control in CONTROLS
+    }
+    if headroom.high < _SELDOM:
 
-    def make() -> list[Trace]:
-        starts = [start for b in setting.behaviours for start in _posed(setting, b, REPORT)]
-        rows = [(start, n) for start in starts for n in range(setting.own.pilot_samples)]
-        made = complete(setting, [(s, s.response_ids, n) for s, n in rows], "pilots")
-        unlabelled = [
-            Unlabelled(start.problem, one.text, one.truncated)
-            for (start, _), one in zip(rows, made, strict=True)
-        ]
-        labels = setting.task.annotate_all(unlabelled, model=RL)
-        return [
-            _trace(setting, start, number, one, label)
-            for (start, number), one, label in zip(rows, made, labels, strict=True)
-        ]
+        def complete_neutral() -> list[float]:
+            said = neutral_sentences(setting, starts, rule)
+            rows = [row for row, one in enumerate(said) if one is not None]
+            pairs = [(starts[row], one) for row, one in enumerate(said) if one is not None]
+            values = np.full(len(starts), np.nan)
+            done = graded(setting, pairs, setting.own.pilot_samples, PILOTS)
+            values[rows] = [one.grades.mean() for one in done]
+            return [float(one) for one in values]
 
-    return setting.parts.traces("pilots", make)
+        name = f"neutral_anywhere_{behaviour}"
+        found[RL, NEUTRAL] = np.array(setting.parts.json(name, complete_neutral), float)
+    in_trace = np.array([one.in_trace for one in pilots])
+    return [headroom, *anywhere_measures(starts, in_trace, found, setting.resampling)]
 
 
 def _after_best_opening(
@@ -191,28 +213,10 @@ def _after_best_opening(
     return [found.get(row) for row in range(len(starts))]
 
 
-def _posed(setting: Setting, behaviour: str, split: str) -> list[Start]:
-    """Starts with their problems as they were posed, in an order that no outcome decided on."""
-    posed = {problem.problem_id: problem for problem in setting.problems[split]}
-    chosen = [
-        replace(start, problem=posed[start.problem.problem_id])
-        for start in setting.starts
-        if (start.behaviour, start.problem.split) == (behaviour, split)
-    ]
-    return sorted(chosen, key=noise_key)
-
-
-def _in_doubt(setting: Setting, starts: Sequence[Start], pilots: Sequence[Trace]) -> np.ndarray:
-    grades: defaultdict[str, list[bool | None]] = defaultdict(list)
-    for trace in pilots:
-        grades[trace.trace_id.rpartition("#")[0]].append(trace.correct)
-    low, high = setting.own.headroom
-    return has_headroom([grades[_pilot(start)] for start in starts], (low, high))
-
-
-def _quotes(setting: Setting, rule: CarriedOut, split: str, traces: Sequence[Trace]) -> list[Quote]:
-    own = [trace for trace in traces if trace.split == split]
-    return quotes(rule, own, setting.behaviours)
+def _quotes(setting: Setting, rule: CarriedOut, split: str, pilots: Piloted) -> list[Quote]:
+    """What the RL model says in its rollouts and pilots on the problems of a split."""
+    own = [trace for trace in setting.traces if trace.split == split]
+    return quotes(rule, [*own, *pilots.traces], setting.behaviours)
 
 
 def _valued(
@@ -236,29 +240,6 @@ def _valued(
     for (key, row, _), own in zip(pairs, setting.parts.json(part, make), strict=True):
         values[key][row], redone[key][row] = np.array(own[0], float), np.array(own[1], bool)
     return Valued(starts, said, values, redone)
-
-
-def _trace(
-    setting: Setting, start: Start, number: int, one: Response, label: Annotation | None
-) -> Trace:
-    """A completion from a start with its behaviours, where they could be labelled."""
-    lm, ids = setting.models[RL], one.response_ids
-    said = label or Annotation((), (), grade_of(setting, start, one.text, truncated=one.truncated))
-    offsets = offsets_of(lm.tokenizer, ids, one.text)
-    rollout = Rollout(one.prefix.prompt_ids, ids, offsets, one.end_id, one.text, one.truncated)
-    trace = rollout.annotated(
-        start.problem,
-        said,
-        annotator=setting.task.annotator.name,
-        writer=RL,
-        model=lm.facts.name,
-        sample="pilot",
-    )
-    return replace(trace, trace_id=f"{_pilot(start)}#{number}")
-
-
-def _pilot(start: Start) -> str:
-    return f"{start.key}/pilot"
 
 
 def _worth(setting: Setting, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:

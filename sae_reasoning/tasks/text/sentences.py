@@ -93,9 +93,9 @@ class FirstSentence:
             is_last: Whether nothing follows.
         """
         said = len(text) - len(text.lstrip())
-        for place in possible_starts(text):
-            is_end = _is_apart(text[:place]) or (is_last and place == len(text))
-            if place > said and is_end:
+        for place in range(said + 1, len(text) + 1):
+            is_end = _is_apart(text[place - 1]) or (is_last and place == len(text))
+            if is_end and _may_start_at(text, place):
                 return len(text[:place].rstrip())
         return None
 
