@@ -281,9 +281,8 @@ def _judge(case: _Case) -> Verdict:
     if _is_down(case, PER_TRACE) and not _is_up(case, PER_OPPORTUNITY):
         return case.says(REDUCED, often)
     if not _is_up(case, PER_TRACE):
-        return case.says(
-            INCONCLUSIVE, f"the rate of {behaviour} is neither clearly up nor down nor level"
-        )
+        how = "is level, and that per opportunity isn't" if trace_level else "isn't clearly up"
+        return case.says(INCONCLUSIVE, f"the rate of {behaviour} per trace {how}")
     skill = skill_of(case.measures, behaviour, thresholds)
     if found := _without_worth(case, often):
         return found
@@ -348,14 +347,16 @@ def _too_little(case: _Case, skill: Skill, often: str) -> Verdict | None:
             f"{often}, but {items} starts on {n} problems{where} are too few to judge its "
             f"execution; {thresholds.min_starts} on {thresholds.min_problems} are needed",
         )
-    if not skill.is_worth or case.above(rests := case.get(*skill.executes), 0.0):
+    if not skill.is_worth:
         return None
-    return case.says(
-        INCONCLUSIVE,
-        f"{often}, but nothing is shown to rest on it: completed by the RL model, its own sentence "
-        f"is right more often than {_CONTROL_NAMES[skill.control]} by "
-        f"{bounded(rests.value, rests.low, rests.high)}",
-    )
+    rests = case.get(*skill.executes)
+    is_shown = case.above(rests, 0.0)
+    if is_shown and not case.holds(lambda: case.below(rests, thresholds.min_gap)):
+        return None
+    said = "too little rests on it for a skill" if is_shown else "nothing is shown to rest on it"
+    by = f"{_CONTROL_NAMES[skill.control]} by {bounded(rests.value, rests.low, rests.high)}"
+    completed = f"completed by the RL model, its own sentence is right more often than {by}"
+    return case.says(INCONCLUSIVE, f"{often}, but {said}: {completed}")
 
 
 def _disagreement(case: _Case, skill: Skill) -> str:

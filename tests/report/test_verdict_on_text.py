@@ -172,12 +172,13 @@ def test_two_judges_on_different_sides_of_a_threshold_settle_nothing() -> None:
 
 
 def test_little_that_rests_on_a_behaviour_is_said() -> None:
-    found, _ = judged(
-        against("displaced", *ABLE),
-        {("value_over/displaced", "rl", "own opening"): (0.1, 0.05, 0.15)},
-    )
-    assert found.verdict == "deployed"
-    assert "little rests on it, 0.10" in found.reason
+    rests = ("value_over/displaced", "rl", "own opening")
+    perhaps, _ = judged(against("displaced", *ABLE), {rests: (0.15, 0.05, 0.25)})
+    assert perhaps.verdict == "deployed"
+    assert "little rests on it, 0.15" in perhaps.reason
+    surely, _ = judged(against("displaced", *ABLE), {rests: (0.1, 0.05, 0.15)})
+    assert surely.verdict == "inconclusive"
+    assert "too little rests on it for a skill" in surely.reason
 
 
 def test_qualifiers_combine() -> None:
