@@ -36,8 +36,13 @@ MINED_OPENINGS = "opening_probability/per_opportunity"
 """Probability of the mined openings of a behaviour, where they are part of its onsets only."""
 OPENING_COVERAGE, OPENING_PRECISION = "openings/coverage", "openings/precision"
 
+UNLABELLED = "onset_probability/unlabelled"
+"""Share of drawn places that say nothing, as the annotator read none of a model's continuations."""
+
 Counts = Mapping[tuple[int, int], Mapping[str, float]]
-"""By trace and token of a place: of each behaviour, how probably it starts there."""
+"""By trace and token of a place: of each behaviour, how probably it starts there.
+
+A place that isn't there has no label, and counts for neither model."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,6 @@ class DrawnPlace:
             response_ids=trace.token_ids[trace.num_prompt_tokens : self.token + 1],
             text=trace.text[: self.char_end],
             taken=False,
-            weight=self.weight,
         )
 
 
@@ -149,6 +153,14 @@ def labels_at_starts(
     ]
 
 
+def shares_of(labels: Sequence[str | None]) -> dict[str, float] | None:
+    """How often each behaviour starts at one place, of labels that are there; None without any."""
+    own = [label for label in labels if label is not None]
+    if not own:
+        return None
+    return {name: own.count(name) / len(own) for name in sorted(set(own) - {""})}
+
+
 def _behaviour_from(annotation: Annotation, start: Start, text: str) -> str:
     before = len(start.text.rstrip())
     place = before + len(text[before:]) - len(text[before:].lstrip())
@@ -173,7 +185,8 @@ def sampled_rates(
         behaviours: Whose rates.
         resampling: Makes intervals.
     """
-    found = []
+    lacking = sum(not _is_known(one, shares) for one in drawn) / max(len(drawn), 1)
+    found = [Measure("", UNLABELLED, "", "", lacking, lacking, lacking, 1.0, 0, len(drawn))]
     for behaviour in behaviours:
         sums = _weighted(traces, places, drawn, shares, behaviour)
         own = np.stack([sums.mass[:, m, m] for m in range(len(MODELS))], axis=1)
@@ -243,6 +256,10 @@ def opening_measures(mined: Sequence[Opening]) -> list[Measure]:
     return found
 
 
+def _is_known(one: DrawnPlace, shares: Mapping[str, Counts]) -> bool:
+    return all(one.key in of_model for of_model in shares.values())
+
+
 @dataclass(frozen=True)
 class _Sums:
     """What drawn places of one behaviour add to each problem of the report split.
@@ -272,7 +289,7 @@ def _weighted(
     offered = np.zeros((len(problems), len(MODELS)))
     writers = []
     for one in drawn:
-        if one.key in could:
+        if one.key in could and _is_known(one, shares):
             trace = traces[one.trace]
             row, writer = number[trace.problem_id], MODELS.index(trace.writer)
             writers.append(writer)

@@ -22,11 +22,13 @@ class Pilot:
         start: Where.
         control: Which control's sentence stood there.
         said: That sentence.
-        of_control: Share of its completions that are right; NaN without a grade.
+        of_control: Share of its completions that are right, of those that don't do the behaviour;
+            NaN without a grade, or where fewer than half don't.
         of_rl: The same of what the RL model went on with freely; NaN where that wasn't tried, as
             no headroom could be left.
         in_trace: Whether the rollout that the start was found in is right, 0 or 1; NaN without a
             grade.
+        redone: Share of the control's completions that do the behaviour.
     """
 
     start: Start
@@ -35,6 +37,7 @@ class Pilot:
     of_control: float
     of_rl: float
     in_trace: float
+    redone: float
 
     def has_headroom(self, least: float) -> bool:
         """Whether at least so large a share of right answers rests on the behaviour."""

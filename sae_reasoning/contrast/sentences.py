@@ -16,12 +16,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Bool
-
 from sae_reasoning.contrast.onsets import labels_at_starts
 from sae_reasoning.records import MODELS, RL, SELECT, SentenceEnd, Trace
 from sae_reasoning.tasks.annotations import Unlabelled
+from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Start, Task
 
 _FEW = 2
@@ -49,12 +47,15 @@ class Sentence:
         response: The whole response, up to there.
         said: The sentence, or the few that it takes to say something.
         ended: Whether the response ended with it.
+        truncated: Whether it was cut before the behaviour was carried out: whoever goes on would
+            carry it out.
     """
 
     ids: tuple[int, ...]
     response: str
     said: str
     ended: bool = False
+    truncated: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,35 +128,48 @@ def carried_out(task: Task, traces: Iterable[Trace], behaviours: Sequence[str]) 
 
     Args:
         task: Whose sentences.
-        traces: Those that the RL model wrote count.
-        behaviours: Whose spans.
+        traces: Those that the RL model wrote on the select split count.
+        behaviours: Whose spans, and whose openings: however rare one is, it says nothing yet.
     """
     total: Counter[str] = Counter()
     having: Counter[tuple[str, str]] = Counter()
-    for behaviour, _, rest in _spans(traces, behaviours):
+    for behaviour, trace, rest in _spans(traces, behaviours):
+        if trace.split != SELECT:
+            continue
         total[behaviour] += 1
         words = {*_WORD.findall(rest[: task.sentence_end.find(rest, is_last=True)].lower())}
         having.update((behaviour, word) for word in words)
-    common = (
+    common = {
         word
         for (behaviour, word), count in having.items()
         if count > max(_COMMON * total[behaviour], 1)
-    )
+    }
+    for behaviour in behaviours:
+        for opening in task.openings.of(behaviour) if task.openings else ():
+            common |= {*_WORD.findall(opening.lower())}
     return CarriedOut(task.sentence_end, frozenset(common))
 
 
-def are_made(task: Task, starts: Sequence[Start], sentences: Sequence[Sentence]) -> list[bool]:
-    """Whether the annotator finds the behaviour of its start where each sentence begins."""
+def are_made(
+    task: Task, starts: Sequence[Start], sentences: Sequence[Sentence]
+) -> list[bool | None]:
+    """Whether the annotator finds the behaviour of its start where each sentence begins.
+
+    None where it could not label the response.
+    """
     responses = [
         Unlabelled(start.problem, one.response, not one.ended)
         for start, one in zip(starts, sentences, strict=True)
     ]
     labels = labels_at_starts(task.annotator, starts, responses)
-    return [start.behaviour == label for start, label in zip(starts, labels, strict=True)]
+    return [
+        None if label is None else start.behaviour == label
+        for start, label in zip(starts, labels, strict=True)
+    ]
 
 
 def own_words(
-    tries: Sequence[Sequence[Sentence]], made: Bool[np.ndarray, "start try"], least: float
+    tries: Sequence[Sequence[Sentence]], made: Sequence[Sequence[bool | None]], least: float
 ) -> list[list[Sentence]]:
     """At each start those of a model's samples that are the behaviour, in their order.
 
@@ -164,10 +178,11 @@ def own_words(
 
     Args:
         tries: Samples at each start.
-        made: Which of them are the behaviour.
-        least: Share of all samples that must be.
+        made: Which of them are the behaviour; None where that isn't known.
+        least: Share of all samples of which it is known that must be.
     """
-    if not made.size or made.mean() < least:
+    known = [is_it for row in made for is_it in row if is_it is not None]
+    if not known or sum(known) < least * len(known):
         return [[] for _ in tries]
     return [
         [one for one, is_it in zip(own, row, strict=True) if is_it]
@@ -267,6 +282,9 @@ def displaced(
 ) -> list[str]:
     """Sentences of the same behaviour on the same problem: from other places, other content.
 
+    None from further along in a response, nor any that holds the right answer: what has been found
+    out there would be handed over.
+
     Args:
         start: Where it will stand.
         found: Quotes to draw from.
@@ -281,10 +299,22 @@ def displaced(
         for quote in found
         if (quote.behaviour, quote.problem_id) == (start.behaviour, start.problem.problem_id)
         and quote.before != before
+        and len(quote.before) <= len(before)
+        and not holds_answer(quote.said, start.problem)
         and rule.is_other(quote.said, own)
     }
     rng = random.Random(f"displaced/{seed}/{start.key}")
     return rng.sample(sorted(fit), min(count, len(fit)))
+
+
+def holds_answer(said: str, problem: Problem) -> bool:
+    """Whether a text holds a problem's right answer, as it is written in the reference.
+
+    Part of another number or word it is not.
+    """
+    answer = problem.right_answer
+    inside = rf"(?<!\w)(?<!\d[.,]){re.escape(answer)}(?!\w)(?![.,]\d)"
+    return bool(answer) and re.search(inside, said, re.IGNORECASE) is not None
 
 
 def foreign(start: Start, found: Sequence[Quote], count: int, seed: int) -> list[str]:

@@ -6,7 +6,8 @@
 2. From there the RL model completes the response several times; the share of right answers is the
    value V of what was carried out.
 3. A completion that begins with an opening of the behaviour does it again: what was said left it
-   undone, and the answer says nothing of who said it. In a skill it counts as the control.
+   undone, and the answer says nothing of who said it. In a skill it counts as the control; after a
+   control it is left out, and a control after which more than half are has no value there.
 4. `value skill = sum(V - V_control) / sum(V_RL - V_control)` over starts: 0 is the behaviour with
    the wrong content, 1 is the RL model's own. Where the interval of `V_RL - V_control` reaches 0,
    nothing is shown to rest on what the behaviour says, and the skill is undefined.
@@ -49,6 +50,9 @@ VALUE, OVER, SKILL, ANYWHERE, HEADROOM, ON_SELECT = (
 )
 """Measures; the second to the fourth are of a control, as `value_skill/displaced`. The first three
 are of the report split's starts with headroom, the last is what a control is worth on select."""
+REDONE, REDONE_ANYWHERE, TRUNCATED = "redone", "redone_anywhere", "truncated_executions"
+"""Share of completions that do the behaviour again, at starts with headroom and at all that pilots
+tried; share of executions that were cut, which are worth nothing that could be told."""
 BY_PROGRAM = "program_skill"
 """The same skill where the judge of the task stands in for completions."""
 COMPLETION = "completion by the RL model"
@@ -75,15 +79,16 @@ def best_of_tries(values: Float[np.ndarray, "try start completion"]) -> Float[np
     """Value of the best of several tries at each start; unbiased, as another half chooses it.
 
     The try that does best on one half of the completions is valued by the other half, both ways.
-    A try that isn't there is NaN; where none is, so is the value.
+    Completions that aren't known are NaN; a try counts where each half knows any, and where none
+    does, the value is NaN.
     """
-    halves = values[:, :, ::2], values[:, :, 1::2]
+    halves = mean_known(values[:, :, ::2]), mean_known(values[:, :, 1::2])
+    is_there = ~np.isnan(halves).any(0)
     found = []
     for chooses, values_it in (halves, halves[::-1]):
-        means = np.where(np.isnan(chooses).any(2), -1.0, chooses.mean(2))
-        best = means.argmax(0)
-        found.append(values_it.mean(2)[best, np.arange(values.shape[1])])
-    return np.asarray(np.mean(found, axis=0))
+        best = np.where(is_there, chooses, -1.0).argmax(0)
+        found.append(values_it[best, np.arange(values.shape[1])])
+    return np.where(is_there.any(0), np.mean(found, axis=0), np.nan)
 
 
 @dataclass(frozen=True)
@@ -186,6 +191,37 @@ def credited(
     return np.where(redone, control[:, None], grades)
 
 
+def without_redone(
+    grades: Float[np.ndarray, "*try start completion"],
+    redone: Bool[np.ndarray, "*try start completion"],
+) -> Float[np.ndarray, "*try start completion"]:
+    """Grades of a control's completions, NaN for those that do the behaviour again.
+
+    Where fewer than half are left, or one that is left has no grade, all of them are NaN.
+    """
+    is_known = (redone.mean(-1) <= 0.5) & ~(np.isnan(grades) & ~redone).any(-1)
+    return np.where(redone | ~is_known[..., None], np.nan, grades)
+
+
+def mean_known(grades: Float[np.ndarray, "*try completion"]) -> Float[np.ndarray, "*try"]:
+    """Mean over completions of those that aren't NaN; NaN where all are."""
+    count = (~np.isnan(grades)).sum(-1)
+    return np.where(count > 0, np.nansum(grades, axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def share_measures(
+    measure: str, starts: Sequence[Start], shares: Outcomes, resampling: Resampling
+) -> list[Measure]:
+    """Mean of shares by model and condition, over the starts of one behaviour that have one."""
+    record, found = recorder(starts, resampling), []
+    for (model, condition), own in shares.items():
+        known = np.flatnonzero(~np.isnan(own))
+        if len(known):
+            there = record.at(known.tolist())
+            found.append(there.share(measure, model, condition, own[known]))
+    return found
+
+
 def value_measures(
     starts: Sequence[Start],
     values: Outcomes,
@@ -201,12 +237,7 @@ def value_measures(
         resampling: Makes intervals.
     """
     record = recorder(starts, resampling)
-    found = []
-    for (model, condition), own in values.items():
-        known = np.flatnonzero(~np.isnan(own))
-        if len(known):
-            there = record.at(known.tolist())
-            found.append(there.share(VALUE, model, condition, own[known]))
+    found = share_measures(VALUE, starts, values, resampling)
     for control in CONTROLS:
         if scale := scale_of(record, values, control):
             found += [scale.rests, *_skills(record, credit[control], control, SKILL)]
@@ -217,14 +248,8 @@ def control_values(
     starts: Sequence[Start], values: Outcomes, resampling: Resampling
 ) -> list[Measure]:
     """What each control is worth at starts of one behaviour on the select split."""
-    record, found = recorder(starts, resampling), []
-    for control in CONTROLS:
-        own = values[RL, control]
-        known = np.flatnonzero(~np.isnan(own))
-        if len(known):
-            there = record.at(known.tolist())
-            found.append(there.share(ON_SELECT, RL, control, own[known]))
-    return found
+    controls = {(RL, control): values[RL, control] for control in CONTROLS}
+    return share_measures(ON_SELECT, starts, controls, resampling)
 
 
 def program_measures(

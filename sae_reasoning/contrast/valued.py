@@ -13,12 +13,15 @@ from sae_reasoning.contrast.pilots import Pilot
 from sae_reasoning.contrast.sentences import CarriedOut, Sentence
 from sae_reasoning.contrast.value import (
     CONTROLS,
+    NEUTRAL,
     OWN_WORDS,
     TRY,
     Outcomes,
     best_of,
     best_of_tries,
     credited,
+    mean_known,
+    without_redone,
 )
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.tasks.protocol import Start
@@ -41,6 +44,11 @@ class Completed(NamedTuple):
     grades: Float[np.ndarray, " completion"]
     redone: Bool[np.ndarray, " completion"]
 
+    @property
+    def of_control(self) -> float:
+        """Value of the sentence as a control; NaN where too few leave the behaviour undone."""
+        return float(mean_known(without_redone(self.grades, self.redone)))
+
 
 @dataclass(frozen=True)
 class Row:
@@ -54,6 +62,7 @@ class Row:
         model: Who carried it out.
         condition: Under which.
         said: The sentence.
+        truncated: Whether it was cut before it was carried out; then nothing completes it.
         value: Share of completions that are right; NaN where they have no grade.
         redone: Share of completions that begin with the behaviour, as it was left undone.
         completions: How many there are.
@@ -66,6 +75,7 @@ class Row:
     model: str
     condition: str
     said: str
+    truncated: bool
     value: float
     redone: float
     completions: int
@@ -95,17 +105,19 @@ class Valued:
     def outcomes(self, rows: Sequence[int], control: str = "") -> Outcomes:
         """Mean grade of each execution at some starts; of several tries, the best one's too.
 
+        Of a control those completions count that don't do the behaviour (`without_redone`).
+
         Args:
             rows: Places of the starts.
             control: What completions that do the behaviour again count as, if not as themselves.
         """
-        grades = {key: own[rows] for key, own in self.values.items()}
+        grades = {key: self._counted(key)[rows] for key in self.values}
         if control:
-            least = grades[RL, control].mean(1)
+            least = mean_known(grades[RL, control])
             executed = [key for key in grades if key[0] == BASE or key[1] == OWN_WORDS]
             for key in executed:
                 grades[key] = credited(grades[key], self.redone[key][rows], least)
-        found = {key: own.mean(1) for key, own in grades.items() if TRY not in key[1]}
+        found = {key: mean_known(own) for key, own in grades.items() if TRY not in key[1]}
         for model, condition in ((BASE, OWN_WORDS), *((RL, one) for one in CONTROLS)):
             tries = [
                 own
@@ -121,10 +133,34 @@ class Valued:
         """Value of the control at each start that has one, displaced before foreign."""
         found: dict[str, float] = {}
         for condition in reversed(CONTROLS):
-            means = self.values[RL, condition].mean(1)
+            means = mean_known(self._counted((RL, condition)))
             known = zip(self.starts, means, strict=True)
             found |= {start.key: float(one) for start, one in known if one == one}
         return found
+
+    def redone_shares(self, rows: Sequence[int]) -> Outcomes:
+        """Of each execution and control, the share of completions that do the behaviour again."""
+        cut = self.truncated(rows)
+        return {
+            key: np.where(own == 0, self.redone[key][rows].mean(1), np.nan)
+            for key, own in cut.items()
+        }
+
+    def truncated(self, rows: Sequence[int]) -> Outcomes:
+        """Whether each was cut before it was carried out; NaN where nothing was said."""
+        said = {key: [own[row] for row in rows] for key, own in self.said.items()}
+        return {
+            key: np.array([np.nan if one is None else one.truncated for one in own], float)
+            for key, own in said.items()
+            if TRY not in key[1]
+        }
+
+    def _counted(self, key: tuple[str, str]) -> Values:
+        """Grades of completions that count at each start; NaN where not all are known."""
+        own = self.values[key]
+        if key[1].partition(TRY)[0] in (*CONTROLS, NEUTRAL):
+            return without_redone(own, self.redone[key])
+        return np.where(np.isnan(own).any(1, keepdims=True), np.nan, own)
 
 
 @dataclass(frozen=True)
@@ -155,9 +191,10 @@ def rows_of(valued: Valued) -> list[Row]:
             model=model,
             condition=condition,
             said=one.said,
+            truncated=one.truncated,
             value=float(grades.mean()),
             redone=float(redone.mean()),
-            completions=len(grades),
+            completions=0 if one.truncated else len(grades),
         )
         for key, own in valued.said.items()
         for start, one, grades, redone in zip(

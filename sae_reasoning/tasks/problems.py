@@ -1,6 +1,7 @@
 """The problems of an experiment, split once into those that select and those that report."""
 
 import hashlib
+import json
 import random
 import re
 from collections.abc import Sequence
@@ -27,6 +28,13 @@ class Problem:
     prompt: str
     reference: str = ""
     grader: str = ""
+
+    @property
+    def right_answer(self) -> str:
+        """The right answer as the reference spells it; "" where that says only how to check."""
+        if self.grader in ("", "math"):
+            return self.reference.strip()
+        return str(json.loads(self.reference).get("answer", "")).strip()
 
     @property
     def key(self) -> int:

@@ -66,7 +66,6 @@ class Start:
             own. Forcing a start appends ids to them.
         text: The response up to here.
         taken: Whether the writer started it.
-        weight: One over the probability with which the place was drawn.
     """
 
     problem: Problem
@@ -76,7 +75,6 @@ class Start:
     response_ids: tuple[int, ...]
     text: str
     taken: bool
-    weight: float = 1.0
 
     @property
     def key(self) -> str:

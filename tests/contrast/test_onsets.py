@@ -10,6 +10,7 @@ from sae_reasoning.contrast.onsets import (
     MINED_OPENINGS,
     OPENING_COVERAGE,
     OPENING_PRECISION,
+    UNLABELLED,
     DrawnPlace,
     draw_places,
     labels_at_starts,
@@ -17,6 +18,7 @@ from sae_reasoning.contrast.onsets import (
     opening_measures,
     sampled_rates,
     shared_evenly,
+    shares_of,
 )
 from sae_reasoning.contrast.rates import OWN_TRACES, PER_OPPORTUNITY, rates
 from sae_reasoning.contrast.starts import Place, places_of
@@ -147,6 +149,23 @@ def test_all_places_are_drawn_where_they_are_few_and_then_count_once() -> None:
         if name[0] in (PER_OPPORTUNITY, OWN_TRACES):
             assert found[name].value == pytest.approx(one.value)
             assert found[name].low == pytest.approx(one.low)
+
+
+def test_a_place_without_a_label_counts_for_nothing_and_is_told() -> None:
+    assert shares_of([BACK, "", None, ""]) == {BACK: pytest.approx(1 / 3)}
+    assert shares_of(["", ""]) == {}
+    assert shares_of([None, None]) is None
+    world = Planted(20)
+    drawn = draw_places(world.traces, world.places, 10_000, 0)
+    half = {m: {one.key: {BACK: 0.5} for one in drawn} for m in MODELS}
+    half["base"] = {one.key: {BACK: 0.5} for one in drawn[::2]}
+    rates_of = sampled_rates(world.traces, world.places, drawn, half, [BACK], HOW)
+    found = by_name(rates_of)
+    for model in MODELS:
+        assert found[PER_OPPORTUNITY, BACK, model].value == pytest.approx(0.5)
+    unlabelled = next(one for one in rates_of if one.measure == UNLABELLED)
+    assert unlabelled.value == pytest.approx(0.5, abs=0.01)
+    assert unlabelled.items == len(drawn)
 
 
 def test_every_onset_is_drawn_where_half_of_the_places_hold_them_all() -> None:

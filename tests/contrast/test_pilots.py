@@ -18,5 +18,5 @@ START = Start(Problem("p", REPORT, "?"), "rl", "backtracking", "p/0", (1,), "so"
 def test_a_start_has_headroom_where_the_rl_model_is_right_more_often_than_after_the_control(
     of_control: float, of_rl: float, has_headroom: bool
 ) -> None:
-    pilot = Pilot(START, "displaced", "back to a", of_control, of_rl, 1.0)
+    pilot = Pilot(START, "displaced", "back to a", of_control, of_rl, 1.0, 0.0)
     assert pilot.has_headroom(0.5) == has_headroom

@@ -1,6 +1,7 @@
 """Execution value, from planted outcomes: what its figures say, and how honest they are."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,22 +9,31 @@ from jaxtyping import Float
 
 from sae_reasoning.contrast.execution import BEST_OF
 from sae_reasoning.contrast.measures import Measure, Resampling
+from sae_reasoning.contrast.sentences import Sentence
 from sae_reasoning.contrast.value import (
     CONTROLS,
     DISPLACED,
     FOREIGN,
+    NEUTRAL,
     OVER,
     OWN_WORDS,
+    REDONE,
     SKILL,
+    TRUNCATED,
+    TRY,
     VALUE,
     against,
     anywhere_measures,
     best_of,
     best_of_tries,
     credited,
+    mean_known,
     program_measures,
+    share_measures,
     value_measures,
+    without_redone,
 )
+from sae_reasoning.contrast.valued import Said, Valued, rows_of, value_table
 from sae_reasoning.records import REPORT
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Start
@@ -95,6 +105,61 @@ def test_what_the_rl_model_has_to_do_again_counts_as_the_control() -> None:
     half[:, ::2] = False
     left = credited(grades["base", OWN_WORDS], half, values["rl", DISPLACED])
     assert left.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_control_after_which_the_rl_model_does_the_behaviour_is_not_worth_what_that_is() -> None:
+    starts, size = [at(p) for p in range(100)], 8
+    own = Sentence((1,), "so 7", "7")
+    right, wrong = np.ones((100, size)), np.zeros((100, size))
+    redone = np.zeros((100, size), bool)
+    half, most = redone.copy(), redone.copy()
+    half[:, :4], most[:, 1:] = True, True
+    values = {
+        ("base", OWN_WORDS): wrong.copy(),
+        ("rl", OWN_WORDS): right,
+        # Right wherever the RL model does it after all, and wrong where it doesn't.
+        ("rl", DISPLACED): half.astype(float),
+        ("rl", f"{DISPLACED}{TRY}2"): half.astype(float),
+        ("rl", FOREIGN): wrong,
+        ("rl", NEUTRAL): most.astype(float),
+    }
+    values["base", OWN_WORDS][7] = np.nan
+    said: Said = {key: [own] * 100 for key in values}
+    said["base", OWN_WORDS] = [*[own] * 7, replace(own, truncated=True), *[own] * 92]
+    again = dict.fromkeys(values, redone)
+    again |= {
+        ("rl", DISPLACED): half,
+        ("rl", f"{DISPLACED}{TRY}2"): half,
+        ("rl", NEUTRAL): most,
+    }
+    valued = Valued(starts, said, values, again)
+    rows = list(range(100))
+    credit = {control: valued.outcomes(rows, control) for control in CONTROLS}
+    found = found_of(value_measures(starts, valued.outcomes(rows), credit, HOW))
+    assert found[against(OVER, DISPLACED), "rl", OWN_WORDS].value == pytest.approx(1)
+    assert found[against(SKILL, DISPLACED), "base", OWN_WORDS].value == pytest.approx(0)
+    assert found[VALUE, "rl", best_of(DISPLACED)].value == pytest.approx(0, abs=1e-9)
+    # Where too few are left there is no figure, which is no "nothing rests on it".
+    assert (VALUE, "rl", NEUTRAL) not in found
+    assert set(valued.control().values()) == {0.0}
+    shares = found_of(share_measures(REDONE, starts, valued.redone_shares(rows), HOW))
+    assert shares[REDONE, "rl", DISPLACED].value == pytest.approx(0.5)
+    assert shares[REDONE, "rl", NEUTRAL].value == pytest.approx(7 / 8)
+    assert shares[REDONE, "rl", FOREIGN].value == 0
+    # What was cut counts nowhere but in its own share.
+    assert shares[REDONE, "base", OWN_WORDS].items == 99
+    assert found[VALUE, "base", OWN_WORDS].items == 99
+    cut = found_of(share_measures(TRUNCATED, starts, valued.truncated(rows), HOW))
+    assert cut[TRUNCATED, "base", OWN_WORDS].value == pytest.approx(0.01)
+    row = value_table(rows_of(valued)).query("model == 'base'").iloc[7]
+    assert row.truncated and np.isnan(row.value) and row.completions == 0
+
+
+def test_completions_that_are_left_of_a_control_all_have_grades() -> None:
+    grades = np.array([[1.0, 0, np.nan, 1], [1, 0, np.nan, 1], [0, 0, 1, 1]])
+    redone = np.array([[0, 0, 0, 0], [0, 0, 1, 0], [1, 1, 1, 0]], bool)
+    found = mean_known(without_redone(grades, redone))
+    assert found == pytest.approx([np.nan, 2 / 3, np.nan], nan_ok=True)
 
 
 def test_skill_is_undefined_where_nothing_is_shown_to_rest_on_the_behaviour() -> None:

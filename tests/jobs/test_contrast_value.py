@@ -5,7 +5,6 @@ import json
 import string
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from byte_level import byte_level_tokenizer
@@ -19,8 +18,11 @@ from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs import contrast as job
 from sae_reasoning.jobs.contrast import contrast
+from sae_reasoning.jobs.contrast.completions import room_at
 from sae_reasoning.jobs.report import report
 from sae_reasoning.jobs.traces import traces
+from sae_reasoning.tasks.problems import Problem
+from sae_reasoning.tasks.protocol import Start
 
 SMALL = [
     *("pair=organism_created_llama", "task=text", "tracker=none", "device=cpu"),
@@ -44,6 +46,15 @@ def at(cfg: Config, *stages: object) -> str:
     for stage in stages:
         stage(cfg, tracker=NullTracker(), console=Console(out, verbose=True))  # type: ignore[operator]
     return out.getvalue()
+
+
+@pytest.mark.parametrize(("used", "room"), [(0, 320), (64, 256), (193, 127), (319, 1), (320, 1)])
+def test_what_may_be_written_is_decided_by_the_start_and_no_less_than_its_rollout_had_left(
+    used: int, room: int
+) -> None:
+    problem = Problem("p0", "report", "?")
+    start = Start(problem, "rl", "backtracking", "p0/rl/0", (1,) * used, "so", taken=True)
+    assert room_at(start, 320) == room >= 320 - used
 
 
 @pytest.mark.e2e
@@ -74,11 +85,11 @@ def test_a_base_without_a_behaviour_is_told_from_one_that_has_it(
     assert "steered/value_skill/foreign" in {*table.measure}
     rows = read_table(cfg.folder / "contrast" / "value.parquet")
     assert {"displaced", "foreign"} <= {*rows.condition}
-    assert set(rows.completions) == {2}
-    assert rows.value.between(0, 1).all()
+    assert set(rows.completions[~rows.truncated]) == {2}
+    assert rows.value[~rows.truncated].between(0, 1).all()
     # Equal sentences at a start are worth the same: they were completed once.
-    spread = rows[rows.split == "report"].groupby(["start", "said"]).value.agg(np.ptp)
-    assert (spread == 0).all()
+    spread = rows[rows.split == "report"].groupby(["start", "said"]).value
+    assert (spread.max() - spread.min()).dropna().eq(0).all()
     page = (cfg.folder / "report" / "index.html").read_text()
     assert "How: execution value" in page
     found = json.loads((cfg.folder / "report" / "verdict.json").read_text())["verdicts"]
@@ -105,7 +116,7 @@ def test_what_bears_on_no_answer_is_inconclusive_and_nothing_rests_on_it(
     cfg.behaviours, cfg.traces.source = ["backtracking"], str(source)
     cfg.traces.cues = {"backtracking": list(string.ascii_letters)}
     own = cfg.contrast
-    own.select_problems, own.report_problems, own.samples = 3, 6, 1
+    own.select_problems, own.report_problems, own.samples = 5, 6, 1
     own.pass_problems, own.pass_samples, own.max_new_tokens = 1, 1, 48
     own.corrupted_traces, own.behaviour_tokens, own.bootstrap = 2, 24, 20
     own.onset_places, own.onset_samples, own.completions, own.pilot_samples = 8, 1, 2, 1
@@ -115,6 +126,8 @@ def test_what_bears_on_no_answer_is_inconclusive_and_nothing_rests_on_it(
     assert 2 <= headroom["items"].item() <= 6 and headroom.value.item() == 0.0
     anywhere = table[table.measure == "value_over_anywhere/foreign"]
     assert anywhere.value.item() == 0.0
+    redone = table[table.measure == "redone_anywhere"].set_index("condition")
+    assert {*redone.index} == {"foreign"} and redone.value.between(0, 1).all()
     # Pilots find nothing that rests on it, so nothing is valued on the report split.
     assert not table.measure.str.startswith(("execution_value", "value_over/")).any()
     rows = read_table(cfg.folder / "contrast" / "value.parquet")

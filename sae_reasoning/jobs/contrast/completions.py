@@ -1,5 +1,6 @@
 """The RL model's completions of what was said at starts, with their grades."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,7 +23,8 @@ def graded(
 ) -> list[Completed]:
     """What the RL model's completions of sentences at their starts come to.
 
-    All completions at a start share their noise, and equal sentences their completions.
+    All completions at a start share their noise, and equal sentences their completions. What was
+    cut is not completed and has no grade: the RL model would carry the behaviour out.
 
     Args:
         setting: Of the contrast.
@@ -33,7 +35,7 @@ def graded(
     different: dict[tuple[str, tuple[int, ...]], tuple[Start, Sentence]] = {}
     for start, sentence in pairs:
         different.setdefault((start.key, sentence.ids), (start, sentence))
-    open_ = {key: one for key, one in different.items() if not one[1].ended}
+    open_ = {key: one for key, one in different.items() if not (one[1].ended or one[1].truncated)}
     rows = [
         (start, (*start.response_ids, *sentence.ids), number)
         for start, sentence in open_.values()
@@ -42,10 +44,12 @@ def graded(
     made = iter(complete(setting, rows, stream))
     found = {}
     for key, (start, sentence) in different.items():
+        grades: list[bool | None] = [None] * completions
+        redone = [False] * completions
         if sentence.ended:
             grade = grade_of(setting, start, sentence.response, truncated=False)
-            grades, redone = [grade] * completions, [False] * completions
-        else:
+            grades = [grade] * completions
+        elif not sentence.truncated:
             own = [next(made) for _ in range(completions)]
             grades = [grade_of(setting, start, one.text, truncated=one.truncated) for one in own]
             redone = [_begins(setting, start.behaviour, one.added) for one in own]
@@ -59,18 +63,37 @@ def complete(
 ) -> list[Response]:
     """The RL model's completions of responses, given by their tokens.
 
-    A response may be as long as a rollout, whatever of it was given.
+    The room that they have is the start's, whatever sentence stands there (`room_at`).
     """
     setting.console.say(f"contrast: rl completes {len(rows):,} responses ({stream})")
     lm, longest = setting.models[RL], setting.own.max_new_tokens
     prefixes = [
-        replace(
-            prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids),
-            room=max(longest - len(ids), 1),
-        )
+        prefix_of(lm, start.problem.prompt, noise_key(start), sample, begun=ids)
         for start, ids, sample in rows
     ]
-    return setting.respond(RL, prefixes, f"value/{stream}", longest)
+    read = defaultdict[str, int](int)
+    for (start, _, _), prefix in zip(rows, prefixes, strict=True):
+        size = len(prefix.prompt_ids) + len(prefix.begun_ids)
+        read[start.key] = max(read[start.key], size)
+    limited = []
+    for (start, _, _), prefix in zip(rows, prefixes, strict=True):
+        room = room_at(start, longest)
+        if lm.facts.context is not None:
+            room = max(min(room, lm.facts.context - read[start.key]), 1)
+        limited.append(replace(prefix, room=room))
+    return setting.respond(RL, limited, f"value/{stream}", longest)
+
+
+def room_at(start: Start, longest: int) -> int:
+    """Tokens that the RL model may write at a start, whatever sentence stands there.
+
+    As many as its rollout had left.
+
+    Args:
+        start: Where.
+        longest: Tokens of a rollout at most.
+    """
+    return max(longest - len(start.response_ids), 1)
 
 
 def grade_of(setting: Setting, start: Start, text: str, *, truncated: bool) -> bool | None:

@@ -16,6 +16,7 @@ from sae_reasoning.contrast.onsets import (
     mined_mass,
     opening_measures,
     sampled_rates,
+    shares_of,
 )
 from sae_reasoning.contrast.rates import annotated_rates
 from sae_reasoning.contrast.starts import noise_key
@@ -78,12 +79,15 @@ def _drawn(setting: Setting) -> list[DrawnPlace]:
     return draw_places(setting.traces, setting.places, own.onset_places, own.seed)
 
 
-def _by_place(drawn: Sequence[DrawnPlace], rows: Sequence[dict[str, float]]) -> Counts:
-    return {one.key: row for one, row in zip(drawn, rows, strict=True)}
+def _by_place(drawn: Sequence[DrawnPlace], rows: Sequence[dict[str, float] | None]) -> Counts:
+    return {one.key: row for one, row in zip(drawn, rows, strict=True) if row is not None}
 
 
-def _sample(setting: Setting, model: str) -> list[dict[str, float]]:
-    """Of each drawn place, the share of a model's continuations that start each behaviour."""
+def _sample(setting: Setting, model: str) -> list[dict[str, float] | None]:
+    """Of each drawn place, the share of a model's continuations that start each behaviour.
+
+    Those without a label are left out; None where all of them are.
+    """
     drawn, size, lm = _drawn(setting), setting.own.onset_samples, setting.models[model]
     setting.console.say(f"contrast: {model} continues {len(drawn):,} places {size} times")
     starts = [one.start(setting.traces[one.trace]) for one in drawn for _ in range(size)]
@@ -99,11 +103,7 @@ def _sample(setting: Setting, model: str) -> list[dict[str, float]]:
         for start, one in zip(starts, made, strict=True)
     ]
     labels = labels_at_starts(setting.task.annotator, starts, responses)
-    found = []
-    for row in range(0, len(labels), size):
-        own = [label for label in labels[row : row + size] if label is not None]
-        found.append({name: own.count(name) / len(own) for name in sorted(set(own) - {""})})
-    return found
+    return [shares_of(labels[row : row + size]) for row in range(0, len(labels), size)]
 
 
 def _read(setting: Setting, model: str) -> list[dict[str, float]]:

@@ -144,12 +144,15 @@ def _round(setting: Setting, tried: Sequence[_Tried], name: str) -> Piloted:
     size, least = setting.own.pilot_samples, setting.own.headroom
     pairs = [(one.start, written(setting, one.start, one.said)) for one in tried]
 
-    def complete_controls() -> list[float]:
-        return [float(one.grades.mean()) for one in graded(setting, pairs, size, PILOTS)]
+    def complete_controls() -> list[list[float]]:
+        done = graded(setting, pairs, size, PILOTS)
+        return [[one.of_control, float(one.redone.mean())] for one in done]
 
-    controls: list[float] = setting.parts.json(f"controls_{name}", complete_controls)
+    controls: list[list[float]] = setting.parts.json(f"controls_{name}", complete_controls)
     starts = [
-        one.start for one, share in zip(tried, controls, strict=True) if 1 - share >= least - 1e-9
+        one.start
+        for one, (share, _) in zip(tried, controls, strict=True)
+        if 1 - share >= least - 1e-9
     ]
     traces = setting.parts.traces(f"{PILOTS}_{name}", partial(_go_on, setting, starts))
     grades: defaultdict[str, list[float]] = defaultdict(list)
@@ -165,8 +168,9 @@ def _round(setting: Setting, tried: Sequence[_Tried], name: str) -> Piloted:
                 of_control=share,
                 of_rl=float(np.mean(grades.get(_pilot(one.start), [np.nan]))),
                 in_trace=right[one.start.trace_id],
+                redone=redone,
             )
-            for one, share in zip(tried, controls, strict=True)
+            for one, (share, redone) in zip(tried, controls, strict=True)
         ],
         traces,
     )

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from sae_reasoning.contrast.sentences import (
     CarriedOut,
     Quote,
@@ -35,6 +33,7 @@ def sentence_at(setting: Setting, model: str, start: Start, response: Response) 
         response=response.text,
         said=response.text[len(before) :].lstrip(),
         ended=response.end_id is not None,
+        truncated=response.truncated,
     )
 
 
@@ -189,10 +188,13 @@ def _tries(
 
 def _made(
     setting: Setting, starts: Sequence[Start], tries: Sequence[Sequence[Sentence]]
-) -> list[list[bool]]:
-    """Which of them are the behaviour of their start."""
+) -> list[list[bool | None]]:
+    """Which of them are the behaviour of their start; None where the annotator says nothing."""
     rows = [(start, one) for start, own in zip(starts, tries, strict=True) for one in own]
-    made = iter(are_made(setting.task, [row[0] for row in rows], [row[1] for row in rows]))
+    labelled = are_made(setting.task, [row[0] for row in rows], [row[1] for row in rows])
+    if lacking := labelled.count(None):
+        setting.console.say(f"contrast: left out {lacking:,} of {len(rows):,} without a label")
+    made = iter(labelled)
     return [[next(made) for _ in own] for own in tries]
 
 
@@ -201,7 +203,7 @@ def _in_own_words(
     model: str,
     starts: Sequence[Start],
     tries: Sequence[Sequence[Sentence]],
-    made: Sequence[Sequence[bool]],
+    made: Sequence[Sequence[bool | None]],
     rule: CarriedOut,
     count: int,
 ) -> list[list[Sentence | None]]:
@@ -211,7 +213,7 @@ def _in_own_words(
         rows = [index for index, start in enumerate(starts) if start.behaviour == behaviour]
         own = own_words(
             [tries[row] for row in rows],
-            np.array([made[row] for row in rows], bool),
+            [made[row] for row in rows],
             setting.own.own_share,
         )
         for row, sentences in zip(rows, own, strict=True):
@@ -265,7 +267,7 @@ def _neutral(
     setting: Setting,
     starts: Sequence[Start],
     tries: Sequence[Sequence[Sentence]],
-    made: Sequence[Sequence[bool]],
+    made: Sequence[Sequence[bool | None]],
     rule: CarriedOut,
 ) -> list[Sentence | None]:
     """What the RL model says at each start that isn't the behaviour.
@@ -274,7 +276,7 @@ def _neutral(
     begin with the first token of an opening. None where those are the behaviour, too.
     """
     found = [
-        next((one for one, is_it in zip(own, row, strict=True) if not is_it), None)
+        next((one for one, is_it in zip(own, row, strict=True) if is_it is False), None)
         for own, row in zip(tries, made, strict=True)
     ]
     openings, lm = setting.task.openings, setting.models[RL]
@@ -302,6 +304,6 @@ def _neutral(
     ]
     is_it = are_made(setting.task, [starts[row] for row, _ in own], sentences)
     for (row, _), sentence, is_behaviour in zip(own, sentences, is_it, strict=True):
-        if found[row] is None and not is_behaviour:
+        if found[row] is None and is_behaviour is False:
             found[row] = sentence
     return found

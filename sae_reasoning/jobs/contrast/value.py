@@ -36,12 +36,16 @@ from sae_reasoning.contrast.value import (
     HEADROOM,
     NEUTRAL,
     OWN_WORDS,
+    REDONE,
+    REDONE_ANYWHERE,
+    TRUNCATED,
     Outcomes,
     anywhere_measures,
     control_values,
     program_measures,
     recorder,
     scale_of,
+    share_measures,
     value_measures,
 )
 from sae_reasoning.contrast.valued import BothSplits, Said, Valued, rows_of, value_table
@@ -82,6 +86,11 @@ def execution_value(setting: Setting, folder: Path) -> list[Measure]:
         starts, own = both.report.of(behaviour)
         if not starts:
             continue
+        for measure, shares in (
+            (REDONE, both.report.redone_shares(own)),
+            (TRUNCATED, both.report.truncated(own)),
+        ):
+            found += share_measures(measure, starts, shares, setting.resampling)
         credit = {control: both.report.outcomes(own, control) for control in CONTROLS}
         found += value_measures(starts, both.report.outcomes(own), credit, setting.resampling)
         if setting.task.judge:
@@ -158,28 +167,35 @@ def _of_pilots(
 ) -> list[Measure]:
     """At how many starts something rests on a behaviour, and how much on average."""
     starts = [one.start for one in pilots]
-    has_headroom = np.array([one.has_headroom(setting.own.headroom) for one in pilots], float)
-    headroom = recorder(starts, setting.resampling).share(HEADROOM, RL, "", has_headroom)
     shares = np.array([one.of_control for one in pilots])
-    found = {
-        (RL, control): np.where([one.control == control for one in pilots], shares, np.nan)
-        for control in CONTROLS
-    }
-    if headroom.high < _SELDOM:
+    is_of = {control: [one.control == control for one in pilots] for control in CONTROLS}
+    found = {(RL, control): np.where(own, shares, np.nan) for control, own in is_of.items()}
+    again = np.array([one.redone for one in pilots])
+    redone = {(RL, control): np.where(own, again, np.nan) for control, own in is_of.items()}
+    has_headroom = np.array([one.has_headroom(setting.own.headroom) for one in pilots], float)
+    known = {(RL, ""): np.where(np.isnan(shares), np.nan, has_headroom)}
+    headroom = share_measures(HEADROOM, starts, known, setting.resampling)
+    if any(one.high < _SELDOM for one in headroom):
 
-        def complete_neutral() -> list[float]:
+        def complete_neutral() -> list[list[float]]:
             said = neutral_sentences(setting, starts, rule)
             rows = [row for row, one in enumerate(said) if one is not None]
             pairs = [(starts[row], one) for row, one in enumerate(said) if one is not None]
-            values = np.full(len(starts), np.nan)
+            values = np.full((len(starts), 2), np.nan)
             done = graded(setting, pairs, setting.own.pilot_samples, PILOTS)
-            values[rows] = [one.grades.mean() for one in done]
-            return [float(one) for one in values]
+            for row, sentence, one in zip(rows, pairs, done, strict=True):
+                if not sentence[1].truncated:
+                    values[row] = one.of_control, one.redone.mean()
+            return [[float(one) for one in pair] for pair in values]
 
-        name = f"neutral_anywhere_{behaviour}"
-        found[RL, NEUTRAL] = np.array(setting.parts.json(name, complete_neutral), float)
+        made = setting.parts.json(f"neutral_anywhere_{behaviour}", complete_neutral)
+        found[RL, NEUTRAL], redone[RL, NEUTRAL] = np.array(made, float).T
     in_trace = np.array([one.in_trace for one in pilots])
-    return [headroom, *anywhere_measures(starts, in_trace, found, setting.resampling)]
+    return [
+        *headroom,
+        *anywhere_measures(starts, in_trace, found, setting.resampling),
+        *share_measures(REDONE_ANYWHERE, starts, redone, setting.resampling),
+    ]
 
 
 def _after_best_opening(
@@ -243,14 +259,15 @@ def _valued(
 
 
 def _worth(setting: Setting, starts: Sequence[Start], sentences: Sequence[Sentence]) -> Judged:
-    """Whether each sentence is the behaviour, and its value if it is."""
+    """Whether each sentence is the behaviour, and its value if it is: NaN where it was cut."""
     found = np.zeros((len(starts), 3))
-    found[:, 0] = are_made(setting.task, starts, sentences)
-    made = np.flatnonzero(found[:, 0]).tolist()
+    made = are_made(setting.task, starts, sentences)
+    found[:, 0] = [is_it is True for is_it in made]
+    started = np.flatnonzero(found[:, 0]).tolist()
     own = setting.own
     splits = {SELECT: own.select_completions, REPORT: own.completions}
     for split, completions in splits.items():
-        rows = [row for row in made if starts[row].problem.split == split]
+        rows = [row for row in started if starts[row].problem.split == split]
         pairs = [(starts[row], sentences[row]) for row in rows]
         for row, done in zip(rows, graded(setting, pairs, completions), strict=True):
             found[row, 1] = (done.grades * ~done.redone).mean()
