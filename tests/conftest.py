@@ -139,6 +139,14 @@ def sums_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
     return _pair("sums", "sums", _shared(tmp_path_factory, "sums", save_sums))
 
 
+@pytest.fixture(scope="session")
+def qwen_sums_pair(tmp_path_factory: pytest.TempPathFactory) -> PairConfig:
+    """The same of Qwen2's shape, with its chat template and two tokens that end a text."""
+    from tiny_models import save_qwen_sums
+
+    return _pair("qwen_sums", "sums", _shared(tmp_path_factory, "qwen_sums", save_qwen_sums))
+
+
 def _pair(name: str, models: str, folder: Path) -> PairConfig:
     base, rl = (
         ModelConfig(path=str(folder / f"{models}_{one}"), chat_template=models == "sums")

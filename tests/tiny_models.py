@@ -5,7 +5,13 @@ from pathlib import Path
 
 import torch
 from byte_level import byte_level_tokenizer
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from sae_reasoning.config import PretrainConfig
 from sae_reasoning.edges.lm.create import (
@@ -25,6 +31,10 @@ from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.narrator import MoveRates
 
 SPECIAL = SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS)
+CHATML = (
+    "<|im_start|>user\n{{ messages[0].content }}<|im_end|>\n"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 SHAPE = Shape(d_model=32, num_layers=3, num_heads=2, d_mlp=64, max_positions=1024)
 
 
@@ -90,14 +100,57 @@ def save_sums(folder: Path) -> None:
 
     Both write sentences that end and are right now and then; the second backtracks nearly always.
     """
+    tokenizer = _sums_tokenizer()
+    tokenizer.chat_template = "<s>{{ messages[0].content }}\n"
+    _learn_sums(folder, tokenizer, new_llama(SHAPE, tokenizer, 0), [tokenizer.eos_token_id])
+
+
+def save_qwen_sums(folder: Path) -> None:
+    """The same of Qwen2's shape, with its chat template; texts end in one of two tokens."""
+    tokenizer = _sums_tokenizer()
+    tokenizer.chat_template = CHATML
+    model = new_qwen(tokenizer, SHAPE.d_model, 0)
+    ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "</s>"])
+    model.generation_config.eos_token_id = ends
+    _learn_sums(folder, tokenizer, model, ends, lr=6e-3)
+
+
+def new_qwen(tokenizer: PreTrainedTokenizerFast, d_model: int, seed: int) -> Qwen2ForCausalLM:
+    """A random Qwen2 of three blocks."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=d_model,
+        intermediate_size=2 * d_model,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(config)
+
+
+def _sums_tokenizer() -> PreTrainedTokenizerFast:
     rng = random.Random(0)
     examples = [sum_example(rng, 0.5) for _ in range(60)]
-    tokenizer = byte_level_tokenizer(texts=[text for both in examples for text in both])
-    tokenizer.chat_template = "<s>{{ messages[0].content }}\n"
-    model = new_llama(SHAPE, tokenizer, 0)
+    return byte_level_tokenizer(texts=[text for both in examples for text in both])
+
+
+def _learn_sums(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    model: PreTrainedModel,
+    ends: list[int],
+    lr: float = 1e-2,
+) -> None:
     steps = {80: "sums_base", 240: "sums_rl"}
     config = PretrainConfig(
-        steps=max(steps), batch_size=12, lr=1e-2, warmup=10, checkpoint_every=max(steps)
+        steps=max(steps), batch_size=12, lr=lr, warmup=10, checkpoint_every=max(steps)
     )
     for progress in learn(
         model,
@@ -107,7 +160,7 @@ def save_sums(folder: Path) -> None:
         encode_prompt=lambda text: encode_prompt(tokenizer, text),
         encode_response=lambda text: [
             *encode_response(tokenizer, text)[0],
-            tokenizer.eos_token_id,
+            ends[ord(text[-2]) % len(ends)],  # By the last figure of the answer.
         ],
         yield_every=40,
     ):

@@ -34,7 +34,8 @@ class ContrastConfig(SamplingConfig):
         pass_samples: Rollouts a problem of pass@k.
         corrupted_traces: Chains of thought that are corrupted.
         execution_value: When executions are valued by letting the RL model complete: `auto` where
-            no program with a chance level judges them, `always`, or `never`.
+            no program with a chance level judges them and answers leave headroom (`traces`), also
+            `always`, or `never`.
         value_candidates: Places of each split at which pilots tell whether the answer rests on a
             behaviour, of each behaviour at most; one a rollout.
         value_starts: Of those, places of the report split with headroom that are valued, of a

@@ -18,6 +18,7 @@ from sae_reasoning.tasks.countdown.task import CountdownJudge
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import ResponseFormat, Task
 from sae_reasoning.tasks.search.task import SearchAnnotator, search_task
+from sae_reasoning.tasks.text.arithmetic import checked_equalities
 from sae_reasoning.tasks.text.instructions import text_instructions
 from sae_reasoning.tasks.text.task import TextGrader, response_format, text_task, written_mark
 
@@ -46,6 +47,7 @@ def open_task(cfg: Config, traces: Sequence[Trace] = (), folder: Path | None = N
         search = search_task()
         return text_task(annotator, search.formats, search.grader, asked)
     task = text_task(annotator, _formats(cfg, traces), TextGrader(OutsideScorers()), asked)
+    task = replace(task, check=checked_equalities)
     return replace(task, judge=CountdownJudge()) if cfg.traces.kind == COUNTDOWN3 else task
 
 

@@ -15,7 +15,7 @@ from sae_reasoning.edges.pages import write_page, write_rows
 from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.pages.sources import Sources
-from sae_reasoning.report import by_token, cards, sections
+from sae_reasoning.report import by_token, cards, checked, sections
 from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.sections import Section
 from sae_reasoning.report.verdict import Evidence, Verdict
@@ -51,6 +51,7 @@ def write_overview(
         sections.onsets(measures, behaviours),
         *by_token.mined(measures, behaviours),
         *_of_execution(measures, behaviours, judge),
+        *checked.checked(measures, behaviours),
         *by_token.differences(measures, behaviours),
         *_of_stages(cfg, sources, calibration),
     ]

@@ -41,7 +41,7 @@ from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, R
 from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
 from sae_reasoning.contrast.rates import ENTER_THINKING, OCCURS, PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.value import COMPLETION, DISPLACED, FOREIGN, NEUTRAL, against
-from sae_reasoning.records import BASE, RL
+from sae_reasoning.records import BASE, MODELS, RL
 from sae_reasoning.report.skill import Skill, skill_of
 from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import bounded, number
@@ -68,10 +68,7 @@ _STEPS = {
     "onset_probability/": "onset probability",
     ACCURACY: "execution accuracy",
     CORRECTED: "execution accuracy",
-    value.VALUE: "execution value",
-    value.OVER: "execution value",
-    value.ANYWHERE: "execution value",
-    value.SKILL: "execution value",
+    **dict.fromkeys((value.VALUE, value.OVER, value.ANYWHERE, value.SKILL), "execution value"),
     "steered/": "steering vectors",
 }
 """Steps of the contrast, by the beginning of their measures."""
@@ -276,13 +273,15 @@ def _judge(case: _Case) -> Verdict:
         )
     trace_level, given_level = _is_level(case, PER_TRACE), _is_level(case, PER_OPPORTUNITY)
     often = _often(case)
+    is_absent = all(case.get(PER_TRACE, model).value == 0 for model in MODELS)
+    absent = "; neither model starts it in any trace" if is_absent else ""
     if trace_level and given_level:
-        return case.says(UNCHANGED, f"the RL model starts {behaviour} as often as the base")
+        return case.says(UNCHANGED, f"the RL model starts {behaviour} as often as the base{absent}")
     if _is_down(case, PER_TRACE) and not _is_up(case, PER_OPPORTUNITY):
         return case.says(REDUCED, often)
     if not _is_up(case, PER_TRACE):
         how = "is level, and that per opportunity isn't" if trace_level else "isn't clearly up"
-        return case.says(INCONCLUSIVE, f"the rate of {behaviour} per trace {how}")
+        return case.says(INCONCLUSIVE, f"the rate of {behaviour} per trace {how}{absent}")
     skill = skill_of(case.measures, behaviour, thresholds)
     if found := _without_worth(case, often):
         return found

@@ -8,7 +8,7 @@ as callables, so that a task can be tried on text alone.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -108,6 +108,20 @@ class Judgement:
 
     is_formed: bool
     is_valid: bool | None
+
+
+class Checked(NamedTuple):
+    """A statement that a program checked.
+
+    Attributes:
+        start: Its first character.
+        is_true: Whether it holds.
+        is_repaired: Whether it doesn't, and the text says it rightly later.
+    """
+
+    start: int
+    is_true: bool
+    is_repaired: bool
 
 
 @runtime_checkable
@@ -344,6 +358,7 @@ class Task:
         miner: Finds openings in annotated traces, where they aren't known beforehand.
         judge: Of executions, where there is one.
         null: What execution accuracy is worth without the ability.
+        check: Statements of a text that a program can tell true from false, where there is one.
         content: Characters of the words of a text that carry its content.
         problem_baselines: By name, the probability that a random procedure answers a problem.
         tutor: Writes lessons.
@@ -364,6 +379,7 @@ class Task:
     miner: OpeningMiner | None = None
     judge: ExecutionJudge | None = None
     null: ExecutionNull | None = None
+    check: Callable[[str], list[Checked]] | None = None
     content: Callable[[str], list[tuple[int, int]]] | None = None
     problem_baselines: Mapping[str, Callable[[Problem], float]] = field(default_factory=dict)
     tutor: Tutor | None = None

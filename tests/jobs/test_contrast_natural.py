@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from string import ascii_lowercase
 
 from jobs.sums import pose_sums
 
@@ -22,9 +23,10 @@ def test_natural_text_is_contrasted_as_far_as_its_task_goes(
 ) -> None:
     cfg = tiny_config
     pose_sums(cfg, tmp_path)
-    cfg.behaviours = ["backtracking"]
-    cfg.traces.cues = {"backtracking": ["wait"]}
+    cfg.behaviours = ["backtracking", "deduction"]
+    cfg.traces.cues = {"backtracking": ["wait"], "deduction": list(ascii_lowercase)}
     own = cfg.contrast
+    own.behaviours = ["backtracking"]
     own.select_problems, own.report_problems, own.samples = 2, 3, 1
     own.pass_problems, own.pass_samples, own.max_new_tokens = 2, 2, 16
     own.corrupted_traces, own.behaviour_tokens, own.bootstrap = 3, 8, 20

@@ -10,7 +10,7 @@ import pytest
 import torch
 from byte_level import byte_level_tokenizer
 from projects import tiny_experiment
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from tiny_models import new_qwen
 
 from sae_reasoning.config import Config, ConfigError, ModelConfig, PairConfig
 from sae_reasoning.edges.console import Console
@@ -27,22 +27,7 @@ WEIGHTS = "adapter_model.safetensors"
 def save_qwen(folder: Path) -> None:
     """A random Qwen2 of three blocks with byte-level pairs."""
     tokenizer = byte_level_tokenizer()
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=1024,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        tie_word_embeddings=True,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        save_model(Qwen2ForCausalLM(config), tokenizer, folder, torch.float32)
+    save_model(new_qwen(tokenizer, 32, 0), tokenizer, folder, torch.float32)
 
 
 def config_in(folder: Path, model: Path) -> Config:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from sae_reasoning.config import Config
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.contrast.pass_at_k import pass_summary, pass_told
 from sae_reasoning.contrast.starts import places_of, rl_starts
@@ -38,6 +38,7 @@ from sae_reasoning.jobs.contrast.onsets import mined_openings, openings_table, s
 from sae_reasoning.jobs.contrast.setting import Setting, open_setting
 from sae_reasoning.jobs.contrast.steering import steering
 from sae_reasoning.jobs.contrast.steps import (
+    checked,
     content,
     corruption,
     execution,
@@ -72,6 +73,8 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             return done
         setting = open_setting(cfg, stage.folder / "parts", console)
         console.plan("contrast", setting.lines())
+        if said := _without_headroom(setting):
+            console.warn(said)
         steps, lacking = _steps(setting, stage)
         found: list[Measure] = []
         for name, step in steps.items():
@@ -120,6 +123,7 @@ def _steps(
 ) -> tuple[dict[str, Callable[[], list[Measure]]], dict[str, list[str]]]:
     """What is measured, and what isn't, with the capabilities of the task that it lacks."""
     setting.traces = rollouts(setting)
+    _require_labels(setting)
     setting.task = setting.task.with_openings(setting.traces, setting.behaviours)
     setting.places = places_of(setting.traces, setting.behaviours)
     own = setting.own
@@ -144,14 +148,51 @@ def _steps(
         "token differences": lambda: differences(setting),
         "weights": lambda: weights(setting),
     }
+    if setting.task.check:
+        every["statements checked"] = lambda: checked(setting)
     lacking = {name: list(setting.task.missing(*NEEDS.get(name, ()))) for name in every}
     if not setting.is_valued:
         del every["execution value"]
-        if setting.task.missing("judge", "null"):
+        if setting.is_without_program:
             lacking["steering vectors"].append("executions that are judged or valued")
+            if setting.without_headroom and own.execution_value == "auto":
+                lacking["execution value"] = ["headroom in answers"]
+                lacking["execution accuracy"].append("headroom in answers")
     return (
         {name: step for name, step in every.items() if not lacking[name]},
         {name: parts for name, parts in lacking.items() if parts},
+    )
+
+
+def _without_headroom(setting: Setting) -> str:
+    """What comes of answers that leave no headroom; "" where nothing hangs on them."""
+    if not setting.without_headroom or not setting.is_without_program:
+        return ""
+    then = {
+        "auto": "contrast.execution_value=auto leaves out execution value and steering vectors, so "
+        "that no behaviour can be called deployed, created or cosmetic; rates and onsets don't "
+        "need headroom. Set it to always to value executions all the same",
+        "always": "contrast.execution_value=always values executions all the same; set it to auto "
+        "to leave that out",
+        "never": "",
+    }[setting.own.execution_value]
+    return then and f"{setting.without_headroom}. {then}"
+
+
+def _require_labels(setting: Setting) -> None:
+    """Refuse rollouts in which labels by words or judgement mark nothing at all.
+
+    Raises:
+        ConfigError: They don't.
+    """
+    if setting.task.opportunities_by_rule or any(trace.spans for trace in setting.traces):
+        return
+    name = setting.task.annotator.name
+    raise ConfigError(
+        f"traces.annotator={name} marks none of {', '.join(setting.cfg.behaviours)} in "
+        f"{len(setting.traces)} rollouts of both models, so there is nothing to contrast; name "
+        "words that they use (traces.cues), or choose another annotator (traces.annotator=llm or "
+        "fitted)"
     )
 
 

@@ -20,6 +20,7 @@ from sae_reasoning.steering.noise import Noise
 from sae_reasoning.steering.vectors import Steer, steer_once
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Start, Task
+from sae_reasoning.traces.headroom import advice, headroom_of
 
 
 @dataclass
@@ -35,6 +36,8 @@ class Setting:
         behaviours: What is measured.
         parts: Results of steps.
         console: Hears of progress.
+        without_headroom: Why answers leave nothing to value executions by, and what to do; "" if
+            they leave something.
         traces: Rollouts of both models.
         places: Their opportunities.
         starts: Those at which behaviours are started.
@@ -48,6 +51,7 @@ class Setting:
     behaviours: Sequence[str]
     parts: Parts
     console: Console
+    without_headroom: str = ""
     traces: list[Trace] = field(default_factory=list)
     places: list[Place] = field(default_factory=list)
     starts: list[Start] = field(default_factory=list)
@@ -66,7 +70,14 @@ class Setting:
     def is_valued(self) -> bool:
         """Whether executions are valued by completion."""
         chosen = self.own.execution_value
-        return chosen == "always" or (chosen == "auto" and bool(self.task.missing("judge", "null")))
+        if chosen == "auto":
+            return self.is_without_program and not self.without_headroom
+        return chosen == "always"
+
+    @property
+    def is_without_program(self) -> bool:
+        """Whether no program with a chance level judges executions."""
+        return bool(self.task.missing("judge", "null"))
 
     def lines(self) -> dict[str, Any]:
         """The plan."""
@@ -144,6 +155,7 @@ def open_setting(cfg: Config, parts: Path, console: Console) -> Setting:
     most = {SELECT: own.select_problems, REPORT: own.report_problems}
     traces = read_traces(cfg.folder / "traces" / "traces.parquet")
     task = open_task(cfg, traces)
+    headroom = headroom_of(traces, cfg.traces.headroom_low, cfg.traces.headroom_high)
     return Setting(
         own=own,
         cfg=cfg,
@@ -153,6 +165,7 @@ def open_setting(cfg: Config, parts: Path, console: Console) -> Setting:
         behaviours=behaviours_of(cfg, task),
         parts=Parts(parts),
         console=console,
+        without_headroom=advice(headroom, cfg.traces, cfg.task.max_edges),
     )
 
 

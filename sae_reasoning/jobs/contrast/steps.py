@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sae_reasoning.contrast.checked import checked_spans
 from sae_reasoning.contrast.content_loss import content_loss
 from sae_reasoning.contrast.execution import execution_accuracy
 from sae_reasoning.contrast.faithfulness import (
@@ -269,6 +270,13 @@ def content(setting: Setting) -> list[Measure]:
     tokenizer = setting.models[RL].tokenizer
     offsets = [offsets_of(tokenizer, t.token_ids[t.num_prompt_tokens :], t.text) for t in own]
     return content_loss(setting.task, own, offsets, losses, setting.behaviours, setting.resampling)
+
+
+def checked(setting: Setting) -> list[Measure]:
+    """What a program can check of what behaviours say."""
+    check = setting.task.check
+    assert check is not None
+    return checked_spans(setting.traces, check, setting.behaviours, setting.resampling)
 
 
 def weights(setting: Setting) -> list[Measure]:

@@ -12,15 +12,14 @@ A false equality is repaired where the same left side later gets its right value
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
-from sae_reasoning.tasks.protocol import Execution, Judgement, Start
+from sae_reasoning.tasks.protocol import Checked
 from sae_reasoning.tasks.text.number_words import number_words
-from sae_reasoning.tasks.text.sentences import FirstSentence
 
 _LARGEST_POWER = 64
 _SLACK = Fraction(1, 20)
@@ -85,32 +84,6 @@ class Equality:
     is_true: bool
 
 
-@dataclass(frozen=True)
-class FalseEquality:
-    """A false equality, and whether the text repairs it further on."""
-
-    equality: Equality
-    is_repaired: bool
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """On how many spans there is something to say.
-
-    Attributes:
-        said: Spans with an equality.
-        spans: All.
-    """
-
-    said: int
-    spans: int
-
-    @property
-    def share(self) -> float:
-        """Of the spans; NaN of none."""
-        return self.said / self.spans if self.spans else float("nan")
-
-
 class _Token(NamedTuple):
     kind: str
     text: str
@@ -146,65 +119,18 @@ def equalities(text: str) -> list[Equality]:
     return found
 
 
-def false_equalities(text: str) -> list[FalseEquality]:
-    """False equalities of a text, in order."""
+def checked_equalities(text: str) -> list[Checked]:
+    """Equalities of a text, in order; one is repaired where its left side is later right."""
     every = equalities(text)
     return [
-        FalseEquality(
-            one,
-            any(later.is_true and later.left == one.left for later in every[index + 1 :]),
+        Checked(
+            one.start,
+            one.is_true,
+            not one.is_true
+            and any(later.is_true and later.left == one.left for later in every[index + 1 :]),
         )
         for index, one in enumerate(every)
-        if not one.is_true
     ]
-
-
-def coverage(spans: Sequence[str]) -> Coverage:
-    """On how many spans of a behaviour, as texts, there is something to say."""
-    return Coverage(sum(bool(equalities(one)) for one in spans), len(spans))
-
-
-class ArithmeticJudge:
-    """Says whether what was started holds false equalities only where it holds any.
-
-    Of a sentence without equalities it can't tell.
-
-    Args:
-        is_behaviour: Whether a sentence is a behaviour, for texts whose writer was free.
-    """
-
-    name = "arithmetic"
-
-    def __init__(self, is_behaviour: Callable[[str, str], bool]) -> None:
-        self._is_behaviour = is_behaviour
-
-    def judge(self, executions: Sequence[Execution]) -> list[Judgement]:
-        """Of behaviours that were started; where no opening was written, as `judge_free` does."""
-        return [
-            Judgement(True, _is_right(f"{one.opening}{one.continuation}"))
-            if one.opening
-            else self.judge_free([one.start], [one.continuation])[0]
-            for one in executions
-        ]
-
-    def judge_free(self, starts: Sequence[Start], texts: Sequence[str]) -> list[Judgement]:
-        """Of texts whose writer was free: whether they are the behaviour, and valid."""
-        return [
-            Judgement(True, _is_right(text))
-            if self._is_behaviour(start.behaviour, _sentence(text))
-            else Judgement(False, False)
-            for start, text in zip(starts, texts, strict=True)
-        ]
-
-
-def _is_right(text: str) -> bool | None:
-    found = equalities(_sentence(text))
-    return all(one.is_true for one in found) if found else None
-
-
-def _sentence(text: str) -> str:
-    end = FirstSentence().find(text, is_last=True)
-    return text[:end] if end is not None else text
 
 
 def _tokens(text: str) -> list[_Token]:

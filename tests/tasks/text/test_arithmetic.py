@@ -1,17 +1,8 @@
 """Equalities of arithmetic: which are read, which are false, and what nothing is said of."""
 
-import math
-
 import pytest
 
-from sae_reasoning.tasks.problems import Problem
-from sae_reasoning.tasks.protocol import Execution, Start
-from sae_reasoning.tasks.text.arithmetic import (
-    ArithmeticJudge,
-    coverage,
-    equalities,
-    false_equalities,
-)
+from sae_reasoning.tasks.text.arithmetic import checked_equalities, equalities
 
 
 def truths(text: str) -> list[bool]:
@@ -144,26 +135,10 @@ def test_an_equality_has_its_place() -> None:
 
 def test_a_false_equality_is_repaired_where_its_left_side_gets_its_right_value() -> None:
     text = "3 × 4 = 13. 5 + 5 = 11. Wait, 3*4 = 12, so 12 + 1 = 13."
-    found = [(one.equality.left, one.is_repaired) for one in false_equalities(text)]
-    assert found == [("3*4", True), ("5+5", False)]
-    assert not false_equalities("3*4 = 12. Or is 3*4 = 12?")
-
-
-def test_it_says_on_which_share_of_spans_it_has_something_to_say() -> None:
-    told = coverage(["Check: 3 + 4 = 7.", "Wait, is that right?", "So 3 + 4 = 8."])
-    assert (told.said, told.spans) == (2, 3) and told.share == pytest.approx(2 / 3)
-    assert math.isnan(coverage([]).share)
-
-
-def test_the_judge_says_nothing_where_it_cannot_tell() -> None:
-    start = Start(Problem("p00000", "report", "?"), "rl", "verification", "t", (), "", taken=True)
-    judge = ArithmeticJudge(lambda behaviour, sentence: sentence.startswith("Check"))
-    told = [
-        Execution(start, "Let me check:", " 3 + 4 = 7. Then 1 + 1 = 3."),
-        Execution(start, "Let me check:", " 3 + 4 = 8."),
-        Execution(start, "Let me check:", " that looks right."),
-        Execution(start, "", "Check: 3 + 4 = 7."),
-        Execution(start, "", "So 3 + 4 = 7."),
+    found = [(text[one.start :][:5], *one[1:]) for one in checked_equalities(text)]
+    assert found == [
+        ("3 × 4", False, True),
+        ("5 + 5", False, False),
+        ("3*4 =", True, False),
+        ("12 + ", True, False),
     ]
-    found = [(one.is_formed, one.is_valid) for one in judge.judge(told)]
-    assert found == [(True, True), (True, False), (True, None), (True, True), (False, False)]
