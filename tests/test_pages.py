@@ -13,7 +13,12 @@ from projects import Project
 from sae_reasoning.compose import ROOT, group_options, option_names
 from sae_reasoning.config.renamed import REMOVED, RENAMED
 from sae_reasoning.contrast.checked import MEASURES as CHECKED
-from sae_reasoning.contrast.onsets import MINED_OPENINGS, OPENING_COVERAGE, OPENING_PRECISION
+from sae_reasoning.contrast.onsets import (
+    MINED_OPENINGS,
+    OPENING_COVERAGE,
+    OPENING_PRECISION,
+    UNLABELLED,
+)
 from sae_reasoning.contrast.rates import ANNOTATED_PER_OPPORTUNITY, ANNOTATED_PER_TRACE
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.flow import STAGES
@@ -198,7 +203,7 @@ def test_every_measure_that_the_page_of_methods_names_exists(made_project: Proje
     named = {name.rstrip("…") for name in re.findall(r"`([a-z_/]+…?)`", said)}
     found = set(read_table(made_project.results / "contrast" / "contrast.parquet").measure)
     # Of text whose openings aren't all known.
-    found |= {MINED_OPENINGS, OPENING_COVERAGE, OPENING_PRECISION}
+    found |= {MINED_OPENINGS, OPENING_COVERAGE, OPENING_PRECISION, UNLABELLED}
     found |= {ANNOTATED_PER_TRACE, ANNOTATED_PER_OPPORTUNITY, *CHECKED}
     assert len(named) > 8
     assert not {name for name in named if not any(measure.startswith(name) for measure in found)}
