@@ -145,6 +145,11 @@ def test_imports_only_go_down():
     assert not strays
 
 
+def test_jobs_are_short_as_science_has_its_rooms():
+    lengths = [len(path.read_text().splitlines()) for path in (PACKAGE / "jobs").rglob("*.py")]
+    assert sum(lengths) < 6500
+
+
 def test_jobs_never_import_each_other():
     """A job of several files is a folder; its files see each other."""
     for path in (PACKAGE / "jobs").rglob("*.py"):

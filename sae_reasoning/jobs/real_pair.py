@@ -5,116 +5,28 @@ killed goes on from its last checkpoint.
 """
 
 import shutil
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import torch
-
-from sae_reasoning.config import (
-    VERSIONS,
-    Config,
-    ConfigError,
-    GrpoConfig,
-    ModelConfig,
-    PretrainConfig,
-    RealPairConfig,
-)
-from sae_reasoning.edges.artifacts import (
-    Manifest,
-    Stage,
-    fingerprint,
-    publish,
-    read_json,
-    write_json,
-)
+from sae_reasoning.config import Config, ConfigError
+from sae_reasoning.edges.artifacts import Manifest, Stage, publish
 from sae_reasoning.edges.console import Console, duration
-from sae_reasoning.edges.lm.load import (
-    LanguageModel,
-    describe,
-    encode_prompt,
-    encode_response,
-    load,
-)
-from sae_reasoning.edges.lm.lora import LoraLearner, LoraShape, lora_learner
+from sae_reasoning.edges.lm.load import describe
+from sae_reasoning.edges.lm.lora import LoraShape, lora_learner
 from sae_reasoning.edges.tracker import Tracker
-from sae_reasoning.organisms.card import write_card
-from sae_reasoning.organisms.countdown import (
-    FORM,
-    JUDGED,
-    Adapted,
-    chosen,
-    example,
-    excerpt,
-    making_of,
-    pose,
-    right_answer,
+from sae_reasoning.organisms.countdown import chosen
+from sae_reasoning.organisms.pretrain import Progress
+from sae_reasoning.trainings.adapter import (
+    MEASURED_BY,
+    Order,
+    measure_adapter,
+    settings,
+    tell_cost,
+    train,
 )
-from sae_reasoning.organisms.countdown_figures import (
-    HEURISTICS,
-    execution,
-    forced_starts,
-    measure,
-    measuring_problems,
-    narrated,
-    with_execution,
-)
-from sae_reasoning.organisms.grpo import reinforce
-from sae_reasoning.organisms.measure import NARRATOR, Figures, figures_from
-from sae_reasoning.organisms.pretrain import Progress, Run, learn
-from sae_reasoning.organisms.truth import truths
-from sae_reasoning.rollouts.episodes import continuer, learner, writer
-from sae_reasoning.rollouts.respond import Sampling
-from sae_reasoning.steering.noise import Noise
 
 _SCHEMA = 1
 """Of an adapter's folder, which holds no tables."""
-_MEASURED_BY = 3
-"""Of an adapter's settings, how many say how it is measured; they stand last."""
 _STATE = "training.safetensors"
-_BEHAVIOUR_TOKENS = 40
-_EXAMPLES = 200
-"""From which the tokens of a training are told beforehand."""
-
-
-@dataclass(frozen=True)
-class _Order:
-    """One adapter that is to be made.
-
-    Attributes:
-        own: Options.
-        model: That it sits on.
-        one: How it is made.
-        device: On which.
-    """
-
-    own: RealPairConfig
-    model: ModelConfig
-    one: Adapted
-    device: str
-
-    @property
-    def training(self) -> PretrainConfig | GrpoConfig:
-        """Options of its training."""
-        if self.one.corpus is None:
-            return self.own.rl
-        return self.own.sft if self.one.parent else self.own.base
-
-    def with_adapter(self, name: str | None) -> ModelConfig:
-        """The model with an adapter, beside its weights; alone without one."""
-        adapter = str(Path(self.own.folder) / name) if name else ""
-        made = replace(self.model, adapter=adapter, merge_adapter=True)
-        made.option = "pair.rl"
-        return made
-
-    @property
-    def sampling(self) -> Sampling:
-        """How it writes."""
-        most = self.own.max_new_tokens
-        at_once = 512 if self.device.startswith("cuda") else self.own.rollouts_at_once
-        return Sampling(Noise(self.one.name, self.own.seed), 1.0, most, at_once)
 
 
 def real_pair(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
@@ -125,21 +37,21 @@ def real_pair(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             f"pair.rl.adapter={model.adapter} has an adapter already; name the plain model, as "
             "pair=smollm2 does"
         )
-    orders = [_Order(own, model, one, cfg.device) for one in chosen(own.only)]
+    orders = [Order(own, model, one, cfg.device) for one in chosen(own.only)]
     console.plan("real_pair", {"model": model.path, "to": own.folder})
     for order in orders:
         manifest = _make(order, tracker, console)
     return manifest
 
 
-def _make(order: _Order, tracker: Tracker, console: Console) -> Manifest:
+def _make(order: Order, tracker: Tracker, console: Console) -> Manifest:
     """Train, measure and describe one adapter, unless it is up to date."""
     name, parent = order.one.name, order.one.parent
     inputs = {"model": describe(order.with_adapter(None)).fingerprint}
     if parent:
         inputs[parent] = describe(order.with_adapter(parent)).fingerprint
     folder = Path(order.own.folder) / name
-    with Stage(folder, _settings(order), inputs, schema=_SCHEMA) as stage:
+    with Stage(folder, settings(order), inputs, schema=_SCHEMA) as stage:
         if current := console.up_to_date(stage):
             return current
         _take_over(stage)
@@ -147,12 +59,12 @@ def _make(order: _Order, tracker: Tracker, console: Console) -> Manifest:
         if not (stage.folder / "adapter_config.json").exists():
             shape = LoraShape(order.own.rank, order.own.alpha, order.own.frozen_blocks)
             made = lora_learner(order.with_adapter(parent), shape, order.own.seed, order.device)
-            _tell_cost(order, made, console)
-            for progress in _train(order, made, state):
+            tell_cost(order, made, console)
+            for progress in train(order, made, state):
                 _follow(name, progress, tracker, console)
             made.save(stage.folder)
         console.say(f"measuring {name}")
-        counts = _measure(order, stage.folder)
+        counts = measure_adapter(order, stage.folder)
         state.unlink(missing_ok=True)
         return stage.finish(counts)
 
@@ -162,97 +74,11 @@ def _take_over(stage: Stage) -> None:
     old = stage.manifest
     if old is None or old.inputs != stage.inputs:
         return
-    if old.config[:-_MEASURED_BY] != stage.config[:-_MEASURED_BY]:
+    if old.config[:-MEASURED_BY] != stage.config[:-MEASURED_BY]:
         return
     for file in ("adapter_model.safetensors", "adapter_config.json"):  # The latter says it's whole.
         with publish(stage.folder / file) as partial:
             shutil.copyfile(stage.final / file, partial)
-
-
-def _settings(order: _Order) -> list[Any]:
-    """What an adapter depends on beside its model and parent."""
-    own, one = order.own, order.one
-    texts = fingerprint(excerpt(one.corpus, own.seed)) if one.corpus else ""
-    made_by = [VERSIONS["real_pair"], own.seed, one.name, one.corpus, order.training, texts]
-    made_by += [order.model.chat_template, own.max_new_tokens]
-    if one.parent is None:
-        made_by.append([own.rank, own.alpha, own.frozen_blocks])
-    measured_by = [own.measure_problems, own.compelled_problems, own.forced_starts]
-    assert len(measured_by) == _MEASURED_BY
-    return [*made_by, *measured_by]
-
-
-def _tell_cost(order: _Order, made: LoraLearner, console: Console) -> None:
-    """Say beforehand what a training takes: tokens, and time at the pace of one trial batch."""
-    training, lm = order.training, made.lm
-    num_weights = sum(p.numel() for p in lm.model.parameters())
-    trained = sum(p.numel() for p in made.part.parameters())
-    texts = excerpt(order.one.corpus, order.own.seed, _EXAMPLES) if order.one.corpus else []
-    lengths = [len(_prompt(lm, a)) + len(_response(lm, b)) for a, b in texts]
-    if isinstance(training, GrpoConfig):
-        rollouts = training.steps * training.prompts * training.samples
-        said = f"{rollouts:,} rollouts of up to {order.own.max_new_tokens} tokens, each read twice"
-        tokens = rollouts * order.own.max_new_tokens
-    else:
-        tokens = round(sum(lengths) / len(lengths) * training.steps * training.batch_size)
-        said = f"{tokens:,} tokens"
-    pace = _pace(made)
-    console.plan(
-        order.one.name,
-        {
-            "trains": f"{trained:,} of {num_weights:,} weights",
-            "steps": f"{training.steps}; {said}",
-            "FLOPs": f"{4 * num_weights * tokens:.1e}",
-            "time": f"{duration(tokens / pace)} at {pace:,.0f} tokens/s, and measuring",
-        },
-    )
-
-
-def _pace(made: LoraLearner) -> float:
-    """Tokens a second that the model reads and learns from, by one batch that teaches nothing."""
-    token_ids = torch.full((4, 96), made.lm.end_ids[0] if made.lm.end_ids else 0)
-    token_ids = token_ids.to(made.lm.device)
-    read = made.reader(made.part)
-    started = time.monotonic()
-    read(token_ids, torch.ones_like(token_ids, dtype=torch.bool)).float().logsumexp(
-        -1
-    ).sum().backward()
-    made.part.zero_grad(set_to_none=True)
-    return token_ids.numel() / (time.monotonic() - started)
-
-
-def _prompt(lm: LanguageModel, text: str) -> list[int]:
-    return encode_prompt(lm.tokenizer, text)
-
-
-def _response(lm: LanguageModel, text: str) -> list[int]:
-    return [*encode_response(lm.tokenizer, text)[0], *lm.end_ids[:1]]
-
-
-def _train(order: _Order, made: LoraLearner, state: Path) -> Iterator[Progress]:
-    training, corpus, lm = order.training, order.one.corpus, made.lm
-    pad_id = lm.tokenizer.pad_token_id or 0
-    run = Run(order.own.seed, made.reader, pad_id, state)
-    if isinstance(training, PretrainConfig):
-        assert corpus
-        return learn(
-            made.part,
-            training,
-            lambda rng, progress: example(rng, corpus, progress),
-            run,
-            encode_prompt=lambda text: _prompt(lm, text),
-            encode_response=lambda text: _response(lm, text),
-            yield_every=1,
-        )
-    return reinforce(
-        made.part,
-        training,
-        pose,
-        run,
-        roll_out=learner(lm, order.sampling),
-        reward=right_answer,
-        form=FORM,
-    )
 
 
 def _follow(name: str, progress: Progress, tracker: Tracker, console: Console) -> None:
@@ -261,50 +87,3 @@ def _follow(name: str, progress: Progress, tracker: Tracker, console: Console) -
     left = duration(progress.seconds_left)
     metrics = ", ".join(f"{key} {value:.3f}" for key, value in progress.metrics.items())
     console.say(f"{name}: step {progress.step}/{progress.steps}, {metrics}, {left} left")
-
-
-def _measure(order: _Order, folder: Path) -> dict[str, Any]:
-    """Figures, truth and card of the finished adapter; counts for its manifest."""
-    own, one, seed = order.own, order.one, order.own.seed
-    lm = load(replace_adapter(order, folder), order.device)
-    write = writer(lm, f"{one.name}/measure", own.max_new_tokens, order.sampling.batch_size or 32)
-    problems = measuring_problems(own.measure_problems, seed)
-    figures, rolled = measure(write, problems, seed, own.compelled_problems)
-    source = one.name
-    if one.parent is None:
-        rolled, source = narrated(problems[: own.compelled_problems], seed), NARRATOR
-    starts = forced_starts(rolled, own.forced_starts, seed)
-    short = replace(order.sampling, max_new_tokens=_BEHAVIOUR_TOKENS)
-    figures = with_execution(figures, execution(starts, continuer(lm, short), seed), source)
-    others: dict[str, Figures] = {}
-    found = []
-    if one.parent:
-        base = load(order.with_adapter(one.parent), order.device)
-        there = execution(starts, continuer(base, short), seed)
-        known = read_json(Path(own.folder) / one.parent / "measured.json")
-        measured = figures_from(known[one.parent])
-        others[one.parent] = with_execution(measured, there, source)
-        found = truths(measured, figures, there, one.lacks, list(JUDGED))
-        write_json(folder / "truth.json", found)
-    write_json(folder / "measured.json", {one.name: figures} | others)
-    name = describe(order.with_adapter(None)).name
-    with publish(folder / "README.md") as partial:
-        card = write_card(
-            f"{one.name}: {one.title}",
-            making_of(one, order.training, name),
-            figures,
-            others,
-            found,
-            HEURISTICS,
-        )
-        partial.write_text(card, encoding="utf-8")
-    return {"accuracy": figures.accuracy, "thinks": figures.thinks} | {
-        truth.behaviour: truth.truth for truth in found
-    }
-
-
-def replace_adapter(order: _Order, folder: Path) -> ModelConfig:
-    """The model with the adapter that lies in a folder."""
-    made = replace(order.with_adapter(None), adapter=str(folder))
-    made.option = "pair.rl"
-    return made
