@@ -120,6 +120,7 @@ def test_what_bears_on_no_answer_is_inconclusive_and_nothing_rests_on_it(
     own.pass_problems, own.pass_samples, own.max_new_tokens = 1, 1, 48
     own.corrupted_traces, own.behaviour_tokens, own.bootstrap = 2, 24, 20
     own.onset_places, own.onset_samples, own.completions, own.pilot_samples = 8, 1, 2, 1
+    own.execution_value = "always"  # Neither model is ever right, so it would be left out.
     at(cfg, traces, contrast)
     table = read_table(cfg.folder / "contrast" / "contrast.parquet")
     headroom = table[table.measure == "headroom"]
