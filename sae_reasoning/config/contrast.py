@@ -155,7 +155,7 @@ class ReportConfig:
         min_displaced: Starts with a displaced sentence, below which executions are valued against
             foreign ones.
         min_gap: Share of right answers that rests on a behaviour, below which a page says that
-            little does; where it's below for sure, the verdict is inconclusive.
+            little does; where the upper bound is below, the verdict is inconclusive.
         min_opportunities: Opportunities of both models, below which no rate is judged.
         min_starts: Starts, below which no execution is judged.
         min_problems: Problems that those must come from.

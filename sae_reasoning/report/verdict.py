@@ -4,7 +4,7 @@
 2. `unchanged`: the rates per trace and per opportunity are level; `reduced`: the rate per trace has
    fallen and the rate per opportunity isn't up.
 3. `cosmetic`: the rate per trace is up, and what the behaviour says makes no difference to the
-   answer, surely: wherever it starts, the RL model's own way on is worth hardly more than a
+   answer: wherever it starts, the RL model's own way on is worth hardly more (upper bound) than a
    displaced sentence, and than one without the behaviour. Only where executions are valued by
    completion, and then what follows is judged where pilots find that the answer rests on it.
 4. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
@@ -316,7 +316,7 @@ def _judge(case: _Case) -> Verdict:
 
 
 def _without_worth(case: _Case, often: str) -> Verdict | None:
-    """The verdict where what the behaviour says makes no difference to the answer, surely."""
+    """The verdict where what the behaviour says makes no difference to the answer."""
     margin, least = case.thresholds.cosmetic_margin, case.thresholds.min_displaced
     found = {one: case.find(against(value.ANYWHERE, one), RL, OWN_OPENING) for one in _IDLE}
     over = {name: one for name, one in found.items() if one and one.items >= least}

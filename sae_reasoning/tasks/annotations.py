@@ -1,5 +1,6 @@
 """What annotators are given and give: responses, and what is said of each."""
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,12 +77,12 @@ def nothing() -> None:
     """Do nothing."""
 
 
-class OneByOne:
+class OneByOne(ABC):
     """An annotator that reads one response at a time, at no cost worth telling."""
 
+    @abstractmethod
     def annotate(self, problem: Problem, response: str, *, truncated: bool) -> Annotation:
         """Behaviours of one response."""
-        raise NotImplementedError
 
     def annotate_all(
         self, responses: Sequence[Unlabelled], advance: Callable[[], None] = nothing
