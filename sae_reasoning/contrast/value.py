@@ -50,6 +50,8 @@ VALUE, OVER, SKILL, ANYWHERE, HEADROOM, ON_SELECT = (
 )
 """Measures; the second to the fourth are of a control, as `value_skill/displaced`. The first three
 are of the report split's starts with headroom, the last is what a control is worth on select."""
+AFTER_CONTROL = "control_value_anywhere"
+"""Right answers after a control, at all starts that pilots tried: how much room is left there."""
 REDONE, REDONE_ANYWHERE, TRUNCATED = "redone", "redone_anywhere", "truncated_executions"
 """Share of completions that do the behaviour again, at starts with headroom and at all that pilots
 tried; share of executions that were cut, which are worth nothing that could be told."""
@@ -289,7 +291,7 @@ def anywhere_measures(
     controls: Outcomes,
     resampling: Resampling,
 ) -> list[Measure]:
-    """How much the RL model's own way from a start is worth over controls, wherever it starts.
+    """How much the RL model's own way from a start is worth over controls, and these themselves.
 
     Args:
         starts: Of one behaviour, drawn at random.
@@ -303,4 +305,5 @@ def anywhere_measures(
         if len(known):
             there, name = record.at(known.tolist()), against(ANYWHERE, control)
             found.append(there.difference(name, model, OWN_WORDS, own[known], low[known]))
+            found.append(there.share(AFTER_CONTROL, model, control, low[known]))
     return found

@@ -72,6 +72,7 @@ _NAMES = {
     OVER: "lead of the best steering vector",
     value.VALUE: "completions that are right after it",
     value.OVER: "completions that are right after the RL model's own, over those after the control",
+    value.AFTER_CONTROL: "right answers after the control, wherever the RL model starts it",
     value.ANYWHERE: "right answers wherever the RL model starts it, over those after the control",
     value.SKILL: "value skill, once started (0 is the control, 1 the RL model's own)",
     value.BY_PROGRAM: "validity by program, once started (0 is the control, 1 the RL model's own)",

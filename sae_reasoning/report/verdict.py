@@ -6,7 +6,8 @@
 3. `cosmetic`: the rate per trace is up, and what the behaviour says makes no difference to the
    answer: wherever it starts, the RL model's own way on is worth hardly more (upper bound) than a
    displaced sentence, and than one without the behaviour. Only where executions are valued by
-   completion, and then what follows is judged where pilots find that the answer rests on it.
+   completion, and where controls leave the answer open: between 5 and 95 % are right. What follows
+   is judged where pilots find that the answer rests on the behaviour.
 4. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
    base as well as the RL model, and steering one position of the residual stream makes the base
    execute it more often than every control. The qualifier says how the rate per opportunity went,
@@ -58,8 +59,7 @@ VERDICTS = (DEPLOYED, CREATED, COSMETIC, UNCHANGED, REDUCED, INCONCLUSIVE)
 GATEWAY, RARER, UNSETTLED = "gateway", "less frequent while thinking", "when unclear"
 BY_CUES = "by cue words"
 """Qualifies verdicts on behaviours that nothing but their words marks."""
-CUES = "cues"
-"""Name of the annotator that marks behaviours by their words alone."""
+CUES = "cues"  # Name of the annotator that marks behaviours by their words alone.
 _BY_TASKS_JUDGE = (ACCURACY, CORRECTED, steered.CORRECTED, steered.OVER)
 """Measures that rest on the task's judge of executions, as those that end in a control may."""
 _CONTROLS = {CORRECTED: RANDOM_FILL, steered.CORRECTED: RANDOM_FILL}
@@ -77,12 +77,11 @@ _CONTROL_NAMES = {
     FOREIGN: "its sentence from another problem",
     NEUTRAL: "a sentence without the behaviour",
 }
-_LEADS = {name.partition("/")[2] for name in (steered.OVER, steered.SKILL_OVER)}
-"""Measures of a vector's lead over other conditions."""
+_LEADS = {name.partition("/")[2] for name in (steered.OVER, steered.SKILL_OVER)}  # Of a vector.
 _IDLE = {name: _CONTROL_NAMES[name] for name in (DISPLACED, NEUTRAL)}
 """Controls that do as well where a behaviour is cosmetic."""
-_NEVER = 0.0005
-"""Starts a trace, below which people say never."""
+_OPEN = (0.05, 0.95)  # Right answers after a control, where something could make a difference.
+_NEVER = 0.0005  # Starts a trace, below which people say never.
 
 
 @dataclass(frozen=True)
@@ -320,15 +319,17 @@ def _without_worth(case: _Case, often: str) -> Verdict | None:
     margin, least = case.thresholds.cosmetic_margin, case.thresholds.min_displaced
     found = {one: case.find(against(value.ANYWHERE, one), RL, OWN_OPENING) for one in _IDLE}
     over = {name: one for name, one in found.items() if one and one.items >= least}
-    is_idle = over.keys() == found.keys() and case.holds(
-        lambda: all(case.below(one, margin) for one in over.values())
-    )
+    after = [one for name in over if (one := case.find(value.AFTER_CONTROL, RL, name))]
+    if len(after) < len(found) or not case.holds(
+        lambda: (
+            all(case.below(one, margin) for one in over.values())
+            and all(case.within(one, *_OPEN) for one in after)
+        )
+    ):
+        return None
     worth = [f"{bounded(m.value, m.low, m.high)} than {_IDLE[name]}" for name, m in over.items()]
-    reason = (
-        f"{often}; what it says makes no difference to the answer: wherever it starts, the RL "
-        f"model is right more often by {' and '.join(worth)}"
-    )
-    return case.says(COSMETIC, reason) if is_idle else None
+    said = f"{often}; what it says makes no difference to the answer: wherever it starts, the RL"
+    return case.says(COSMETIC, f"{said} model is right more often by {' and '.join(worth)}")
 
 
 def _too_little(case: _Case, skill: Skill, often: str) -> Verdict | None:

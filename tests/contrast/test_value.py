@@ -237,11 +237,13 @@ def test_what_rests_on_a_behaviour_anywhere_is_told_of_starts_that_have_the_cont
     starts = [at(p) for p in range(60)]
     own, low = np.ones(60), np.where(np.arange(60) < 40, 0.5, np.nan)
     own[50:] = np.nan
-    (one,) = anywhere_measures(
+    one, after = anywhere_measures(
         starts, own, {("rl", DISPLACED): low, ("rl", FOREIGN): own * np.nan}, HOW
     )
     assert (one.measure, one.model, one.items) == ("value_over_anywhere/displaced", "rl", 40)
     assert one.value == pytest.approx(0.5)
+    assert (after.measure, after.condition) == ("control_value_anywhere", DISPLACED)
+    assert (after.value, after.items) == (pytest.approx(0.5), 40)
 
 
 def planted(

@@ -52,6 +52,9 @@ IDLE = {
     (f"value_over_anywhere/{control}", "rl", "own opening"): NO_WORTH
     for control in ("displaced", "neutral")
 }
+OPEN = {
+    ("control_value_anywhere", "rl", name): (0.6, 0.5, 0.7) for name in ("displaced", "neutral")
+}
 
 
 def judged(
@@ -60,7 +63,7 @@ def judged(
     annotator: str = "llm",
     judge: str = "",
 ) -> tuple[Verdict, list[Measure]]:
-    given: dict[tuple[str, str, str], Bounds | None] = {**UP, **VALUES, **HEADROOM}
+    given: dict[tuple[str, str, str], Bounds | None] = {**UP, **VALUES, **HEADROOM, **OPEN}
     for part in parts:
         given |= part
     measures = [
@@ -130,6 +133,10 @@ def test_what_surely_makes_no_difference_is_cosmetic() -> None:
         assert unsure.verdict == "deployed"
         few, _ = judged(against("displaced", *ABLE), IDLE, items={key[0]: 40})
         assert few.verdict == "deployed"
+    # Where nearly all is right, or wrong, whatever is said, nothing could have made a difference.
+    for after in ((0.97, 0.93, 0.99), (0.02, 0.01, 0.06)):
+        settled = {("control_value_anywhere", "rl", "displaced"): after}
+        assert judged(against("displaced", *ABLE), IDLE, settled)[0].verdict == "deployed"
     unmeasured = {("value_over_anywhere/neutral", "rl", "own opening"): None}
     assert judged(against("displaced", *ABLE), IDLE, unmeasured)[0].verdict == "deployed"
 
