@@ -102,11 +102,11 @@ VERSIONS = {
     "match": 3,
     "ablate": 11,
     "transfer": 2,
-    "contrast": 10,
+    "contrast": 11,
     "course": 4,
     "hybrid": 7,
     "elicit": 4,
-    "report": 9,
+    "report": 10,
     "organisms": 1,
     "real_pair": 1,
 }

@@ -6,8 +6,9 @@
 2. From there the RL model completes the response several times; the share of right answers is the
    value V of what was carried out.
 3. A completion that begins with an opening of the behaviour does it again: what was said left it
-   undone, and the answer says nothing of who said it. In a skill it counts as the control; after a
-   control it is left out, and a control after which more than half are has no value there.
+   undone, and the answer says nothing of who said it. In a skill, and in what rests on a behaviour,
+   it counts as the control; after a control it is left out, and a control after which more than
+   half are has no value there.
 4. `value skill = sum(V - V_control) / sum(V_RL - V_control)` over starts: 0 is the behaviour with
    the wrong content, 1 is the RL model's own. Where the interval of `V_RL - V_control` reaches 0,
    nothing is shown to rest on what the behaviour says, and the skill is undefined.
@@ -241,7 +242,7 @@ def value_measures(
     record = recorder(starts, resampling)
     found = share_measures(VALUE, starts, values, resampling)
     for control in CONTROLS:
-        if scale := scale_of(record, values, control):
+        if scale := scale_of(record, credit[control], control):
             found += [scale.rests, *_skills(record, credit[control], control, SKILL)]
     return found
 

@@ -20,6 +20,7 @@ from sae_reasoning.contrast.steered import CORRECTED as STEERED
 from sae_reasoning.contrast.steered import OVER, VECTOR
 from sae_reasoning.records import BASE, RL
 from sae_reasoning.report.figures import Axis, Bar
+from sae_reasoning.report.never import never
 from sae_reasoning.report.skill import skill_of
 from sae_reasoning.report.verdict import (
     COSMETIC,
@@ -33,7 +34,6 @@ from sae_reasoning.report.verdict import (
     UNSETTLED,
     Evidence,
     Verdict,
-    never,
 )
 from sae_reasoning.texts import bounded, number
 

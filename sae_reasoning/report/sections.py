@@ -29,8 +29,8 @@ from sae_reasoning.report.figures import (
     Table,
     bars_on_one_axis,
 )
+from sae_reasoning.report.never import never
 from sae_reasoning.report.reviews import Review, agreements, review_rows, tally
-from sae_reasoning.report.verdict import never
 from sae_reasoning.robustness.outcomes import (
     ALL,
     EXCLUDED,

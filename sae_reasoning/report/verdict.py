@@ -6,8 +6,9 @@
 3. `cosmetic`: the rate per trace is up, and what the behaviour says makes no difference to the
    answer: wherever it starts, the RL model's own way on is worth hardly more (upper bound) than a
    displaced sentence, and than one without the behaviour. Only where executions are valued by
-   completion, and where controls leave the answer open: between 5 and 95 % are right. What follows
-   is judged where pilots find that the answer rests on the behaviour.
+   completion, where controls leave the answer open (between 5 and 95 % are right), and where fewer
+   than half of completions do the behaviour again. What follows is judged where pilots find that
+   the answer rests on the behaviour.
 4. `deployed`: the rate per trace is up, both models execute the behaviour once it is started, the
    base as well as the RL model, and steering one position of the residual stream makes the base
    execute it more often than every control. The qualifier says how the rate per opportunity went,
@@ -34,17 +35,18 @@ alone, every verdict is qualified by that. Nothing that says how the pair was ma
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 
 from sae_reasoning.config import ReportConfig
 from sae_reasoning.contrast import steered, value
 from sae_reasoning.contrast.execution import ACCURACY, CORRECTED, OWN_OPENING, RANDOM_FILL
 from sae_reasoning.contrast.measures import DIFFERENCE, EQUIVALENCE_LEVEL, RATIO, Measure
-from sae_reasoning.contrast.rates import ENTER_THINKING, OCCURS, PER_OPPORTUNITY, PER_TRACE
+from sae_reasoning.contrast.rates import ENTER_THINKING, PER_OPPORTUNITY, PER_TRACE
 from sae_reasoning.contrast.value import COMPLETION, DISPLACED, FOREIGN, NEUTRAL, against
 from sae_reasoning.records import BASE, MODELS, RL
+from sae_reasoning.report.never import NEVER_BELOW, never
 from sae_reasoning.report.skill import Skill, skill_of
-from sae_reasoning.stats import most_of_none
 from sae_reasoning.texts import bounded, number
 
 CREATED, DEPLOYED, COSMETIC, UNCHANGED, REDUCED, INCONCLUSIVE = (
@@ -81,7 +83,7 @@ _LEADS = {name.partition("/")[2] for name in (steered.OVER, steered.SKILL_OVER)}
 _IDLE = {name: _CONTROL_NAMES[name] for name in (DISPLACED, NEUTRAL)}
 """Controls that do as well where a behaviour is cosmetic."""
 _OPEN = (0.05, 0.95)  # Right answers after a control, where something could make a difference.
-_NEVER = 0.0005  # Starts a trace, below which people say never.
+_REDONE = 0.5  # Completions after a control that do the behaviour again, where it is left out.
 
 
 @dataclass(frozen=True)
@@ -317,19 +319,22 @@ def _judge(case: _Case) -> Verdict:
 def _without_worth(case: _Case, often: str) -> Verdict | None:
     """The verdict where what the behaviour says makes no difference to the answer."""
     margin, least = case.thresholds.cosmetic_margin, case.thresholds.min_displaced
-    found = {one: case.find(against(value.ANYWHERE, one), RL, OWN_OPENING) for one in _IDLE}
-    over = {name: one for name, one in found.items() if one and one.items >= least}
-    after = [one for name in over if (one := case.find(value.AFTER_CONTROL, RL, name))]
-    if len(after) < len(found) or not case.holds(
-        lambda: (
-            all(case.below(one, margin) for one in over.values())
-            and all(case.within(one, *_OPEN) for one in after)
-        )
-    ):
+    over, checks = dict[str, Measure](), list[Callable[[], bool]]()
+    for name in _IDLE:
+        worth = case.find(against(value.ANYWHERE, name), RL, OWN_OPENING)
+        after = case.find(value.AFTER_CONTROL, RL, name)
+        again = case.find(value.REDONE_ANYWHERE, RL, name)
+        if worth is None or after is None or again is None or worth.items < least:
+            return None
+        over[name] = worth
+        checks.append(partial(case.below, worth, margin))
+        checks.append(partial(case.within, after, *_OPEN))
+        checks.append(partial(case.below, again, _REDONE))
+    if not case.holds(lambda: all(check() for check in checks)):
         return None
-    worth = [f"{bounded(m.value, m.low, m.high)} than {_IDLE[name]}" for name, m in over.items()]
+    more = [f"{bounded(m.value, m.low, m.high)} than {_IDLE[name]}" for name, m in over.items()]
     said = f"{often}; what it says makes no difference to the answer: wherever it starts, the RL"
-    return case.says(COSMETIC, f"{said} model is right more often by {' and '.join(worth)}")
+    return case.says(COSMETIC, f"{said} model is right more often by {' and '.join(more)}")
 
 
 def _too_little(case: _Case, skill: Skill, often: str) -> Verdict | None:
@@ -426,33 +431,8 @@ def _often(case: _Case) -> str:
     base, rl = (case.get(PER_TRACE, model).value for model in (BASE, RL))
     before = never(case.behaviour, case.measures, ", exact upper 95 % bound")
     if not before:
-        before = f"{number(base)} times" if base >= _NEVER else "never"
+        before = f"{number(base)} times" if base >= NEVER_BELOW else "never"
     return f"the RL model starts {case.behaviour} {number(rl)} times a trace, the base {before}"
-
-
-def never(behaviour: str, measures: Sequence[Measure], bound: str = "") -> str:
-    """That the base was never seen to start a behaviour, with how often it might; "" where it was.
-
-    Where the onset probability is more than next to nothing, the rate is told instead. The bound is
-    exact on problems: rollouts on one problem may all be the same.
-
-    Args:
-        behaviour: Its label.
-        measures: Of the contrast.
-        bound: Says which bound it is, where nothing else does.
-    """
-    own = {
-        m.measure: m
-        for m in measures
-        if (m.behaviour, m.model, m.condition, m.level) == (behaviour, BASE, "", 0.95)
-    }
-    if not {OCCURS, PER_TRACE} <= own.keys():
-        return ""
-    seen = own[OCCURS]
-    if seen.value > 0 or own[PER_TRACE].value >= _NEVER:
-        return ""
-    most = number(most_of_none(seen.n))
-    return f"never in {seen.items:,} rollouts on {seen.n:,} problems (at most {most}{bound})"
 
 
 def _unsettled(often: str, executes: bool, is_equal: bool, is_steered: bool, executed: str) -> str:

@@ -101,6 +101,10 @@ def test_what_the_rl_model_has_to_do_again_counts_as_the_control() -> None:
     assert found[VALUE, "base", OWN_WORDS].value == pytest.approx(0.8, abs=0.03)
     skill = found[against(SKILL, DISPLACED), "base", OWN_WORDS]
     assert skill.value == pytest.approx(0)
+    # Nothing rests on what the RL model says, if it has to do it again.
+    idle = credit | {("rl", OWN_WORDS): values["rl", DISPLACED]}
+    found = found_of(value_measures(starts, values, {DISPLACED: idle, FOREIGN: idle}, HOW))
+    assert found[against(OVER, DISPLACED), "rl", OWN_WORDS].value == pytest.approx(0)
     half = redone.copy()
     half[:, ::2] = False
     left = credited(grades["base", OWN_WORDS], half, values["rl", DISPLACED])

@@ -28,9 +28,10 @@ from sae_reasoning.report.examples import (
 from sae_reasoning.report.figures import Axis, Bar
 from sae_reasoning.report.firing import Firing
 from sae_reasoning.report.latents import listing_rows, records
+from sae_reasoning.report.never import never
 from sae_reasoning.report.reviews import agreements, read_review, review_rows, tally
 from sae_reasoning.report.sections import attacks, gap_curve, onsets
-from sae_reasoning.report.verdict import Evidence, Verdict, never
+from sae_reasoning.report.verdict import Evidence, Verdict
 from sae_reasoning.robustness.baseline_comparison import BaselineComparison
 from sae_reasoning.robustness.injection import Injection
 from sae_reasoning.robustness.outcomes import (

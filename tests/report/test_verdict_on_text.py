@@ -53,7 +53,12 @@ IDLE = {
     for control in ("displaced", "neutral")
 }
 OPEN = {
-    ("control_value_anywhere", "rl", name): (0.6, 0.5, 0.7) for name in ("displaced", "neutral")
+    (measure, "rl", name): bounds
+    for name in ("displaced", "neutral")
+    for measure, bounds in (
+        ("control_value_anywhere", (0.6, 0.5, 0.7)),
+        ("redone_anywhere", (0.2, 0.1, 0.3)),
+    )
 }
 
 
@@ -137,6 +142,9 @@ def test_what_surely_makes_no_difference_is_cosmetic() -> None:
     for after in ((0.97, 0.93, 0.99), (0.02, 0.01, 0.06)):
         settled = {("control_value_anywhere", "rl", "displaced"): after}
         assert judged(against("displaced", *ABLE), IDLE, settled)[0].verdict == "deployed"
+    # Where the behaviour is mostly done after all, nothing shows what comes of leaving it out.
+    again = {("redone_anywhere", "rl", "neutral"): (0.5, 0.4, 0.6)}
+    assert judged(against("displaced", *ABLE), IDLE, again)[0].verdict == "deployed"
     unmeasured = {("value_over_anywhere/neutral", "rl", "own opening"): None}
     assert judged(against("displaced", *ABLE), IDLE, unmeasured)[0].verdict == "deployed"
 
