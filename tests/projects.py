@@ -61,6 +61,7 @@ def tiny_experiment(pair: PairConfig, folder: Path) -> Config:
     config.rank.gate = False  # So short a training passes none.
     config.rank.span_detectors = config.rank.onset_predictors = config.rank.candidates = 3
     config.rank.attribution_onsets = 8
+    config.rank.injection_texts = 4
     config.ablate.num_problems, config.ablate.max_new_tokens = 3, 16
     config.ablate.base_samples = 2
     config.ablate.num_latents, config.ablate.controls, config.ablate.bootstrap = 2, 1, 20

@@ -190,7 +190,8 @@ def test_p_holds_each_latent_against_all_draws_in_units_of_its_own_null() -> Non
     np.testing.assert_allclose(null.quantile(50 / 51), bests.max(0))
 
 
-@pytest.mark.parametrize("by_rank", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("by_rank", [False, True])
 def test_unrelated_dictionaries_pass_the_null_as_often_as_it_says(by_rank: bool) -> None:
     problems, traces, length, repeats = 20, 3, 60, 40
     trace = np.repeat(np.arange(problems * traces), length)
@@ -236,6 +237,7 @@ def test_unrelated_directions_with_common_main_axes_pass_the_null_as_often_as_it
     assert np.mean(np.concatenate(over_rotated)) > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_rank", [False, True])
 def test_intervals_of_planted_pairs_cover_as_often_as_they_say(by_rank: bool) -> None:
     problems, length = 40, 60

@@ -86,6 +86,7 @@ def test_the_slope_is_the_least_squares_one(scaled: pd.DataFrame) -> None:
     assert own.num_problems == NUM_PROBLEMS
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     held = 0
     for seed in range(30):

@@ -333,7 +333,8 @@ def run_and_die(cfg: Config, num_parts: int) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("num_parts", [1, pytest.param(9, marks=pytest.mark.e2e)])
+@pytest.mark.e2e
+@pytest.mark.parametrize("num_parts", [1, 9])
 def test_killed_ablate_resumes_to_the_same_tables(cfg, num_parts):
     cfg.ablate.behaviours, cfg.ablate.batch_size = ["backtracking"], 2
     run_and_die(cfg, num_parts)

@@ -128,6 +128,7 @@ def test_a_second_run_does_nothing_and_a_changed_value_reruns(tiny_config):
     assert store.dtype == "bfloat16"
 
 
+@pytest.mark.e2e
 def test_interrupted_cache_resumes_to_the_same_bytes(tiny_config):
     tiny_config.cache.shard_tokens, tiny_config.cache.token_budget = 100, 200
     put_traces(tiny_config, num_traces=100)

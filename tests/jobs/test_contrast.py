@@ -86,6 +86,7 @@ def test_the_verdict_names_every_behaviour_with_its_evidence(made_project: Proje
     assert found["margins"]["rate_ratio"] == 1.25
 
 
+@pytest.mark.e2e
 def test_a_killed_contrast_goes_on_and_ends_the_same(
     project: Project, made_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -239,6 +239,7 @@ def test_a_killed_run_goes_on_from_its_parts_and_the_same_seed_gives_the_same_ta
     pd.testing.assert_frame_equal(table_of(made), table_of(again))
 
 
+@pytest.mark.slow
 def test_another_table_of_the_hybrid_costs_no_rollouts(
     made_hybrid: Project, made: Project, tmp_path: Path
 ) -> None:

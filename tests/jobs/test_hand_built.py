@@ -33,6 +33,7 @@ def _right(trained: Path, folder: Path, draws: range) -> Counter[str]:
     return right
 
 
+@pytest.mark.slow
 def test_in_some_draws_every_latent_comes_out_as_what_it_is(trained: Path, tmp_path: Path) -> None:
     assert set(KINDS.values()) < set(LABELS)
     assert _right(trained, tmp_path, range(2)) == dict.fromkeys(KINDS, 2)

@@ -105,6 +105,7 @@ def test_organisms_load_like_any_model_and_carry_their_figures(made: Config) -> 
     assert "next:" not in run(base_alone, NullTracker())
 
 
+@pytest.mark.slow
 def test_models_of_every_kind_are_made_with_their_truth(
     cfg: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_model_that_nobody_knows_needs_its_figures():
     assert size.read_flops(0, 20) == pytest.approx(2 * 2e9)
 
 
+@pytest.mark.slow
 def test_every_pair_of_conf_can_be_planned_without_a_network():
     for choice in group_options()["pair"]:
         if choice == "local":

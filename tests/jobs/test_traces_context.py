@@ -112,6 +112,7 @@ def test_the_plan_tells_contexts_and_what_exceeds_them(short: Config):
     assert "exceeds the 40 of pair.base.path=" in shown
 
 
+@pytest.mark.slow
 def test_no_pair_of_conf_asks_for_more_than_its_models_contexts_hold():
     """Prompts as long as a plan assumes, where nothing tells their length."""
     known = 0
