@@ -18,6 +18,9 @@ from sae_reasoning.config import (
     ConfigError,
     TrackerConfig,
 )
+from sae_reasoning.edges import inputs
+from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput, NotMade, Stage
+from sae_reasoning.edges.lock import InUse
 
 STAGES = {
     "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
@@ -47,22 +50,6 @@ STAGES = {
 _CHEAP_INPUTS = {"cache": ("traces",), "elicit": ("traces",)}
 """Inputs worth making unasked: seconds to minutes, from what is on this machine."""
 
-
-_INPUTS: dict[str, tuple[str, ...]] = {
-    "export": ("traces",),
-    "cache": ("traces",),
-    "train": ("traces", "cache"),
-    "rank": ("traces", "cache", "train"),
-    "match": ("traces", "cache", "train", "rank"),
-    "ablate": ("traces", "cache", "train", "rank"),
-    "contrast": ("traces",),
-    "course": ("contrast",),
-    "hybrid": ("traces", "train", "rank"),
-    "elicit": ("traces",),
-    "report": ("contrast",),
-}
-"""What a stage can't be made without, of the same experiment and pair."""
-
 _OF_LAYERS = frozenset({"cache", "train", "rank", "match", "ablate", "contrast", "hybrid"})
 """Stages that read or edit the models' `layers`."""
 
@@ -81,25 +68,16 @@ def with_inputs(names: Sequence[str]) -> list[str]:
 
 def inputs_of(stage: str, config: Config) -> list[str]:
     """The stages that a stage needs, and those that these need, in their order."""
-    direct = _read_by(stage, config)
-    found = direct.union(*(inputs_of(name, config) for name in direct))
+    direct = inputs.stages_read(stage, config)
+    found = set(direct).union(*(inputs_of(name, config) for name in direct))
     return [name for name in STAGES if name in found]
 
 
 def unmade_inputs(stage: str, config: Config) -> list[str]:
     """Of what a stage needs, what isn't there, and of what that needs likewise, in their order."""
-    unmade = {name for name in _read_by(stage, config) if not config.place(name).exists()}
+    unmade = {name for name in inputs.stages_read(stage, config) if not config.place(name).exists()}
     found = unmade.union(*(unmade_inputs(name, config) for name in unmade))
     return [name for name in STAGES if name in found]
-
-
-def _read_by(stage: str, config: Config) -> set[str]:
-    direct = set(_INPUTS.get(stage, ()))
-    if stage == "ablate" and config.train.readers == "crosscoder":
-        direct.discard("rank")  # Which refuses crosscoders.
-    if stage == "contrast" and "onset-predictors" in config.contrast.vectors:
-        direct |= {"train", "rank"}
-    return direct
 
 
 def refuse_early(names: Sequence[str], config: Config) -> None:
@@ -146,8 +124,6 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
         config: What they are made from.
         options: The overrides that `config` was composed of, for the command that comes next.
     """
-    from sae_reasoning.edges.artifacts import BrokenArtifact, MissingInput
-    from sae_reasoning.edges.lock import InUse
     from sae_reasoning.edges.os_errors import refused
 
     new = [
@@ -158,9 +134,10 @@ def run(names: Sequence[str], config: Config, options: Sequence[str] = ()) -> st
     try:
         refuse_early(names, config)
         _warn_early(names, config)
-        _set_up(config)
+        set_environment(config)
         for name in with_inputs(names):
-            _run_stage(name, config, options)
+            if not _says_up_to_date(name, config):
+                _run_stage(name, config, options)
     except (ConfigError, MissingInput, BrokenArtifact, InUse) as error:
         return str(error)
     except OSError as error:
@@ -203,20 +180,30 @@ def _asks_hub(config: Config) -> bool:
     return config.traces.source in DATASET_NAMES or not all(Path(path).is_dir() for path in paths)
 
 
-def _set_up(config: Config) -> None:
-    set_environment(config)
-    import torch
+def _says_up_to_date(name: str, config: Config) -> bool:
+    """Say that a stage has nothing to do, before the libraries that would make it are imported.
 
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    Where this can't be told, as an input is missing or a model isn't there, the stage says why.
+    """
+    from sae_reasoning.edges.console import Console
+
+    if name not in inputs.KNOWN:
+        return False
+    with suppress(ConfigError, MissingInput, BrokenArtifact, OSError):
+        stage = Stage(config.place(name), config.settings(name), inputs.inputs_of(name, config))
+        return Console().up_to_date(stage) is not None
+    return False
 
 
 def _run_stage(name: str, config: Config, options: Sequence[str]) -> None:
-    from sae_reasoning.edges.artifacts import Manifest, NotMade
+    import torch
+
     from sae_reasoning.edges.console import Console
     from sae_reasoning.edges.tracker import open_tracker
     from sae_reasoning.edges.uploads import has_artifact, made_from, upload
 
+    if config.threads:
+        torch.set_num_threads(config.threads)
     job = getattr(importlib.import_module(module_of(name)), name)
     tracker = open_tracker(
         TrackerConfig(kind="none") if name in ("plan", "findings") else config.tracker,

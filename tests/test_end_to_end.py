@@ -1,5 +1,7 @@
 """The stages end to end, on models that babble: what is written, when it's rewritten, and kills."""
 
+import subprocess
+import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -109,6 +111,22 @@ def test_run_twice_every_stage_is_up_to_date_and_touches_nothing(
     assert outcome.code == 0, outcome.output
     assert outcome.output.count("is up to date") == len(STAGES)
     assert {p: p.stat().st_mtime_ns for p in project.results.rglob("*")} == before
+
+
+def test_what_is_up_to_date_says_so_before_anything_heavy_is_imported(made_project: Project):
+    program = (
+        "import sys; from sae_reasoning.__main__ import main; code = main(sys.argv[1:])\n"
+        "print(code, {'torch', 'transformers', 'pandas', 'scipy'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *STAGES, *made_project.options],
+        capture_output=True,
+        text=True,
+        cwd=made_project.folder,
+        check=True,
+    )
+    assert done.stdout.count("is up to date") == len(STAGES)
+    assert done.stdout.endswith("0 set()\n")
 
 
 @pytest.mark.parametrize(

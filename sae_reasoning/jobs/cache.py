@@ -26,7 +26,7 @@ from sae_reasoning.edges.activation_store import ActivationStore, StoreWriter
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console, megabytes
 from sae_reasoning.edges.files import require_writable
-from sae_reasoning.edges.inputs import outside_inputs, stages_in
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.limits import require_context, require_embeddings
 from sae_reasoning.edges.lm.load import ModelFacts, describe, load, load_tokenizer
@@ -40,8 +40,7 @@ from sae_reasoning.records import Trace
 def cache(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     """Make `cache/<reader>/layer_<L>/`: both readers' activations on all traces, or a part."""
     readers = _describe_readers(cfg)
-    models = {name: reader.facts.fingerprint for name, reader in readers.items()}
-    inputs = stages_in(cfg, outside_inputs(cfg), "traces") | models
+    inputs = inputs_of("cache", cfg)
     require_writable(cfg.folder)
     is_part, final = cfg.is_partial("cache"), cfg.folder / "cache"
     with Stage(final, cfg.settings("cache"), inputs, shared=is_part, mends=True) as stage:

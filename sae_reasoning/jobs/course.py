@@ -31,9 +31,9 @@ from sae_reasoning.contrast.starts import (
     rl_starts,
     start_at,
 )
-from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, require_stage, write_json
+from sae_reasoning.edges.artifacts import Manifest, Stage, read_json, write_json
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import outside_inputs
+from sae_reasoning.edges.inputs import outside_inputs, require
 from sae_reasoning.edges.lm.branch import log_probs_at, opening_probabilities
 from sae_reasoning.edges.lm.load import LanguageModel, describe, load
 from sae_reasoning.edges.plots import plot_course
@@ -62,7 +62,7 @@ def course(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
             "choose task=search"
         )
     facts = {name: describe(config).fingerprint for name, (_, config) in models.items()}
-    made = require_stage(cfg.folder, "contrast", cfg.settings("contrast"), outside_inputs(cfg))
+    made = require("contrast", cfg, outside_inputs(cfg))
     with Stage(
         cfg.folder / "course", cfg.settings("course"), facts | {"contrast": made.fingerprint}
     ) as stage:

@@ -1,9 +1,9 @@
 """Traces with their behaviours as span JSONL, for annotation tools; `traces.source` reads it."""
 
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage, publish, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage, publish
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import outside_inputs
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.tables import read_traces
 from sae_reasoning.edges.tracker import Tracker
 from sae_reasoning.traces.exported import span_lines
@@ -11,10 +11,8 @@ from sae_reasoning.traces.exported import span_lines
 
 def export(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `export/spans.jsonl`, a line a trace."""
-    made = require_stage(cfg.folder, "traces", cfg.settings("traces"), outside_inputs(cfg))
-    with Stage(
-        cfg.folder / "export", cfg.settings("export"), {"traces": made.fingerprint}
-    ) as stage:
+    inputs = inputs_of("export", cfg)
+    with Stage(cfg.folder / "export", cfg.settings("export"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
         splits = ("select", "report") if cfg.export.split == "all" else (cfg.export.split,)

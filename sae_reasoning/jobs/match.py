@@ -22,15 +22,13 @@ from sae_reasoning.behaviours.matches import (
 )
 from sae_reasoning.behaviours.matching import Series
 from sae_reasoning.behaviours.streams import SparseMaxima
-from sae_reasoning.config import VERSIONS, Config, ConfigError
+from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import (
     Manifest,
-    MissingInput,
     Stage,
-    require_stage,
 )
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.inputs import inputs_of, require_other
 from sae_reasoning.edges.lm.load import (
     describe,
 )
@@ -48,17 +46,12 @@ from sae_reasoning.readings.matched_runs import (
 def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `match/`: every latent's match, and shares by pair of layers."""
     models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
-    now = outside_inputs(cfg)
-    inputs = models_in(cfg, now) | {
-        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
-        for name in ("traces", "cache", "train", "rank")
-    }
-    theirs = {name: _require_other(cfg, name) for name in ("train", "rank")}
-    inputs |= {f"other_{name}": made.fingerprint for name, made in theirs.items()}
+    inputs = inputs_of("match", cfg)
     with Stage(cfg.folder / "match", cfg.settings("match"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
-        data = open_runs(cfg, models[cfg.match.reader], theirs["train"], inputs, console)
+        theirs = require_other(cfg, "train")
+        data = open_runs(cfg, models[cfg.match.reader], theirs, inputs, console)
         _plan(cfg, data, stage, console)
         matches = add_q(_match(cfg, data, stage.folder / "parts", console))
         summary = summarise(matches, cfg.match.strong)
@@ -84,23 +77,6 @@ def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.table(title, list(found.columns), found.values.tolist(), at_most=6)
     console.wrote(stage.final, manifest)
     return manifest
-
-
-def _require_other(cfg: Config, name: str) -> Manifest:
-    """A stage of the other run, whatever options made it, by the present version."""
-    if not cfg.match.other:
-        raise ConfigError(
-            "match.other is empty; name the run whose dictionary to look in, as "
-            "match.other=default/organism_created_neox"
-        )
-    root = Path(cfg.runs) / cfg.match.other
-    made = Manifest.read(root / name)
-    if made is None:
-        raise MissingInput(
-            f"match.other={cfg.match.other}: {root / name} is missing; run `make {name}` with that "
-            "experiment and pair first"
-        )
-    return require_stage(root, name, made.config | {"version": VERSIONS[name]}, {})
 
 
 def _plan(cfg: Config, data: MatchedRuns, stage: Stage, console: Console) -> None:

@@ -18,7 +18,6 @@ from sae_reasoning.config import Config
 from sae_reasoning.contrast.measures import Measure
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import outside_inputs
 from sae_reasoning.edges.schema import read_artifact, write_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.edges.tracker import LATENTS, VERDICTS, Tracker
@@ -32,7 +31,7 @@ from sae_reasoning.report.verdict import Evidence, Verdict, verdict
 
 def report(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `report/verdict.json` and the pages beside it."""
-    sources = look(cfg, outside_inputs(cfg))
+    sources = look(cfg)
     reviews = reviews_of(cfg, sources)
     with Stage(cfg.folder / "report", cfg.settings("report"), sources.inputs) as stage:
         if made := console.up_to_date(stage):

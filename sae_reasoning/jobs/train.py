@@ -21,7 +21,7 @@ from sae_reasoning.dictionaries.quality import measure_quality, remedies_of
 from sae_reasoning.dictionaries.scaling import scale_latents
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console, megabytes
-from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs, stages_in
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.lm.depth import check_layers
 from sae_reasoning.edges.lm.load import describe
 from sae_reasoning.edges.tracker import Tracker
@@ -32,8 +32,7 @@ def train(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
     for facts in models.values():
         check_layers(cfg.layers, facts.num_layers, facts.name)
-    now = outside_inputs(cfg)
-    inputs = models_in(cfg, now) | stages_in(cfg, now, "traces", "cache") | files_in(now, "train")
+    inputs = inputs_of("train", cfg)
     check_release(cfg)
     with Stage(cfg.folder / "train", cfg.settings("train"), inputs) as stage:
         if made := console.up_to_date(stage):

@@ -1,4 +1,4 @@
-"""A hub id is the commit that it stands for, so a branch that behaviours is another model."""
+"""A hub id is the commit that it stands for, so a branch that moves is another model."""
 
 import shutil
 from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, MissingInput, require_stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
+from sae_reasoning.edges.inputs import inputs_of, outside_inputs
 from sae_reasoning.edges.tracker import NullTracker
 from sae_reasoning.jobs.export import export
 from sae_reasoning.jobs.traces import traces
@@ -63,9 +63,8 @@ def test_an_edited_source_makes_traces_anew_and_what_rests_on_them(
 def test_another_tokenizer_is_noticed_by_what_rests_on_the_traces(cfg: Config) -> None:
     now = outside_inputs(cfg)
     made = require_stage(cfg.folder, "traces", cfg.settings("traces"), now)
-    assert made.inputs == {**models_in(cfg, now), **files_in(now, "traces")} | {
-        name: now[name] for name in ("base_tokenizer", "rl_tokenizer")
-    }
+    named = {"base", "rl", "base_tokenizer", "rl_tokenizer", "traces.source", "traces.base_source"}
+    assert made.inputs == inputs_of("traces", cfg) == {name: now[name] for name in named}
     for name in made.inputs:
         with pytest.raises(MissingInput, match=f"another {name} "):
             require_stage(cfg.folder, "traces", cfg.settings("traces"), now | {name: "other"})

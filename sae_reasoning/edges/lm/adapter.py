@@ -2,46 +2,14 @@
 
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sae_reasoning.config import ConfigError, ModelConfig
-from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
-from sae_reasoning.edges.lm.commits import commit_of
+from sae_reasoning.edges.lm.identity import adapter_commit, adapter_named
 from sae_reasoning.edges.lm.refusals import first_line
-
-_CONFIG_FILE = "adapter_config.json"
-_WEIGHTS_FILE = "adapter_model.safetensors"
-
-
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds an adapter and no model."""
-    return (folder / _CONFIG_FILE).exists() and not (folder / "config.json").exists()
-
-
-def adapter_fingerprint(config: ModelConfig) -> str:
-    """Changes with an adapter's config or weights; of one on the hub, with its id or commit.
-
-    Raises:
-        ConfigError: There is no such folder, or it isn't an adapter.
-    """
-    folder = Path(config.adapter)
-    if folder.is_dir():
-        for file in (_CONFIG_FILE, _WEIGHTS_FILE):
-            if not (folder / file).exists():
-                raise ConfigError(
-                    f"{_named(config)} holds no {file}; name a folder written by PEFT's "
-                    "save_pretrained"
-                )
-        return fingerprint_files(folder, "adapter_*")
-    if folder.is_absolute() or config.adapter.count("/") != 1:
-        raise ConfigError(
-            f"{_named(config)} is no folder; name an adapter's folder, or a hub id (owner/name)"
-        )
-    return fingerprint([config.adapter, _commit(config)])
 
 
 def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
@@ -55,17 +23,17 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
             changes the text rather than the weights.
     """
     if find_spec("peft") is None:
-        raise ConfigError(f"{_named(config)} needs peft; pip install 'sae_reasoning[peft]'")
+        raise ConfigError(f"{adapter_named(config)} needs peft; pip install 'sae_reasoning[peft]'")
     from peft import PeftConfig, PeftModel
 
-    where: dict[str, Any] = {"revision": _commit(config)}
+    where: dict[str, Any] = {"revision": adapter_commit(config)}
     try:
         described = PeftConfig.from_pretrained(config.adapter, **where)
         if described.is_prompt_learning:
             raise ConfigError(
-                f"{_named(config)} is {described.peft_type.value.lower()}, which puts vectors into "
-                "the text, where tokens and residuals wouldn't match; use LoRA or another that "
-                "changes weights"
+                f"{adapter_named(config)} is {described.peft_type.value.lower()}, which puts "
+                "vectors into the text, where tokens and residuals wouldn't match; use LoRA or "
+                "another that changes weights"
             )
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -75,13 +43,13 @@ def adapted(model: PreTrainedModel, config: ModelConfig) -> PreTrainedModel:
     except Exception as error:  # Whatever PEFT raises where names or shapes don't fit.
         reason = first_line(error)
         raise ConfigError(
-            f"{_named(config)} doesn't fit {config.named} ({reason}); name the base that it was "
-            "trained on"
+            f"{adapter_named(config)} doesn't fit {config.named} ({reason}); name the base that it "
+            "was trained on"
         ) from error
     if any("missing adapter keys" in str(one.message) for one in said):
         raise ConfigError(
-            f"{_named(config)} lacks weights for some layers of {config.named}; name the base that "
-            "it was trained on"
+            f"{adapter_named(config)} lacks weights for some layers of {config.named}; name the "
+            "base that it was trained on"
         )
     base = cast(PreTrainedModel, both.get_base_model())
     _untie(base)
@@ -139,11 +107,3 @@ def plain_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
 
 def _adapted_layers(model: PreTrainedModel) -> list[Any]:
     return [module for module in model.modules() if hasattr(module, "adapter_layer_names")]
-
-
-def _commit(config: ModelConfig) -> str | None:
-    return commit_of(config.adapter, _CONFIG_FILE, config.adapter_revision)
-
-
-def _named(config: ModelConfig) -> str:
-    return f"{config.option}.adapter={config.adapter}"

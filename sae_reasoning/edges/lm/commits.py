@@ -3,9 +3,6 @@
 from functools import cache
 from pathlib import Path
 
-from transformers.utils import cached_file
-from transformers.utils.hub import extract_commit_hash
-
 
 def commit_of(path: str, file: str, revision: str | None) -> str | None:
     """The commit that this run reads of a hub id; what was asked for where the hub can't say.
@@ -23,7 +20,10 @@ def commit_of(path: str, file: str, revision: str | None) -> str | None:
         return revision
 
 
-@cache  # A branch that behaviours meanwhile doesn't change what a run reads.
+@cache  # A branch that moves meanwhile doesn't change what a run reads.
 def _resolved(path: str, file: str, revision: str | None) -> str | None:
+    from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
+
     found = cached_file(path, file, revision=revision)
     return extract_commit_hash(None if found is None else str(found), None)

@@ -12,11 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file
-
 from sae_reasoning.config import ConfigError, ModelConfig
 from sae_reasoning.edges.artifacts import fingerprint, fingerprint_files
 from sae_reasoning.edges.hashing import cache_home
@@ -72,6 +67,8 @@ def _find(config: ModelConfig) -> Path:
                 f"{_named(config)} isn't in {config.named}; GGUF files there: {there}"
             )
         return file
+    from transformers.utils import cached_file
+
     try:
         found = cached_file(config.path, config.gguf_file, revision=config.revision)
     except (OSError, ValueError) as error:
@@ -92,6 +89,10 @@ def _unpack(config: ModelConfig, file: Path, folder: Path) -> None:
             f"{_named(config)} needs {' and '.join(missing)} to be read; "
             "pip install 'sae_reasoning[gguf]'"
         )
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     options: dict[str, Any] = {"dtype": getattr(torch, config.dtype)}
     if dense := getattr(transformers, "GgufConfig", None):
         # Newer versions keep some architectures in their blocks, which can't be saved.

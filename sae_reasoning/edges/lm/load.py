@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,17 +22,12 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from sae_reasoning.config import ConfigError, ModelConfig
-from sae_reasoning.edges.artifacts import (
-    BrokenArtifact,
-    fingerprint,
-    fingerprint_files,
-    read_json,
-)
-from sae_reasoning.edges.lm.adapter import adapted, adapter_fingerprint, is_adapter
+from sae_reasoning.edges.artifacts import fingerprint
+from sae_reasoning.edges.lm.adapter import adapted
 from sae_reasoning.edges.lm.anatomy import decoder_blocks
-from sae_reasoning.edges.lm.commits import commit_of
 from sae_reasoning.edges.lm.ending import find_end_ids
-from sae_reasoning.edges.lm.gguf import content_of, unpacked
+from sae_reasoning.edges.lm.gguf import unpacked
+from sae_reasoning.edges.lm.identity import identify, tokenizer_commit, weights_commit
 from sae_reasoning.edges.lm.limits import context_of
 from sae_reasoning.edges.lm.prompt import render_prompt, set_prompt
 from sae_reasoning.edges.lm.refusals import first_line, require_whole
@@ -42,10 +36,6 @@ from sae_reasoning.edges.lm.refusals import first_line, require_whole
 transformers_logging.disable_progress_bar()
 # Newer versions would have it called `cache`, which those that are supported too don't know.
 warnings.filterwarnings("ignore", message="`past_key_values` is deprecated")
-
-_TOKENIZER_FILES = "tokenizer*"
-_TEMPLATE_FILES = "chat_template*"
-_WEIGHT_FILES = ("config.json", "*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -91,20 +81,6 @@ class LanguageModel:
         return decode(self.tokenizer, token_ids)
 
 
-def require_folder(config: ModelConfig) -> None:
-    """Refuse a path that can't be a hub id, and is no folder.
-
-    Raises:
-        ConfigError: It's mistyped, or the folder isn't on this machine.
-    """
-    folder = Path(config.path)
-    is_path = folder.is_absolute() or config.path.count("/") != 1 or folder.parent.is_dir()
-    if is_path and not folder.is_dir():
-        raise ConfigError(
-            f"{config.named} is no folder; name a model folder, or a hub id (owner/name)"
-        )
-
-
 def describe(config: ModelConfig) -> ModelFacts:
     """Facts of a model from its config and file hashes; no weights are loaded.
 
@@ -113,40 +89,7 @@ def describe(config: ModelConfig) -> ModelFacts:
     Raises:
         ConfigError: There is no such folder or file, or it isn't a model.
     """
-    folder = Path(config.path)
-    name = folder.name if folder.is_dir() else config.path
-    if config.gguf_file:
-        name = Path(config.gguf_file).stem
-        weights = fingerprint([content_of(config), "gguf"])
-        tokenizer = fingerprint_files(unpacked(config), _TOKENIZER_FILES)
-    elif folder.is_dir():
-        if is_adapter(folder):
-            raise ConfigError(
-                f"{config.named} holds an adapter; name its base there, and the adapter as "
-                f"{config.option}.adapter={config.path}"
-            )
-        if not (folder / "config.json").exists():
-            raise ConfigError(
-                f"{config.named} holds no config.json; name a folder written by save_pretrained"
-            )
-        weights = fingerprint(
-            [*(fingerprint_files(folder, p) for p in _WEIGHT_FILES), *_added_ends(folder)]
-        )
-        tokenizer = _tokenizer_in(folder, config.chat_template)
-    else:
-        require_folder(config)
-        weights = fingerprint([config.path, _commit(config)])
-        tokenizer = weights
-    if config.tokenizer:
-        own = Path(config.tokenizer)
-        tokenizer = (
-            _tokenizer_in(own, config.chat_template)
-            if own.is_dir()
-            else fingerprint([config.tokenizer, _tokenizer_commit(config)])
-        )
-    if config.adapter:
-        name = f"{name}+{Path(config.adapter).name}"
-        weights = fingerprint([weights, adapter_fingerprint(config)])
+    found = identify(config)
     try:
         hf_config = AutoConfig.from_pretrained(**_source(config)).get_text_config()
     except (OSError, ValueError) as error:
@@ -156,31 +99,14 @@ def describe(config: ModelConfig) -> ModelFacts:
             "id while the hub can be reached"
         ) from error
     return ModelFacts(
-        name=name,
+        name=found.name,
         num_layers=hf_config.num_hidden_layers,
         d_model=hf_config.hidden_size,
-        fingerprint=weights,
-        tokenizer_fingerprint=tokenizer,
+        fingerprint=found.fingerprint,
+        tokenizer_fingerprint=found.tokenizer_fingerprint,
         context=context_of(hf_config),
         num_embeddings=getattr(hf_config, "vocab_size", None),
     )
-
-
-def _added_ends(folder: Path) -> list[Any]:
-    """End tokens that a generation config names otherwise than the config; none if it doesn't."""
-    try:
-        said = [read_json(folder / name) for name in ("generation_config.json", "config.json")]
-    except (OSError, BrokenArtifact):  # Whoever reads the model says so.
-        return []
-    ends, known = (one.get("eos_token_id") for one in said)
-    return [] if ends in (None, known) else [ends]
-
-
-def _tokenizer_in(folder: Path, has_template: bool) -> str:
-    """Fingerprint of a tokenizer, with a template that stands in a file of its own if it's used."""
-    own = fingerprint_files(folder, _TOKENIZER_FILES)
-    apart = has_template and any(folder.glob(_TEMPLATE_FILES))
-    return fingerprint([own, fingerprint_files(folder, _TEMPLATE_FILES)]) if apart else own
 
 
 def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
@@ -195,7 +121,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
     if config.tokenizer:
         source = {
             "pretrained_model_name_or_path": config.tokenizer,
-            "revision": _tokenizer_commit(config),
+            "revision": tokenizer_commit(config),
             "trust_remote_code": config.trust_remote_code,
         }
         named = f"{config.option}.tokenizer={config.tokenizer}"
@@ -245,17 +171,9 @@ def _source(config: ModelConfig) -> dict[str, Any]:
         return {"pretrained_model_name_or_path": unpacked(config)}
     return {
         "pretrained_model_name_or_path": config.path,
-        "revision": _commit(config),
+        "revision": weights_commit(config),
         "trust_remote_code": config.trust_remote_code,
     }
-
-
-def _commit(config: ModelConfig) -> str | None:
-    return commit_of(config.path, "config.json", config.revision)
-
-
-def _tokenizer_commit(config: ModelConfig) -> str | None:
-    return commit_of(config.tokenizer, "tokenizer.json", None)
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerFast, prompt: str) -> list[int]:

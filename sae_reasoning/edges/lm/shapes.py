@@ -11,8 +11,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_reasoning.config import ConfigError, ModelConfig, PlanConfig
+from sae_reasoning.edges.lm.identity import require_folder
 from sae_reasoning.edges.lm.limits import context_of
-from sae_reasoning.edges.lm.load import decoder_blocks, require_folder
+from sae_reasoning.edges.lm.load import decoder_blocks
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ import pandas as pd
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.plots import plot_effects
 from sae_reasoning.edges.shortlist import read_shortlist
 from sae_reasoning.edges.tables import read_table, write_table
 from sae_reasoning.edges.tracker import DOSE_CURVES, Tracker
 from sae_reasoning.jobs.ablate.joint import is_joint
-from sae_reasoning.jobs.ablate.plan import Experiment, inputs_of, prepare
+from sae_reasoning.jobs.ablate.plan import Experiment, prepare
 from sae_reasoning.jobs.ablate.rollouts import generations
 from sae_reasoning.records import ONSET_PREDICTORS, SPAN_DETECTORS
 from sae_reasoning.robustness.headlines import Headline, headlines
@@ -45,7 +46,7 @@ def ablate(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     those of another run's latents to `ablate_from_<run>`, with their `matched_latents`.
     """
     own, place = cfg.ablate, cfg.place("ablate")
-    with Stage(place, cfg.settings("ablate"), inputs_of(cfg)) as stage:
+    with Stage(place, cfg.settings("ablate"), inputs_of("ablate", cfg)) as stage:
         if done := console.up_to_date(stage):
             return done
         experiment = prepare(cfg)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from sae_reasoning.config import VERSIONS, Config
-from sae_reasoning.edges.artifacts import Manifest, MissingInput, read_json
+from sae_reasoning.config import Config
+from sae_reasoning.edges.artifacts import Manifest, read_json
 from sae_reasoning.edges.crosscoder_checkpoint import Half
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.sae_checkpoint import Dictionary, load_ranked
@@ -63,29 +63,6 @@ def choose_ranked(cfg: Config) -> Choice:
         read_table(folder / "latents.parquet"),
         dict.fromkeys(cfg.pair.readers, dictionaries),
     )
-
-
-def require_matches(cfg: Config) -> Manifest:
-    """The other run's matches, made with this run as the other.
-
-    Raises:
-        MissingInput: There are none.
-    """
-    source = Path(cfg.runs) / cfg.ablate.matches_of
-    here = f"{cfg.experiment}/{cfg.pair.name}"
-    made = Manifest.read(source / "match")
-    if made is None or made.config["match"]["other"] != here:
-        raise MissingInput(
-            f"ablate.matches_of={cfg.ablate.matches_of}: {source / 'match'} holds no matches in "
-            f"this run; run `make match ARGS=match.other={here}` with that experiment and pair "
-            "first"
-        )
-    if made.config.get("version") != VERSIONS["match"]:
-        raise MissingInput(
-            f"ablate.matches_of={cfg.ablate.matches_of}: {source / 'match'} was made by an older "
-            f"version; run `make match ARGS=match.other={here}` with that experiment and pair again"
-        )
-    return made
 
 
 def read_matches(cfg: Config, behaviours: Sequence[str]) -> Matches:

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import BrokenArtifact, require_stage
+from sae_reasoning.edges.artifacts import BrokenArtifact
 from sae_reasoning.edges.crosscoder_checkpoint import Half
-from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
 from sae_reasoning.edges.lm.load import load_tokenizer
 from sae_reasoning.edges.lm.offsets import offsets_in
 from sae_reasoning.edges.sae_checkpoint import Dictionary
@@ -15,7 +14,6 @@ from sae_reasoning.jobs.ablate.chosen import (
     Choice,
     choose_ranked,
     read_matches,
-    require_matches,
 )
 from sae_reasoning.jobs.ablate.joint import choose_joint, is_joint, open_stores
 from sae_reasoning.opening import first_problems, open_task, read_problems
@@ -40,21 +38,6 @@ from sae_reasoning.steering.places import (
 from sae_reasoning.steering.positions import OPPORTUNITIES, open_after
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.protocol import Listen, Task
-
-
-def inputs_of(cfg: Config) -> dict[str, str]:
-    """Fingerprints of what is read; the shortlist must be of these traces, dictionaries, models.
-
-    Otherwise the problems that selected its latents might be among those reported on.
-    """
-    now = outside_inputs(cfg)
-    made = {
-        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
-        for name in ("traces", "cache", "train", *(() if is_joint(cfg) else ("rank",)))
-    }
-    if cfg.ablate.matches_of:
-        made["matches"] = require_matches(cfg).fingerprint
-    return models_in(cfg, now) | files_in(now, "ablate") | made
 
 
 @dataclass(frozen=True)

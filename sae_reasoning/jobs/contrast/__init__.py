@@ -27,9 +27,10 @@ from sae_reasoning.contrast.pass_at_k import pass_summary, pass_told
 from sae_reasoning.contrast.starts import places_of, rl_starts
 from sae_reasoning.contrast.summary import summary
 from sae_reasoning.contrast.valued import value_table
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage
+from sae_reasoning.edges.artifacts import require_stage as require_stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import write_table, write_traces
 from sae_reasoning.edges.tracker import Tracker
@@ -49,7 +50,7 @@ from sae_reasoning.jobs.contrast.steps import (
     weights,
 )
 from sae_reasoning.jobs.contrast.value import VALUE_FILE, execution_value
-from sae_reasoning.steering.vectors import ONSET_PREDICTORS
+from sae_reasoning.steering.vectors import ONSET_PREDICTORS as ONSET_PREDICTORS
 
 NEEDS = {
     "mined openings": ("openings",),
@@ -68,7 +69,8 @@ GIVES_NOTHING = {
 
 def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `contrast.parquet`, and the tables, vectors and rollouts that it rests on."""
-    with Stage(cfg.folder / "contrast", cfg.settings("contrast"), _inputs(cfg)) as stage:
+    inputs = inputs_of("contrast", cfg)
+    with Stage(cfg.folder / "contrast", cfg.settings("contrast"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
         setting = open_setting(cfg, stage.folder / "parts", console)
@@ -104,18 +106,6 @@ def contrast(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest
-
-
-def _inputs(cfg: Config) -> dict[str, str]:
-    """Fingerprints of what is read; dictionaries only if onset predictors are asked for."""
-    now = outside_inputs(cfg)
-    needed = ["traces"]
-    if ONSET_PREDICTORS in cfg.contrast.vectors:
-        needed += ["train", "rank"]
-    return models_in(cfg, now) | {
-        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
-        for name in needed
-    }
 
 
 def _steps(

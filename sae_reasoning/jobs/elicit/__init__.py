@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, MissingInput, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.inputs import hybrid_read, inputs_of, outside_inputs
 from sae_reasoning.edges.plots import plot_elicitation
 from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import read_table, write_table
@@ -40,7 +40,8 @@ from sae_reasoning.rollouts.parts import keep_parts
 
 def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `elicit.parquet`, `elicit.png`, `missing.json`, `rollouts/` and `trained/`."""
-    inputs, without = _inputs(cfg)
+    inputs = inputs_of("elicit", cfg)
+    _, without = hybrid_read(cfg, outside_inputs(cfg))
     with Stage(cfg.place("elicit"), cfg.settings("elicit"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
@@ -76,20 +77,6 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.wrote(stage.final, manifest)
     console.next("report")
     return manifest
-
-
-def _inputs(cfg: Config) -> tuple[dict[str, str], str]:
-    """Fingerprints of what is read, the hybrid's only where it's up to date; and why it isn't."""
-    now = outside_inputs(cfg)
-    traces = require_stage(cfg.folder, "traces", cfg.settings("traces"), now).fingerprint
-    inputs = models_in(cfg, now) | {"traces": traces}
-    if HYBRID not in cfg.elicit.interventions:
-        return inputs, ""
-    try:
-        hybrid = require_stage(cfg.folder, "hybrid", cfg.settings("hybrid"), now)
-    except MissingInput as refusal:
-        return inputs, str(refusal)
-    return inputs | {HYBRID: hybrid.fingerprint}, ""
 
 
 def _conditions(setting: Setting) -> tuple[list[Condition], dict[str, list[str]]]:

@@ -23,9 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_reasoning.config import Config, ConfigError
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage
+from sae_reasoning.edges.artifacts import require_stage as require_stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.lm.compare import compare, places_of
 from sae_reasoning.edges.lm.load import continuation_ids, resolve_device
 from sae_reasoning.edges.lm.steered import SteeredContinuations
@@ -59,7 +60,7 @@ from sae_reasoning.texts import bounded
 
 def hybrid(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `hybrid.parquet`, `generations.parquet`, `choices.json` and `hybrid.png` in `hybrid`."""
-    own, inputs = cfg.hybrid, _inputs(cfg)
+    own, inputs = cfg.hybrid, inputs_of("hybrid", cfg)
     with Stage(cfg.folder / "hybrid", cfg.settings("hybrid"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
@@ -176,15 +177,6 @@ def _say(
         console.say(f"hybrid: {ungraded} of {len(rollouts)} answers are ungraded and left out")
     console.wrote(stage.final, manifest)
     console.next("report")
-
-
-def _inputs(cfg: Config) -> dict[str, str]:
-    """Fingerprints of what is read."""
-    now = outside_inputs(cfg)
-    return models_in(cfg, now) | {
-        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
-        for name in ("traces", "train", "rank")
-    }
 
 
 def _behaviours(cfg: Config) -> list[str]:

@@ -15,9 +15,9 @@ from sae_reasoning.behaviours.scores import SCORES
 from sae_reasoning.behaviours.shortlist import add_intervals, draw_up, mark_candidates
 from sae_reasoning.behaviours.windows import NO_SPANS
 from sae_reasoning.config import Config
-from sae_reasoning.edges.artifacts import Manifest, Stage, require_stage
+from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import models_in, outside_inputs
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.lm.load import resolve_device
 from sae_reasoning.edges.shortlist import write_shortlist
 from sae_reasoning.edges.tables import read_table, write_table
@@ -37,11 +37,7 @@ from sae_reasoning.robustness.summary import RankSummary, summarise_ranking
 
 def rank(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest | None:
     """Make `rank/`: scores, latents, baselines, lists, attacks; with `rank.only` one pass of it."""
-    now = outside_inputs(cfg)
-    inputs = models_in(cfg, now) | {
-        name: require_stage(cfg.folder, name, cfg.settings(name), now).fingerprint
-        for name in ("traces", "cache", "train")
-    }
+    inputs = inputs_of("rank", cfg)
     is_part = cfg.is_partial("rank")
     with Stage(cfg.folder / "rank", cfg.settings("rank"), inputs, shared=is_part) as stage:
         if done := console.up_to_date(stage):

@@ -9,7 +9,7 @@ import pandas as pd
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, Stage
 from sae_reasoning.edges.console import Console
-from sae_reasoning.edges.inputs import files_in, models_in, outside_inputs
+from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.lm.same_tokens import require_shared_tokens
 from sae_reasoning.edges.schema import write_artifact
 from sae_reasoning.edges.tables import write_table, write_traces
@@ -38,7 +38,8 @@ def traces(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     rows: Rows = []
     if cfg.traces.kind == "file":
         rows = read_source("traces.source", cfg.traces.source, console.warn)
-    with Stage(cfg.folder / "traces", cfg.settings("traces"), _inputs(cfg)) as stage:
+    inputs = inputs_of("traces", cfg)
+    with Stage(cfg.folder / "traces", cfg.settings("traces"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
         require_shared_tokens(cfg.pair)
@@ -147,13 +148,6 @@ def _graded(
         rows = shares.values.tolist()
         console.table("grades by program (shares of rollouts)", list(shares), rows)
     return graded
-
-
-def _inputs(cfg: Config) -> dict[str, str]:
-    now = outside_inputs(cfg)
-    inputs = models_in(cfg, now) | files_in(now, "traces")
-    tokenizers = {f"{writer}_tokenizer" for writer in cfg.pair.readers}
-    return inputs | {name: now[name] for name in sorted(tokenizers)}
 
 
 def _report_placement(
