@@ -17,7 +17,7 @@ from sae_reasoning.edges.artifacts import (
 from sae_reasoning.edges.lm.identity import identify
 
 CALIBRATION = "calibration"
-OPTIONAL = ("traces", "cache", "train", "rank", "match", "ablate", "hybrid")
+OPTIONAL = ("traces", "cache", "train", "rank", "match", "ablate", "hybrid", "elicit")
 """Stages that the report shows where they were run, besides the contrast."""
 
 _READ: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from sae_reasoning.edges.pages import write_page, write_rows
 from sae_reasoning.edges.schema import read_artifact
 from sae_reasoning.edges.tables import read_table
 from sae_reasoning.pages.sources import Sources
-from sae_reasoning.report import by_token, cards, checked, sections
+from sae_reasoning.report import by_token, cards, checked, elicited, sections
 from sae_reasoning.report.reviews import Review
 from sae_reasoning.report.sections import Section
 from sae_reasoning.report.verdict import Evidence, Verdict
@@ -53,7 +53,7 @@ def write_overview(
         *_of_execution(measures, behaviours, judge),
         *checked.checked(measures, behaviours),
         *by_token.differences(measures, behaviours),
-        *_of_stages(cfg, sources, calibration),
+        *_of_stages(cfg, sources, behaviours, calibration),
     ]
     if reviews:
         shown.append(sections.reviewed(reviews, cfg.rank.bootstrap, cfg.rank.seed))
@@ -110,7 +110,9 @@ def _facts(cfg: Config, sources: Sources) -> list[tuple[str, str]]:
     return facts
 
 
-def _of_stages(cfg: Config, sources: Sources, calibration: dict[str, Any] | None) -> list[Section]:
+def _of_stages(
+    cfg: Config, sources: Sources, behaviours: Sequence[str], calibration: dict[str, Any] | None
+) -> list[Section]:
     """A section of each stage; of one that wasn't run, why."""
 
     def of(stage: str, name: str, title: str, make: Callable[[], Section]) -> Section:
@@ -125,6 +127,12 @@ def _of_stages(cfg: Config, sources: Sources, calibration: dict[str, Any] | None
 
     made = [
         of("hybrid", "hybrid", sections.HYBRID, lambda: sections.gap_curve(table("hybrid/hybrid"))),
+        of(
+            "elicit",
+            "elicitation",
+            elicited.TITLE,
+            lambda: elicited.elicited(table("elicit/elicit"), behaviours),
+        ),
         of("rank", "attacks", sections.ATTACKS, lambda: sections.attacks(table("rank/attacks"))),
         of(
             "train",

@@ -21,6 +21,7 @@ from sae_reasoning.elicitation.table import (
     row,
     shown,
 )
+from sae_reasoning.report.elicited import elicited
 
 PROBLEMS = [f"p{number:05d}" for number in range(20)]
 
@@ -96,6 +97,20 @@ def test_words_name_the_interventions_and_the_controls_that_recover_some_of_the_
     assert recovered_in_words(pd.DataFrame(rows[1:])) == (
         f"{said} no intervention; of the controls none."
     )
+
+
+def test_the_first_page_shows_interventions_with_controls_in_brackets() -> None:
+    ends = Ends(*(accuracy_by_problem(rollouts(g)) for g in ([False] * 2, [True] * 2)), 200, 0)
+    rows = [row_of(rollouts([True, False]), ends), row_of(rollouts([False, False]), ends)]
+    rows[1] |= {"intervention": "tools", "role": CONTROL}
+    found = pd.DataFrame(rows).reindex(columns=columns([]))
+    section = elicited(found, ["doubt"])  # Which wasn't counted.
+    (table,) = section.tables
+    assert [line[0] for line in table.rows] == ["prompt", "  (tools)"]
+    recovered = table.rows[0][table.columns.index("gap recovered")]
+    assert recovered.startswith("0.50 [")
+    assert "recovered (95 % CI above 0) by prompt; of the controls none" in section.lead
+    assert section.rows is found
 
 
 def test_tokens_steered_are_a_share_of_all_that_is_predicted_ends_too() -> None:
