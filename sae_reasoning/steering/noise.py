@@ -3,15 +3,24 @@
 A token is drawn as argmax(logits / temperature + Gumbel noise), and the noise is a hash of (seed,
 problem, sample, step, token id). Two runs of the same rollout under different edits thus share
 their noise, whatever batch they are in, until their texts diverge.
+
+Of a large vocabulary only the likeliest tokens have noise of their own. The others share one draw:
+the largest of their perturbed logits is Gumbel about the logarithm of their summed probabilities
+(Maddison et al. 2014, 1411.0030, section 3), and where it is the largest of all, one of them is
+drawn in proportion to these. What is drawn follows the softmax all the same.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+_TOP = 1024
+"""Tokens that have noise of their own, at each step the likeliest."""
 
 # Odd constants of SplitMix64 (Steele et al. 2014), as signed 64-bit integers.
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -76,8 +85,38 @@ def keyed_gumbel(
 ) -> Float[Tensor, "batch vocab"]:
     """Standard Gumbel noise for (seed, problem, sample) keys at one step, per token id."""
     tokens = torch.arange(vocab_size, device=keys.device)
-    uniform = _uniform(_mix(_state(keys, step)[:, None] ^ _mix(tokens)))
+    return _gumbel(_uniform(_mix(_state(keys, step)[:, None] ^ _mix(tokens))))
+
+
+def _gumbel(uniform: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return -torch.log(-torch.log(uniform)).float()
+
+
+def keyed_draw(
+    logits: Float[Tensor, "batch vocab"], keys: Int[Tensor, "batch 3"], step: int
+) -> Int[Tensor, "batch"]:
+    """Tokens drawn from the softmax of logits, by noise of (seed, problem, sample) keys."""
+    vocab = logits.shape[-1]
+    if vocab <= _TOP:
+        return (logits + keyed_gumbel(keys, step, vocab)).argmax(-1)
+    state = _state(keys, step)
+    likeliest, tokens = logits.topk(_TOP, dim=-1, sorted=False)
+    best, place = (likeliest + _gumbel(_uniform(_mix(state[:, None] ^ _mix(tokens))))).max(-1)
+    chosen = tokens.gather(1, place[:, None])[:, 0]
+    # One mix less is `keyed_uniform`'s.
+    first = _mix(_mix(_mix(state)))
+    lead = best - _gumbel(_uniform(first))
+    rows = torch.arange(len(logits), device=logits.device)
+    if logits.device.type == "cpu":  # Elsewhere choosing rows would wait for the device.
+        most = likeliest.amin(-1) + math.log(vocab - _TOP)
+        rows = (most > lead).nonzero()[:, 0]
+    others = logits[rows].scatter(1, tokens[rows], float("-inf"))
+    total = others.logsumexp(-1)
+    summed = (others - total[:, None]).exp().cumsum(-1)
+    at = _uniform(_mix(first[rows])).to(summed) * summed[:, -1]
+    drawn = torch.searchsorted(summed, at[:, None]).clamp_max(vocab - 1)[:, 0]
+    chosen[rows] = torch.where(total > lead[rows], drawn, chosen[rows])
+    return chosen
 
 
 def keyed_sampler(
@@ -93,7 +132,6 @@ def keyed_sampler(
     def sample(
         logits: Float[Tensor, "batch vocab"], rows: Int[Tensor, "batch"], step: int
     ) -> Int[Tensor, "batch"]:
-        noise = keyed_gumbel(keys.to(logits.device)[rows], step, logits.shape[-1])
-        return (logits / temperature + noise).argmax(-1)
+        return keyed_draw(logits / temperature, keys.to(logits.device)[rows], step)
 
     return sample
