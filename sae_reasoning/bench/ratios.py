@@ -19,6 +19,7 @@ PAIRS = {
     "edit_over_generate": ("edit", "generate"),
     "grid_over_generate": ("grid", "plain_grid"),
     "lockstep_over_sum": ("lockstep", "both_alone"),
+    "drawn_over_likeliest": ("drawn", "likeliest"),
     "rank_over_bandwidth": ("rank", "encode"),
     "rank_over_sklearn": ("rank", "scikit_learn"),
 }
@@ -36,6 +37,7 @@ GOALS = {
     "edit_over_generate": 0.9,
     "grid_over_generate": 0.8,
     "lockstep_over_sum": 0.83,
+    "drawn_over_likeliest": 0.9,
     "rank_over_bandwidth": 0.5,
     "rank_over_sklearn": 50.0,
     "rank_time_10x": 10.5,

@@ -38,6 +38,11 @@ class Sizes:
         narrow: Width of the activations where ranking is held against itself.
         peer_latents: Latents of which scikit-learn computes the figures.
         grown_repeats: Turns on ten times as many tokens.
+        large_vocabulary: Words of the model that shows what drawing a token costs.
+        large_d_model: Its width.
+        large_layers: Its blocks.
+        large_rows: It generates at a time.
+        large_tokens: A row.
     """
 
     repeats: int = 5
@@ -61,6 +66,11 @@ class Sizes:
     narrow: int = 64
     peer_latents: int = 8
     grown_repeats: int = 2
+    large_vocabulary: int = 151_936
+    large_d_model: int = 896
+    large_layers: int = 24
+    large_rows: int = 64
+    large_tokens: int = 4
 
     def lines(self) -> dict[str, str]:
         """What will be measured, in words."""
@@ -73,6 +83,9 @@ class Sizes:
             f"{self.edited_d_model}, two layers; a grid of {self.grid_conditions} conditions and "
             f"{self.grid_problems} problems",
             "lockstep": "as many rows of both models",
+            "drawing": f"{self.large_rows} rows of {self.large_tokens} tokens out of "
+            f"{self.large_vocabulary:,} words, width {self.large_d_model}, {self.large_layers} "
+            "blocks",
             "ranking": f"{self.ranked_tokens:,} tokens, width {self.d_model}, {self.d_sae:,} "
             f"latents, k={self.k}, {len(BEHAVIOURS)} behaviours; ten times as many of width "
             f"{self.narrow}",

@@ -15,7 +15,9 @@ machine does meanwhile hits all of them. Models are random, since speed doesn't 
    with as many threads.
 4. Lockstep: generation while another model reads along and a tenth of the tokens is steered,
    against both models generating by themselves, one after the other.
-5. Ranking: all point estimates in one pass over a store, against the bare pass, scikit-learn, and
+5. Drawing: generation with 151,936 words, each token drawn by noise of its own key, against taking
+   the likeliest.
+6. Ranking: all point estimates in one pass over a store, against the bare pass, scikit-learn, and
    itself on ten times as many tokens.
 """
 
@@ -24,6 +26,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from sae_reasoning.bench.drawing import drawers
 from sae_reasoning.bench.editing import editors
 from sae_reasoning.bench.ranking import growth, rankers
 from sae_reasoning.bench.ratios import GROWTH, Ratio, contest, ratios_of
@@ -41,6 +44,7 @@ _CONTESTS = {
     "training": trainers,
     "editing": editors,
     "lockstep": steppers,
+    "drawing": drawers,
     "ranking": rankers,
 }
 

@@ -32,6 +32,11 @@ SIZES = Sizes(
     ranked_tokens=20_000,
     narrow=8,
     peer_latents=2,
+    large_vocabulary=2_000,
+    large_d_model=56,
+    large_layers=2,
+    large_rows=4,
+    large_tokens=2,
 )
 
 
