@@ -232,6 +232,13 @@ def test_wilson_equals_scipy() -> None:
     assert wilson(0, 0).n == 0
 
 
+@pytest.mark.parametrize("n", [7, 150, 999])
+def test_a_share_that_is_none_or_all_is_bounded_by_itself(n: int) -> None:
+    none, every = wilson(0, n), wilson(n, n)
+    assert (none.low, every.high) == (0.0, 1.0)
+    assert none.high == pytest.approx(1 - every.low)
+
+
 def test_a_difference_has_the_interval_of_newcombes_example() -> None:
     found = difference(56, 70, 48, 80)  # His table II, (a), method 10.
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)

@@ -42,7 +42,10 @@ def wilson(successes: float, n: int) -> Estimate:
     share = successes / n
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     reach = z / (1 + z**2 / n) * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
-    return Estimate(share, max(centre - reach, 0.0), min(centre + reach, 1.0), n)
+    # At an end the bound is the end itself, which rounding misses.
+    low = max(centre - reach, 0.0) if successes > 0 else 0.0
+    high = min(centre + reach, 1.0) if successes < n else 1.0
+    return Estimate(share, low, high, n)
 
 
 def most_of_none(n: int) -> float:
