@@ -146,7 +146,7 @@ def _summary(files: Files) -> Rows:
     return [
         {
             "behaviour": row["behaviour"],
-            "starts a trace, base → RL": _both(files, row, PER_TRACE),
+            "mean starts a trace, base → RL": _both(files, row, PER_TRACE),
             "executed rightly once started, base → RL": _both(files, row, ACCURACY, OWN_OPENING),
             "verdict": _verdict(row),
         }
@@ -165,7 +165,7 @@ def _verdicts(files: Files) -> Rows:
         rows.append(
             {
                 "behaviour": row["behaviour"],
-                "starts a trace, base → RL": _both(files, row, PER_TRACE),
+                "mean starts a trace, base → RL": _both(files, row, PER_TRACE),
                 "execution accuracy, base → RL (chance)": f"{execution} ({chance.point})",
                 "base, steered once (not)": f"{steered.interval} ({without.point})",
                 "problems: rates, starts": f"{of(PER_TRACE, RL).n}, {executed.n}",
