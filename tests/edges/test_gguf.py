@@ -9,9 +9,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from sae_reasoning.config import ConfigError, ModelConfig
+from sae_reasoning.config import ConfigError, ModelConfig, PlanConfig
 from sae_reasoning.edges.lm import gguf as gguf_room
 from sae_reasoning.edges.lm.load import describe, encode_response, load, load_tokenizer
+from sae_reasoning.edges.lm.shapes import size_of
 
 gguf = pytest.importorskip("gguf")
 
@@ -153,6 +154,14 @@ def test_a_gguf_file_is_the_model_that_it_was_written_from(config, model, tokeni
     ids = torch.tensor([tokenizer.encode(TEXT).ids])
     with torch.no_grad():
         torch.testing.assert_close(lm.model(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+def test_its_size_is_known_to_a_plan(config, model):
+    size = size_of(config, PlanConfig())
+    assert (size.num_layers, size.d_model, size.source) == (3, 32, "config")
+    assert size.block_weights == sum(
+        weight.numel() for weight in model.model.layers[0].parameters() if weight.ndim > 1
+    )
 
 
 def test_its_tokenizer_cuts_text_as_the_original_does(config, tokenizer):

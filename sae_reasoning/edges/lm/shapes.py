@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sae_reasoning.config import ConfigError, ModelConfig, PlanConfig
+from sae_reasoning.edges.lm.gguf import unpacked
 from sae_reasoning.edges.lm.identity import require_folder
 from sae_reasoning.edges.lm.limits import context_of
 from sae_reasoning.edges.lm.load import decoder_blocks
@@ -109,7 +110,7 @@ CONTEXTS = {
 
 
 def size_of(config: ModelConfig, plan: PlanConfig) -> ModelSize:
-    """Size of a model; nothing is fetched.
+    """Size of a model; nothing is fetched. A local GGUF file that is new here is unpacked.
 
     Raises:
         ConfigError: It's a folder that isn't there, or nothing here knows it.
@@ -130,10 +131,9 @@ def size_of(config: ModelConfig, plan: PlanConfig) -> ModelSize:
             int(plan.parameters), block, 0, width, width, 2 * width * layers, layers, "options"
         )
     require_folder(config)
+    path = unpacked(config) if config.gguf_file and folder.is_dir() else config.path
     try:
-        found = AutoConfig.from_pretrained(
-            config.path, revision=config.revision, local_files_only=True
-        )
+        found = AutoConfig.from_pretrained(path, revision=config.revision, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{config.named} isn't on this machine nor in the table of shapes; set "
