@@ -23,7 +23,7 @@ from sae_reasoning.edges.artifacts import BrokenArtifact, Manifest, MissingInput
 from sae_reasoning.edges.lock import InUse
 
 STAGES = {
-    "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs and writes nothing",
+    "plan": "what a run will take: tokens, disk, FLOPs, GPU hours; runs no model, makes no stage",
     "traces": "roll out both models on the same problems, grade, annotate (or import traces)",
     "export": "traces with their behaviours as span JSONL, for annotation tools; spans.jsonl",
     "cache": "read every trace through both models; activations to HDF5",

@@ -117,6 +117,10 @@ _RULES = {"sentences": 2, "grading": 5, "answers": 2}
 """Versions of the rules by which natural text is read: sentences, cues and imports; what grades;
 what becomes of a judge's answers. Traces made by older ones are stale."""
 
+_NOISE = 2
+"""Version of the noise that tokens of large vocabularies are drawn by, which the search world's
+models don't have."""
+
 PARTIAL = frozenset({"cache.shard", "cache.only", "rank.only"})
 """Options that choose a part of a stage to make, as `stage.option`; all parts gather in the stage's
 partial folder, so these enter no fingerprint, and processes may make different parts at once."""
@@ -350,6 +354,8 @@ class Config:
             shared["ablate"] = shared["ablate"] | {"cues": self.traces.cues}
             words = {"cues": self.traces.cues, "meanings": self.traces.meanings}
             shared["elicit"] = shared["elicit"] | words
+            for name in ("traces", "ablate", "contrast", "hybrid", "elicit"):
+                shared[name] = shared[name] | {"noise": _NOISE}
         if stage == "traces" and self.task_kind != "search":
             shared["traces"] = shared["traces"] | {"rules": dict(_RULES)}
         part = getattr(self, stage)

@@ -243,7 +243,7 @@ def value_measures(
     found = share_measures(VALUE, starts, values, resampling)
     for control in CONTROLS:
         if scale := scale_of(record, credit[control], control):
-            found += [scale.rests, *_skills(record, credit[control], control, SKILL)]
+            found += [scale.rests, *_skills(scale, credit[control], control, SKILL)]
     return found
 
 
@@ -266,14 +266,11 @@ def program_measures(
     found = []
     for control in CONTROLS:
         if scale := scale_of(record, valid, control, f"{BY_PROGRAM}_over"):
-            found += [scale.rests, *_skills(record, valid, control, BY_PROGRAM)]
+            found += [scale.rests, *_skills(scale, valid, control, BY_PROGRAM)]
     return found
 
 
-def _skills(record: Recorder, outcomes: Outcomes, control: str, skill: str) -> list[Measure]:
-    scale = scale_of(record, outcomes, control)
-    if scale is None:
-        return []
+def _skills(scale: Scale, outcomes: Outcomes, control: str, skill: str) -> list[Measure]:
     name, found = against(skill, control), list[Measure]()
     for condition in CONDITIONS:
         own, least = outcomes.get((BASE, condition)), outcomes.get((RL, best_of(control)))

@@ -1,6 +1,7 @@
 """What stages are made from: models, files that options name, and other stages.
 
-Nothing heavy is imported, so that a stage that is up to date can say so at once.
+Nothing heavy is imported for models in folders, so that a stage that is up to date can say so at
+once.
 """
 
 from collections.abc import Callable, Mapping
@@ -73,6 +74,7 @@ def inputs_of(stage: str, cfg: Config) -> dict[str, str]:
         MissingInput: A stage that it reads isn't there, or was made from other things than now.
         ConfigError: A model isn't there.
     """
+    assert stage in KNOWN, stage
     now = outside_inputs(cfg)
     found = {} if stage in _MODELS_UNREAD else {name: now[name] for name in cfg.pair.readers}
     found |= {name: require(name, cfg, now).fingerprint for name in stages_read(stage, cfg)}
@@ -168,6 +170,16 @@ def shown_in_report(
     return manifests, missing
 
 
+def of_report(
+    cfg: Config, now: Mapping[str, str], manifests: Mapping[str, Manifest]
+) -> dict[str, str]:
+    """Fingerprints of what a report is made from: stages, calibration, reviewers' files."""
+    found = {name: made.fingerprint for name, made in manifests.items()}
+    found |= {option: value for option, value in now.items() if option.startswith("report.")}
+    path = calibration_file(cfg)
+    return found | ({CALIBRATION: digest(path)} if path else {})
+
+
 def calibration_file(cfg: Config) -> Path | None:
     """File of the verdict's calibration; None where there is none."""
     path = Path(cfg.calibrate.output)
@@ -200,9 +212,7 @@ def _hybrid(cfg: Config, now: Mapping[str, str]) -> dict[str, str]:
 
 def _shown(cfg: Config, now: Mapping[str, str]) -> dict[str, str]:
     manifests, _ = shown_in_report(cfg, now)
-    found = {name: made.fingerprint for name, made in manifests.items()}
-    path = calibration_file(cfg)
-    return found | ({CALIBRATION: digest(path)} if path else {})
+    return of_report(cfg, now, manifests)
 
 
 _BESIDE: dict[str, _Beside] = {

@@ -57,8 +57,8 @@ _FIGURES = {
         "verdict.json",
         *(
             f"rows/{name}.csv"
-            for name in "evidence latents onset_probability execution hybrid attacks dictionaries "
-            "calibration".split()
+            for name in "evidence latents onset_probability execution value hybrid elicitation "
+            "attacks dictionaries calibration".split()
         ),
     ),
 }

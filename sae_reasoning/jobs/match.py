@@ -46,11 +46,11 @@ from sae_reasoning.readings.matched_runs import (
 def match(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `match/`: every latent's match, and shares by pair of layers."""
     models = {reader: describe(model) for reader, model in cfg.pair.readers.items()}
-    inputs = inputs_of("match", cfg)
+    theirs = require_other(cfg, "train")
+    inputs = inputs_of("match", cfg) | {"other_train": theirs.fingerprint}
     with Stage(cfg.folder / "match", cfg.settings("match"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
-        theirs = require_other(cfg, "train")
         data = open_runs(cfg, models[cfg.match.reader], theirs, inputs, console)
         _plan(cfg, data, stage, console)
         matches = add_q(_match(cfg, data, stage.folder / "parts", console))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sae_reasoning.config import Config
 from sae_reasoning.edges.artifacts import Manifest, read_json
-from sae_reasoning.edges.inputs import calibration_file, inputs_of, outside_inputs, shown_in_report
+from sae_reasoning.edges.inputs import calibration_file, of_report, outside_inputs, shown_in_report
 from sae_reasoning.report.reviews import Review, read_reviews
 
 
@@ -38,8 +38,9 @@ def look(cfg: Config) -> Sources:
     Raises:
         MissingInput: The contrast, on which the verdict rests, is missing.
     """
-    manifests, missing = shown_in_report(cfg, outside_inputs(cfg))
-    inputs = inputs_of("report", cfg)
+    now = outside_inputs(cfg)
+    manifests, missing = shown_in_report(cfg, now)
+    inputs = of_report(cfg, now, manifests)
     return Sources(cfg.folder, manifests, missing, calibration_file(cfg), inputs)
 
 

@@ -23,7 +23,8 @@ def elicited(found: pd.DataFrame, behaviours: Sequence[str]) -> Section:
         "elicitation",
         TITLE,
         "Gap recovered is the share of the difference in accuracy, base to RL model, on the same "
-        "problems of the report split; it isn't clipped. Costs are those of the intervention "
+        "problems of the report split (of the hybrid on its own, of best of k over one sample); it "
+        "isn't clipped. Costs are those of the intervention "
         "alone: tokens and steps of training, the share of tokens that are steered, samples an "
         "answer. Controls stand in brackets. Intervals are 95 %, over problems, and aren't "
         f"corrected for how many interventions there are. {recovered_in_words(found)}",

@@ -58,6 +58,7 @@ _OF_VALUE = (
     value.SKILL,
     value.BY_PROGRAM,
     value.HEADROOM,
+    value.REDONE,
     value.ON_SELECT,
     steered.SKILL,
 )
@@ -192,7 +193,8 @@ def values(measures: Sequence[Measure], behaviours: Sequence[str]) -> Section | 
         "the behaviour is carried out to the end of a sentence, in words of each model's own, or "
         "by a control; then the RL model completes the response several times, and answers are "
         "graded. Value skill is 0 where a sentence is worth what the control is, and 1 where it is "
-        "worth what the RL model's own is. A displaced sentence is the RL model's from another "
+        "worth what the RL model's own is; a completion that does the behaviour again counts as "
+        "the control. A displaced sentence is the RL model's from another "
         "place of the same problem, a foreign one from another problem; a neutral one isn't the "
         "behaviour. Headroom is the share of onsets that pilots find so; what rests on a behaviour "
         "wherever it starts is told from all that they tried. Every sentence with its value is in "

@@ -361,6 +361,7 @@ def _too_little(case: _Case, skill: Skill, often: str) -> Verdict | None:
     said = "too little rests on it for a skill" if is_shown else "nothing is shown to rest on it"
     by = f"{_CONTROL_NAMES[skill.control]} by {bounded(rests.value, rests.low, rests.high)}"
     completed = f"completed by the RL model, its own sentence is right more often than {by}"
+    completed += ", what does it again counting as that"
     return case.says(INCONCLUSIVE, f"{often}, but {said}: {completed}")
 
 

@@ -4,10 +4,11 @@ A token is drawn as argmax(logits / temperature + Gumbel noise), and the noise i
 problem, sample, step, token id). Two runs of the same rollout under different edits thus share
 their noise, whatever batch they are in, until their texts diverge.
 
-Of a large vocabulary only the likeliest tokens have noise of their own. The others share one draw:
-the largest of their perturbed logits is Gumbel about the logarithm of their summed probabilities
-(Maddison et al. 2014, 1411.0030, section 3), and where it is the largest of all, one of them is
-drawn in proportion to these. What is drawn follows the softmax all the same.
+Of a large vocabulary noise is hashed for the likeliest tokens alone. The others share one draw: the
+largest of their perturbed logits is Gumbel about the logarithm of their summed probabilities, and
+which of them it belongs to doesn't depend on how large it is (Maddison et al. 2014, 1411.0030,
+section 3). Only where it is the largest of all, their own noise says which. What is drawn follows
+the softmax all the same.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 _TOP = 1024
-"""Tokens that have noise of their own, at each step the likeliest."""
+"""Tokens whose noise is hashed at every step, the likeliest."""
 
 # Odd constants of SplitMix64 (Steele et al. 2014), as signed 64-bit integers.
 _GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
@@ -104,18 +105,12 @@ def keyed_draw(
     best, place = (likeliest + _gumbel(_uniform(_mix(state[:, None] ^ _mix(tokens))))).max(-1)
     chosen = tokens.gather(1, place[:, None])[:, 0]
     # One mix less is `keyed_uniform`'s.
-    first = _mix(_mix(_mix(state)))
-    lead = best - _gumbel(_uniform(first))
-    rows = torch.arange(len(logits), device=logits.device)
-    if logits.device.type == "cpu":  # Elsewhere choosing rows would wait for the device.
-        most = likeliest.amin(-1) + math.log(vocab - _TOP)
-        rows = (most > lead).nonzero()[:, 0]
+    lead = best - _gumbel(_uniform(_mix(_mix(_mix(state)))))
+    # Elsewhere all others together are too unlikely, whatever they are.
+    rows = (likeliest.amin(-1) + math.log(vocab - _TOP) > lead).nonzero()[:, 0]
     others = logits[rows].scatter(1, tokens[rows], float("-inf"))
-    total = others.logsumexp(-1)
-    summed = (others - total[:, None]).exp().cumsum(-1)
-    at = _uniform(_mix(first[rows])).to(summed) * summed[:, -1]
-    drawn = torch.searchsorted(summed, at[:, None]).clamp_max(vocab - 1)[:, 0]
-    chosen[rows] = torch.where(total > lead[rows], drawn, chosen[rows])
+    drawn = (others + keyed_gumbel(keys[rows], step, vocab)).argmax(-1)
+    chosen[rows] = torch.where(others.logsumexp(-1) > lead[rows], drawn, chosen[rows])
     return chosen
 
 

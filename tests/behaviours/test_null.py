@@ -85,10 +85,9 @@ def test_in_a_few_repeats_the_level_is_about_kept() -> None:
     assert found <= 0.2
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "shift",
-    [0.3, 0.8, 1.5],
+    [pytest.param(0.3, marks=pytest.mark.slow), 0.8, pytest.param(1.5, marks=pytest.mark.slow)],
 )
 def test_intervals_of_planted_effects_cover_as_often_as_they_say(shift: float) -> None:
     values, lows, highs = [], [], []

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from transformers.utils.hub import constants
 
-from sae_reasoning.config import ModelConfig, PairConfig
+from sae_reasoning.config import ConfigError, ModelConfig, PairConfig
 from sae_reasoning.edges.lm import commits
+from sae_reasoning.edges.lm.identity import identify
 from sae_reasoning.edges.lm.load import describe, load
 
 FIRST, SECOND = "1" * 40, "2" * 40
@@ -70,3 +71,9 @@ def test_what_the_hub_cannot_say_stays_as_it_was_asked_for(hub: Hub, tmp_path: P
     assert commits.commit_of("lab/unknown", "config.json", "v1") == "v1"
     assert commits.commit_of("lab/unknown", "config.json", None) is None
     assert commits.commit_of(str(tmp_path), "config.json", None) is None
+
+
+def test_an_id_that_nobody_can_resolve_is_refused_before_anything_is_called_stale(hub: Hub) -> None:
+    with pytest.raises(ConfigError, match="neither a folder nor known to the hub"):
+        identify(ModelConfig("lab/unknown"))
+    assert identify(ModelConfig("lab/unknown", revision=FIRST)).name == "lab/unknown"

@@ -45,30 +45,38 @@ def test_sampling_follows_the_softmax() -> None:
 
 
 def test_a_large_vocabulary_is_sampled_by_its_softmax_too() -> None:
-    """Most of this one lies outside of the tokens that have noise of their own."""
+    """A third of the probability of this one lies outside of the likeliest tokens."""
     count, vocab = 4_000, 3_000
     keys = torch.stack([torch.zeros(count), torch.arange(count), torch.zeros(count)], 1).long()
-    logits = torch.linspace(1.5, -1.5, vocab)[torch.randperm(vocab)]
+    order = torch.randperm(vocab, generator=torch.Generator().manual_seed(0))
+    logits = torch.linspace(1.5, -1.5, vocab)[order]
     drawn = keyed_sampler(keys, 0.9)(logits.expand(count, vocab), torch.arange(count), 0)
-    order = (logits / 0.9).softmax(0).sort(descending=True)
+    share = (logits / 0.9).softmax(0)
+    ordered = share.sort(descending=True)
+    assert 0.2 < ordered.values[1024:].sum() < 0.4
     tenths = torch.zeros(vocab, dtype=torch.long)
-    tenths[order.indices] = (order.values.cumsum(0) * 10).long().clamp_max(9)
-    expected = torch.zeros(10).index_add(0, tenths, (logits / 0.9).softmax(0)) * count
+    tenths[ordered.indices] = (ordered.values.cumsum(0) * 10).long().clamp_max(9)
+    expected = torch.zeros(10).index_add(0, tenths, share) * count
     seen = torch.bincount(tenths[drawn], minlength=10)
     assert scipy_stats.chisquare(seen.numpy(), expected.numpy(), sum_check=False).pvalue > 0.01
-    assert tenths[drawn].eq(9).sum() > 300  # The least likely are drawn as well.
 
 
-def test_an_edit_of_a_few_logits_changes_few_tokens_of_a_large_vocabulary() -> None:
-    count, vocab = 500, 20_000
+def test_an_edit_of_logits_changes_few_tokens_of_a_large_vocabulary_likely_or_not() -> None:
+    count, vocab = 400, 20_000
     generator = torch.Generator().manual_seed(1)
     keys = torch.stack([torch.zeros(count), torch.arange(count), torch.zeros(count)], 1).long()
-    logits = 4 * torch.randn(count, vocab, generator=generator)
-    edited = logits + 0.05 * torch.randn(count, vocab, generator=generator)
+    logits = 2 * torch.randn(count, vocab, generator=generator)
+    edited = logits + 0.01 * torch.randn(count, vocab, generator=generator)
     sample, rows = keyed_sampler(keys, 1.0), torch.arange(count)
-    same = (sample(logits, rows, 2) == sample(edited, rows, 2)).float().mean()
-    fresh = keyed_sampler(keys + 1, 1.0)
-    assert same > 0.9 > (sample(logits, rows, 2) == fresh(logits, rows, 2)).float().mean()
+    before, after = sample(logits, rows, 2), sample(edited, rows, 2)
+    is_unlikely = ~(logits.topk(1024).indices == before[:, None]).any(1)
+    assert is_unlikely.sum() > 50
+    same = (before == after).float()
+    assert min(same[is_unlikely].mean(), same[~is_unlikely].mean()) > 0.9
+    fresh = keyed_sampler(keys + 1, 1.0)(logits, rows, 2)
+    assert (before == fresh).float().mean() < 0.1
+    alone = torch.cat([sample(logits[i : i + 1], torch.tensor([i]), 2) for i in range(20)])
+    assert alone.tolist() == before[:20].tolist()
     banned = logits.clone()
     banned[:, 1:] = float("-inf")
     assert sample(banned, rows, 2).eq(0).all()

@@ -1,4 +1,7 @@
-"""Which model a config names, from its files alone: nothing heavy is imported for it."""
+"""Which model a config names, from its files alone.
+
+Nothing heavy is imported for a folder; a hub id takes transformers' cache, a new GGUF torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +69,13 @@ def identify(config: ModelConfig) -> ModelIdentity:
         tokenizer = _tokenizer_in(folder, config.chat_template)
     else:
         require_folder(config)
-        weights = fingerprint([config.path, weights_commit(config)])
+        commit = weights_commit(config)
+        if commit is None:
+            raise ConfigError(
+                f"{config.named} is neither a folder nor known to the hub, as far as it can be "
+                "reached; name a model folder, or a hub id while the hub can be reached"
+            )
+        weights = fingerprint([config.path, commit])
         tokenizer = weights
     if config.tokenizer:
         own = Path(config.tokenizer)

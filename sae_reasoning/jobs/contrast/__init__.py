@@ -28,7 +28,6 @@ from sae_reasoning.contrast.starts import places_of, rl_starts
 from sae_reasoning.contrast.summary import summary
 from sae_reasoning.contrast.valued import value_table
 from sae_reasoning.edges.artifacts import Manifest, Stage
-from sae_reasoning.edges.artifacts import require_stage as require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.schema import write_artifact
@@ -50,7 +49,6 @@ from sae_reasoning.jobs.contrast.steps import (
     weights,
 )
 from sae_reasoning.jobs.contrast.value import VALUE_FILE, execution_value
-from sae_reasoning.steering.vectors import ONSET_PREDICTORS as ONSET_PREDICTORS
 
 NEEDS = {
     "mined openings": ("openings",),

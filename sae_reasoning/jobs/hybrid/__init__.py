@@ -24,7 +24,6 @@ from torch import Tensor
 
 from sae_reasoning.config import Config, ConfigError
 from sae_reasoning.edges.artifacts import Manifest, Stage
-from sae_reasoning.edges.artifacts import require_stage as require_stage
 from sae_reasoning.edges.console import Console
 from sae_reasoning.edges.inputs import inputs_of
 from sae_reasoning.edges.lm.compare import compare, places_of
