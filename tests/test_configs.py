@@ -151,8 +151,8 @@ BLOCKS = {
 """Of the pairs from the hub; from their published configs."""
 
 
-ALONE = {"smollm2", "gemma3_270m", "smollm2_itself"}
-"""Models out of the package index, by themselves or against themselves."""
+ALONE = {"smollm2", "gemma3_270m", "smollm2_itself", "smollm2_created"}
+"""Models out of the package index: by themselves, against themselves, or with adapters."""
 
 
 def test_every_pair_from_the_hub_has_its_number_of_blocks_here():

@@ -102,7 +102,7 @@ VERSIONS = {
     "match": 3,
     "ablate": 11,
     "transfer": 2,
-    "contrast": 11,
+    "contrast": 12,
     "course": 4,
     "hybrid": 7,
     "elicit": 4,

@@ -16,8 +16,8 @@
 Controls: `displaced`, the RL model's sentence of the same behaviour on the same problem, from
 another place and with other content; `foreign`, from another problem. No ability is worth
 what can be said without it, so a skill is taken against the control that is worth more on the
-select split: where pilots chose places at which displaced sentences go wrong, anything else that is
-said looks a little able against these.
+select split: where pilots chose places at which both go wrong, what chance has left of either's
+worth differs between them.
 
 How much rests on a behaviour on average is said of all starts that pilots tried, also against
 `neutral` sentences: what the RL model says where it doesn't begin the behaviour

@@ -152,7 +152,7 @@ def _value(cfg: Config, before: float, rest: float, starts: int, tried: int) -> 
     return [
         *(
             Work([RL], pilots * own.pilot_samples, given, rest, copies=own.pilot_samples)
-            for given in (before + sentence, before)  # Of the control, and freely.
+            for given in (*(2 * [before + sentence]), before)  # Of both controls, and freely.
         ),
         *(
             Work([m], report * own.own_tries, before, sentence, copies=own.own_tries)

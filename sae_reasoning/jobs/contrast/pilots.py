@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from sae_reasoning.contrast.pilots import Pilot
+from sae_reasoning.contrast.pilots import Pilot, PilotControl
 from sae_reasoning.contrast.sentences import CarriedOut, Quote, displaced, foreign, quotes
 from sae_reasoning.contrast.starts import noise_key, rl_starts
 from sae_reasoning.contrast.value import DISPLACED, FOREIGN
@@ -48,11 +48,10 @@ class Piloted:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A start with the control's sentence that is tried there."""
+    """A start with each control's sentence that is tried there."""
 
     start: Start
-    control: str
-    said: str
+    said: dict[str, str]
 
 
 def piloted(setting: Setting, split: str, rule: CarriedOut, enough: int) -> Piloted:
@@ -122,37 +121,42 @@ def _next(
     for start, text in zip(starts, own_sentences(setting, starts, rule), strict=True):
         own = displaced(start, at[start.behaviour, start.problem.problem_id], rule, [text], 2, seed)
         if len(own) == 2:
-            better.append(_Tried(start, DISPLACED, own[1]))
+            better.append(_Tried(start, {DISPLACED: own[1]}))
         else:
-            others += [_Tried(start, FOREIGN, "")]
+            others.append(_Tried(start, {}))
     chosen: defaultdict[str, list[_Tried]] = defaultdict(list)
     for one in [*better, *others]:
         own_round = chosen[one.start.behaviour]
         if len(own_round) == most:
             continue
-        if one.control == FOREIGN:
-            said = foreign(one.start, found, 1, seed)
-            if not said:
-                continue
-            one = replace(one, said=said[0])
-        own_round.append(one)
+        said = one.said | {FOREIGN: text for text in foreign(one.start, found, 1, seed)}
+        if said:
+            own_round.append(_Tried(one.start, said))
     return [one for own_round in chosen.values() for one in own_round]
 
 
 def _round(setting: Setting, tried: Sequence[_Tried], name: str) -> Piloted:
     """One round of pilots, from disk as far as they are there."""
     size, least = setting.own.pilot_samples, setting.own.headroom
-    pairs = [(one.start, written(setting, one.start, one.said)) for one in tried]
+    pairs = [
+        (one.start, written(setting, one.start, said))
+        for one in tried
+        for said in one.said.values()
+    ]
 
     def complete_controls() -> list[list[float]]:
         done = graded(setting, pairs, size, PILOTS)
         return [[one.of_control, float(one.redone.mean())] for one in done]
 
-    controls: list[list[float]] = setting.parts.json(f"controls_{name}", complete_controls)
+    made = iter(setting.parts.json(f"controls_{name}", complete_controls))
+    controls = [
+        {control: PilotControl(said, *next(made)) for control, said in one.said.items()}
+        for one in tried
+    ]
     starts = [
         one.start
-        for one, (share, _) in zip(tried, controls, strict=True)
-        if 1 - share >= least - 1e-9
+        for one, own in zip(tried, controls, strict=True)
+        if all(1 - control.right >= least - 1e-9 for control in own.values())
     ]
     traces = setting.parts.traces(f"{PILOTS}_{name}", partial(_go_on, setting, starts))
     grades: defaultdict[str, list[float]] = defaultdict(list)
@@ -163,14 +167,11 @@ def _round(setting: Setting, tried: Sequence[_Tried], name: str) -> Piloted:
         [
             Pilot(
                 start=one.start,
-                control=one.control,
-                said=one.said,
-                of_control=share,
+                controls=own,
                 of_rl=float(np.mean(grades.get(_pilot(one.start), [np.nan]))),
                 in_trace=right[one.start.trace_id],
-                redone=redone,
             )
-            for one, (share, redone) in zip(tried, controls, strict=True)
+            for one, own in zip(tried, controls, strict=True)
         ],
         traces,
     )

@@ -42,7 +42,7 @@ def all_sentences(
     starts: Sequence[Start],
     found: Sequence[Quote],
     rule: CarriedOut,
-    used: Mapping[str, str],
+    used: Mapping[str, frozenset[str]],
 ) -> Said:
     """Executions in both models' own words and after the RL model's, and the controls.
 
@@ -51,7 +51,7 @@ def all_sentences(
         starts: Where, of any behaviours.
         found: What the RL model says where spans begin.
         rule: Where a behaviour has been carried out.
-        used: By `Start.key`, the sentence that a pilot used up.
+        used: By `Start.key`, the sentences that a pilot used up.
     """
     tries = {model: _tries(setting, model, starts, rule) for model in MODELS}
     made = {model: _made(setting, starts, tries[model]) for model in MODELS}
@@ -77,7 +77,7 @@ def controls(
     starts: Sequence[Start],
     found: Sequence[Quote],
     rule: CarriedOut,
-    used: Mapping[str, str],
+    used: Mapping[str, frozenset[str]],
     own: Sequence[Sentence | None] = (),
 ) -> Said:
     """Sentences of the same behaviour with other content, from the same and another problem.
@@ -87,7 +87,7 @@ def controls(
         starts: Where.
         found: What the RL model says where spans begin.
         rule: Says what is content.
-        used: By `Start.key`, the sentence that a pilot used up.
+        used: By `Start.key`, the sentences that a pilot used up.
         own: What the RL model says at each start in its own words, where it was asked to.
     """
     seed, count = setting.own.seed, setting.own.best_of
@@ -95,7 +95,7 @@ def controls(
     for text, one in zip(texts, own or [None] * len(starts), strict=True):
         if one is not None:
             text.append(one.said)
-    unused = [[one for one in found if one.said != used.get(start.key)] for start in starts]
+    unused = [[one for one in found if one.said not in used.get(start.key, ())] for start in starts]
     drawn = {
         DISPLACED: [
             displaced(start, fit, rule, text, count, seed)

@@ -129,7 +129,10 @@ def value_executions(setting: Setting) -> BothSplits:
         for behaviour in behaviours
         for start in on_report.chosen(behaviour, own.value_starts, own.headroom)
     ]
-    used = {one.start.key: one.said for one in [*on_select.pilots, *on_report.pilots]}
+    used = {
+        one.start.key: frozenset(control.said for control in one.controls.values())
+        for one in [*on_select.pilots, *on_report.pilots]
+    }
 
     def say_on_select() -> Said:
         return controls(setting, select, _quotes(setting, rule, SELECT, on_select), rule, used)
@@ -167,11 +170,12 @@ def _of_pilots(
 ) -> list[Measure]:
     """At how many starts something rests on a behaviour, and how much on average."""
     starts = [one.start for one in pilots]
+    found, redone = {}, {}
+    for control in CONTROLS:
+        own = [one.controls.get(control) for one in pilots]
+        found[RL, control] = np.array([np.nan if one is None else one.right for one in own])
+        redone[RL, control] = np.array([np.nan if one is None else one.redone for one in own])
     shares = np.array([one.of_control for one in pilots])
-    is_of = {control: [one.control == control for one in pilots] for control in CONTROLS}
-    found = {(RL, control): np.where(own, shares, np.nan) for control, own in is_of.items()}
-    again = np.array([one.redone for one in pilots])
-    redone = {(RL, control): np.where(own, again, np.nan) for control, own in is_of.items()}
     has_headroom = np.array([one.has_headroom(setting.own.headroom) for one in pilots], float)
     known = {(RL, ""): np.where(np.isnan(shares), np.nan, has_headroom)}
     headroom = share_measures(HEADROOM, starts, known, setting.resampling)
