@@ -129,7 +129,8 @@ def _next(
         own_round = chosen[one.start.behaviour]
         if len(own_round) == most:
             continue
-        said = one.said | {FOREIGN: text for text in foreign(one.start, found, 1, seed)}
+        elsewhere = foreign(one.start, found, 1, seed)
+        said = one.said | ({FOREIGN: elsewhere[0]} if elsewhere else {})
         if said:
             own_round.append(_Tried(one.start, said))
     return [one for own_round in chosen.values() for one in own_round]
@@ -138,11 +139,8 @@ def _next(
 def _round(setting: Setting, tried: Sequence[_Tried], name: str) -> Piloted:
     """One round of pilots, from disk as far as they are there."""
     size, least = setting.own.pilot_samples, setting.own.headroom
-    pairs = [
-        (one.start, written(setting, one.start, said))
-        for one in tried
-        for said in one.said.values()
-    ]
+    rows = [(one.start, said) for one in tried for said in one.said.values()]
+    pairs = [(start, written(setting, start, said)) for start, said in rows]
 
     def complete_controls() -> list[list[float]]:
         done = graded(setting, pairs, size, PILOTS)
