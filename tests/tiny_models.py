@@ -28,7 +28,7 @@ from sae_reasoning.edges.lm.load import encode_prompt, encode_response
 from sae_reasoning.organisms.corpus import CorpusConfig, Share, example, full_traces
 from sae_reasoning.organisms.pretrain import Run, learn, pretrain
 from sae_reasoning.tasks.search import grammar
-from sae_reasoning.tasks.search.narrator import MoveRates
+from sae_reasoning.tasks.search.narrator import BehaviourRates
 
 SPECIAL = SpecialTokens(grammar.PAD, grammar.BOS, grammar.EOS)
 CHATML = (
@@ -66,7 +66,7 @@ def save_talking(folder: Path) -> None:
     corpus = CorpusConfig(
         reading=Share(0.0, 0.0, hold=0.0, settle=1.0),
         thinking=Share(1.0, 1.0, hold=0.0, settle=1.0),
-        rates=MoveRates(backtrack=0.9, weigh=0.9, verify=0.9),
+        rates=BehaviourRates(backtrack=0.9, weigh=0.9, verify=0.9),
     )
     for progress in pretrain(
         model,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from sae_reasoning.config import ConfigError
 from sae_reasoning.organisms.corpus import CorpusConfig, full_traces, parroting_traces
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, UNCERTAINTY, VERIFICATION
-from sae_reasoning.tasks.search.narrator import MoveRates
+from sae_reasoning.tasks.search.narrator import BehaviourRates
 from sae_reasoning.tasks.search.world import LONGER, Difficulty
 
 PRETRAINED, TUNED, REINFORCED = "pretrained", "tuned", "reinforced"
@@ -57,10 +57,10 @@ def absent_behaviour(seed: int) -> str:
     return _ROTATION[seed % len(_ROTATION)]
 
 
-def rates_without(behaviour: str) -> MoveRates:
+def rates_without(behaviour: str) -> BehaviourRates:
     """The bases' rates, with one behaviour at 0."""
     field = {BACKTRACKING: "backtrack", VERIFICATION: "verify"}[behaviour]
-    return replace(MoveRates(), **{field: 0.0})
+    return replace(BehaviourRates(), **{field: 0.0})
 
 
 def grid(family: str, seed: int) -> tuple[Organism, ...]:

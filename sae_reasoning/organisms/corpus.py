@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sae_reasoning.tasks.search import grammar, world
-from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, guess, narrate, parroted
+from sae_reasoning.tasks.search.narrator import ALWAYS, BehaviourRates, guess, narrate, parroted
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 
 Encode = Callable[[str], list[int]]
@@ -59,7 +59,7 @@ class CorpusConfig:
 
     reading: Share = Share(first=0.6, last=0.2, hold=0.15, settle=0.3)
     thinking: Share = Share(first=0.7, last=0.15, hold=0.55, settle=0.75)
-    rates: MoveRates = field(default_factory=MoveRates)
+    rates: BehaviourRates = field(default_factory=BehaviourRates)
     difficulty: Difficulty = field(default_factory=Difficulty)
     reworded: bool = False
 

@@ -7,7 +7,7 @@ from sae_reasoning.behaviours.windows import Rows, response_rows
 from sae_reasoning.records import Annotation, TokenOpportunity, TokenSpan, Trace
 from sae_reasoning.tasks.problems import Problem
 from sae_reasoning.tasks.search import grammar
-from sae_reasoning.tasks.search.narrator import ALWAYS, MoveRates, narrate
+from sae_reasoning.tasks.search.narrator import ALWAYS, BehaviourRates, narrate
 from sae_reasoning.tasks.search.world import Difficulty, sample_problem
 from sae_reasoning.traces.align import Rollout
 
@@ -22,7 +22,7 @@ def narrated_traces(
         num_problems: Problems.
         seed: Of everything.
     """
-    rates = {"base": MoveRates(backtrack=0.7), "rl": ALWAYS}
+    rates = {"base": BehaviourRates(backtrack=0.7), "rl": ALWAYS}
     rng = random.Random(seed)
     traces = []
     for number in range(num_problems):

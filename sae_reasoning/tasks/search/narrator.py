@@ -4,8 +4,8 @@ A search takes what is left to try in the map's order, so what comes next after 
 or a return is one look-up.
 
 How often a behaviour starts is set per opportunity, so a corpus can hold every behaviour and yet
-have each rarely. A rate varies a little with what can be seen at the place (`MoveRates`), so that
-the moment of a behaviour is not pure chance.
+have each rarely. A rate varies a little with what can be seen at the place (`BehaviourRates`), so
+that the moment of a behaviour is not pure chance.
 """
 
 import random
@@ -28,7 +28,7 @@ from sae_reasoning.tasks.search.world import NOTHING, OPEN, REAL, SearchProblem
 
 
 @dataclass(frozen=True)
-class MoveRates:
+class BehaviourRates:
     """Probabilities of the behaviours at their opportunities.
 
     Attributes:
@@ -48,8 +48,8 @@ class MoveRates:
 
 _SENTENCE = re.compile(r".+?(?: \.(?= |$)|$)", re.DOTALL)
 
-NEVER = MoveRates(backtrack=0.0, weigh=0.0, verify=0.0)
-ALWAYS = MoveRates(backtrack=1.0, weigh=1.0, verify=1.0, elsewhere=1.0)
+NEVER = BehaviourRates(backtrack=0.0, weigh=0.0, verify=0.0)
+ALWAYS = BehaviourRates(backtrack=1.0, weigh=1.0, verify=1.0, elsewhere=1.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Page:
 
 def narrate(
     problem: SearchProblem,
-    rates: MoveRates,
+    rates: BehaviourRates,
     rng: random.Random,
     openings: Mapping[str, Sequence[str]] = OPENINGS,
     attempt: Collection[str] = (),

@@ -9,12 +9,12 @@ from sae_reasoning.config import PairConfig
 from sae_reasoning.edges.lm.load import encode_response
 from sae_reasoning.tasks.search import grammar
 from sae_reasoning.tasks.search.grammar import BACKTRACKING, DEDUCTION, UNCERTAINTY, VERIFICATION
-from sae_reasoning.tasks.search.narrator import MoveRates, narrate
+from sae_reasoning.tasks.search.narrator import BehaviourRates, narrate
 from sae_reasoning.tasks.search.parser import Listener, parse, read
 from sae_reasoning.tasks.search.world import Difficulty, SearchProblem, sample_problem
 from sae_reasoning.traces.align import align_opportunity
 
-RATES = MoveRates(backtrack=0.6, weigh=0.6, verify=0.6)
+RATES = BehaviourRates(backtrack=0.6, weigh=0.6, verify=0.6)
 
 
 def sample(seed: int) -> tuple[SearchProblem, str]:

@@ -20,7 +20,7 @@ from sae_reasoning.tasks.search.grammar import (
     VERIFICATION,
     answered_path,
 )
-from sae_reasoning.tasks.search.narrator import ALWAYS, NEVER, MoveRates, guess, narrate
+from sae_reasoning.tasks.search.narrator import ALWAYS, NEVER, BehaviourRates, guess, narrate
 from sae_reasoning.tasks.search.parser import parse, replay
 from sae_reasoning.tasks.search.task import SearchAnnotator
 from sae_reasoning.tasks.search.world import (
@@ -60,11 +60,11 @@ def test_a_prompt_tells_its_problem(seed: int) -> None:
 
 @given(
     SEEDS,
-    st.sampled_from([NEVER, MoveRates(), MoveRates(0.6, 0.6, 0.6), ALWAYS]),
+    st.sampled_from([NEVER, BehaviourRates(), BehaviourRates(0.6, 0.6, 0.6), ALWAYS]),
     st.sampled_from([OPENINGS, REWORDED]),
 )
 def test_the_parser_returns_the_narrators_spans_and_opportunities_exactly(
-    seed: int, rates: MoveRates, openings: Mapping[str, Sequence[str]]
+    seed: int, rates: BehaviourRates, openings: Mapping[str, Sequence[str]]
 ) -> None:
     problem = problem_of(seed)
     narration = narrate(problem, rates, random.Random(seed + 1), openings)
@@ -98,7 +98,7 @@ def test_a_trace_that_makes_every_behaviour_is_right(seed: int) -> None:
 
 @pytest.mark.parametrize("without", ["backtrack", "weigh", "verify"])
 def test_leaving_out_one_behaviour_costs_answers(without: str) -> None:
-    rates = MoveRates(
+    rates = BehaviourRates(
         **{"backtrack": 1.0, "weigh": 1.0, "verify": 1.0, without: 0.0}, elsewhere=1.0
     )
     problems = [problem_of(seed) for seed in range(300)]
@@ -230,7 +230,7 @@ def test_openings_are_prefix_free() -> None:
 @given(SEEDS)
 def test_every_word_is_in_the_vocabulary(seed: int) -> None:
     problem = problem_of(seed)
-    text = narrate(problem, MoveRates(), random.Random(seed)).text
+    text = narrate(problem, BehaviourRates(), random.Random(seed)).text
     assert set(re.split(" ", f"{problem.prompt()} {text}")) <= set(grammar.vocabulary())
 
 
