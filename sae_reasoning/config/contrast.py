@@ -75,7 +75,7 @@ class ContrastConfig(SamplingConfig):
     corrupted_traces: int = 200
     execution_value: str = "auto"
     value_candidates: int = 600
-    value_starts: int = 80
+    value_starts: int = 120
     value_select_starts: int = 30
     value_openings: int = 6
     pilot_samples: int = 2
