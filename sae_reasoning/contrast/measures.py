@@ -134,7 +134,7 @@ def compared(
             unseen = most_of_none(estimate.n) if estimate.n else 1.0
             if np.isinf(estimate.low):  # No resample says how often the base might.
                 estimate = replace(estimate, low=least / (unseen * usual.mean()))
-            if model == DIFFERENCE and not sums[..., 0].any():
+            if model == DIFFERENCE and estimate.value == 0 and not sums[..., 0].any():
                 estimate = replace(estimate, low=-unseen, high=unseen)
             found.append(measure_of(behaviour, measure, model, "", estimate, level, sum(items)))
     return found

@@ -119,6 +119,8 @@ def test_a_base_that_never_does_it_has_a_ratio_without_an_upper_bound() -> None:
     assert np.isnan([neither["rl/base"].value, neither["rl/base"].low]).all()
     bounds = neither["rl-base"].low, neither["rl-base"].value, neither["rl-base"].high
     assert bounds == pytest.approx((-most_of_none(60), 0, most_of_none(60)))
+    nothing = compared(HOW, "", "m", np.zeros((60, 2, 1, 2)), (0, 0))  # Of no opportunity.
+    assert np.isnan([[m.value, m.low, m.high] for m in nothing]).all()
 
 
 def test_writers_count_the_same_within_every_resample() -> None:
