@@ -61,7 +61,8 @@ VERDICTS = (DEPLOYED, CREATED, COSMETIC, UNCHANGED, REDUCED, INCONCLUSIVE)
 GATEWAY, RARER, UNSETTLED = "gateway", "less frequent while thinking", "when unclear"
 BY_CUES = "by cue words"
 """Qualifies verdicts on behaviours that nothing but their words marks."""
-CUES = "cues"  # Name of the annotator that marks behaviours by their words alone.
+CUES = "cues"
+"""Name of the annotator that marks behaviours by their words alone."""
 _BY_TASKS_JUDGE = (ACCURACY, CORRECTED, steered.CORRECTED, steered.OVER)
 """Measures that rest on the task's judge of executions, as those that end in a control may."""
 _CONTROLS = {CORRECTED: RANDOM_FILL, steered.CORRECTED: RANDOM_FILL}
