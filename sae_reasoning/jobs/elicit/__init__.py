@@ -40,8 +40,8 @@ from sae_reasoning.rollouts.parts import keep_parts
 
 def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     """Make `elicit.parquet`, `elicit.png`, `missing.json`, `rollouts/` and `trained/`."""
-    _, without = hybrid_read(cfg, outside_inputs(cfg))
     inputs = inputs_of("elicit", cfg)
+    without = "" if HYBRID in inputs else hybrid_read(cfg, outside_inputs(cfg))[1]
     with Stage(cfg.place("elicit"), cfg.settings("elicit"), inputs) as stage:
         if done := console.up_to_date(stage):
             return done
@@ -72,7 +72,7 @@ def elicit(cfg: Config, *, tracker: Tracker, console: Console) -> Manifest:
     console.tell(recovered_in_words(table))
     for name, parts in lacking.items():
         console.say(f"  left out: {name}; missing: {', '.join(parts)}")
-    if without and HYBRID not in inputs:
+    if without:
         console.say(f"elicit: without the hybrid; {without}; then `make elicit` again adds it")
     console.wrote(stage.final, manifest)
     console.next("report")
